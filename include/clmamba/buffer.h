@@ -1,0 +1,38 @@
+/* Memory that operations read and write: owned by a context, or the caller's host memory.
+ * (The caller's own cl_mem: clm_buffer_wrap_cl_mem in <clmamba/opencl.h>.)
+ *
+ * Thread safety: as the context that the buffer belongs to. */
+#ifndef CLMAMBA_BUFFER_H
+#define CLMAMBA_BUFFER_H
+
+#include <clmamba/context.h>
+
+CLM_BEGIN_DECLS
+
+typedef struct clm_buffer clm_buffer;
+
+/* Allocates `bytes` (at least 1) of device memory, 64-byte aligned, contents undefined. */
+CLM_API clm_status clm_buffer_create(clm_context *context, size_t bytes, clm_buffer **buffer);
+
+/* Wraps host memory, which must outlive the buffer. On a device that has memory of its own the bytes are visible
+ * to the host only between clm_buffer_map and clm_buffer_unmap. */
+CLM_API clm_status clm_buffer_wrap_host(clm_context *context, void *memory, size_t bytes, clm_buffer **buffer);
+
+/* Frees the buffer once the work that uses it has run; sets *buffer to NULL. Accepts NULL. */
+CLM_API void clm_buffer_destroy(clm_buffer **buffer);
+
+/* Copies in stream order and waits; `offset` and `bytes` must lie inside the buffer. */
+CLM_API clm_status clm_buffer_write(clm_buffer *buffer, size_t offset, size_t bytes, const void *source);
+CLM_API clm_status clm_buffer_read(clm_buffer *buffer, size_t offset, size_t bytes, void *destination);
+
+/* Maps the whole buffer for reading and writing by the host; waits for the stream. No operation may use the buffer
+ * until it is unmapped. */
+CLM_API clm_status clm_buffer_map(clm_buffer *buffer, void **memory);
+CLM_API clm_status clm_buffer_unmap(clm_buffer *buffer);
+
+CLM_API size_t clm_buffer_size(const clm_buffer *buffer);
+CLM_API clm_context *clm_buffer_context(const clm_buffer *buffer);
+
+CLM_END_DECLS
+
+#endif

@@ -1,0 +1,18 @@
+/* clmamba: Mamba selective state-space models through OpenCL and on the CPU. Everything but <clmamba/opencl.h>. */
+#ifndef CLMAMBA_H
+#define CLMAMBA_H
+
+#include <clmamba/adamw.h>
+#include <clmamba/buffer.h>
+#include <clmamba/causal_conv1d.h>
+#include <clmamba/context.h>
+#include <clmamba/elementwise.h>
+#include <clmamba/language.h>
+#include <clmamba/matmul.h>
+#include <clmamba/norm.h>
+#include <clmamba/scan.h>
+#include <clmamba/selective_scan.h>
+#include <clmamba/status.h>
+#include <clmamba/tensor.h>
+
+#endif

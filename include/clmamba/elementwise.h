@@ -1,0 +1,49 @@
+/* Small operations that hold the larger ones together. */
+#ifndef CLMAMBA_ELEMENTWISE_H
+#define CLMAMBA_ELEMENTWISE_H
+
+#include <clmamba/tensor.h>
+
+CLM_BEGIN_DECLS
+
+/* out = alpha x + beta out; beta 0 does not read out, x absent means 0 (so that {.out, .beta = 0} clears). Same shape, any strides; dtypes may
+ * differ, so this also copies and converts. */
+typedef struct clm_axpby_args {
+  clm_tensor x;   /* optional (...)       */
+  clm_tensor out; /* (...)  written       */
+  float alpha, beta;
+} clm_axpby_args;
+
+CLM_API clm_status clm_axpby(clm_context *context, const clm_axpby_args *args);
+
+/* out = residual + x * mask / (1 - rate), mask drawn per element from (seed, element number); the same call with dout
+ * for x and no residual is its gradient. */
+typedef struct clm_dropout_args {
+  clm_tensor x;        /* (...)                        */
+  clm_tensor residual; /* optional (...)               */
+  clm_tensor out;      /* (...)  written; may be x or residual */
+  float rate;          /* 0 <= rate < 1                */
+  uint64_t seed;
+} clm_dropout_args;
+
+CLM_API clm_status clm_dropout(clm_context *context, const clm_dropout_args *args);
+
+/* out[j] = sum_i x[i][j], in a fixed order: the gradient of a bias. */
+typedef struct clm_column_sum_args {
+  clm_tensor x;   /* (rows, dim)            */
+  clm_tensor out; /* (dim)     f32, written */
+} clm_column_sum_args;
+
+CLM_API clm_status clm_column_sum(clm_context *context, const clm_column_sum_args *args);
+
+/* out[0] = sum of x^2 over all elements, in a fixed order: for clipping by the global norm. */
+typedef struct clm_sum_squares_args {
+  clm_tensor x;   /* (count)   f32          */
+  clm_tensor out; /* (1)       f32, written */
+} clm_sum_squares_args;
+
+CLM_API clm_status clm_sum_squares(clm_context *context, const clm_sum_squares_args *args);
+
+CLM_END_DECLS
+
+#endif

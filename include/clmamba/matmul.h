@@ -1,0 +1,29 @@
+/* Matrix product with an epilogue, so that a block needs no separate elementwise pass. */
+#ifndef CLMAMBA_MATMUL_H
+#define CLMAMBA_MATMUL_H
+
+#include <clmamba/tensor.h>
+
+CLM_BEGIN_DECLS
+
+typedef enum clm_activation { CLM_ACTIVATION_NONE, CLM_ACTIVATION_SILU, CLM_ACTIVATION_SOFTPLUS } clm_activation;
+
+/*   out = activation(scale (a b) + bias) + residual        (accumulate: out is added to what it held)
+ * A transposed operand is a transposed view (clm_tensor_transpose). Products accumulate in fp32.
+ * Fast where each matrix has one dimension of stride 1; correct for any strides. */
+typedef struct clm_matmul_args {
+  clm_tensor a;        /* (m, k)                                    */
+  clm_tensor b;        /* (k, n)                                    */
+  clm_tensor bias;     /* optional (n)      f32                     */
+  clm_tensor residual; /* optional (m, n)   as out; may be out      */
+  clm_tensor out;      /* (m, n)            written                 */
+  float scale;         /* 0 means 1                                 */
+  clm_activation activation;
+  bool accumulate;     /* only with no bias, activation or residual */
+} clm_matmul_args;
+
+CLM_API clm_status clm_matmul(clm_context *context, const clm_matmul_args *args);
+
+CLM_END_DECLS
+
+#endif

@@ -1,0 +1,77 @@
+/* Selective scan: the operation at the heart of Mamba (Gu & Dao 2023, section 3.2; the semantics of the reference
+ * package's selective_scan_fn), and its single-step form for generation. */
+#ifndef CLMAMBA_SELECTIVE_SCAN_H
+#define CLMAMBA_SELECTIVE_SCAN_H
+
+#include <clmamba/tensor.h>
+
+CLM_BEGIN_DECLS
+
+/*   dt   = softplus(delta + delta_bias)              softplus only if asked for, and only where its argument <= 20
+ *   h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]      h[-1] = initial_state
+ *   out  = (sum_n C[t] h[t] + D u[t]) * silu(z[t])
+ *
+ * All arithmetic is fp32 whatever the storage type. Optional members are left zeroed. Nothing is written when the
+ * status is not CLM_OK. Outputs may not overlap inputs. Bitwise deterministic on a device.
+ * Thread safety: one call at a time per context. */
+typedef struct clm_selective_scan_args {
+  clm_tensor u;             /* (batch, length, d_inner)                                                             */
+  clm_tensor delta;         /* (batch, length, d_inner)                      as u                                   */
+  clm_tensor A;             /* (d_inner, d_state)                            f32; log(-A) if A_is_log               */
+  clm_tensor B, C;          /* (batch, length, n_groups, d_state) as u, or the same for all steps (d_inner, d_state) as A */
+  clm_tensor D;             /* optional (d_inner)                            f32                                    */
+  clm_tensor z;             /* optional (batch, length, d_inner)             as u                                   */
+  clm_tensor delta_bias;    /* optional (d_inner)                            f32                                    */
+  clm_tensor initial_state; /* optional (batch, d_inner, d_state)            as A                                   */
+  clm_tensor out;           /* (batch, length, d_inner)                      as u, written                          */
+  clm_tensor final_state;   /* optional (batch, d_inner, d_state)            as A, written; may be initial_state    */
+  int64_t chunk;            /* steps in a chunk; 0: the scheduler's choice. With an equal non-zero chunk, a sequence
+                               split at its multiples gives the same bits as one call                               */
+  bool delta_softplus;
+  bool A_is_log;            /* A holds log(-A), as Mamba's parameter A_log does; its gradient is that of A_log       */
+} clm_selective_scan_args;
+
+CLM_API clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_args *args);
+
+/* Gradients of the above. `forward` as in the forward call (out and final_state are not read). Every gradient is
+ * optional (zeroed: not computed), has the shape of what it is the gradient of, and is overwritten. */
+typedef struct clm_selective_scan_backward_args {
+  clm_selective_scan_args forward;
+  clm_tensor dout;           /* (batch, length, d_inner)                     as u                                    */
+  clm_tensor dfinal_state;   /* optional (batch, d_inner, d_state)           f32: gradient coming in                 */
+  clm_tensor du, ddelta, dz; /* (batch, length, d_inner)                     as u                                    */
+  clm_tensor dA;             /* (d_inner, d_state)                           f32                                     */
+  clm_tensor dB, dC;         /* shape of B, C                                f32 or as B, C                          */
+  clm_tensor dD, ddelta_bias; /* (d_inner)                                   f32                                     */
+  clm_tensor dinitial_state; /* (batch, d_inner, d_state)                    f32                                     */
+  clm_tensor out;            /* (batch, length, d_inner)                     as u: the forward output, recomputed on
+                                the way (saves a caller that recomputes activations a whole pass)                    */
+} clm_selective_scan_backward_args;
+
+CLM_API clm_status clm_selective_scan_backward(clm_context *context, const clm_selective_scan_backward_args *args);
+
+/* Bytes of the context's workspace that a call with these arguments takes. 0 when the arguments are invalid. */
+CLM_API size_t clm_selective_scan_workspace_size(clm_context *context, const clm_selective_scan_args *args);
+CLM_API size_t clm_selective_scan_backward_workspace_size(clm_context *context,
+                                                          const clm_selective_scan_backward_args *args);
+
+/* One step of the scan with the state updated in place (the reference's selective_state_update). Members as above
+ * without the length dimension. */
+typedef struct clm_selective_state_update_args {
+  clm_tensor state;      /* (batch, d_inner, d_state)     f32, read and written */
+  clm_tensor u, delta;   /* (batch, d_inner)                                    */
+  clm_tensor A;          /* (d_inner, d_state)            f32                   */
+  clm_tensor B, C;       /* (batch, n_groups, d_state)    as u                  */
+  clm_tensor D;          /* optional (d_inner)            f32                   */
+  clm_tensor z;          /* optional (batch, d_inner)     as u                  */
+  clm_tensor delta_bias; /* optional (d_inner)            f32                   */
+  clm_tensor out;        /* (batch, d_inner)              as u, written         */
+  bool delta_softplus;
+  bool A_is_log;
+} clm_selective_state_update_args;
+
+CLM_API clm_status clm_selective_state_update(clm_context *context, const clm_selective_state_update_args *args);
+
+CLM_END_DECLS
+
+#endif

@@ -1,0 +1,69 @@
+/* What a backend provides: memory, a stream, and one function for each operation.
+ *
+ * The functions of `backend_ops` get arguments that src/ops has checked: every required tensor present, shapes and
+ * dtypes as the public header says, views inside their buffers. They enqueue work and return; a slot that is NULL, or
+ * that returns CLM_UNSUPPORTED, means that this backend does not have the operation (or not for these arguments). */
+#ifndef CLM_BACKEND_H
+#define CLM_BACKEND_H
+
+#include "ops/shapes.h"
+#include <clmamba/clmamba.h>
+
+/* name, shape */
+#define BACKEND_OPS(X)                                                                                                \
+  X(discretize, discretize_shape)                                                                                     \
+  X(discretize_backward, discretize_shape)                                                                            \
+  X(assoc_scan, assoc_scan_shape)                                                                                     \
+  X(assoc_scan_backward, assoc_scan_shape)                                                                            \
+  X(causal_conv1d, causal_conv1d_shape)                                                                               \
+  X(causal_conv1d_backward, causal_conv1d_shape)                                                                      \
+  X(causal_conv1d_update, causal_conv1d_shape)                                                                        \
+  X(selective_scan, selective_scan_shape)                                                                             \
+  X(selective_scan_backward, selective_scan_shape)                                                                    \
+  X(selective_state_update, selective_scan_shape)                                                                     \
+  X(matmul, matmul_shape)                                                                                             \
+  X(norm, matrix_shape)                                                                                               \
+  X(norm_backward, matrix_shape)                                                                                      \
+  X(axpby, elementwise_shape)                                                                                         \
+  X(dropout, elementwise_shape)                                                                                       \
+  X(column_sum, matrix_shape)                                                                                         \
+  X(sum_squares, elementwise_shape)                                                                                   \
+  X(embedding, embedding_shape)                                                                                       \
+  X(embedding_backward, embedding_shape)                                                                              \
+  X(cross_entropy, matrix_shape)                                                                                      \
+  X(adamw, elementwise_shape)
+
+typedef struct backend_ops {
+#define X(name, shape) clm_status (*name)(clm_context *, const shape *, const clm_##name##_args *);
+  BACKEND_OPS(X)
+#undef X
+  /* Bytes of workspace; NULL slots mean 0. */
+  size_t (*selective_scan_workspace)(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
+  size_t (*selective_scan_backward_workspace)(clm_context *, const selective_scan_shape *,
+                                              const clm_selective_scan_backward_args *);
+} backend_ops;
+
+typedef struct backend {
+  const char *name;
+  void (*destroy)(clm_context *); /* frees context->state */
+  clm_status (*finish)(clm_context *);
+  clm_status (*device)(const clm_context *, clm_device_info *);
+
+  /* buffer->bytes is set; fills buffer->host or buffer->device. */
+  clm_status (*buffer_create)(clm_buffer *);
+  clm_status (*buffer_wrap_host)(clm_buffer *, void *memory);
+  void (*buffer_destroy)(clm_buffer *);
+  clm_status (*buffer_write)(clm_buffer *, size_t offset, size_t bytes, const void *source);
+  clm_status (*buffer_read)(clm_buffer *, size_t offset, size_t bytes, void *destination);
+  clm_status (*buffer_map)(clm_buffer *, void **memory);
+  clm_status (*buffer_unmap)(clm_buffer *);
+
+  clm_status (*profile_begin)(clm_context *);
+  clm_status (*profile_end)(clm_context *, double *milliseconds);
+} backend;
+
+/* Each makes context->backend, ->ops and ->state, or fails with a sentence in the context. */
+clm_status backend_cpu_create(clm_context *, const clm_context_options *);
+clm_status backend_opencl_create(clm_context *, const clm_context_options *, int index); /* or OPENCL_FIRST, ... */
+
+#endif

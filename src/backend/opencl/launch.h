@@ -1,0 +1,49 @@
+/* What a launcher (one file per operation beside this) needs: a compiled kernel by file, name and defines, and one call
+ * that sets its arguments and enqueues it. Everything is checked here, so that launchers stay short. */
+#ifndef CLM_OPENCL_LAUNCH_H
+#define CLM_OPENCL_LAUNCH_H
+
+#include "core/context.h"
+#include <clmamba/opencl.h>
+
+/* A kernel argument. A tensor becomes two: the buffer (NULL if absent) and a long, the offset of element 0 in elements. */
+typedef struct kernel_arg {
+  enum { KERNEL_TENSOR, KERNEL_BUFFER, KERNEL_LOCAL, KERNEL_I32, KERNEL_I64, KERNEL_U64, KERNEL_F32 } kind;
+  union {
+    const clm_tensor *tensor;
+    const clm_buffer *buffer;
+    size_t bytes;
+    int32_t i32;
+    int64_t i64;
+    uint64_t u64;
+    float f32;
+  } value;
+} kernel_arg;
+
+#define ARG_TENSOR(t) ((kernel_arg){.kind = KERNEL_TENSOR, .value.tensor = &(t)})
+#define ARG_BUFFER(b) ((kernel_arg){.kind = KERNEL_BUFFER, .value.buffer = (b)})
+#define ARG_LOCAL(n)  ((kernel_arg){.kind = KERNEL_LOCAL, .value.bytes = (n)})
+#define ARG_I32(x)    ((kernel_arg){.kind = KERNEL_I32, .value.i32 = (int32_t)(x)})
+#define ARG_I64(x)    ((kernel_arg){.kind = KERNEL_I64, .value.i64 = (int64_t)(x)})
+#define ARG_U64(x)    ((kernel_arg){.kind = KERNEL_U64, .value.u64 = (x)})
+#define ARG_F32(x)    ((kernel_arg){.kind = KERNEL_F32, .value.f32 = (x)})
+
+typedef struct opencl_kernel opencl_kernel;
+
+/* The kernel `name` of cl/<family>.cl compiled with `defines` ("-DSCAN_TILE=32 ..."; "" if none). Compiled once per
+ * context and set of defines (from the program cache on disk where it is there), then found by hash. */
+clm_status opencl_kernel_get(clm_context *, const char *family, const char *name, const char *defines, opencl_kernel **);
+
+/* Work-items a work-group of this kernel may have on this device (CL_KERNEL_WORK_GROUP_SIZE). */
+size_t opencl_kernel_max_work_group(const opencl_kernel *);
+
+/* Sets the arguments in order and enqueues. `global` is rounded up to a multiple of `local` in each dimension; a
+ * NULL `local` leaves it to the driver. */
+clm_status opencl_kernel_run(clm_context *, opencl_kernel *, int dims, const size_t *global, const size_t *local,
+                             const kernel_arg *args, size_t arg_count);
+
+#define OPENCL_RUN(ctx, kernel, dims, global, local, ...)                                                             \
+  opencl_kernel_run(ctx, kernel, dims, global, local, (const kernel_arg[]){__VA_ARGS__},                              \
+                    sizeof((kernel_arg[]){__VA_ARGS__}) / sizeof(kernel_arg))
+
+#endif

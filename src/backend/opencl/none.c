@@ -1,0 +1,14 @@
+/* Stands in for the OpenCL backend in a build without OpenCL. */
+#include "core/context.h"
+#include "core/device.h"
+
+clm_status backend_opencl_create(clm_context *ctx, const clm_context_options *options, int index) {
+  (void)options, (void)index;
+  return context_fail(ctx, CLM_NO_DEVICE, "this build of clmamba has no OpenCL backend");
+}
+
+clm_status clm_devices(clm_device_info *devices, size_t capacity, size_t *count) {
+  (void)devices, (void)capacity;
+  *count = 0;
+  return CLM_OK;
+}

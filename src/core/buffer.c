@@ -1,0 +1,76 @@
+#include "core/context.h"
+#include <stdlib.h>
+
+static clm_status buffer_new(clm_context *ctx, size_t bytes, clm_buffer **out) {
+  *out = NULL;
+  if (bytes == 0) return context_fail(ctx, CLM_INVALID_ARGUMENT, "buffer: the size is 0 bytes, at least 1 is expected");
+  clm_buffer *b = calloc(1, sizeof *b);
+  if (!b) return context_fail(ctx, CLM_OUT_OF_MEMORY, "buffer: out of host memory");
+  b->context = ctx;
+  b->bytes = bytes;
+  *out = b;
+  return CLM_OK;
+}
+
+static clm_status buffer_made(clm_status status, clm_buffer **buffer) {
+  if (status) {
+    free(*buffer);
+    *buffer = NULL;
+  }
+  return status;
+}
+
+clm_status clm_buffer_create(clm_context *ctx, size_t bytes, clm_buffer **buffer) {
+  clm_status status = buffer_new(ctx, bytes, buffer);
+  if (status) return status;
+  status = ctx->backend->buffer_create(*buffer);
+  if (status == CLM_OK) {
+    (*buffer)->owned = true;
+    ctx->memory_now += bytes;
+    if (ctx->memory_now > ctx->memory_peak) ctx->memory_peak = ctx->memory_now;
+  }
+  return buffer_made(status, buffer);
+}
+
+clm_status clm_buffer_wrap_host(clm_context *ctx, void *memory, size_t bytes, clm_buffer **buffer) {
+  if (!memory) {
+    *buffer = NULL;
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "buffer_wrap_host: memory is NULL");
+  }
+  clm_status status = buffer_new(ctx, bytes, buffer);
+  if (status) return status;
+  return buffer_made(ctx->backend->buffer_wrap_host(*buffer, memory), buffer);
+}
+
+void clm_buffer_destroy(clm_buffer **buffer) {
+  if (!buffer || !*buffer) return;
+  clm_buffer *b = *buffer;
+  if (b->owned) b->context->memory_now -= b->bytes;
+  b->context->backend->buffer_destroy(b);
+  free(b);
+  *buffer = NULL;
+}
+
+static clm_status check_range(const clm_buffer *b, size_t offset, size_t bytes, const char *call) {
+  if (offset > b->bytes || bytes > b->bytes - offset)
+    return context_fail(b->context, CLM_INVALID_ARGUMENT, "%s: bytes %zu to %zu, but the buffer has %zu", call, offset,
+                        offset + bytes, b->bytes);
+  return CLM_OK;
+}
+
+clm_status clm_buffer_write(clm_buffer *b, size_t offset, size_t bytes, const void *source) {
+  clm_status status = check_range(b, offset, bytes, "buffer_write");
+  if (status || bytes == 0) return status;
+  return b->context->backend->buffer_write(b, offset, bytes, source);
+}
+
+clm_status clm_buffer_read(clm_buffer *b, size_t offset, size_t bytes, void *destination) {
+  clm_status status = check_range(b, offset, bytes, "buffer_read");
+  if (status || bytes == 0) return status;
+  return b->context->backend->buffer_read(b, offset, bytes, destination);
+}
+
+clm_status clm_buffer_map(clm_buffer *b, void **memory) { return b->context->backend->buffer_map(b, memory); }
+clm_status clm_buffer_unmap(clm_buffer *b) { return b->context->backend->buffer_unmap(b); }
+size_t clm_buffer_size(const clm_buffer *b) { return b->bytes; }
+clm_context *clm_buffer_context(const clm_buffer *b) { return b->context; }

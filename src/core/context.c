@@ -1,0 +1,111 @@
+#include "core/context.h"
+#include "core/device.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+clm_status context_new(const clm_context_options *options, clm_context **created) {
+  *created = NULL;
+  clm_context *ctx = calloc(1, sizeof *ctx);
+  if (!ctx) return CLM_OUT_OF_MEMORY;
+  ctx->profiling = options->profiling;
+  ctx->log = options->log;
+  ctx->log_user = options->log_user;
+  *created = ctx;
+  return CLM_OK;
+}
+
+clm_status context_made(clm_status status, const clm_context_options *options, clm_context **context) {
+  if (status == CLM_OK) return CLM_OK;
+  if (options->error && options->error_size)
+    snprintf(options->error, options->error_size, "%s", *context ? (*context)->error : clm_status_string(status));
+  free(*context);
+  *context = NULL;
+  return status;
+}
+
+/* "opencl:N" -> N; -1 if the text is not of that form. */
+static int parse_index(const char *device) {
+  const char *digits = device + strlen("opencl:");
+  if (strncmp(device, "opencl:", strlen("opencl:")) != 0 || *digits == '\0') return -1;
+  char *end;
+  long n = strtol(digits, &end, 10);
+  return *end == '\0' && n >= 0 && n <= 9999 ? (int)n : -1;
+}
+
+static clm_status create_on(clm_context *ctx, const clm_context_options *options) {
+  const char *device = options->device ? options->device : "auto";
+  if (strcmp(device, "cpu") == 0) return backend_cpu_create(ctx, options);
+  if (strcmp(device, "auto") == 0) {
+    clm_status status = backend_opencl_create(ctx, options, OPENCL_GPU_ONLY);
+    if (status == CLM_OK) return CLM_OK;
+    if (status != CLM_NO_DEVICE) context_log(ctx, CLM_LOG_WARNING, "%s; using the CPU", ctx->error);
+    return backend_cpu_create(ctx, options);
+  }
+  if (strcmp(device, "opencl") == 0) return backend_opencl_create(ctx, options, OPENCL_FIRST);
+  int index = parse_index(device);
+  if (index < 0)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "device \"%s\" is not auto, cpu, opencl or opencl:N", device);
+  return backend_opencl_create(ctx, options, index);
+}
+
+clm_status clm_context_create(const clm_context_options *options, clm_context **context) {
+  static const clm_context_options defaults;
+  if (!options) options = &defaults;
+  clm_status status = context_new(options, context);
+  if (status == CLM_OK) {
+    status = create_on(*context, options);
+    if (status == CLM_OK) (*context)->error[0] = '\0';
+  }
+  return context_made(status, options, context);
+}
+
+void clm_context_destroy(clm_context **context) {
+  if (!context || !*context) return;
+  clm_context *ctx = *context;
+  ctx->backend->finish(ctx);
+  clm_buffer_destroy(&ctx->workspace);
+  ctx->backend->destroy(ctx);
+  free(ctx);
+  *context = NULL;
+}
+
+clm_status clm_context_finish(clm_context *ctx) { return ctx->backend->finish(ctx); }
+const char *clm_context_error(const clm_context *ctx) { return ctx->error; }
+const char *clm_context_explain(const clm_context *ctx) { return ctx->explain; }
+
+clm_status clm_context_device(const clm_context *ctx, clm_device_info *info) {
+  memset(info, 0, sizeof *info);
+  return ctx->backend->device(ctx, info);
+}
+
+void clm_context_memory(const clm_context *ctx, uint64_t *now, uint64_t *peak) {
+  if (now) *now = ctx->memory_now;
+  if (peak) *peak = ctx->memory_peak;
+}
+
+clm_status clm_profile_begin(clm_context *ctx) {
+  if (!ctx->profiling)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "profile_begin: the context was created without profiling");
+  return ctx->backend->profile_begin(ctx);
+}
+
+clm_status clm_profile_end(clm_context *ctx, double *milliseconds) {
+  if (!ctx->profiling)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "profile_end: the context was created without profiling");
+  return ctx->backend->profile_end(ctx, milliseconds);
+}
+
+clm_status context_workspace(clm_context *ctx, size_t bytes, clm_buffer **workspace) {
+  *workspace = NULL;
+  if (bytes == 0) bytes = 1;
+  if (!ctx->workspace || ctx->workspace->bytes < bytes) {
+    clm_buffer *larger; /* made first: a failure leaves the old one in place */
+    clm_status status = clm_buffer_create(ctx, bytes, &larger);
+    if (status) return status;
+    clm_buffer_destroy(&ctx->workspace);
+    ctx->workspace = larger;
+  }
+  *workspace = ctx->workspace;
+  return CLM_OK;
+}

@@ -1,0 +1,41 @@
+/* The inside of a context and of a buffer, for src/ only. */
+#ifndef CLM_CORE_CONTEXT_H
+#define CLM_CORE_CONTEXT_H
+
+#include "backend/backend.h"
+
+struct clm_context {
+  const backend *backend;
+  backend_ops ops;
+  void *state; /* the backend's own */
+  bool profiling;
+  clm_log_fn log;
+  void *log_user;
+  uint64_t memory_now, memory_peak;
+  clm_buffer *workspace; /* one block, used by one operation at a time in stream order; grows, never shrinks */
+  char error[512];
+  char explain[1024];
+};
+
+struct clm_buffer {
+  clm_context *context;
+  size_t bytes;
+  void *host;   /* memory the host can address now: the CPU backend's, or NULL */
+  void *device; /* cl_mem of the OpenCL backend, or NULL                       */
+  bool owned;   /* counted in memory_now; freed with the buffer                */
+};
+
+/* Keeps the sentence and returns `status`: return context_fail(ctx, CLM_INVALID_ARGUMENT, "norm: x has ..."). */
+clm_status context_fail(clm_context *context, clm_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+void context_log(clm_context *context, clm_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Sets what clm_context_explain returns (a backend calls it once for each operation that it runs). */
+void context_explain(clm_context *context, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A block of at least `bytes`, contents undefined, valid until the next call of this: for the operation in hand only. */
+clm_status context_workspace(clm_context *context, size_t bytes, clm_buffer **workspace);
+
+#endif

@@ -1,0 +1,83 @@
+#include "core/context.h"
+
+size_t clm_dtype_size(clm_dtype dtype) {
+  switch (dtype) {
+#define X(name, bytes, text) \
+  case name: return bytes;
+    CLM_DTYPE_LIST(X)
+#undef X
+  }
+  return 0;
+}
+
+const char *clm_dtype_name(clm_dtype dtype) {
+  switch (dtype) {
+#define X(name, bytes, text) \
+  case name: return text;
+    CLM_DTYPE_LIST(X)
+#undef X
+  }
+  return "unknown";
+}
+
+clm_tensor clm_tensor_of(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank, const int64_t *shape) {
+  clm_tensor t = {.buffer = buffer, .offset = offset, .dtype = dtype, .rank = rank};
+  int64_t stride = 1;
+  for (int i = rank - 1; i >= 0; i--) {
+    t.shape[i] = shape[i];
+    t.stride[i] = stride;
+    stride *= shape[i];
+  }
+  return t;
+}
+
+clm_tensor clm_tensor_transpose(clm_tensor t, int i, int j) {
+  int64_t shape = t.shape[i], stride = t.stride[i];
+  t.shape[i] = t.shape[j];
+  t.stride[i] = t.stride[j];
+  t.shape[j] = shape;
+  t.stride[j] = stride;
+  return t;
+}
+
+clm_tensor clm_tensor_slice(clm_tensor t, int dim, int64_t begin, int64_t count) {
+  t.offset += (size_t)(begin * t.stride[dim]) * clm_dtype_size(t.dtype);
+  t.shape[dim] = count;
+  return t;
+}
+
+clm_tensor clm_tensor_reshape(clm_tensor t, int rank, const int64_t *shape) {
+  return clm_tensor_of(t.buffer, t.offset, t.dtype, rank, shape);
+}
+
+int64_t clm_tensor_count(clm_tensor t) {
+  int64_t count = 1;
+  for (int i = 0; i < t.rank; i++) count *= t.shape[i];
+  return count;
+}
+
+static clm_status check_transfer(clm_tensor t, size_t bytes, const char *call) {
+  if (!t.buffer) return CLM_INVALID_ARGUMENT;
+  clm_context *ctx = t.buffer->context;
+  int64_t stride = 1;
+  for (int i = t.rank - 1; i >= 0; i--) {
+    if (t.shape[i] > 1 && t.stride[i] != stride)
+      return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: the tensor must be contiguous, dimension %d has stride %lld",
+                          call, i, (long long)t.stride[i]);
+    stride *= t.shape[i];
+  }
+  size_t expected = (size_t)stride * clm_dtype_size(t.dtype);
+  if (bytes != expected)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: %zu bytes given, the tensor has %zu", call, bytes, expected);
+  return CLM_OK;
+}
+
+clm_status clm_tensor_write(clm_tensor t, const void *source, size_t bytes) {
+  clm_status status = check_transfer(t, bytes, "tensor_write");
+  return status ? status : clm_buffer_write(t.buffer, t.offset, bytes, source);
+}
+
+clm_status clm_tensor_read(clm_tensor t, void *destination, size_t bytes) {
+  clm_status status = check_transfer(t, bytes, "tensor_read");
+  return status ? status : clm_buffer_read(t.buffer, t.offset, bytes, destination);
+}

@@ -1,0 +1,45 @@
+/* What an operation's arguments come to once they have been checked: the sizes that backends and scheduler work with. */
+#ifndef CLM_OPS_SHAPES_H
+#define CLM_OPS_SHAPES_H
+
+#include <clmamba/tensor.h>
+
+typedef struct selective_scan_shape { /* also of the state update, with length 1 */
+  int64_t batch, length, d_inner, d_state, n_groups;
+  bool B_varies, C_varies; /* per time step, else (d_inner, d_state) */
+  bool complex;            /* A is c64 */
+  clm_dtype dtype;         /* of u     */
+} selective_scan_shape;
+
+typedef struct causal_conv1d_shape { /* also of its update, with length 1 */
+  int64_t batch, length, channels, width;
+  clm_dtype dtype;
+} causal_conv1d_shape;
+
+typedef struct discretize_shape {
+  int64_t batch, length, d_inner, d_state;
+  bool B_varies, complex;
+} discretize_shape;
+
+typedef struct assoc_scan_shape {
+  int64_t batch, length, channels;
+  bool complex;
+} assoc_scan_shape;
+
+typedef struct matmul_shape {
+  int64_t m, n, k;
+} matmul_shape;
+
+typedef struct matrix_shape { /* norm, column sum, cross-entropy */
+  int64_t rows, dim;
+} matrix_shape;
+
+typedef struct embedding_shape {
+  int64_t count, vocab, dim;
+} embedding_shape;
+
+typedef struct elementwise_shape {
+  int64_t count;
+} elementwise_shape;
+
+#endif
