@@ -4,6 +4,7 @@
 #define CLM_OPENCL_LAUNCH_H
 
 #include "core/context.h"
+#include "schedule/device.h"
 #include <clmamba/opencl.h>
 
 /* A kernel argument. A tensor becomes two: the buffer (NULL if absent) and a long, the offset of element 0 in elements. */
@@ -29,6 +30,9 @@ typedef struct kernel_arg {
 #define ARG_F32(x)    ((kernel_arg){.kind = KERNEL_F32, .value.f32 = (x)})
 
 typedef struct opencl_kernel opencl_kernel;
+
+/* The device of this context as the scheduler sees it; its shuffle and ptx members are what the probes found. */
+const schedule_device *opencl_schedule_device(const clm_context *);
 
 /* The kernel `name` of cl/<family>.cl compiled with `defines` ("-DSCAN_TILE=32 ..."; "" if none). Compiled once per
  * context and set of defines (from the program cache on disk where it is there), then found by hash. */
