@@ -1,14 +1,32 @@
-#include "core/context.h"
+#include "state.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-static void cpu_destroy(clm_context *ctx) { (void)ctx; }
+static void cpu_destroy(clm_context *ctx) {
+  cpu_state *state = ctx->state;
+  cpu_pool_destroy(state->pool);
+  free(state);
+}
+
+/* Every operation is done when its call returns. */
 static clm_status cpu_finish(clm_context *ctx) {
   (void)ctx;
   return CLM_OK;
 }
+
 static clm_status cpu_device(const clm_context *ctx, clm_device_info *info) {
-  (void)ctx, (void)info;
+  const cpu_state *state = ctx->state;
+  long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  cpu_model_name(info->name, sizeof info->name);
+  snprintf(info->platform, sizeof info->platform, "clmamba");
+  snprintf(info->version, sizeof info->version, "%s", cpu_level_name(state->level));
+  info->type = CLM_DEVICE_CPU;
+  info->memory_bytes = info->max_allocation_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
+  info->compute_units = (uint32_t)cpu_pool_threads(state->pool);
+  info->max_work_group = 1;
+  info->fp64 = state->level == CPU_REFERENCE;
   return CLM_OK;
 }
 
@@ -49,6 +67,21 @@ static clm_status cpu_buffer_unmap(clm_buffer *b) {
   return CLM_OK;
 }
 
+static clm_status cpu_profile_begin(clm_context *ctx) {
+  cpu_state *state = ctx->state;
+  clock_gettime(CLOCK_MONOTONIC, &state->begin);
+  return CLM_OK;
+}
+
+static clm_status cpu_profile_end(clm_context *ctx, double *milliseconds) {
+  const cpu_state *state = ctx->state;
+  struct timespec end;
+  clock_gettime(CLOCK_MONOTONIC, &end);
+  *milliseconds =
+      (double)(end.tv_sec - state->begin.tv_sec) * 1e3 + (double)(end.tv_nsec - state->begin.tv_nsec) * 1e-6;
+  return CLM_OK;
+}
+
 static const backend cpu_backend = {
     .name = "cpu",
     .destroy = cpu_destroy,
@@ -61,10 +94,47 @@ static const backend cpu_backend = {
     .buffer_read = cpu_buffer_read,
     .buffer_map = cpu_buffer_map,
     .buffer_unmap = cpu_buffer_unmap,
+    .profile_begin = cpu_profile_begin,
+    .profile_end = cpu_profile_end,
 };
 
+static clm_status choose_level(clm_context *ctx, const char *name, cpu_level *chosen) {
+  const char *asked_by = "cpu_level";
+  if (!name) {
+    name = getenv("CLM_CPU_LEVEL");
+    asked_by = "CLM_CPU_LEVEL";
+  }
+  *chosen = cpu_best_level();
+  if (!name || !*name) return CLM_OK;
+  for (int level = 0; level < CPU_LEVEL_COUNT; level++) {
+    if (strcmp(name, cpu_level_name((cpu_level)level)) != 0) continue;
+    if (!cpu_has((cpu_level)level))
+      return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s \"%s\": this processor does not have it, the best is %s",
+                          asked_by, name, cpu_level_name(cpu_best_level()));
+    *chosen = (cpu_level)level;
+    return CLM_OK;
+  }
+  return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s \"%s\" is not reference, baseline, avx2, avx512 or neon",
+                      asked_by, name);
+}
+
 clm_status backend_cpu_create(clm_context *ctx, const clm_context_options *options) {
-  (void)options;
+  cpu_level level;
+  clm_status status = choose_level(ctx, options->cpu_level, &level);
+  if (status) return status;
+  if (options->threads < 0 || options->threads > 4096)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "threads is %d, 0 to 4096 is expected", options->threads);
+  cpu_state *state = calloc(1, sizeof *state);
+  cpu_pool *pool = cpu_pool_create(options->threads ? options->threads : cpu_available_processors());
+  if (!state || !pool) {
+    free(state);
+    cpu_pool_destroy(pool);
+    return context_fail(ctx, CLM_OUT_OF_MEMORY, "cpu: out of memory");
+  }
+  state->level = level;
+  state->pool = pool;
+  ctx->state = state;
   ctx->backend = &cpu_backend;
+  cpu_kernels_init(&ctx->ops, level);
   return CLM_OK;
 }

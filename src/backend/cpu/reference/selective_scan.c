@@ -1,0 +1,54 @@
+/* Selective scan and its single step, real or complex A. A complex A stands for itself and its conjugate, so that
+ * y = 2 Re(sum C h). */
+#include "reference.h"
+#include <stdlib.h>
+
+static complex_double negated_exp(complex_double a, bool is_log) { return is_log ? -ref_exp(a) : a; }
+
+clm_status ref_selective_scan(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
+  int64_t per_group = s->d_inner / s->n_groups;
+  complex_double *h = ref_alloc(ctx, "selective_scan", s->d_state, sizeof *h);
+  if (!h) return CLM_OUT_OF_MEMORY;
+  for (int64_t b = 0; b < s->batch; b++)
+    for (int64_t d = 0; d < s->d_inner; d++) {
+      for (int64_t n = 0; n < s->d_state; n++) h[n] = GET_COMPLEX(a->initial_state, b, d, n);
+      for (int64_t t = 0; t < s->length; t++) {
+        double u = GET(a->u, b, t, d), dt = GET(a->delta, b, t, d) + GET(a->delta_bias, d), y = GET(a->D, d) * u;
+        if (a->delta_softplus) dt = ref_softplus(dt);
+        for (int64_t n = 0; n < s->d_state; n++) {
+          complex_double A = negated_exp(GET_COMPLEX(a->A, d, n), a->A_is_log);
+          complex_double B = s->B_varies ? GET_COMPLEX(a->B, b, t, d / per_group, n) : GET_COMPLEX(a->B, d, n);
+          complex_double C = s->C_varies ? GET_COMPLEX(a->C, b, t, d / per_group, n) : GET_COMPLEX(a->C, d, n);
+          h[n] = ref_exp(dt * A) * h[n] + dt * B * u;
+          y += (s->complex ? 2 : 1) * creal(C * h[n]);
+        }
+        if (present(a->z)) y *= ref_silu(GET(a->z, b, t, d));
+        SET(a->out, y, b, t, d);
+      }
+      for (int64_t n = 0; n < s->d_state; n++) SET_COMPLEX(a->final_state, h[n], b, d, n);
+    }
+  free(h);
+  context_explain(ctx, "selective_scan: cpu reference, sequential in double");
+  return CLM_OK;
+}
+
+clm_status ref_selective_state_update(clm_context *ctx, const selective_scan_shape *s,
+                                      const clm_selective_state_update_args *a) {
+  int64_t per_group = s->d_inner / s->n_groups;
+  for (int64_t b = 0; b < s->batch; b++)
+    for (int64_t d = 0; d < s->d_inner; d++) {
+      double u = GET(a->u, b, d), dt = GET(a->delta, b, d) + GET(a->delta_bias, d), y = GET(a->D, d) * u;
+      if (a->delta_softplus) dt = ref_softplus(dt);
+      for (int64_t n = 0; n < s->d_state; n++) {
+        complex_double A = negated_exp(GET_COMPLEX(a->A, d, n), a->A_is_log);
+        complex_double h =
+            ref_exp(dt * A) * GET_COMPLEX(a->state, b, d, n) + dt * GET_COMPLEX(a->B, b, d / per_group, n) * u;
+        SET_COMPLEX(a->state, h, b, d, n);
+        y += (s->complex ? 2 : 1) * creal(GET_COMPLEX(a->C, b, d / per_group, n) * h);
+      }
+      if (present(a->z)) y *= ref_silu(GET(a->z, b, d));
+      SET(a->out, y, b, d);
+    }
+  context_explain(ctx, "selective_state_update: cpu reference, in double");
+  return CLM_OK;
+}

@@ -1,0 +1,24 @@
+/* The CPU backend's part of a context. */
+#ifndef CLM_CPU_STATE_H
+#define CLM_CPU_STATE_H
+
+#include "core/context.h"
+#include "features.h"
+#include "pool.h"
+#include <time.h>
+
+typedef struct cpu_state {
+  cpu_pool *pool;
+  cpu_level level;
+  struct timespec begin; /* of the profile */
+} cpu_state;
+
+static inline cpu_pool *cpu_context_pool(const clm_context *ctx) { return ((const cpu_state *)ctx->state)->pool; }
+static inline const char *cpu_context_level(const clm_context *ctx) {
+  return cpu_level_name(((const cpu_state *)ctx->state)->level);
+}
+
+/* Fills the table: the reference everywhere, faster kernels over it up to the level. */
+void cpu_kernels_init(backend_ops *, cpu_level);
+
+#endif
