@@ -1,0 +1,68 @@
+#include "ops/check.h"
+
+typedef struct discretize_dims {
+  check_dim batch, length, d_inner, d_state;
+} discretize_dims;
+
+static unsigned parameter_dtypes(clm_dtype delta) {
+  return CHECK_DTYPE(check_real_of(delta)) | CHECK_DTYPE(check_complex_of(delta));
+}
+
+/* clang-format off */
+#define DIMS {CHECK_DIM(batch), CHECK_DIM(length), CHECK_DIM(d_inner), CHECK_DIM(d_state)}
+#define STEP    .dims = {&d.batch, &d.length, &d.d_inner}
+#define MATRIX  .dims = {&d.d_inner, &d.d_state}
+#define INPUT   .dims = {&d.batch, &d.length, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
+#define PAIR    .dims = {&d.batch, &d.length, &d.d_inner, &d.d_state}
+#define INPUTS                                                                                                        \
+  CHECK_ROW(a, delta, 0, .dtypes = CHECK_REAL, STEP),                                                                 \
+  CHECK_ROW(a, A, 0, .dtypes = parameter_dtypes(a->delta.dtype), MATRIX),                                             \
+  CHECK_ROW(a, B, 0, .as = &a->A, INPUT)
+/* clang-format on */
+
+static clm_status shape_of(checker *c, const discretize_dims *d, const clm_discretize_args *a, discretize_shape *s) {
+  *s = (discretize_shape){
+      .batch = d->batch.size,
+      .length = d->length.size,
+      .d_inner = d->d_inner.size,
+      .d_state = d->d_state.size,
+      .B_varies = a->B.rank == 3,
+      .complex = check_is_complex(a->A.dtype),
+  };
+  return check_choice(c, "method", (int)a->method, CLM_BILINEAR + 1);
+}
+
+static clm_status check(checker *c, const clm_discretize_args *a, discretize_shape *s) {
+  discretize_dims d = DIMS;
+  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, A_bar, CHECK_WRITTEN, .as = &a->A, PAIR),
+                                    CHECK_ROW(a, B_bar, CHECK_WRITTEN, .as = &a->A, PAIR));
+  return status ? status : shape_of(c, &d, a, s);
+}
+
+static clm_status check_backward(checker *c, const clm_discretize_backward_args *b, discretize_shape *s) {
+  const clm_discretize_args *a = &b->forward;
+  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
+  discretize_dims d = DIMS;
+  clm_status status = CHECK_TENSORS(
+      c, INPUTS, CHECK_ROW(b, dA_bar, CHECK_OPTIONAL, .as = &a->A, PAIR),
+      CHECK_ROW(b, dB_bar, CHECK_OPTIONAL, .as = &a->A, PAIR), CHECK_ROW(b, ddelta, gradient, .as = &a->delta, STEP),
+      CHECK_ROW(b, dA, gradient, .as = &a->A, MATRIX), CHECK_ROW(b, dB, gradient, .as = &a->A, INPUT));
+  if (!status) status = check_same_shape(c, "dB", &b->dB, "B", &a->B);
+  return status ? status : shape_of(c, &d, a, s);
+}
+
+clm_status clm_discretize(clm_context *context, const clm_discretize_args *args) {
+  checker c;
+  discretize_shape s;
+  clm_status status = check_begin(&c, context, "discretize", args);
+  if (!status) status = check(&c, args, &s);
+  return status ? status : OPS_CALL(&c, discretize, &s, args);
+}
+
+clm_status clm_discretize_backward(clm_context *context, const clm_discretize_backward_args *args) {
+  checker c;
+  discretize_shape s;
+  clm_status status = check_begin(&c, context, "discretize_backward", args);
+  if (!status) status = check_backward(&c, args, &s);
+  return status ? status : OPS_CALL(&c, discretize_backward, &s, args);
+}

@@ -1,0 +1,55 @@
+#include "ops/check.h"
+#include <math.h>
+
+/* clang-format off */
+#define MATRIX    .dims = {&rows, &dim}
+#define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->x.dtype)), .dims = {&dim}
+#define INPUTS                                                                                                        \
+  CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, MATRIX),                                                                  \
+  CHECK_ROW(a, weight, CHECK_OPTIONAL, PARAMETER),                                                                    \
+  CHECK_ROW(a, bias, CHECK_OPTIONAL, PARAMETER)
+/* clang-format on */
+
+static clm_status check_scalars(checker *c, const clm_norm_args *a) {
+  clm_status status = check_choice(c, "kind", (int)a->kind, CLM_LAYER_NORM + 1);
+  return status ? status : check_number(c, "epsilon", a->epsilon, 0, INFINITY, "a finite number of at least 0");
+}
+
+static clm_status check(checker *c, const clm_norm_args *a, matrix_shape *s) {
+  check_dim CHECK_NAMED(rows), CHECK_NAMED(dim);
+  clm_status status =
+      CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, MATRIX, .may_be = {&a->x}));
+  *s = (matrix_shape){rows.size, dim.size};
+  return status ? status : check_scalars(c, a);
+}
+
+static clm_status check_backward(checker *c, const clm_norm_backward_args *b, matrix_shape *s) {
+  const clm_norm_args *a = &b->forward;
+  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
+  check_dim CHECK_NAMED(rows), CHECK_NAMED(dim);
+  clm_status status =
+      CHECK_TENSORS(c, INPUTS, CHECK_ROW(b, dout, 0, .as = &a->x, MATRIX),
+                    CHECK_ROW(b, residual, CHECK_OPTIONAL, .as = &a->x, MATRIX),
+                    CHECK_ROW(b, dx, gradient, .as = &a->x, MATRIX, .may_be = {&b->residual}),
+                    CHECK_ROW(b, dweight, gradient, PARAMETER), CHECK_ROW(b, dbias, gradient, PARAMETER));
+  if (!status && check_present(&b->residual) && !check_present(&b->dx))
+    return check_fail(c, "residual is given, but dx is missing");
+  *s = (matrix_shape){rows.size, dim.size};
+  return status ? status : check_scalars(c, a);
+}
+
+clm_status clm_norm(clm_context *context, const clm_norm_args *args) {
+  checker c;
+  matrix_shape s;
+  clm_status status = check_begin(&c, context, "norm", args);
+  if (!status) status = check(&c, args, &s);
+  return status ? status : OPS_CALL(&c, norm, &s, args);
+}
+
+clm_status clm_norm_backward(clm_context *context, const clm_norm_backward_args *args) {
+  checker c;
+  matrix_shape s;
+  clm_status status = check_begin(&c, context, "norm_backward", args);
+  if (!status) status = check_backward(&c, args, &s);
+  return status ? status : OPS_CALL(&c, norm_backward, &s, args);
+}

@@ -1,0 +1,127 @@
+#include "ops/check.h"
+
+typedef struct scan_dims {
+  check_dim batch, length, d_inner, d_state, n_groups;
+} scan_dims;
+
+/* B and C: for each time step as u (complex beside a complex A), else as A. */
+static unsigned input_dtypes(const clm_selective_scan_args *a, const clm_tensor *t) {
+  if (t->rank == 2) return CHECK_DTYPE(a->A.dtype);
+  return CHECK_DTYPE(check_is_complex(a->A.dtype) ? check_complex_of(a->u.dtype) : a->u.dtype);
+}
+
+/* Their gradients: in the dtype of B and C or of A, which has the precision of the sums. */
+static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tensor *t) {
+  return input_dtypes(a, t) | CHECK_DTYPE(a->A.dtype);
+}
+
+/* clang-format off */
+#define DIMS {CHECK_DIM(batch), CHECK_DIM(length), CHECK_DIM(d_inner), CHECK_DIM(d_state), CHECK_DIM(n_groups)}
+#define SEQUENCE  .dims = {&d.batch, &d.length, &d.d_inner}
+#define CHANNEL   .dims = {&d.d_inner}
+#define MATRIX    .dims = {&d.d_inner, &d.d_state}
+#define STATE     .dims = {&d.batch, &d.d_inner, &d.d_state}
+#define B_OR_C    .dims = {&d.batch, &d.length, &d.n_groups, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
+#define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype))
+#define INPUTS                                                                                                        \
+  CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, SEQUENCE),                                                                \
+  CHECK_ROW(a, delta, 0, .as = &a->u, SEQUENCE),                                                                      \
+  CHECK_ROW(a, A, 0, .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(check_complex_of(a->u.dtype)),    \
+            MATRIX),                                                                                                  \
+  CHECK_ROW(a, B, 0, .dtypes = input_dtypes(a, &a->B), B_OR_C),                                                       \
+  CHECK_ROW(a, C, 0, .dtypes = input_dtypes(a, &a->C), B_OR_C),                                                       \
+  CHECK_ROW(a, D, CHECK_OPTIONAL, PARAMETER, CHANNEL),                                                                \
+  CHECK_ROW(a, z, CHECK_OPTIONAL, .as = &a->u, SEQUENCE),                                                             \
+  CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, PARAMETER, CHANNEL),                                                       \
+  CHECK_ROW(a, initial_state, CHECK_OPTIONAL, .as = &a->A, STATE)
+/* clang-format on */
+
+static clm_status shape_of(checker *c, const scan_dims *d, const clm_selective_scan_args *a,
+                           selective_scan_shape *s) {
+  int64_t groups = d->n_groups.size ? d->n_groups.size : 1;
+  if (d->d_inner.size % groups)
+    return check_fail(c, "%s has n_groups %lld, which does not divide d_inner %lld", d->n_groups.from,
+                      (long long)groups, (long long)d->d_inner.size);
+  if (a->chunk < 0) return check_fail(c, "chunk is %lld, expected 0 or more", (long long)a->chunk);
+  *s = (selective_scan_shape){
+      .batch = d->batch.size,
+      .length = d->length.size,
+      .d_inner = d->d_inner.size,
+      .d_state = d->d_state.size,
+      .n_groups = groups,
+      .B_varies = a->B.rank == 4,
+      .C_varies = a->C.rank == 4,
+      .complex = check_is_complex(a->A.dtype),
+      .dtype = a->u.dtype,
+  };
+  return CLM_OK;
+}
+
+static clm_status check(checker *c, const clm_selective_scan_args *a, selective_scan_shape *s) {
+  scan_dims d = DIMS;
+  clm_status status = CHECK_TENSORS(
+      c, INPUTS, CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->u, SEQUENCE),
+      CHECK_ROW(a, final_state, CHECK_OPTIONAL | CHECK_WRITTEN, .as = &a->A, STATE, .may_be = {&a->initial_state}));
+  return status ? status : shape_of(c, &d, a, s);
+}
+
+static clm_status check_backward(checker *c, const clm_selective_scan_backward_args *b, selective_scan_shape *s) {
+  const clm_selective_scan_args *a = &b->forward;
+  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
+  scan_dims d = DIMS;
+  clm_status status = CHECK_TENSORS(
+      c, INPUTS, CHECK_ROW(b, dout, 0, .as = &a->u, SEQUENCE),
+      CHECK_ROW(b, dfinal_state, CHECK_OPTIONAL, .as = &a->A, STATE),
+      CHECK_ROW(b, du, gradient, .as = &a->u, SEQUENCE), CHECK_ROW(b, ddelta, gradient, .as = &a->u, SEQUENCE),
+      CHECK_ROW(b, dz, gradient, .as = &a->u, SEQUENCE), CHECK_ROW(b, dA, gradient, .as = &a->A, MATRIX),
+      CHECK_ROW(b, dB, gradient, .dtypes = gradient_dtypes(a, &a->B), B_OR_C),
+      CHECK_ROW(b, dC, gradient, .dtypes = gradient_dtypes(a, &a->C), B_OR_C),
+      CHECK_ROW(b, dD, gradient, PARAMETER, CHANNEL), CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, CHANNEL),
+      CHECK_ROW(b, dinitial_state, gradient, .as = &a->A, STATE), CHECK_ROW(b, out, gradient, .as = &a->u, SEQUENCE));
+  if (!status) status = check_same_shape(c, "dB", &b->dB, "B", &a->B);
+  if (!status) status = check_same_shape(c, "dC", &b->dC, "C", &a->C);
+  if (!status && check_present(&b->dz) && !check_present(&a->z))
+    return check_fail(c, "dz is given, but z is missing");
+  return status ? status : shape_of(c, &d, a, s);
+}
+
+static clm_status begin(checker *c, clm_context *context, const clm_selective_scan_args *args,
+                        selective_scan_shape *s) {
+  clm_status status = check_begin(c, context, "selective_scan", args);
+  return status ? status : check(c, args, s);
+}
+
+static clm_status begin_backward(checker *c, clm_context *context, const clm_selective_scan_backward_args *args,
+                                 selective_scan_shape *s) {
+  clm_status status = check_begin(c, context, "selective_scan_backward", args);
+  return status ? status : check_backward(c, args, s);
+}
+
+clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_args *args) {
+  checker c;
+  selective_scan_shape s;
+  clm_status status = begin(&c, context, args, &s);
+  return status ? status : OPS_CALL(&c, selective_scan, &s, args);
+}
+
+clm_status clm_selective_scan_backward(clm_context *context, const clm_selective_scan_backward_args *args) {
+  checker c;
+  selective_scan_shape s;
+  clm_status status = begin_backward(&c, context, args, &s);
+  return status ? status : OPS_CALL(&c, selective_scan_backward, &s, args);
+}
+
+size_t clm_selective_scan_workspace_size(clm_context *context, const clm_selective_scan_args *args) {
+  checker c;
+  selective_scan_shape s;
+  if (begin(&c, context, args, &s) || !context->ops.selective_scan_workspace) return 0;
+  return context->ops.selective_scan_workspace(context, &s, args);
+}
+
+size_t clm_selective_scan_backward_workspace_size(clm_context *context,
+                                                  const clm_selective_scan_backward_args *args) {
+  checker c;
+  selective_scan_shape s;
+  if (begin_backward(&c, context, args, &s) || !context->ops.selective_scan_backward_workspace) return 0;
+  return context->ops.selective_scan_backward_workspace(context, &s, args);
+}
