@@ -1,5 +1,5 @@
-/* What a launcher (one file per operation beside this) needs: a compiled kernel by file, name and defines, and one call
- * that sets its arguments and enqueues it. Everything is checked here, so that launchers stay short. */
+/* What a launcher (one file per operation beside this) needs: a compiled kernel by file, name and defines, and one
+ * call that sets its arguments and enqueues it. Everything is checked here, so that launchers stay short. */
 #ifndef CLM_OPENCL_LAUNCH_H
 #define CLM_OPENCL_LAUNCH_H
 
@@ -7,7 +7,8 @@
 #include "schedule/device.h"
 #include <clmamba/opencl.h>
 
-/* A kernel argument. A tensor becomes two: the buffer (NULL if absent) and a long, the offset of element 0 in elements. */
+/* A kernel argument. A tensor becomes two: the buffer (NULL if absent) and a long, the offset of element 0 in
+ * elements. */
 typedef struct kernel_arg {
   enum { KERNEL_TENSOR, KERNEL_BUFFER, KERNEL_LOCAL, KERNEL_I32, KERNEL_I64, KERNEL_U64, KERNEL_F32 } kind;
   union {
@@ -36,7 +37,8 @@ const schedule_device *opencl_schedule_device(const clm_context *);
 
 /* The kernel `name` of cl/<family>.cl compiled with `defines` ("-DSCAN_TILE=32 ..."; "" if none). Compiled once per
  * context and set of defines (from the program cache on disk where it is there), then found by hash. */
-clm_status opencl_kernel_get(clm_context *, const char *family, const char *name, const char *defines, opencl_kernel **);
+clm_status opencl_kernel_get(clm_context *, const char *family, const char *name, const char *defines,
+                             opencl_kernel **);
 
 /* Work-items a work-group of this kernel may have on this device (CL_KERNEL_WORK_GROUP_SIZE). */
 size_t opencl_kernel_max_work_group(const opencl_kernel *);
@@ -46,8 +48,8 @@ size_t opencl_kernel_max_work_group(const opencl_kernel *);
 clm_status opencl_kernel_run(clm_context *, opencl_kernel *, int dims, const size_t *global, const size_t *local,
                              const kernel_arg *args, size_t arg_count);
 
-#define OPENCL_RUN(ctx, kernel, dims, global, local, ...)                                                             \
-  opencl_kernel_run(ctx, kernel, dims, global, local, (const kernel_arg[]){__VA_ARGS__},                              \
+#define OPENCL_RUN(ctx, kernel, dims, global, local, ...)                                                            \
+  opencl_kernel_run(ctx, kernel, dims, global, local, (const kernel_arg[]){__VA_ARGS__},                             \
                     sizeof((kernel_arg[]){__VA_ARGS__}) / sizeof(kernel_arg))
 
 #endif

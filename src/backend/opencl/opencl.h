@@ -1,0 +1,124 @@
+/* The inside of the OpenCL backend: what its files share. Launchers need only launch.h. */
+#ifndef CLM_OPENCL_INTERNAL_H
+#define CLM_OPENCL_INTERNAL_H
+
+#include "backend/opencl/launch.h"
+#include "core/device.h"
+
+/* ---- errors (error.c) ---- */
+
+const char *opencl_error_name(cl_int error);
+
+/* "opencl: <what>: <error name>"; out of memory is told from other failures. CL_SUCCESS gives CLM_OK. */
+clm_status opencl_check(clm_context *, cl_int error, const char *what);
+
+/* ---- devices (platform.c) ---- */
+
+typedef struct opencl_device {
+  cl_platform_id platform;
+  cl_device_id id;
+  clm_device_info info;
+  char platform_version[128];
+} opencl_device;
+
+/* Every device of every platform in loader order; free(*devices) afterwards. No loader, no platform: none. */
+clm_status opencl_devices(opencl_device **devices, size_t *count);
+void opencl_describe(cl_platform_id platform, cl_device_id id, opencl_device *device);
+bool opencl_has_extension(cl_device_id id, const char *name);
+
+/* ---- what the drivers do not say, or say wrongly (quirks.c: the only file that knows a vendor) ---- */
+
+typedef struct opencl_quirks {
+  bool may_have_ptx;           /* worth a probe: other compilers can abort on PTX */
+  int32_t subgroup;            /* 0: not known                                    */
+  int32_t resident_work_items; /* per compute unit; 0: not known                  */
+} opencl_quirks;
+
+opencl_quirks opencl_quirks_of(const opencl_device *);
+
+/* ---- programs on disk (program_cache.c) ---- */
+
+typedef struct program_cache {
+  char folder[4096]; /* "": switched off */
+} program_cache;
+
+typedef struct program_key {
+  unsigned char bytes[16];
+} program_key;
+
+/* Where compiled programs are kept, from options and environment. */
+void program_cache_open(program_cache *, const clm_context_options *);
+program_key program_cache_key(const char *const *texts, size_t count);
+
+/* The stored bytes (free them), or NULL if there are none or they are damaged. */
+unsigned char *program_cache_load(const program_cache *, const program_key *, size_t *size);
+
+/* Failures are silent: the next process compiles again. */
+void program_cache_store(const program_cache *, const program_key *, const unsigned char *data, size_t size);
+
+/* ---- programs (source.c, program.c) ---- */
+
+/* The text of cl/<family>.cl with its includes pasted in, from the folder CLM_CL_DIR if the file is there, else as
+ * embedded. free() it. */
+clm_status opencl_source(clm_context *, const char *family, char **text);
+
+/* Compiles, or loads from the cache on disk. A `quiet` failure leaves neither log nor sentence (probes). */
+clm_status opencl_program_build(clm_context *, const char *family, const char *defines, bool quiet, cl_program *);
+
+/* ---- the state of a context ---- */
+
+typedef struct kernel_table kernel_table;
+
+typedef struct opencl_state {
+  opencl_device device;
+  opencl_quirks quirks;
+  cl_context context;
+  cl_command_queue queue;
+  schedule_device schedule;
+  bool scheduled;       /* `schedule` is filled (the first question runs the probes)       */
+  bool profile_open;    /* between clm_profile_begin and _end                             */
+  cl_event first, last; /* first and last kernel since clm_profile_begin                 */
+  program_cache cache;
+  kernel_table *kernels;
+  int sgemm; /* what the self-check of CLBlast found: 0 not yet run, 1 right, -1 wrong or absent */
+} opencl_state;
+
+static inline opencl_state *opencl_state_of(const clm_context *ctx) { return ctx->state; }
+
+/* ---- kernels (launch.c) ---- */
+
+void opencl_kernels_destroy(kernel_table *);
+
+/* ---- the stream (queue.c) ---- */
+
+/* Where an enqueued command shall leave its event: NULL unless a profile is open. opencl_event_keep takes it over. */
+cl_event *opencl_event_slot(opencl_state *, cl_event *event);
+void opencl_event_keep(opencl_state *, cl_event event);
+
+/* Opens the interval for commands whose first kernel gives no event (CLBlast). */
+clm_status opencl_event_mark(clm_context *);
+
+clm_status opencl_finish(clm_context *);
+clm_status opencl_profile_begin(clm_context *);
+clm_status opencl_profile_end(clm_context *, double *milliseconds);
+
+/* ---- memory (buffer.c) ---- */
+
+clm_status opencl_buffer_create(clm_buffer *);
+clm_status opencl_buffer_wrap_host(clm_buffer *, void *memory);
+void opencl_buffer_destroy(clm_buffer *);
+clm_status opencl_buffer_write(clm_buffer *, size_t offset, size_t bytes, const void *source);
+clm_status opencl_buffer_read(clm_buffer *, size_t offset, size_t bytes, void *destination);
+clm_status opencl_buffer_map(clm_buffer *, void **memory);
+clm_status opencl_buffer_unmap(clm_buffer *);
+
+/* ---- features (probe.c) ---- */
+
+/* Fills state->schedule. */
+void opencl_probe(clm_context *);
+
+/* ---- operations (ops.c) ---- */
+
+extern const backend_ops opencl_ops;
+
+#endif

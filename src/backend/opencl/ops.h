@@ -1,0 +1,11 @@
+/* One function for each operation, opencl_<name>; each is in the launcher file of its family. */
+#ifndef CLM_OPENCL_OPS_H
+#define CLM_OPENCL_OPS_H
+
+#include "backend/backend.h"
+
+#define X(name, shape) clm_status opencl_##name(clm_context *, const shape *, const clm_##name##_args *);
+BACKEND_OPS(X)
+#undef X
+
+#endif

@@ -1,0 +1,85 @@
+/* The in-order stream of a context: waiting, timing, and the host's own events. */
+#include "backend/opencl/opencl.h"
+
+clm_status opencl_finish(clm_context *ctx) {
+  return opencl_check(ctx, clFinish(opencl_state_of(ctx)->queue), "waiting for the device");
+}
+
+static void forget(cl_event *event) {
+  if (*event) clReleaseEvent(*event);
+  *event = NULL;
+}
+
+cl_event *opencl_event_slot(opencl_state *s, cl_event *event) { return s->profile_open ? event : NULL; }
+
+void opencl_event_keep(opencl_state *s, cl_event event) {
+  if (!s->first) {
+    s->first = event;
+    return;
+  }
+  forget(&s->last);
+  s->last = event;
+}
+
+clm_status opencl_event_mark(clm_context *ctx) {
+  opencl_state *s = opencl_state_of(ctx);
+  if (!s->profile_open || s->first) return CLM_OK;
+  return opencl_check(ctx, clEnqueueMarkerWithWaitList(s->queue, 0, NULL, &s->first), "clEnqueueMarkerWithWaitList");
+}
+
+clm_status opencl_profile_begin(clm_context *ctx) {
+  opencl_state *s = opencl_state_of(ctx);
+  forget(&s->first);
+  forget(&s->last);
+  s->profile_open = true;
+  return CLM_OK;
+}
+
+static clm_status event_time(clm_context *ctx, cl_event event, cl_profiling_info what, cl_ulong *nanoseconds) {
+  cl_int execution = CL_COMPLETE;
+  cl_int error = clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof execution, &execution, NULL);
+  if (error == CL_SUCCESS && execution < 0) error = execution; /* the command itself failed */
+  if (error == CL_SUCCESS) error = clGetEventProfilingInfo(event, what, sizeof *nanoseconds, nanoseconds, NULL);
+  return opencl_check(ctx, error, "timing a kernel");
+}
+
+clm_status opencl_profile_end(clm_context *ctx, double *milliseconds) {
+  opencl_state *s = opencl_state_of(ctx);
+  *milliseconds = 0;
+  s->profile_open = false;
+  clm_status status = opencl_finish(ctx);
+  cl_ulong begin = 0, end = 0;
+  if (status == CLM_OK && s->first) {
+    status = event_time(ctx, s->first, CL_PROFILING_COMMAND_START, &begin);
+    if (status == CLM_OK) status = event_time(ctx, s->last ? s->last : s->first, CL_PROFILING_COMMAND_END, &end);
+    if (status == CLM_OK) *milliseconds = end > begin ? (double)(end - begin) * 1e-6 : 0;
+  }
+  forget(&s->first);
+  forget(&s->last);
+  return status;
+}
+
+/* The backend of the context is OpenCL: only then has it a queue. */
+static clm_status check_backend(clm_context *ctx, const char *call) {
+  if (ctx->backend->finish == opencl_finish) return CLM_OK;
+  return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: the context runs on the CPU, not on an OpenCL device", call);
+}
+
+clm_status clm_opencl_wait_for_events(clm_context *ctx, cl_uint count, const cl_event *events) {
+  clm_status status = check_backend(ctx, "opencl_wait_for_events");
+  if (status || count == 0) return status;
+  if (!events) return context_fail(ctx, CLM_INVALID_ARGUMENT, "opencl_wait_for_events: events is NULL");
+  return opencl_check(ctx, clEnqueueBarrierWithWaitList(opencl_state_of(ctx)->queue, count, events, NULL),
+                      "clEnqueueBarrierWithWaitList");
+}
+
+clm_status clm_opencl_signal_event(clm_context *ctx, cl_event *event) {
+  clm_status status = check_backend(ctx, "opencl_signal_event");
+  if (status) return status;
+  if (!event) return context_fail(ctx, CLM_INVALID_ARGUMENT, "opencl_signal_event: event is NULL");
+  *event = NULL;
+  cl_command_queue queue = opencl_state_of(ctx)->queue;
+  status = opencl_check(ctx, clEnqueueMarkerWithWaitList(queue, 0, NULL, event), "clEnqueueMarkerWithWaitList");
+  /* Without a flush, another queue of the host could wait for work that was never submitted. */
+  return status ? status : opencl_check(ctx, clFlush(queue), "clFlush");
+}
