@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "level.h"
+#include "features.h"
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
