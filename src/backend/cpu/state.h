@@ -3,7 +3,7 @@
 #define CLM_CPU_STATE_H
 
 #include "core/context.h"
-#include "features.h"
+#include "level.h"
 #include "pool.h"
 #include <time.h>
 

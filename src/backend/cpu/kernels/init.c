@@ -1,0 +1,7 @@
+#include "kernels.h"
+
+void KERNEL(kernels_init)(backend_ops *ops) {
+#define X(name, shape) ops->name = KERNEL(name);
+  CPU_KERNELS(X)
+#undef X
+}
