@@ -19,8 +19,8 @@ typedef struct clm_train_options {
   double lr_end;       /* [0] fraction of the peak at the end of the cosine                  */
   double warmup;       /* [0.03] fraction of the run                                         */
   double beta1, beta2; /* [0.9, 0.95]                                                        */
-  double weight_decay; /* [0.1] not on A_log, D, norms and biases                            */
-  double clip;         /* [1] global norm of the gradient                                    */
+  double weight_decay; /* [0.1] not on A_log, D, norms and biases; negative: none            */
+  double clip;         /* [1] global norm of the gradient; negative: no clipping             */
   double dropout;      /* [0]                                                                */
   int64_t steps;       /* length of the run in steps, or                                     */
   double minutes;      /* in minutes of wall time, validations included; exactly one is set  */
