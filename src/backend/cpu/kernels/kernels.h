@@ -7,9 +7,11 @@
 #include "../state.h"
 #include "simd.h"
 
-#define KERNEL(name)   SIMD_PASTE(cpu_##name, SIMD_SUFFIX)
+#define KERNEL(name) SIMD_PASTE(cpu_##name, SIMD_SUFFIX)
 
-#define CPU_KERNELS(X) X(selective_scan, selective_scan_shape)
+#define CPU_KERNELS(X)                                                                                               \
+  X(selective_scan, selective_scan_shape)                                                                            \
+  X(matmul, matmul_shape)
 
 #define X(name, shape) clm_status KERNEL(name)(clm_context *, const shape *, const clm_##name##_args *);
 CPU_KERNELS(X)

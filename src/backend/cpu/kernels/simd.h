@@ -31,6 +31,24 @@ INLINE vec vec_load(const float *p) { return *(const vec_anywhere *)p; }
 INLINE void vec_store(float *p, vec x) { *(vec_anywhere *)p = x; }
 INLINE vec vec_set(float x) { return x - (vec){0}; }
 
+/* The first `count` floats (all LANES if there are more), zeros beyond. */
+INLINE vec vec_load_part(const float *p, int64_t count) {
+  if (count >= LANES) return vec_load(p);
+  float lane[LANES] = {0};
+  for (int i = 0; i < count; i++) lane[i] = p[i];
+  return vec_load(lane);
+}
+
+INLINE void vec_store_part(float *p, vec x, int64_t count) {
+  if (count >= LANES) {
+    vec_store(p, x);
+    return;
+  }
+  float lane[LANES];
+  vec_store(lane, x);
+  for (int i = 0; i < count; i++) p[i] = lane[i];
+}
+
 #if SIMD_LANES == 16
 INLINE vec vec_max(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vec vec_min(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
