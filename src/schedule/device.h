@@ -6,16 +6,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* How lanes of a sub-group exchange registers; the consecutive work-items of a work-group must be consecutive lanes. */
+/* How lanes of a sub-group exchange registers; the consecutive work-items of a work-group must be consecutive lanes.
+ */
 typedef enum schedule_shuffle {
-  SHUFFLE_NONE, /* through local memory and barriers: the plain kernels         */
-  SHUFFLE_PTX,  /* shfl.sync by __asm__, 32 lanes (probed: it compiles and runs) */
-  SHUFFLE_KHR,  /* cl_khr_subgroup_shuffle (probed likewise)                     */
+  SHUFFLE_NONE,  /* through local memory and barriers: the plain kernels         */
+  SHUFFLE_PTX,   /* shfl.sync by __asm__, 32 lanes (probed: it compiles and runs) */
+  SHUFFLE_KHR,   /* cl_khr_subgroup_shuffle (probed likewise)                     */
+  SHUFFLE_LOCAL, /* imitated through local memory, to test the shuffle kernels where there are no shuffles */
 } schedule_shuffle;
 
 typedef struct schedule_device {
-  bool is_cpu;                 /* an OpenCL device that runs work-groups on CPU cores               */
-  bool ptx;                    /* PTX by __asm__ compiles and runs: ex2.approx, cp.async, ...       */
+  bool is_cpu; /* an OpenCL device that runs work-groups on CPU cores               */
+  bool ptx;    /* PTX by __asm__ compiles and runs: ex2.approx, cp.async, ...       */
   schedule_shuffle shuffle;
   int32_t compute_units;
   int32_t max_work_group;      /* work-items                                                        */

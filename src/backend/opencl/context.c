@@ -3,16 +3,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PLANS_KEPT = 96 };
+
 static void destroy(clm_context *ctx) {
   opencl_state *s = opencl_state_of(ctx);
   if (s->first) clReleaseEvent(s->first);
   if (s->last) clReleaseEvent(s->last);
   opencl_kernels_destroy(s->kernels);
+  plan_cache_destroy(s->plans);
   if (s->queue) clReleaseCommandQueue(s->queue);
   if (s->context) clReleaseContext(s->context);
   free(s);
   ctx->state = NULL;
 }
+
+plan_cache *opencl_plans(const clm_context *ctx) { return opencl_state_of(ctx)->plans; }
 
 static clm_status device(const clm_context *ctx, clm_device_info *info) {
   *info = opencl_state_of(ctx)->device.info;
@@ -33,13 +38,16 @@ static const backend opencl_backend = {
     .buffer_unmap = opencl_buffer_unmap,
     .profile_begin = opencl_profile_begin,
     .profile_end = opencl_profile_end,
-    .limits = opencl_limits,
 };
 
 /* What both ways of creation share; context and queue are still to come. */
 static clm_status begin(clm_context *ctx, const clm_context_options *options, const opencl_device *d) {
   opencl_state *s = calloc(1, sizeof *s);
-  if (!s) return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for a context");
+  if (s) s->plans = plan_cache_create(PLANS_KEPT);
+  if (!s || !s->plans) {
+    free(s);
+    return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for a context");
+  }
   s->device = *d;
   s->quirks = opencl_quirks_of(d);
   program_cache_open(&s->cache, options);

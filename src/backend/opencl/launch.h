@@ -5,6 +5,7 @@
 
 #include "core/context.h"
 #include "schedule/device.h"
+#include "schedule/plan_cache.h"
 #include <clmamba/opencl.h>
 
 /* A kernel argument. A tensor becomes two: the buffer (NULL if absent) and a long, the offset of element 0 in
@@ -34,6 +35,9 @@ typedef struct opencl_kernel opencl_kernel;
 
 /* The device of this context as the scheduler sees it; its shuffle and ptx members are what the probes found. */
 const schedule_device *opencl_schedule_device(const clm_context *);
+
+/* Where launchers keep their plans between calls. */
+plan_cache *opencl_plans(const clm_context *);
 
 /* The kernel `name` of cl/<family>.cl compiled with `defines` ("-DSCAN_TILE=32 ..."; "" if none). Compiled once per
  * context and set of defines (from the program cache on disk where it is there), then found by hash. */

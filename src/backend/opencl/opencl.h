@@ -4,6 +4,7 @@
 
 #include "backend/opencl/launch.h"
 #include "core/device.h"
+#include "schedule/plan_cache.h"
 
 /* ---- errors (error.c) ---- */
 
@@ -80,6 +81,7 @@ typedef struct opencl_state {
   cl_event first, last; /* first and last kernel since clm_profile_begin                 */
   program_cache cache;
   kernel_table *kernels;
+  plan_cache *plans;
   int sgemm; /* what the self-check of CLBlast found: 0 not yet run, 1 right, -1 wrong or absent */
 } opencl_state;
 
@@ -120,9 +122,5 @@ void opencl_probe(clm_context *);
 /* ---- operations (ops.c) ---- */
 
 extern const backend_ops opencl_ops;
-
-/* ---- what the device can do (limits.c) ---- */
-
-clm_status opencl_limits(clm_context *, backend_limits *);
 
 #endif

@@ -3,5 +3,6 @@
 #include "backend/opencl/opencl.h"
 
 const backend_ops opencl_ops = {
-    .norm = NULL,
+    .selective_scan = opencl_selective_scan,
+    .selective_scan_workspace = opencl_selective_scan_workspace,
 };

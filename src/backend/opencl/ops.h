@@ -8,4 +8,6 @@
 BACKEND_OPS(X)
 #undef X
 
+size_t opencl_selective_scan_workspace(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
+
 #endif

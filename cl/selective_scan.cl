@@ -1,0 +1,429 @@
+/* Selective scan, forward: one work-group owns SCAN_CHANNELS channels of one batch row and walks its chunk of the
+ * sequence in tiles of SCAN_TILE steps. States sit in registers: SCAN_LANES lanes share a channel, SCAN_STATES states
+ * each; a lane serves SCAN_PER_LANE channels, so that B and C are read from local memory once for all of them.
+ *   bytes per element: read u, delta, z, write out; B and C once per work-group (local memory)
+ *   special functions per element: d_state + 4 (softplus 2, gate 2); with chunks 2 d_state + 6
+ * A tile in local memory holds per element (dt, dt u) and (D u, silu(z)), computed once by the work-item that read
+ * them; the next tile's inputs are on their way to registers meanwhile, and with SCAN_BUFFERS 2 there is one barrier a
+ * tile.
+ * Variants (chosen by src/schedule): plain (y summed over lanes in local memory), shuffle (by sub-group shuffles),
+ * one lane a channel (no sum at all).
+ * Chunks: A does not depend on time, so a chunk's whole decay is exp(A sum dt). Pass 1 (SCAN_STATES_ONLY) writes each
+ * chunk's final state from zero and its sum of dt; the carry is a left fold over chunks, either inside pass 2
+ * (SCAN_FOLD) or by selective_scan_carry (SCAN_CARRIED), which leaves each chunk's initial state in place.
+ * Measured: docs/kernels.md, "scan forward". */
+#include "scan.h"
+
+#define SLOTS      (SCAN_CHANNELS / SCAN_PER_LANE)
+#define WORK_GROUP (SCAN_LANES * SLOTS)
+#define PADDED     (SCAN_LANES * SCAN_STATES) /* states with the padding */
+#define ELEMENTS   ((SCAN_TILE * SCAN_CHANNELS + WORK_GROUP - 1) / WORK_GROUP)
+#define BC_TILE    (SCAN_TILE * PADDED)
+#define BC_ITEMS   ((BC_TILE + WORK_GROUP - 1) / WORK_GROUP)
+#define OWNED      (SCAN_BLOCK / SCAN_LANES) /* steps of a block that a lane writes, after the sum over lanes */
+
+/* Element k of a work-item in a tile. Rows are one longer where neighbouring work-items stage neighbouring steps: no
+ * bank conflicts. */
+#if SCAN_LENGTH_FAST
+#define PITCH (SCAN_CHANNELS + 1)
+#if WORK_GROUP >= SCAN_TILE
+#define ELEMENT_STEP(k)    (lid % SCAN_TILE)
+#define ELEMENT_CHANNEL(k) (lid / SCAN_TILE + (k) * (WORK_GROUP / SCAN_TILE))
+#else
+#define ELEMENT_STEP(k)    (lid + (k) % (SCAN_TILE / WORK_GROUP) * WORK_GROUP)
+#define ELEMENT_CHANNEL(k) ((k) / (SCAN_TILE / WORK_GROUP))
+#endif
+#define CHANNELS_HELD ELEMENTS
+#define HELD(k)       (k)
+#else
+#define PITCH              SCAN_CHANNELS
+#define ELEMENT_STEP(k)    (lid / SCAN_CHANNELS + (k) * (WORK_GROUP / SCAN_CHANNELS))
+#define ELEMENT_CHANNEL(k) (lid % SCAN_CHANNELS)
+#define CHANNELS_HELD      1
+#define HELD(k)            0
+#endif
+/* Some work-items have no element in a tile of fewer elements than work-items. */
+#define IN_TILE(k) (ELEMENTS > 1 || (ELEMENT_STEP(k) < SCAN_TILE && ELEMENT_CHANNEL(k) < SCAN_CHANNELS))
+
+#if SCAN_BC_LENGTH_FAST
+#define BC_STEP(e)  ((e) % SCAN_TILE)
+#define BC_STATE(e) ((e) / SCAN_TILE)
+#else
+#define BC_STEP(e)  ((e) / PADDED)
+#define BC_STATE(e) ((e) % PADDED)
+#endif
+
+/* A lane's states come in vectors that lie beside those of the next lane: no bank conflicts there either. */
+#if SCAN_STATES % 4 == 0
+#define VECTOR 4
+typedef float4 state_vector;
+#elif SCAN_STATES % 2 == 0
+#define VECTOR 2
+typedef float2 state_vector;
+#else
+#define VECTOR 1
+typedef float state_vector;
+#endif
+#define STATE(lane, s) (((s) / VECTOR * SCAN_LANES + (lane)) * VECTOR + (s) % VECTOR)
+
+#define SUM_BY_SHUFFLE (SCAN_LANES > 1 && SCAN_SHUFFLE)
+#define STAGED         (SCAN_LENGTH_FAST || (SCAN_LANES > 1 && !SCAN_SHUFFLE)) /* y goes through local memory */
+#define PARTS          (SCAN_SHUFFLE ? 1 : SCAN_LANES)
+#define GATED          (SCAN_HAS_D || SCAN_HAS_Z)
+#define NEED_C         (SCAN_C_VARIES && !SCAN_STATES_ONLY)
+
+/* float[count] read as state_vectors: lane `lane`, row `row` of PADDED floats. */
+inline void read_states(float *values, local const float *row, int lane) {
+  local const state_vector *vectors = (local const state_vector *)row + lane;
+#pragma unroll
+  for (int q = 0; q < SCAN_STATES / VECTOR; q++) {
+    state_vector v = vectors[q * SCAN_LANES];
+#if VECTOR == 4
+    values[q * 4] = v.x, values[q * 4 + 1] = v.y, values[q * 4 + 2] = v.z, values[q * 4 + 3] = v.w;
+#elif VECTOR == 2
+    values[q * 2] = v.x, values[q * 2 + 1] = v.y;
+#else
+    values[q] = v;
+#endif
+  }
+}
+
+#if SUM_BY_SHUFFLE
+/* y[step] of every lane -> the sums over lanes of the steps lane * OWNED + i, in y[i]: each exchange halves the steps a
+ * lane still holds. The order of the additions is the same for every step. */
+#define SUM_LEVEL(width)                                                                                              \
+  {                                                                                                                   \
+    const bool upper = (lane & (width)) != 0;                                                                         \
+    const int half_count = SCAN_BLOCK * (width) / SCAN_LANES;                                                         \
+    _Pragma("unroll") for (int i = 0; i < half_count; i++) {                                                          \
+      float keep = upper ? y[i + half_count] : y[i], send = upper ? y[i] : y[i + half_count];                         \
+      y[i] = keep + lane_xor(send, width);                                                                            \
+    }                                                                                                                 \
+  }
+inline void sum_lanes(float *y, int lane SHUFFLE_PARAMETER) {
+#if SCAN_LANES > 16
+  SUM_LEVEL(16)
+#endif
+#if SCAN_LANES > 8
+  SUM_LEVEL(8)
+#endif
+#if SCAN_LANES > 4
+  SUM_LEVEL(4)
+#endif
+#if SCAN_LANES > 2
+  SUM_LEVEL(2)
+#endif
+  SUM_LEVEL(1)
+}
+#endif
+
+kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
+selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
+               TENSOR(delta), STRIDES3(delta, batch, step, channel),     /* */
+               TENSOR_F32(A), STRIDES2(A, channel, state),               /* */
+               TENSOR(B), STRIDES4(B, batch, step, group, state),        /* static: B_step is the stride of a channel */
+               TENSOR(C), STRIDES4(C, batch, step, group, state),        /* likewise */
+               TENSOR_F32(D), STRIDES1(D, channel),                      /* */
+               TENSOR(z), STRIDES3(z, batch, step, channel),             /* */
+               TENSOR_F32(bias), STRIDES1(bias, channel),                /* */
+               global const float *initial, long initial_offset, STRIDES3(initial, batch, channel, state), /* */
+               OUTPUT(out), STRIDES3(out, batch, step, channel),         /* */
+               global float *final, long final_offset, STRIDES3(final, batch, channel, state), /* may be initial */
+               global float *states, /* (batch, chunks, d_inner, d_state); SCAN_EVERY_TILE: one for each tile */
+               global float *sums, long sums_offset, /* (batch, chunks, d_inner): sum of dt */
+               long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks) {
+  const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
+  const int group = (int)get_group_id(0) / group_blocks;
+  const int first = group * group_channels + (int)get_group_id(0) % group_blocks * SCAN_CHANNELS;
+  const int count = min(SCAN_CHANNELS, (group + 1) * group_channels - first); /* channels of this work-group */
+  const int k_chunk = (int)get_group_id(1);
+  const long batch = (long)get_group_id(2);
+  const long begin = k_chunk * chunk, end = min(begin + chunk, length);
+
+  SHUFFLE_SCRATCH
+  local float2 steps[SCAN_BUFFERS][SCAN_TILE][PITCH]; /* dt, dt u */
+#if GATED && !SCAN_STATES_ONLY
+  local float2 gates[SCAN_BUFFERS][SCAN_TILE][PITCH]; /* D u, silu(z) */
+#endif
+#if SCAN_B_VARIES
+  local float B_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
+#endif
+#if NEED_C
+  local float C_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
+#endif
+#if STAGED && !SCAN_STATES_ONLY
+  local float y_tile[PARTS][SCAN_TILE][PITCH];
+#endif
+
+  /* What this lane keeps: A log2(e) and the states of its channels (and B, C where they do not vary). */
+  float A_log2[SCAN_PER_LANE][SCAN_STATES], h[SCAN_PER_LANE][SCAN_STATES];
+#if !SCAN_B_VARIES
+  float B_fixed[SCAN_PER_LANE][SCAN_STATES];
+#endif
+#if !SCAN_C_VARIES && !SCAN_STATES_ONLY
+  float C_fixed[SCAN_PER_LANE][SCAN_STATES];
+#endif
+#pragma unroll
+  for (int j = 0; j < SCAN_PER_LANE; j++) {
+    const int local_channel = slot + j * SLOTS;
+    const long channel = first + local_channel;
+#pragma unroll
+    for (int s = 0; s < SCAN_STATES; s++) {
+      const int n = STATE(lane, s);
+      const bool real = n < SCAN_D_STATE && local_channel < count;
+      float a = real ? A[A_offset + channel * A_channel + n * A_state] : 0.0f;
+#if SCAN_A_LOG
+      a = real ? -exp(a) : 0.0f;
+#endif
+      A_log2[j][s] = a * LOG2_E;
+#if !SCAN_B_VARIES
+      B_fixed[j][s] = real ? load(B, B_offset + channel * B_step + n * B_state) : 0.0f;
+#endif
+#if !SCAN_C_VARIES && !SCAN_STATES_ONLY
+      C_fixed[j][s] = real ? load(C, C_offset + channel * C_step + n * C_state) : 0.0f;
+#endif
+#if SCAN_CARRIED
+      h[j][s] = real ? states[((batch * chunks + k_chunk) * d_inner + channel) * SCAN_D_STATE + n] : 0.0f;
+#elif SCAN_HAS_INITIAL
+      h[j][s] =
+          real ? initial[initial_offset + batch * initial_batch + channel * initial_channel + n * initial_state] : 0.0f;
+#else
+      h[j][s] = 0.0f;
+#endif
+    }
+  }
+#if SCAN_FOLD
+  for (int k = 0; k < k_chunk; k++)
+#pragma unroll
+    for (int j = 0; j < SCAN_PER_LANE; j++) {
+      const int local_channel = slot + j * SLOTS;
+      if (local_channel >= count) continue;
+      const long row = (batch * chunks + k) * d_inner + first + local_channel;
+      const float sum = sums[sums_offset + row];
+#pragma unroll
+      for (int s = 0; s < SCAN_STATES; s++) {
+        const int n = STATE(lane, s);
+        if (n < SCAN_D_STATE) h[j][s] = exp2_fast(sum * A_log2[j][s]) * h[j][s] + states[row * SCAN_D_STATE + n];
+      }
+    }
+#endif
+
+  /* Element k of this work-item in a tile: where it is read, and the constants of its channel. */
+  float D_held[CHANNELS_HELD], bias_held[CHANNELS_HELD];
+#pragma unroll
+  for (int k = 0; k < CHANNELS_HELD; k++) {
+    const int c = ELEMENT_CHANNEL(k);
+    D_held[k] = bias_held[k] = 0.0f;
+#if SCAN_HAS_D
+    if (c < count) D_held[k] = D[D_offset + (first + c) * D_channel];
+#endif
+#if SCAN_HAS_BIAS
+    if (c < count) bias_held[k] = bias[bias_offset + (first + c) * bias_channel];
+#endif
+  }
+  u += u_offset + batch * u_batch + first * u_channel;
+  delta += delta_offset + batch * delta_batch + first * delta_channel;
+  z += z_offset + batch * z_batch + first * z_channel;
+  out += out_offset + batch * out_batch + first * out_channel;
+  B += B_offset + batch * B_batch + group * B_group;
+  C += C_offset + batch * C_batch + group * C_group;
+
+  float u_next[ELEMENTS], delta_next[ELEMENTS], z_next[ELEMENTS], B_next[BC_ITEMS], C_next[BC_ITEMS];
+#if SCAN_STATES_ONLY
+  float dt_sum[SCAN_PER_LANE];
+#pragma unroll
+  for (int j = 0; j < SCAN_PER_LANE; j++) dt_sum[j] = 0.0f;
+#endif
+
+/* Global memory -> registers, the tile that begins at step `at`. */
+#define FETCH(at)                                                                                                     \
+  {                                                                                                                   \
+    _Pragma("unroll") for (int k = 0; k < ELEMENTS; k++) {                                                            \
+      const int c = ELEMENT_CHANNEL(k);                                                                               \
+      const long t = (at) + ELEMENT_STEP(k);                                                                          \
+      u_next[k] = delta_next[k] = z_next[k] = 0.0f;                                                                   \
+      if (IN_TILE(k) && t < end && c < count) {               \
+        u_next[k] = load(u, t * u_step + c * u_channel);                                                              \
+        delta_next[k] = load(delta, t * delta_step + c * delta_channel);                                              \
+        if (SCAN_HAS_Z && !SCAN_STATES_ONLY) z_next[k] = load(z, t * z_step + c * z_channel);                         \
+      }                                                                                                               \
+    }                                                                                                                 \
+    _Pragma("unroll") for (int k = 0; k < BC_ITEMS; k++) {                                                            \
+      const int e = lid + k * WORK_GROUP, n = BC_STATE(e);                                                            \
+      const long t = (at) + BC_STEP(e);                                                                               \
+      B_next[k] = C_next[k] = 0.0f;                                                                                   \
+      if (t < end && n < SCAN_D_STATE && (BC_TILE % WORK_GROUP == 0 || e < BC_TILE)) {                                \
+        if (SCAN_B_VARIES) B_next[k] = load(B, t * B_step + n * B_state);                                             \
+        if (NEED_C) C_next[k] = load(C, t * C_step + n * C_state);                                                    \
+      }                                                                                                               \
+    }                                                                                                                 \
+  }
+
+#if GATED && !SCAN_STATES_ONLY
+#define KEEP_GATE(buffer, k, c)                                                                                       \
+  gates[buffer][ELEMENT_STEP(k)][c] =                                                                                 \
+      (float2)(D_held[HELD(k)] * u_next[k], SCAN_HAS_Z ? z_next[k] * sigmoid(z_next[k]) : 1.0f);
+#else
+#define KEEP_GATE(buffer, k, c)
+#endif
+#if SCAN_B_VARIES
+#define KEEP_B(buffer, k, at) B_tile[buffer][at] = B_next[k];
+#else
+#define KEEP_B(buffer, k, at)
+#endif
+#if NEED_C
+#define KEEP_C(buffer, k, at) C_tile[buffer][at] = C_next[k];
+#else
+#define KEEP_C(buffer, k, at)
+#endif
+
+/* Registers -> local memory. Past the end dt is 0: the state stays as it is. */
+#define KEEP(at, buffer)                                                                                              \
+  {                                                                                                                   \
+    _Pragma("unroll") for (int k = 0; k < ELEMENTS; k++) {                                                            \
+      const int c = ELEMENT_CHANNEL(k);                                                                               \
+      float dt = delta_next[k] + bias_held[HELD(k)];                                                                  \
+      if (SCAN_SOFTPLUS) dt = softplus(dt);                                                                           \
+      if ((at) + ELEMENT_STEP(k) >= end) dt = 0.0f;                                                                   \
+      if (IN_TILE(k)) {                                                                                               \
+        steps[buffer][ELEMENT_STEP(k)][c] = (float2)(dt, dt * u_next[k]);                                             \
+        KEEP_GATE(buffer, k, c)                                                                                       \
+      }                                                                                                               \
+    }                                                                                                                 \
+    _Pragma("unroll") for (int k = 0; k < BC_ITEMS; k++) {                                                            \
+      const int e = lid + k * WORK_GROUP;                                                                             \
+      if (BC_TILE % WORK_GROUP == 0 || e < BC_TILE) {                                                                 \
+        KEEP_B(buffer, k, BC_STEP(e) * PADDED + BC_STATE(e))                                                          \
+        KEEP_C(buffer, k, BC_STEP(e) * PADDED + BC_STATE(e))                                                          \
+      }                                                                                                               \
+    }                                                                                                                 \
+  }
+
+  FETCH(begin)
+  KEEP(begin, 0)
+  barrier(CLK_LOCAL_MEM_FENCE);
+  int buffer = 0;
+  for (long at = begin; at < end; at += SCAN_TILE) {
+    FETCH(at + SCAN_TILE)
+#if SCAN_EVERY_TILE
+#pragma unroll
+    for (int j = 0; j < SCAN_PER_LANE; j++) {
+      const int c = slot + j * SLOTS;
+      const long row = (batch * ((length + SCAN_TILE - 1) / SCAN_TILE) + at / SCAN_TILE) * d_inner + first + c;
+#pragma unroll
+      for (int s = 0; s < SCAN_STATES; s++)
+        if (c < count && STATE(lane, s) < SCAN_D_STATE) states[row * SCAN_D_STATE + STATE(lane, s)] = h[j][s];
+    }
+#endif
+#pragma unroll 1
+    for (int block = 0; block < SCAN_TILE; block += SCAN_BLOCK) {
+      float y[SCAN_PER_LANE][SCAN_BLOCK];
+#pragma unroll
+      for (int i = 0; i < SCAN_BLOCK; i++) {
+        float B_now[SCAN_STATES], C_now[SCAN_STATES];
+#if SCAN_B_VARIES
+        read_states(B_now, &B_tile[buffer][(block + i) * PADDED], lane);
+#endif
+#if NEED_C
+        read_states(C_now, &C_tile[buffer][(block + i) * PADDED], lane);
+#endif
+#pragma unroll
+        for (int j = 0; j < SCAN_PER_LANE; j++) {
+          const float2 step = steps[buffer][block + i][slot + j * SLOTS];
+          float sum = 0.0f;
+#pragma unroll
+          for (int s = 0; s < SCAN_STATES; s++) {
+#if SCAN_B_VARIES
+            const float input = step.y * B_now[s];
+#else
+            const float input = step.y * B_fixed[j][s];
+#endif
+            h[j][s] = exp2_fast(step.x * A_log2[j][s]) * h[j][s] + input;
+#if NEED_C
+            sum += h[j][s] * C_now[s];
+#elif !SCAN_STATES_ONLY
+            sum += h[j][s] * C_fixed[j][s];
+#endif
+          }
+#if SCAN_STATES_ONLY
+          dt_sum[j] += step.x;
+#endif
+          y[j][i] = sum;
+        }
+      }
+#if !SCAN_STATES_ONLY
+#pragma unroll
+      for (int j = 0; j < SCAN_PER_LANE; j++) {
+        const int c = slot + j * SLOTS;
+#if SUM_BY_SHUFFLE
+        sum_lanes(y[j], lane SHUFFLE_ARGUMENT);
+        const int owned = block + lane * OWNED;
+#define OWNED_STEPS OWNED
+#else
+        const int owned = block;
+#define OWNED_STEPS SCAN_BLOCK
+#endif
+#pragma unroll
+        for (int i = 0; i < OWNED_STEPS; i++) {
+          const int t = owned + i;
+#if STAGED
+          y_tile[SCAN_SHUFFLE ? 0 : lane][t][c] = y[j][i];
+#else
+          float value = y[j][i];
+#if GATED
+          const float2 gate = gates[buffer][t][c];
+          value = (value + gate.x) * gate.y;
+#endif
+          if (at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
+#endif
+        }
+      }
+#endif
+    }
+#if (STAGED && !SCAN_STATES_ONLY) || SCAN_BUFFERS == 1
+    barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+#if STAGED && !SCAN_STATES_ONLY
+#pragma unroll
+    for (int k = 0; k < ELEMENTS; k++) {
+      const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
+      if (!IN_TILE(k)) continue;
+      float value = y_tile[0][t][c];
+#pragma unroll
+      for (int part = 1; part < PARTS; part++) value += y_tile[part][t][c];
+#if GATED
+      const float2 gate = gates[buffer][t][c];
+      value = (value + gate.x) * gate.y;
+#endif
+      if (at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
+    }
+#endif
+#if SCAN_BUFFERS == 2
+    buffer ^= 1;
+#endif
+    KEEP(at + SCAN_TILE, buffer)
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+
+#if (SCAN_STATES_ONLY && !SCAN_EVERY_TILE) || SCAN_HAS_FINAL
+#pragma unroll
+  for (int j = 0; j < SCAN_PER_LANE; j++) {
+    const int c = slot + j * SLOTS;
+    const long channel = first + c, row = (batch * chunks + k_chunk) * d_inner + channel;
+    if (c >= count) continue;
+#if SCAN_STATES_ONLY
+    if (lane == 0) sums[sums_offset + row] = dt_sum[j];
+#endif
+#pragma unroll
+    for (int s = 0; s < SCAN_STATES; s++) {
+      const int n = STATE(lane, s);
+      if (n >= SCAN_D_STATE) continue;
+#if SCAN_STATES_ONLY
+      states[row * SCAN_D_STATE + n] = h[j][s];
+#else
+      if (end == length) final[final_offset + batch * final_batch + channel * final_channel + n * final_state] = h[j][s];
+#endif
+    }
+  }
+#endif
+}

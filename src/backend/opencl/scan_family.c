@@ -1,0 +1,41 @@
+#include "backend/opencl/scan_family.h"
+#include <stdlib.h>
+
+clm_status scan_check_dtypes(clm_context *ctx, const char *op, clm_dtype dtype, const clm_tensor *const *tensors,
+                             size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (tensors[i]->buffer && tensors[i]->dtype != dtype)
+      return context_fail(ctx, CLM_UNSUPPORTED, "%s: the OpenCL backend computes on %s tensors, not yet on %s", op,
+                          clm_dtype_name(dtype), clm_dtype_name(tensors[i]->dtype));
+  return CLM_OK;
+}
+
+const char *scan_device_defines(const schedule_device *d) {
+  static const char *const table[2][4] = {
+      {"", "-DSHUFFLE_PTX", "-DSHUFFLE_KHR", "-DSHUFFLE_LOCAL"},
+      {"-DCLM_PTX", "-DCLM_PTX -DSHUFFLE_PTX", "-DCLM_PTX -DSHUFFLE_KHR", "-DCLM_PTX -DSHUFFLE_LOCAL"},
+  };
+  return table[d->ptx][d->shuffle];
+}
+
+int32_t scan_env(const char *name) {
+  const char *text = getenv(name);
+  return text ? (int32_t)strtol(text, NULL, 10) : 0;
+}
+
+clm_status scan_reduce(clm_context *ctx, const clm_buffer *parts, int64_t offset, int64_t count, int64_t part_stride,
+                       const clm_tensor *out) {
+  opencl_kernel *kernel;
+  clm_status status = opencl_kernel_get(ctx, "scan_reduce", "scan_reduce", "", &kernel);
+  if (status) return status;
+  int64_t shape[4] = {1, 1, 1, 1}, stride[4] = {0}, elements = 1;
+  for (int i = 0; i < out->rank; i++) {
+    shape[4 - out->rank + i] = out->shape[i];
+    stride[4 - out->rank + i] = out->stride[i];
+    elements *= out->shape[i];
+  }
+  return OPENCL_RUN(ctx, kernel, 1, &(size_t){(size_t)elements}, NULL, ARG_BUFFER(parts), ARG_I64(offset),
+                    ARG_I64(count), ARG_I64(part_stride), ARG_TENSOR(*out), ARG_I64(shape[1]), ARG_I64(shape[2]),
+                    ARG_I64(shape[3]), ARG_I64(stride[0]), ARG_I64(stride[1]), ARG_I64(stride[2]),
+                    ARG_I64(stride[3]));
+}

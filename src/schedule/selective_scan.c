@@ -1,0 +1,148 @@
+#include "schedule/selective_scan.h"
+#include "schedule/arith.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Work-items per compute unit that keep it busy with this family's kernels (an H100's best plans have 250 to 370). */
+enum { BUSY_GPU = 256, BUSY_CPU = 16 };
+enum { FOLD_LIMIT = 32 }; /* chunks that a second pass folds itself: each work-group reads all that come before */
+
+static int32_t vector_of(int32_t states) { return states % 4 == 0 ? 4 : states % 2 == 0 ? 2 : 1; }
+
+int32_t selective_scan_state(const selective_scan_plan *p, int32_t lane, int32_t s) {
+  int32_t v = vector_of(p->states);
+  return (s / v * p->lanes + lane) * v + s % v;
+}
+
+int64_t selective_scan_local_bytes(const selective_scan_request *r, const selective_scan_plan *p) {
+  int64_t pitch = p->channels + (r->length_fast ? 1 : 0), element = p->tile * pitch;
+  int64_t padded = (int64_t)p->lanes * p->states, parts = p->shuffle ? 1 : p->lanes;
+  if (r->backward) {
+    int64_t warps = p->shuffle ? p->work_group / 32 : 0;
+    int64_t reduce = p->shuffle ? warps * p->tile * 2 * padded : (int64_t)p->channels * 2 * padded;
+    return 4 * (3 * element + 3 * parts * element + 2 * p->tile * padded + reduce);
+  }
+  bool staged = r->length_fast || (p->lanes > 1 && !p->shuffle);
+  int64_t floats = p->buffers * (element * (r->gated ? 4 : 2) + p->tile * padded * (r->B_varies + r->C_varies));
+  return 4 * (floats + (staged ? parts * element : 0));
+}
+
+/* States of a lane for `lanes` lanes: whole vectors where there is more than one. */
+static int32_t states_for(int64_t d_state, int32_t lanes) {
+  int64_t states = divide_up(d_state, lanes);
+  return (int32_t)(states > 4 ? round_up(states, 4) : states == 3 && lanes > 1 ? 4 : states);
+}
+
+/* How many states a lane should have: few enough for registers, enough to pay for the sum over lanes. */
+static int32_t lanes_for(const schedule_device *d, const selective_scan_request *r, bool scarce) {
+  int32_t wanted;
+  if (d->is_cpu) wanted = 32;
+  else if (r->backward) wanted = r->d_state <= 32 ? 4 : 8;
+  else if (r->d_state > 32) wanted = 16;
+  else wanted = scarce ? 4 : 8;
+  if (d->shuffle == SHUFFLE_NONE && !r->backward && !scarce && r->d_state <= 32)
+    wanted = 32; /* a sum costs barriers */
+  int32_t limit = d->is_cpu ? 16 : 32, lanes = 1;
+  while (lanes < limit && divide_up(r->d_state, lanes) > wanted) lanes *= 2;
+  return lanes;
+}
+
+static bool fits(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
+  p->local_bytes = selective_scan_local_bytes(r, p);
+  return p->local_bytes <= d->local_memory_bytes;
+}
+
+/* The largest tile that fits, two buffers before one. */
+static bool choose_tile(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
+  int32_t largest = r->force.tile ? r->force.tile : 16;
+  if (r->backward && !r->force.tile)
+    while (largest > 1 && largest * p->states > (d->is_cpu ? 512 : 64)) largest /= 2;
+  for (int32_t buffers = r->force.buffers ? r->force.buffers : r->backward ? 1 : 2; buffers >= 1; buffers--)
+    for (int32_t tile = largest; tile >= 1; tile /= 2) {
+      if (p->shuffle && !r->backward && tile < p->lanes) break;
+      p->tile = tile;
+      p->buffers = buffers;
+      if (buffers == 2 && tile < 8 && !r->force.tile) break;
+      if (!fits(d, r, p)) continue;
+      int32_t block = r->force.block ? r->force.block : 4;
+      if (p->shuffle && block < p->lanes) block = p->lanes;
+      p->block = block < tile ? block : tile;
+      return true;
+    }
+  return false;
+}
+
+static void choose_work_group(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
+  int64_t group_channels = r->d_inner / r->n_groups;
+  int32_t wanted = r->force.work_group ? r->force.work_group : d->is_cpu ? 16 * p->lanes : 128;
+  int32_t size = power_of_two_at_most(wanted < d->max_work_group ? wanted : d->max_work_group);
+  int32_t least = d->is_cpu ? p->lanes : d->subgroup > p->lanes ? d->subgroup : p->lanes;
+  /* No more channels than a group has, but whole sub-groups. */
+  while (size / 2 >= least && (int64_t)(size / 2 / p->lanes) * p->per_lane >= group_channels) size /= 2;
+  p->work_group = size;
+  p->channels = size / p->lanes * p->per_lane;
+}
+
+static bool tile_of(const schedule_device *d, const selective_scan_request *r, bool scarce, selective_scan_plan *p) {
+  memset(p, 0, sizeof *p);
+  p->lanes = r->force.lanes ? r->force.lanes : lanes_for(d, r, scarce);
+  while (p->lanes > d->max_work_group) p->lanes /= 2;
+  p->states = states_for(r->d_state, p->lanes);
+  p->per_lane = 1;
+  if (r->force.per_lane) p->per_lane = r->force.per_lane;
+  else if (!r->backward && p->lanes >= 4 && d->shuffle != SHUFFLE_NONE && p->states <= 16) p->per_lane = 2;
+  if (p->per_lane > p->lanes || r->backward) p->per_lane = 1;
+  choose_work_group(d, r, p);
+  p->shuffle = d->shuffle != SHUFFLE_NONE && (p->lanes > 1 || r->backward) && p->lanes <= d->subgroup &&
+               (!r->backward || (d->subgroup == 32 && p->work_group % 32 == 0));
+  if (choose_tile(d, r, p)) return true;
+  if (p->shuffle) { /* a sum by shuffles wants a tile of `lanes` steps at least */
+    p->shuffle = false;
+    if (choose_tile(d, r, p)) return true;
+  }
+  while (p->work_group / 2 >= p->lanes) { /* fewer channels */
+    p->work_group /= 2;
+    p->channels = p->work_group / p->lanes * p->per_lane;
+    if (choose_tile(d, r, p)) return true;
+  }
+  return false;
+}
+
+bool schedule_selective_scan(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
+  int64_t busy = (int64_t)d->compute_units * (d->is_cpu ? BUSY_CPU : BUSY_GPU);
+  int64_t channels = r->batch * r->d_inner;
+  /* Scarce: with eight states a lane, one pass would leave more than two thirds of the device idle. */
+  bool scarce = !d->is_cpu && channels * divide_up(r->d_state, 8) * 3 < busy;
+  if (!tile_of(d, r, scarce, p)) {
+    snprintf(p->why, sizeof p->why,
+             "a step with d_state %" PRId64 " takes more than the %" PRId64 " bytes of local memory", r->d_state,
+             d->local_memory_bytes);
+    return false;
+  }
+  int64_t items = channels * p->lanes / p->per_lane, chunks = 1;
+  if (r->force.chunks) chunks = r->force.chunks;
+  else if (items * 2 < busy)
+    while (chunks * items < busy && chunks < 1024) chunks *= 2;
+  int64_t least = 4 * (int64_t)p->tile > 64 ? 4 * (int64_t)p->tile : 64; /* steps that pay for a chunk's own cost */
+  int64_t chunk = round_up(divide_up(r->length, chunks), p->tile);
+  if (chunk < least && !r->force.chunks) chunk = least;
+  if (r->chunk && !r->backward) chunk = r->chunk;
+  if (chunk > r->length && !(r->chunk && !r->backward)) chunk = round_up(r->length, p->tile);
+  p->chunk = chunk;
+  p->chunks = (int32_t)divide_up(r->length, chunk);
+  p->fold = !r->chunk && !r->backward && p->chunks > 1 && p->chunks <= FOLD_LIMIT;
+  p->group_blocks = (int32_t)divide_up(r->d_inner / r->n_groups, p->channels);
+  p->work_groups = p->group_blocks * r->n_groups * p->chunks * r->batch;
+  snprintf(p->why, sizeof p->why,
+           "%" PRId64 " work-items in one pass, %" PRId64 " keep %d compute units busy: %s%s%s", items, busy,
+           d->compute_units,
+           r->chunk && !r->backward ? "chunks as the caller asks"
+           : p->chunks > 1          ? "the length is split"
+                                    : "one pass",
+           p->lanes == 1 ? ""
+           : p->shuffle  ? ", lanes sum by shuffles"
+                         : ", lanes sum through local memory",
+           p->buffers == 1 && !r->backward ? ", one buffer fits local memory" : "");
+  return true;
+}
