@@ -7,12 +7,16 @@
 #include <clmamba/causal_conv1d.h>
 #include <clmamba/context.h>
 #include <clmamba/elementwise.h>
+#include <clmamba/generate.h>
 #include <clmamba/language.h>
 #include <clmamba/matmul.h>
+#include <clmamba/model.h>
 #include <clmamba/norm.h>
 #include <clmamba/scan.h>
 #include <clmamba/selective_scan.h>
 #include <clmamba/status.h>
 #include <clmamba/tensor.h>
+#include <clmamba/tokenizer.h>
+#include <clmamba/train.h>
 
 #endif

@@ -43,6 +43,13 @@ typedef struct backend_ops {
                                               const clm_selective_scan_backward_args *);
 } backend_ops;
 
+/* What a device can do, each per second; 0: not known. */
+typedef struct backend_limits {
+  double copy_bytes; /* read and written */
+  double read_bytes;
+  double exponentials;
+} backend_limits;
+
 typedef struct backend {
   const char *name;
   void (*destroy)(clm_context *); /* frees context->state */
@@ -60,6 +67,8 @@ typedef struct backend {
 
   clm_status (*profile_begin)(clm_context *);
   clm_status (*profile_end)(clm_context *, double *milliseconds);
+
+  clm_status (*limits)(clm_context *, backend_limits *); /* measures, in less than a second; for tools */
 } backend;
 
 /* Each makes context->backend, ->ops and ->state, or fails with a sentence in the context. */

@@ -1,11 +1,26 @@
 #include "reference/reference.h"
 #include "state.h"
 
+#if defined(__x86_64__)
+#define LEVELS(X) X(CPU_BASELINE, baseline) X(CPU_AVX2, avx2) X(CPU_AVX512, avx512)
+#elif defined(__aarch64__)
+#define LEVELS(X) X(CPU_BASELINE, baseline) X(CPU_NEON, neon)
+#else
+#define LEVELS(X) X(CPU_BASELINE, baseline)
+#endif
+
+#define X(level, set) void cpu_kernels_init_##set(backend_ops *);
+LEVELS(X)
+#undef X
+
 void cpu_kernels_init(backend_ops *ops, cpu_level level) {
   *ops = (backend_ops){
 #define X(name, shape) .name = ref_##name,
       BACKEND_OPS(X)
 #undef X
   };
-  (void)level;
+#define X(needed, set)                                                                                               \
+  if (level >= needed && cpu_has(needed)) cpu_kernels_init_##set(ops);
+  LEVELS(X)
+#undef X
 }

@@ -3,7 +3,7 @@
 #define CLM_CPU_STATE_H
 
 #include "core/context.h"
-#include "features.h"
+#include "level.h"
 #include "pool.h"
 #include <time.h>
 
@@ -20,5 +20,7 @@ static inline const char *cpu_context_level(const clm_context *ctx) {
 
 /* Fills the table: the reference everywhere, faster kernels over it up to the level. */
 void cpu_kernels_init(backend_ops *, cpu_level);
+
+clm_status cpu_limits(clm_context *, backend_limits *);
 
 #endif

@@ -38,6 +38,7 @@ static const backend opencl_backend = {
     .buffer_unmap = opencl_buffer_unmap,
     .profile_begin = opencl_profile_begin,
     .profile_end = opencl_profile_end,
+    .limits = opencl_limits,
 };
 
 /* What both ways of creation share; context and queue are still to come. */

@@ -123,4 +123,8 @@ void opencl_probe(clm_context *);
 
 extern const backend_ops opencl_ops;
 
+/* ---- what the device can do (limits.c) ---- */
+
+clm_status opencl_limits(clm_context *, backend_limits *);
+
 #endif

@@ -5,6 +5,12 @@
 
 static complex_double negated_exp(complex_double a, bool is_log) { return is_log ? -ref_exp(a) : a; }
 
+/* At a fixed chunk's end the state is what a call that ends there would have stored. */
+static void round_state(complex_double *h, int64_t d_state, clm_dtype stored) {
+  if (stored != CLM_F32 && stored != CLM_C64) return;
+  for (int64_t n = 0; n < d_state; n++) h[n] = (float _Complex)h[n];
+}
+
 clm_status ref_selective_scan(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
   int64_t per_group = s->d_inner / s->n_groups;
   complex_double *h = ref_alloc(ctx, "selective_scan", s->d_state, sizeof *h);
@@ -13,6 +19,7 @@ clm_status ref_selective_scan(clm_context *ctx, const selective_scan_shape *s, c
     for (int64_t d = 0; d < s->d_inner; d++) {
       for (int64_t n = 0; n < s->d_state; n++) h[n] = GET_COMPLEX(a->initial_state, b, d, n);
       for (int64_t t = 0; t < s->length; t++) {
+        if (a->chunk > 0 && t % a->chunk == 0) round_state(h, s->d_state, a->A.dtype);
         double u = GET(a->u, b, t, d), dt = GET(a->delta, b, t, d) + GET(a->delta_bias, d), y = GET(a->D, d) * u;
         if (a->delta_softplus) dt = ref_softplus(dt);
         for (int64_t n = 0; n < s->d_state; n++) {

@@ -1,6 +1,6 @@
 /* What this processor can run, and the levels of kernels made from it. */
-#ifndef CLM_CPU_FEATURES_H
-#define CLM_CPU_FEATURES_H
+#ifndef CLM_CPU_LEVEL_H
+#define CLM_CPU_LEVEL_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "features.h"
+#include "level.h"
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,0 +1,79 @@
+/* Training of a language model on one text: random windows of its first 90%, AdamW, warm-up and cosine decay, loss on
+ * its last 10%, checkpoints that continue bit for bit.
+ *
+ * Thread safety: as the model's context, one call at a time. */
+#ifndef CLMAMBA_TRAIN_H
+#define CLMAMBA_TRAIN_H
+
+#include <clmamba/model.h>
+#include <clmamba/tokenizer.h>
+
+CLM_BEGIN_DECLS
+
+/* Zeroed members mean the default in brackets. */
+typedef struct clm_train_options {
+  int64_t batch;       /* [16] windows in a step                                             */
+  int64_t length;      /* [256] tokens in a window                                           */
+  int64_t accumulate;  /* [1] batches whose gradients are averaged into one step             */
+  double lr;           /* [3e-3] the peak                                                    */
+  double lr_end;       /* [0] fraction of the peak at the end of the cosine                  */
+  double warmup;       /* [0.03] fraction of the run                                         */
+  double beta1, beta2; /* [0.9, 0.95]                                                        */
+  double weight_decay; /* [0.1] not on A_log, D, norms and biases; negative: none            */
+  double clip;         /* [1] global norm of the gradient; negative: no clipping             */
+  double dropout;      /* [0]                                                                */
+  int64_t steps;       /* length of the run in steps, or                                     */
+  double minutes;      /* in minutes of wall time, validations included; exactly one is set  */
+  uint64_t seed;
+} clm_train_options;
+
+typedef struct clm_train_preset {
+  const char *name, *description;
+  clm_vocabulary vocabulary;
+  clm_model_config model; /* vocab_size 0: the tokenizer's */
+  clm_train_options train;
+} clm_train_preset;
+
+/* The table of presets; the first is the default. */
+CLM_API const clm_train_preset *clm_train_presets(size_t *count);
+
+typedef struct clm_trainer clm_trainer;
+
+/* `ids` (copied) is the whole text: of n tokens the first n * 9 / 10 (rounded down) are trained on, the others are
+ * the validation text. The model must outlive the trainer. */
+CLM_API clm_status clm_trainer_create(clm_model *model, const int32_t *ids, size_t count,
+                                      const clm_train_options *options, clm_trainer **trainer);
+CLM_API void clm_trainer_destroy(clm_trainer **trainer);
+
+/* One step; the work is enqueued, and waited for now and then. */
+CLM_API clm_status clm_trainer_step(clm_trainer *trainer);
+
+typedef struct clm_train_status {
+  int64_t step, tokens; /* done so far                                          */
+  double seconds;       /* wall time so far, earlier parts of a resumed run included */
+  double fraction;      /* of the run, by steps or time                         */
+  double lr;            /* of the last step                                     */
+  double loss;          /* mean of the steps since the last call of this; NaN if there were none */
+  double norm;          /* of the last step's gradient, before clipping         */
+  bool finished;
+} clm_train_status;
+
+/* Where the run stands; waits for the work. */
+CLM_API clm_status clm_trainer_status(clm_trainer *trainer, clm_train_status *status);
+
+/* Nats per token on the validation text, by clm_model_score. */
+CLM_API clm_status clm_trainer_validate(clm_trainer *trainer, double *loss);
+
+/* Writes the model (clm_model_save) and trainer.safetensors, all that a resumed run needs, into `directory`. */
+CLM_API clm_status clm_trainer_save(clm_trainer *trainer, const char *directory);
+
+/* What trainer.safetensors of `directory` says of its run, to make the trainer that resumes it. */
+CLM_API clm_status clm_trainer_saved_options(clm_context *context, const char *directory, clm_train_options *options);
+
+/* Takes parameters, optimizer, position and random state from trainer.safetensors of `directory`. The text must be
+ * the one it was trained on. Steps or minutes given in the trainer's options stand. */
+CLM_API clm_status clm_trainer_resume(clm_trainer *trainer, const char *directory);
+
+CLM_END_DECLS
+
+#endif

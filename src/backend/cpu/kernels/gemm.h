@@ -1,0 +1,23 @@
+/* One single-threaded product: out = alpha a b + beta out (beta 0 does not read it). Of a and b one stride is 1 and
+ * the other at least the length of what it steps over; out has column stride 1. */
+#ifndef CLM_CPU_GEMM_H
+#define CLM_CPU_GEMM_H
+
+#include "kernels.h"
+
+typedef struct matrix {
+  float *data;
+  int64_t row, column; /* strides */
+} matrix;
+
+#define gemm KERNEL(gemm)
+void gemm(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out);
+
+/* Switches threads of the library's own off, for the whole process: work is divided over the context's pool. */
+#define gemm_init KERNEL(gemm_init)
+void gemm_init(void);
+
+#define gemm_name KERNEL(gemm_name)
+const char *gemm_name(void);
+
+#endif

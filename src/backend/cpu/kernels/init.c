@@ -1,0 +1,8 @@
+#include "gemm.h"
+
+void KERNEL(kernels_init)(backend_ops *ops) {
+  gemm_init();
+#define X(name, shape) ops->name = KERNEL(name);
+  CPU_KERNELS(X)
+#undef X
+}

@@ -1,0 +1,39 @@
+/* The vectorised operations of one instruction set: cpu_<op>_<set>. Each takes fp32 tensors with the strides that
+ * training and generation produce and hands anything else to the reference. */
+#ifndef CLM_CPU_KERNELS_H
+#define CLM_CPU_KERNELS_H
+
+#include "../reference/reference.h"
+#include "../state.h"
+#include "simd.h"
+
+#define KERNEL(name) SIMD_PASTE(cpu_##name, SIMD_SUFFIX)
+
+#define CPU_KERNELS(X)                                                                                               \
+  X(selective_scan, selective_scan_shape)                                                                            \
+  X(matmul, matmul_shape)
+
+#define X(name, shape) clm_status KERNEL(name)(clm_context *, const shape *, const clm_##name##_args *);
+CPU_KERNELS(X)
+#undef X
+
+void KERNEL(kernels_init)(backend_ops *);
+
+/* Whether every tensor that is present holds fp32: ALL_F32(a->x, a->out). */
+#define ALL_F32(...)                                                                                                 \
+  kernel_all_f32((const clm_tensor[]){__VA_ARGS__}, sizeof((const clm_tensor[]){__VA_ARGS__}) / sizeof(clm_tensor))
+static inline bool kernel_all_f32(const clm_tensor *t, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (t[i].buffer && t[i].dtype != CLM_F32) return false;
+  return true;
+}
+
+/* Element 0, or NULL if the tensor is absent. */
+static inline float *kernel_data(clm_tensor t) { return t.buffer ? (float *)(void *)element_data(&t) : NULL; }
+
+static inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+static inline int64_t div_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
+static inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+#endif

@@ -1,0 +1,158 @@
+/* Vectors of SIMD_LANES floats over GCC's vector extensions, and the few functions on them that the kernels need.
+ * Every file of this folder is compiled once per instruction set with SIMD_SUFFIX and SIMD_LANES set by meson.build;
+ * only this header knows which one it is. */
+#ifndef CLM_CPU_SIMD_H
+#define CLM_CPU_SIMD_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define SIMD_PASTE_(a, b) a##_##b
+#define SIMD_PASTE(a, b)  SIMD_PASTE_(a, b)
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define INLINE    static inline __attribute__((always_inline))
+
+#define LANES     SIMD_LANES
+#define VEC_BYTES (4 * LANES)
+typedef float vec __attribute__((vector_size(VEC_BYTES)));
+typedef int32_t vec_i __attribute__((vector_size(VEC_BYTES)));
+typedef float vec_anywhere __attribute__((vector_size(VEC_BYTES), aligned(4), may_alias));
+
+INLINE vec vec_load(const float *p) { return *(const vec_anywhere *)p; }
+INLINE void vec_store(float *p, vec x) { *(vec_anywhere *)p = x; }
+INLINE vec vec_set(float x) { return x - (vec){0}; }
+
+/* The first `count` floats (all LANES if there are more), zeros beyond. */
+INLINE vec vec_load_part(const float *p, int64_t count) {
+  if (count >= LANES) return vec_load(p);
+  float lane[LANES] = {0};
+  for (int i = 0; i < count; i++) lane[i] = p[i];
+  return vec_load(lane);
+}
+
+INLINE void vec_store_part(float *p, vec x, int64_t count) {
+  if (count >= LANES) {
+    vec_store(p, x);
+    return;
+  }
+  float lane[LANES];
+  vec_store(lane, x);
+  for (int i = 0; i < count; i++) p[i] = lane[i];
+}
+
+#if SIMD_LANES == 16
+INLINE vec vec_max(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vec vec_min(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE vec vec_sqrt(vec x) { return (vec)_mm512_sqrt_ps((__m512)x); }
+#elif SIMD_LANES == 8
+INLINE vec vec_max(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE vec vec_min(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE vec vec_sqrt(vec x) { return (vec)_mm256_sqrt_ps((__m256)x); }
+#elif defined(__x86_64__)
+INLINE vec vec_max(vec a, vec b) { return (vec)_mm_max_ps((__m128)a, (__m128)b); }
+INLINE vec vec_min(vec a, vec b) { return (vec)_mm_min_ps((__m128)a, (__m128)b); }
+INLINE vec vec_sqrt(vec x) { return (vec)_mm_sqrt_ps((__m128)x); }
+#else
+INLINE vec vec_select(vec_i mask, vec a, vec b) { return (vec)((mask & (vec_i)a) | (~mask & (vec_i)b)); }
+INLINE vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); } /* b where either is NaN, as on x86 */
+INLINE vec vec_min(vec a, vec b) { return vec_select(a < b, a, b); }
+INLINE vec vec_sqrt(vec x) {
+  for (int i = 0; i < LANES; i++) x[i] = sqrtf(x[i]);
+  return x;
+}
+#endif
+
+INLINE vec_i vec_set_int(int32_t x) { return x - (vec_i){0}; }
+INLINE vec vec_abs(vec x) { return (vec)((vec_i)x & vec_set_int(0x7fffffff)); }
+
+/* Sum over the lanes, halving: the order is fixed. */
+INLINE float vec_sum(vec x) {
+  float lane[LANES];
+  vec_store(lane, x);
+  for (int width = LANES / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; i++) lane[i] += lane[i + width];
+  return lane[0];
+}
+
+INLINE float vec_largest(vec x) {
+  float lane[LANES], most;
+  vec_store(lane, x);
+  most = lane[0];
+  for (int i = 1; i < LANES; i++) most = lane[i] > most ? lane[i] : most;
+  return most;
+}
+
+/* 1/x to the last bit or two; x not near overflow. */
+INLINE vec vec_reciprocal(vec x) {
+#if SIMD_LANES == 16
+  vec r = (vec)_mm512_rcp14_ps((__m512)x);
+  return r * (vec_set(2.0f) - x * r);
+#else
+  return vec_set(1.0f) / x;
+#endif
+}
+
+#define MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits */
+#define LOG2E 1.44269504088896341f
+
+/* p * 2^(shifted - MAGIC) */
+INLINE vec vec_scale_exponent(vec p, vec shifted) {
+#if SIMD_LANES == 16
+  return (vec)_mm512_scalef_ps((__m512)p, (__m512)(shifted - vec_set(MAGIC)));
+#else
+  return (vec)((vec_i)p + ((vec_i)shifted << 23));
+#endif
+}
+
+/* 2^f for |f| <= 1/2, relative error 1.6e-8 before rounding; exactly 1 at 0. Minimax, degree 6. */
+INLINE vec vec_exp2_fraction(vec f) {
+  vec p = vec_set(1.5353373e-4f) * f + vec_set(1.3398879e-3f);
+  p = p * f + vec_set(9.618437e-3f);
+  p = p * f + vec_set(5.5503324e-2f);
+  p = p * f + vec_set(2.4022648e-1f);
+  p = p * f + vec_set(6.931472e-1f);
+  return p * f + vec_set(1.0f);
+}
+
+/* 2^(a b). Below 2^-126 the result is 2^-126 or 0. */
+INLINE vec vec_exp2_product(vec a, vec b) {
+#if SIMD_LANES == 16
+  vec shifted = a * b + vec_set(MAGIC), f = a * b - (shifted - vec_set(MAGIC));
+#else
+  vec x = vec_min(vec_set(128.0f), vec_max(vec_set(-126.0f), a * b));
+  vec shifted = x + vec_set(MAGIC), f = x - (shifted - vec_set(MAGIC));
+#endif
+  return vec_scale_exponent(vec_exp2_fraction(f), shifted);
+}
+
+/* e^x, x cut to [-87.3, 88]: log2 e in two parts keeps the error at 1 ulp for large x. */
+INLINE vec vec_exp(vec x) {
+  x = vec_min(vec_set(88.0f), vec_max(vec_set(-87.3f), x));
+  vec shifted = x * vec_set(LOG2E) + vec_set(MAGIC), n = shifted - vec_set(MAGIC);
+  vec f = (x * vec_set(LOG2E) - n) + x * vec_set(1.925963033500e-8f);
+  return vec_scale_exponent(vec_exp2_fraction(f), shifted);
+}
+
+/* 1/(1 + e^-x) */
+INLINE vec vec_sigmoid(vec x) { return vec_reciprocal(vec_set(1.0f) + vec_exp(-x)); }
+
+/* log(1 + e^x) = max(x, 0) + log1p(e) with e = e^-|x|, and log1p(e) = 2 atanh(s), s = e/(2 + e) <= 1/3. */
+INLINE vec vec_softplus(vec x) {
+  vec e = vec_exp(-vec_abs(x)), s = e * vec_reciprocal(vec_set(2.0f) + e), s2 = s * s;
+  vec p = vec_set(0.140122099f) * s2 + vec_set(0.139995747f);
+  p = p * s2 + vec_set(0.200108493f);
+  p = p * s2 + vec_set(0.333332066f);
+  s += s;
+  return vec_max(vec_set(0.0f), x) + (s + s * (s2 * p));
+}
+
+#endif

@@ -1,0 +1,30 @@
+#include "model/linear.h"
+#include "core/try.h"
+#include <clmamba/elementwise.h>
+#include <clmamba/matmul.h>
+
+clm_tensor rows_of(clm_tensor t) {
+  int64_t features = t.shape[t.rank - 1];
+  return clm_tensor_reshape(t, 2, (int64_t[]){clm_tensor_count(t) / features, features});
+}
+
+clm_status linear_forward(clm_context *ctx, const linear *l) {
+  return clm_matmul(ctx, &(clm_matmul_args){.a = l->input,
+                                            .b = clm_tensor_transpose(l->weight, 0, 1),
+                                            .bias = l->bias,
+                                            .residual = l->residual,
+                                            .out = l->out});
+}
+
+clm_status linear_backward(clm_context *ctx, const linear *l, const linear_gradients *g) {
+  if (g->dinput.buffer)
+    TRY(clm_matmul(
+        ctx, &(clm_matmul_args){.a = g->dout, .b = l->weight, .out = g->dinput, .accumulate = g->accumulate_dinput}));
+  if (g->dweight.buffer)
+    TRY(clm_matmul(ctx, &(clm_matmul_args){.a = clm_tensor_transpose(g->dout, 0, 1),
+                                           .b = l->input,
+                                           .out = g->dweight,
+                                           .accumulate = g->accumulate_dweight}));
+  if (g->dbias.buffer) TRY(clm_column_sum(ctx, &(clm_column_sum_args){.x = g->dout, .out = g->dbias}));
+  return CLM_OK;
+}

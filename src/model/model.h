@@ -1,0 +1,47 @@
+/* The inside of a model, for src/model. */
+#ifndef CLM_MODEL_MODEL_H
+#define CLM_MODEL_MODEL_H
+
+#include "model/activations.h"
+#include "model/weights.h"
+
+typedef clm_tensor parameter_views[W_COUNT]; /* of one layer; the model's own stand in layer 0 */
+
+struct clm_model {
+  clm_context *context;
+  clm_model_config config;
+  weights_layout layout;
+  clm_buffer *parameters, *gradients; /* flat; gradients is NULL before the first loss with gradients */
+  parameter_views *weights, *dweights;
+  activations act;
+};
+
+struct clm_model_state {
+  clm_model *model;
+  int64_t batch;
+  clm_buffer *buffer;
+  clm_tensor conv; /* (n_layer, batch, d_inner, d_conv - 1), absent if d_conv is 1 */
+  clm_tensor scan; /* (n_layer, batch, d_inner, d_state)                           */
+};
+
+/* Makes the flat buffer of gradients, cleared. */
+clm_status model_need_gradients(clm_model *model);
+
+/* One residual block: norm, mixer, skip. */
+typedef struct mixer_pass {
+  int layer;
+  clm_model_state *state; /* NULL: from zero state, which is not kept */
+  float dropout;
+  uint64_t seed;
+} mixer_pass;
+
+/* act.x[layer] -> act.x[layer + 1], keeping act.xz[layer] and act.dbc[layer]. */
+clm_status mixer_forward(clm_model *model, const mixer_pass *pass);
+
+/* act.dx: from the gradient of act.x[layer + 1] to that of act.x[layer]; writes the layer's dweights. */
+clm_status mixer_backward(clm_model *model, const mixer_pass *pass);
+
+/* One step with pass->state; activations prepared for length 1. */
+clm_status mixer_step(clm_model *model, const mixer_pass *pass);
+
+#endif

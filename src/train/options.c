@@ -1,0 +1,100 @@
+/* Options of a run: defaults, ranges, the schedule they describe, and the presets. */
+#include "core/context.h"
+#include "train/trainer.h"
+#include <math.h>
+#include <stddef.h>
+
+#define INFINITE 1e300
+
+static const struct {
+  size_t member;
+  const char *name;
+  double standard, low, high;
+  bool whole;
+} ranges[] = {
+#define ROW(member) offsetof(clm_train_options, member), #member
+    {ROW(batch), 16, 1, 1 << 20, true},
+    {ROW(length), 256, 1, 1 << 24, true},
+    {ROW(accumulate), 1, 1, 1 << 20, true},
+    {ROW(steps), 0, 0, INFINITE, true},
+    {ROW(minutes), 0, 0, INFINITE, false},
+    {ROW(lr), 3e-3, 0, 10, false},
+    {ROW(lr_end), 0, 0, 1, false},
+    {ROW(warmup), 0.03, 0, 1, false},
+    {ROW(beta1), 0.9, 0, 0.999999, false},
+    {ROW(beta2), 0.95, 0, 0.999999, false},
+    {ROW(weight_decay), 0.1, -INFINITE, 100, false},
+    {ROW(clip), 1, -INFINITE, INFINITE, false},
+    {ROW(dropout), 0, 0, 0.99, false},
+#undef ROW
+};
+
+clm_status train_options_complete(clm_context *ctx, clm_train_options *o) {
+  for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+    void *member = (char *)o + ranges[i].member;
+    int64_t *whole = ranges[i].whole ? member : NULL;
+    double *real = ranges[i].whole ? NULL : member;
+    if (whole && *whole == 0) *whole = (int64_t)ranges[i].standard;
+    if (real && *real == 0) *real = ranges[i].standard;
+    double value = whole ? (double)*whole : *real;
+    if (!(value >= ranges[i].low && value <= ranges[i].high))
+      return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: %s is %g, expected %g to %g", ranges[i].name, value,
+                          ranges[i].low, ranges[i].high);
+  }
+  if (o->batch > (int64_t)INT32_MAX / o->length)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: batch %lld times length %lld is more than 2^31 tokens",
+                        (long long)o->batch, (long long)o->length);
+  if ((o->steps > 0) == (o->minutes > 0))
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: give either steps or minutes");
+  return CLM_OK;
+}
+
+double schedule_lr(const clm_train_options *o, double fraction) {
+  if (fraction < o->warmup) return o->lr * fraction / o->warmup;
+  double rest = o->warmup < 1 ? fmin((fraction - o->warmup) / (1 - o->warmup), 1) : 1;
+  double cosine = 0.5 * (1 + cos(3.14159265358979323846 * rest));
+  return o->lr * (o->lr_end + (1 - o->lr_end) * cosine);
+}
+
+static const clm_train_preset presets[] = {
+    {
+        .name = "char-small",
+        .description = "0.4 million parameters: readable text after three minutes on two cores",
+        .vocabulary = CLM_VOCABULARY_CHAR,
+        .model = {.d_model = 128, .n_layer = 4, .d_state = 16},
+        .train = {.batch = 16, .length = 128, .lr = 5e-3},
+    },
+    {
+        .name = "char-quick",
+        .description = "0.2 million parameters: for a first try of one or two minutes",
+        .vocabulary = CLM_VOCABULARY_CHAR,
+        .model = {.d_model = 96, .n_layer = 3, .d_state = 8},
+        .train = {.batch = 16, .length = 128, .lr = 5e-3},
+    },
+    {
+        .name = "char-medium",
+        .description = "1.5 million parameters: for a GPU, or an hour on a CPU",
+        .vocabulary = CLM_VOCABULARY_CHAR,
+        .model = {.d_model = 192, .n_layer = 6, .d_state = 16},
+        .train = {.batch = 64, .length = 256, .lr = 3e-3, .dropout = 0.1},
+    },
+    {
+        .name = "byte-medium",
+        .description = "as char-medium over bytes: any file at all",
+        .vocabulary = CLM_VOCABULARY_BYTE,
+        .model = {.d_model = 192, .n_layer = 6, .d_state = 16},
+        .train = {.batch = 64, .length = 256, .lr = 3e-3, .dropout = 0.1},
+    },
+    {
+        .name = "tiny",
+        .description = "ten thousand parameters: for tests",
+        .vocabulary = CLM_VOCABULARY_CHAR,
+        .model = {.d_model = 16, .n_layer = 2, .d_state = 4},
+        .train = {.batch = 4, .length = 32, .lr = 1e-2},
+    },
+};
+
+const clm_train_preset *clm_train_presets(size_t *count) {
+  *count = sizeof presets / sizeof *presets;
+  return presets;
+}

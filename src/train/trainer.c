@@ -1,0 +1,217 @@
+#include "train/trainer.h"
+#include "core/context.h"
+#include "core/random.h"
+#include "core/try.h"
+#include <clmamba/adamw.h>
+#include <clmamba/elementwise.h>
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define ADAM_EPSILON 1e-8f
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double trainer_seconds(const clm_trainer *t) { return t->seconds_before + now() - t->started; }
+
+static size_t batch_rows(const clm_trainer *t) { return (size_t)(t->options.batch * t->options.length); }
+
+/* Floats [begin, end) of a flat buffer. */
+static clm_tensor flat_part(clm_buffer *flat, size_t begin, size_t end) {
+  return clm_tensor_of(flat, begin * sizeof(float), CLM_F32, 1, (int64_t[]){(int64_t)(end - begin)});
+}
+
+static clm_tensor flat_all(const clm_trainer *t, clm_buffer *flat) {
+  return flat_part(flat, 0, t->model->layout.total);
+}
+
+static clm_status prepare(clm_trainer *t, const int32_t *ids, size_t count, const clm_train_options *options) {
+  clm_context *ctx = t->context;
+  t->options = *options;
+  TRY(train_options_complete(ctx, &t->options));
+  TRY(data_create(ctx, ids, count, t->options.length, t->options.seed, &t->data));
+  for (size_t i = 0; i < count; i++)
+    if (ids[i] < 0 || ids[i] >= t->model->config.vocab_size)
+      return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: token %zu is %d, the model's vocabulary has %lld", i,
+                          (int)ids[i], (long long)t->model->config.vocab_size);
+  size_t rows = batch_rows(t), flat = t->model->layout.total * sizeof(float);
+  t->host_queue = malloc(TRAIN_QUEUE * 2 * rows * sizeof *t->host_queue);
+  if (!t->host_queue) return context_fail(ctx, CLM_OUT_OF_MEMORY, "training: out of host memory");
+  TRY(model_need_gradients(t->model));
+  TRY(clm_buffer_create(ctx, flat, &t->m));
+  TRY(clm_buffer_create(ctx, flat, &t->v));
+  if (t->options.accumulate > 1) TRY(clm_buffer_create(ctx, flat, &t->accumulated));
+  TRY(clm_buffer_create(ctx, (TRAIN_QUEUE * 2 + 1) * rows * sizeof(float), &t->queue));
+  TRY(clm_buffer_create(ctx, (TRAIN_QUEUE + 1) * sizeof(float), &t->scalars));
+  TRY(clm_axpby(ctx, &(clm_axpby_args){.out = flat_all(t, t->m)}));
+  return clm_axpby(ctx, &(clm_axpby_args){.out = flat_all(t, t->v)});
+}
+
+clm_status clm_trainer_create(clm_model *model, const int32_t *ids, size_t count, const clm_train_options *options,
+                              clm_trainer **trainer) {
+  *trainer = NULL;
+  clm_trainer *t = calloc(1, sizeof *t);
+  if (!t) return context_fail(model->context, CLM_OUT_OF_MEMORY, "training: out of host memory");
+  t->model = model;
+  t->context = model->context;
+  t->started = now();
+  *trainer = t;
+  clm_status status = prepare(t, ids, count, options);
+  if (status) clm_trainer_destroy(trainer);
+  return status;
+}
+
+void clm_trainer_destroy(clm_trainer **trainer) {
+  if (!trainer || !*trainer) return;
+  clm_trainer *t = *trainer;
+  clm_buffer_destroy(&t->m);
+  clm_buffer_destroy(&t->v);
+  clm_buffer_destroy(&t->accumulated);
+  clm_buffer_destroy(&t->queue);
+  clm_buffer_destroy(&t->scalars);
+  data_destroy(&t->data);
+  free(t->host_queue);
+  free(t);
+  *trainer = NULL;
+}
+
+/* The end of a timed run is validation: what it will take is kept free. */
+static double reserved_seconds(const clm_trainer *t, double elapsed) {
+  double expected = t->validation_seconds;
+  if (expected == 0 && t->tokens > 0) /* forward alone is about a third of a step */
+    expected = 0.5 * (double)(t->data.count - t->data.training) * elapsed / (double)t->tokens;
+  return fmin(1.1 * expected, 30 * t->options.minutes);
+}
+
+double trainer_fraction(const clm_trainer *t) {
+  if (t->options.steps > 0) return fmin((double)t->step / (double)t->options.steps, 1);
+  double elapsed = trainer_seconds(t);
+  return fmin(elapsed / (60 * t->options.minutes - reserved_seconds(t, elapsed)), 1);
+}
+
+/* Adds up the losses of the batches that have been run since the last time. */
+static clm_status fetch_losses(clm_trainer *t) {
+  float sums[TRAIN_QUEUE];
+  if (t->summed == t->used) return CLM_OK;
+  TRY(clm_buffer_read(t->scalars, 0, sizeof sums, sums));
+  for (; t->summed < t->used; t->summed++) {
+    t->loss_sum += (double)sums[t->summed] / (double)batch_rows(t);
+    t->loss_count++;
+  }
+  return CLM_OK;
+}
+
+/* Cuts the next batches and uploads them. */
+static clm_status fill_queue(clm_trainer *t) {
+  TRY(fetch_losses(t));
+  size_t rows = batch_rows(t), length = (size_t)t->options.length;
+  data_position position = t->positions[t->used];
+  for (int i = 0; i < TRAIN_QUEUE; i++) {
+    int32_t *ids = t->host_queue + (size_t)(2 * i) * rows;
+    t->positions[i] = position;
+    for (size_t row = 0; row < rows; row += length) data_next(&t->data, &position, ids + row, ids + rows + row);
+  }
+  t->positions[TRAIN_QUEUE] = position;
+  t->queued = TRAIN_QUEUE;
+  t->used = t->summed = 0;
+  return clm_buffer_write(t->queue, 0, TRAIN_QUEUE * 2 * rows * sizeof *t->host_queue, t->host_queue);
+}
+
+/* Gradients and loss of one batch of the queue. */
+static clm_status run_batch(clm_trainer *t, int64_t number) {
+  if (t->used == t->queued) TRY(fill_queue(t));
+  size_t bytes = batch_rows(t) * sizeof(int32_t), at = (size_t)(2 * t->used) * bytes;
+  int64_t shape[2] = {t->options.batch, t->options.length}, column[2] = {(int64_t)batch_rows(t), 1};
+  clm_tensor losses = clm_tensor_of(t->queue, TRAIN_QUEUE * 2 * bytes, CLM_F32, 2, shape);
+  random_state r = random_seed(t->options.seed + 1, (uint64_t)number);
+  TRY(clm_model_loss(t->model,
+                     &(clm_model_loss_args){.ids = clm_tensor_of(t->queue, at, CLM_I32, 2, shape),
+                                            .targets = clm_tensor_of(t->queue, at + bytes, CLM_I32, 2, shape),
+                                            .losses = losses,
+                                            .gradient = true,
+                                            .dropout = (float)t->options.dropout,
+                                            .seed = random_next(&r)}));
+  size_t slot = (size_t)t->used++;
+  return clm_column_sum(t->context, &(clm_column_sum_args){.x = clm_tensor_reshape(losses, 2, column),
+                                                           .out = flat_part(t->scalars, slot, slot + 1)});
+}
+
+/* One call for the parameters with weight decay, one for the others. */
+static clm_status update(clm_trainer *t, clm_buffer *gradients) {
+  const weights_layout *l = &t->model->layout;
+  clm_tensor squares = flat_part(t->scalars, TRAIN_QUEUE, TRAIN_QUEUE + 1);
+  TRY(clm_sum_squares(t->context, &(clm_sum_squares_args){.x = flat_all(t, gradients), .out = squares}));
+  const size_t ends[] = {0, l->decayed, l->total};
+  for (int part = 0; part < 2; part++) {
+    if (ends[part] == ends[part + 1]) continue;
+    double decay = part == 0 && t->options.weight_decay > 0 ? t->options.weight_decay : 0;
+    clm_adamw_args args = {.parameter = flat_part(t->model->parameters, ends[part], ends[part + 1]),
+                           .gradient = flat_part(gradients, ends[part], ends[part + 1]),
+                           .m = flat_part(t->m, ends[part], ends[part + 1]),
+                           .v = flat_part(t->v, ends[part], ends[part + 1]),
+                           .sum_squares = squares,
+                           .lr = (float)t->lr,
+                           .beta1 = (float)t->options.beta1,
+                           .beta2 = (float)t->options.beta2,
+                           .epsilon = ADAM_EPSILON,
+                           .weight_decay = (float)decay,
+                           .gradient_scale = 1 / (float)t->options.accumulate,
+                           .max_norm = t->options.clip > 0 ? (float)t->options.clip : 0,
+                           .step = t->step + 1};
+    TRY(clm_adamw(t->context, &args));
+  }
+  return CLM_OK;
+}
+
+clm_status clm_trainer_step(clm_trainer *t) {
+  clm_buffer *gradients = t->model->gradients;
+  for (int64_t i = 0; i < t->options.accumulate; i++) {
+    TRY(run_batch(t, t->step * t->options.accumulate + i));
+    if (!t->accumulated) continue;
+    TRY(clm_axpby(t->context, &(clm_axpby_args){.x = flat_all(t, gradients),
+                                                .out = flat_all(t, t->accumulated),
+                                                .alpha = 1,
+                                                .beta = i > 0 ? 1.0f : 0.0f}));
+  }
+  /* Steps count from their end, so that the first one is not taken with learning rate 0. */
+  double fraction = trainer_fraction(t);
+  if (t->options.steps > 0) fraction = (double)(t->step + 1) / (double)t->options.steps;
+  t->lr = schedule_lr(&t->options, fraction);
+  TRY(update(t, t->accumulated ? t->accumulated : gradients));
+  t->step++;
+  t->tokens += (int64_t)batch_rows(t) * t->options.accumulate;
+  return CLM_OK;
+}
+
+clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
+  float squares = 0;
+  TRY(fetch_losses(t));
+  TRY(clm_context_finish(t->context));
+  if (t->step > 0) TRY(clm_buffer_read(t->scalars, TRAIN_QUEUE * sizeof squares, sizeof squares, &squares));
+  double fraction = trainer_fraction(t);
+  *status = (clm_train_status){.step = t->step,
+                               .tokens = t->tokens,
+                               .seconds = trainer_seconds(t),
+                               .fraction = fraction,
+                               .lr = t->lr,
+                               .loss = t->loss_count ? t->loss_sum / (double)t->loss_count : (double)NAN,
+                               .norm = sqrt((double)squares) / (double)t->options.accumulate,
+                               .finished = fraction >= 1};
+  t->loss_sum = 0;
+  t->loss_count = 0;
+  return CLM_OK;
+}
+
+clm_status clm_trainer_validate(clm_trainer *t, double *loss) {
+  double begin = now();
+  size_t count;
+  TRY(fetch_losses(t));
+  const int32_t *ids = data_validation(&t->data, &count);
+  TRY(clm_model_score(t->model, ids, count, 0, loss));
+  t->validation_seconds = now() - begin;
+  return CLM_OK;
+}

@@ -1,0 +1,145 @@
+/* Matrix product with its epilogues. */
+#include "problem.h"
+
+TEST_OP(matmul);
+
+enum {
+  A_TRANSPOSED = 1,
+  B_TRANSPOSED = 2,
+  OUT_TRANSPOSED = 4,
+  BIAS = 8,
+  RESIDUAL = 16,
+  SILU = 32,
+  SOFTPLUS = 64,
+  SCALE = 128,
+  ACCUMULATE = 256,
+  LARGE = 512
+};
+
+typedef struct matmul_case {
+  int64_t m, n, k;
+  unsigned flags;
+  test_layout layout;
+  const char *why;
+} matmul_case;
+
+static const matmul_case cases[] = {
+    /* m n k flags layout why it is here */
+    {1, 1, 1, 0, TEST_CONTIGUOUS, "smallest"},
+    {1, 7, 5, BIAS, TEST_CONTIGUOUS, "one row: a step of generation"},
+    {7, 1, 5, RESIDUAL, TEST_CONTIGUOUS, "one column"},
+    {5, 3, 1, SCALE, TEST_CONTIGUOUS, "an outer product"},
+    {16, 16, 16, 0, TEST_CONTIGUOUS, "whole tiles"},
+    {33, 65, 17, BIAS | SILU, TEST_CONTIGUOUS, "one past a tile"},
+    {33, 65, 17, A_TRANSPOSED | BIAS | SOFTPLUS, TEST_CONTIGUOUS, "a transposed"},
+    {33, 65, 17, B_TRANSPOSED | BIAS | RESIDUAL | SCALE, TEST_CONTIGUOUS, "b transposed: a linear layer"},
+    {33, 65, 17, A_TRANSPOSED | B_TRANSPOSED, TEST_CONTIGUOUS, "both transposed"},
+    {33, 65, 17, OUT_TRANSPOSED | BIAS | SILU | RESIDUAL, TEST_CONTIGUOUS, "out transposed"},
+    {33, 20, 70, OUT_TRANSPOSED | A_TRANSPOSED | B_TRANSPOSED | ACCUMULATE, TEST_CONTIGUOUS, "all transposed"},
+    {20, 30, 131, ACCUMULATE, TEST_CONTIGUOUS, "accumulate"},
+    {20, 30, 131, ACCUMULATE | SCALE | A_TRANSPOSED, TEST_CONTIGUOUS, "accumulate with a scale: a weight's gradient"},
+    {40, 48, 24, BIAS | SOFTPLUS | SCALE | RESIDUAL, TEST_PADDED, "padded rows"},
+    {40, 48, 24, B_TRANSPOSED | BIAS, TEST_WIDE, "slices of wider matrices"},
+    {13, 11, 9, BIAS | RESIDUAL, TEST_SPREAD, "no dimension of stride 1"},
+    {13, 11, 9, B_TRANSPOSED | ACCUMULATE, TEST_SPREAD, "no dimension of stride 1, accumulate"},
+    {70, 37, 300, B_TRANSPOSED | BIAS | SILU, TEST_CONTIGUOUS, "a long sum"},
+    {130, 129, 257, B_TRANSPOSED, TEST_CONTIGUOUS, "past every tile"},
+    {300, 200, 150, A_TRANSPOSED | LARGE, TEST_CONTIGUOUS, "larger"},
+};
+#define CASES (sizeof cases / sizeof cases[0])
+
+static test_problem problem_of(const matmul_case *c, const clm_matmul_args *args) {
+  test_problem p = {.op = &op_matmul, .args = args, .seed = 71, .layout = c->layout, .tolerance = 3e-6};
+  PROBLEM_ADD(&p, TEST_ROW(clm_matmul_args, a, TEST_IN, TEST_STORAGE, NULL, c->m, c->k));
+  PROBLEM_ADD(&p, TEST_ROW(clm_matmul_args, b, TEST_IN, TEST_STORAGE, NULL, c->k, c->n));
+  if (c->flags & BIAS) PROBLEM_ADD(&p, TEST_ROW(clm_matmul_args, bias, TEST_IN, TEST_PARAMETER, NULL, c->n));
+  if (c->flags & RESIDUAL)
+    PROBLEM_ADD(&p, TEST_ROW(clm_matmul_args, residual, TEST_IN, TEST_STORAGE, NULL, c->m, c->n));
+  PROBLEM_ADD(&p, TEST_ROW(clm_matmul_args, out, c->flags & ACCUMULATE ? TEST_INOUT : TEST_OUT, TEST_STORAGE, NULL,
+                           c->m, c->n));
+  static const struct {
+    unsigned flag;
+    const char *name;
+  } transposed[] = {{A_TRANSPOSED, "a"}, {B_TRANSPOSED, "b"}, {OUT_TRANSPOSED, "out"}, {OUT_TRANSPOSED, "residual"}};
+  for (size_t i = 0; i < sizeof transposed / sizeof transposed[0]; i++)
+    if (c->flags & transposed[i].flag && problem_find(&p, transposed[i].name))
+      problem_find(&p, transposed[i].name)->transposed = true;
+  return p;
+}
+
+static clm_matmul_args args_of(const matmul_case *c) {
+  return (clm_matmul_args){
+      .scale = c->flags & SCALE ? 0.37f : 0,
+      .activation = c->flags & SILU       ? CLM_ACTIVATION_SILU
+                    : c->flags & SOFTPLUS ? CLM_ACTIVATION_SOFTPLUS
+                                          : CLM_ACTIVATION_NONE,
+      .accumulate = c->flags & ACCUMULATE,
+  };
+}
+
+static void test_product(const test_device *device, const void *data) {
+  const clm_matmul_args args = args_of(data);
+  const test_problem p = problem_of(data, &args);
+  problem_check(&p, device);
+}
+
+static void test_half(const test_device *device, const void *data) {
+  const clm_matmul_args args = args_of(data);
+  test_problem p = problem_of(data, &args);
+  p.storage = CLM_BF16;
+  p.tolerance = 5e-3;
+  problem_check_or_unsupported(&p, device);
+}
+
+/* The residual may be out. */
+static void test_residual_in_place(const test_device *device, const void *data) {
+  const clm_matmul_args args = args_of(data);
+  const test_problem p = problem_of(data, &args);
+  test_run *apart = run_create(&p, device->context, false), *in_place = run_create(&p, device->context, false);
+  run_call(apart);
+  clm_matmul_args *a = in_place->args;
+  a->out = a->residual;
+  run_call(in_place);
+  double *want = run_read(apart, "out"), *got = run_read(in_place, "residual");
+  assert_memory_equal(got, want, run_values(apart, "out") * sizeof *want);
+  free(want);
+  free(got);
+  run_destroy(apart);
+  run_destroy(in_place);
+}
+
+/* 0 times not a number would be one: what out held must not be read unless accumulate is set (the poison), and a NaN
+ * in one row of a stays in one row of out. */
+static void test_nan_contained(const test_device *device, const void *data) {
+  const matmul_case *c = data;
+  const clm_matmul_args args = args_of(c);
+  const test_problem p = problem_of(c, &args);
+  test_run *run = run_create(&p, device->context, false);
+  double *a = run_read(run, "a");
+  a[2 * c->k + 1] = (double)NAN;
+  run_write(run, "a", a);
+  run_call(run);
+  double *out = run_read(run, "out");
+  for (int64_t i = 0; i < c->m * c->n; i++)
+    if ((i / c->n == 2) != (isnan(out[i]) != 0))
+      fail_msg("out[%lld][%lld] is %g", (long long)(i / c->n), (long long)(i % c->n), out[i]);
+  free(a);
+  free(out);
+  run_destroy(run);
+}
+
+static void add(void) {
+  for (size_t d = 0; d < test_device_count; d++) {
+    const test_device *device = &test_devices[d];
+    for (size_t i = 0; i < CASES; i++)
+      if (!(device->slow && cases[i].flags & LARGE))
+        test_add(device, test_product, &cases[i], "matmul: %s", cases[i].why);
+    test_add(device, test_half, &cases[7], "matmul: half storage");
+    test_add(device, test_residual_in_place, &cases[7], "matmul: residual in place");
+    test_add(device, test_residual_in_place, &cases[9], "matmul: transposed residual in place");
+    test_add(device, test_nan_contained, &cases[5], "matmul: not a number stays in its row");
+    test_add(device, test_nan_contained, &cases[17], "matmul: not a number stays in its row, long sum");
+  }
+}
+
+int main(void) { return test_main("matmul", add); }

@@ -1,0 +1,187 @@
+#include "devices.h"
+#include "cmocka_all.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define MOST_DEVICES 32
+
+test_device test_devices[MOST_DEVICES];
+size_t test_device_count;
+clm_context *test_judge;
+
+/* ---- Which devices ---- */
+
+static bool contains(const char *text, const char *word, size_t length) {
+  for (; strlen(text) >= length; text++)
+    if (strncasecmp(text, word, length) == 0) return true;
+  return false;
+}
+
+/* Whether one of the comma-separated words is in the name; "pocl" is the platform's short name. */
+static bool matches(const char *name, const char *words) {
+  while (*words) {
+    size_t length = strcspn(words, ",");
+    if (length > 0 && contains(name, words, length)) return true;
+    if (length == 4 && strncasecmp(words, "pocl", 4) == 0 && contains(name, "Portable Computing Language", 27))
+      return true;
+    words += length + (words[length] == ',');
+  }
+  return false;
+}
+
+static bool wanted(const char *name) {
+  const char *words = getenv("CLM_TEST_DEVICES");
+  return !words || !*words || matches(name, words);
+}
+
+static void add_device(const char *name, clm_context *context, const clm_device_info *info) {
+  if (test_device_count == MOST_DEVICES) {
+    fprintf(stderr, "more than %d devices\n", MOST_DEVICES);
+    exit(EXIT_FAILURE);
+  }
+  test_device *d = &test_devices[test_device_count++];
+  snprintf(d->name, sizeof d->name, "%s", name);
+  d->context = context;
+  d->opencl = info != NULL;
+  d->slow = info && (info->type == CLM_DEVICE_CPU || contains(info->name, "llvmpipe", 8));
+}
+
+static bool processor_has(const char *level) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_cpu_init();
+  if (strcmp(level, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return strcmp(level, "baseline") == 0;
+}
+
+static void open_cpu(void) {
+  static const char *const levels[] = {"baseline", "avx2", "avx512", "neon"};
+  for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+    char name[32], error[256] = "";
+    snprintf(name, sizeof name, "cpu %s", levels[i]);
+    if (!wanted(name)) continue;
+    clm_context *context;
+    clm_context_options options = {
+        .device = "cpu", .cpu_level = levels[i], .threads = 2, .error = error, .error_size = sizeof error};
+    if (clm_context_create(&options, &context) == CLM_OK) {
+      add_device(name, context, NULL);
+    } else {
+      printf("# not here: %s (%s)\n", name, error);
+      if (processor_has(levels[i])) exit(EXIT_FAILURE);
+    }
+  }
+}
+
+static void open_opencl(void) {
+  clm_device_info infos[MOST_DEVICES];
+  size_t count = 0;
+  clm_status status = clm_devices(infos, MOST_DEVICES, &count);
+  if (status) {
+    fprintf(stderr, "clm_devices: %s\n", clm_status_string(status));
+    exit(EXIT_FAILURE);
+  }
+  for (size_t i = 0; i < count && i < MOST_DEVICES; i++) {
+    char name[300], device[32], error[256] = "";
+    snprintf(name, sizeof name, "opencl:%zu %s, %s", i, infos[i].platform, infos[i].name);
+    snprintf(device, sizeof device, "opencl:%zu", i);
+    if (!wanted(name)) continue;
+    if (infos[i].unusable[0]) {
+      printf("# not used: %s (%s)\n", name, infos[i].unusable);
+      continue;
+    }
+    clm_context *context;
+    clm_context_options options = {.device = device, .error = error, .error_size = sizeof error};
+    if (clm_context_create(&options, &context)) {
+      fprintf(stderr, "%s: %s\n", name, error);
+      exit(EXIT_FAILURE);
+    }
+    add_device(name, context, &infos[i]);
+  }
+}
+
+static void check_required(void) {
+  const char *words = getenv("CLM_REQUIRE_PLATFORMS");
+  while (words && *words) {
+    size_t length = strcspn(words, ",");
+    char word[64];
+    snprintf(word, sizeof word, "%.*s", (int)length, words);
+    bool found = length == 0 || !wanted(word);
+    for (size_t i = 0; i < test_device_count; i++)
+      found |= test_devices[i].opencl && matches(test_devices[i].name, word);
+    if (!found) {
+      fprintf(stderr, "CLM_REQUIRE_PLATFORMS: no usable device of platform %s\n", word);
+      exit(EXIT_FAILURE);
+    }
+    words += length + (words[length] == ',');
+  }
+}
+
+static void open_judge(void) {
+  char error[256];
+  clm_context_options options = {
+      .device = "cpu", .cpu_level = "reference", .threads = 1, .error = error, .error_size = sizeof error};
+  if (clm_context_create(&options, &test_judge)) {
+    fprintf(stderr, "reference: %s\n", error);
+    exit(EXIT_FAILURE);
+  }
+}
+
+/* ---- The list of tests ---- */
+
+typedef struct test_entry {
+  const test_device *device;
+  test_body body;
+  const void *data;
+  char name[520];
+} test_entry;
+
+static test_entry **entries;
+static size_t entry_count, entry_room;
+
+void test_add(const test_device *device, test_body body, const void *data, const char *format, ...) {
+  if (entry_count == entry_room) {
+    entry_room = entry_room ? 2 * entry_room : 64;
+    entries = realloc(entries, entry_room * sizeof *entries);
+    if (!entries) abort();
+  }
+  test_entry *e = calloc(1, sizeof *e);
+  if (!e) abort();
+  *e = (test_entry){.device = device, .body = body, .data = data};
+  char what[200];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(what, sizeof what, format, args);
+  va_end(args);
+  snprintf(e->name, sizeof e->name, "%s%s%s", what, device ? " on " : "", device ? device->name : "");
+  entries[entry_count++] = e;
+}
+
+static void run_entry(void **state) {
+  const test_entry *e = *state;
+  e->body(e->device, e->data);
+}
+
+int test_main(const char *group, void (*add)(void)) {
+  open_judge();
+  open_cpu();
+  open_opencl();
+  check_required();
+  if (test_device_count == 0) printf("# no device to test\n");
+  add();
+
+  struct CMUnitTest *tests = calloc(entry_count + 1, sizeof *tests);
+  if (!tests) abort();
+  for (size_t i = 0; i < entry_count; i++)
+    tests[i] = (struct CMUnitTest){.name = entries[i]->name, .test_func = run_entry, .initial_state = entries[i]};
+  int failed = _cmocka_run_group_tests(group, tests, entry_count, NULL, NULL);
+
+  for (size_t i = 0; i < entry_count; i++) free(entries[i]);
+  free(entries);
+  free(tests);
+  for (size_t i = 0; i < test_device_count; i++) clm_context_destroy(&test_devices[i].context);
+  clm_context_destroy(&test_judge);
+  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,32 @@
+/* What the tests run on: every CPU level of this processor above "reference", every usable OpenCL device of every
+ * platform; and the judge, a context of level "reference".
+ *
+ * CLM_TEST_DEVICES=cpu,pocl       only devices whose name has one of these in it
+ * CLM_REQUIRE_PLATFORMS=pocl,...  fail if one of these platforms has no usable device */
+#ifndef TEST_DEVICES_H
+#define TEST_DEVICES_H
+
+#include <clmamba/clmamba.h>
+
+typedef struct test_device {
+  char name[300];
+  clm_context *context;
+  bool opencl;
+  bool slow; /* OpenCL on a CPU: correct, but not for large shapes or many kernel variants */
+} test_device;
+
+extern test_device test_devices[];
+extern size_t test_device_count;
+extern clm_context *test_judge;
+
+/* A test's body; `data` is one row of a table. */
+typedef void (*test_body)(const test_device *device, const void *data);
+
+/* Adds one cmocka test. `device` NULL: it runs on the judge alone. */
+void test_add(const test_device *device, test_body body, const void *data, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Opens the devices, lets `add` add tests, runs them; the program's exit status. */
+int test_main(const char *group, void (*add)(void));
+
+#endif

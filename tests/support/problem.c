@@ -1,0 +1,395 @@
+#include "problem.h"
+#include "cmocka_all.h"
+#include "numbers.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define POISON 0xff /* every byte: NaN in all floating dtypes, -1 as an integer */
+
+static void *allocate(size_t count, size_t size) {
+  void *memory = calloc(count ? count : 1, size);
+  if (!memory) abort();
+  return memory;
+}
+
+void problem_add(test_problem *p, test_tensor t) {
+  if (p->count == TEST_MOST_TENSORS) abort();
+  p->tensors[p->count++] = t;
+}
+
+test_tensor *problem_find(test_problem *p, const char *name) {
+  for (size_t i = 0; i < p->count; i++)
+    if (strcmp(p->tensors[i].name, name) == 0) return &p->tensors[i];
+  return NULL;
+}
+
+/* ---- One tensor: dtype, memory layout, values ---- */
+
+static bool is_complex(clm_dtype dtype) { return dtype == CLM_C64 || dtype == CLM_C128; }
+
+static clm_dtype dtype_of(const test_tensor *t, clm_dtype storage, bool double_precision) {
+  switch (t->kind) {
+  case TEST_INDEX: return CLM_I32;
+  case TEST_COMPLEX: return double_precision ? CLM_C128 : CLM_C64;
+  case TEST_PARAMETER: return double_precision ? CLM_F64 : CLM_F32;
+  case TEST_STORAGE: return double_precision ? CLM_F64 : storage;
+  }
+  return storage;
+}
+
+static int64_t count_of(const test_tensor *t) {
+  int64_t count = 1;
+  for (int i = 0; i < t->rank; i++) count *= t->shape[i];
+  return count;
+}
+
+static bool repeats(const test_problem *p, const test_tensor *t) {
+  return p->layout == TEST_REPEATED && t->role == TEST_IN && t->rank >= 3;
+}
+
+/* The view without its buffer, and how many elements the buffer needs. */
+static clm_tensor lay_out(const test_tensor *t, test_layout layout, bool repeat, clm_dtype dtype, int64_t *elements) {
+  clm_tensor view = {.dtype = dtype, .rank = t->rank};
+  int order[CLM_MAX_RANK]; /* dimensions from the outermost in memory to the innermost */
+  for (int i = 0; i < t->rank; i++) order[i] = i;
+  if ((layout == TEST_TRANSPOSED) != t->transposed && t->rank >= 2) {
+    int moved = t->rank == 2 ? 0 : 1;
+    for (int i = moved; i + 1 < t->rank; i++) order[i] = i + 1;
+    order[t->rank - 1] = moved;
+  }
+  int64_t stride = layout == TEST_SPREAD ? 2 : 1, first = 0;
+  for (int i = t->rank - 1; i >= 0; i--) {
+    int dim = order[i];
+    int64_t extent = view.shape[dim] = t->shape[dim];
+    view.stride[dim] = i == 0 && repeat ? 0 : stride;
+    if (i == t->rank - 1 && layout == TEST_PADDED) extent += 3;
+    if (i == t->rank - 1 && layout == TEST_WIDE) {
+      first = extent;
+      extent *= 3;
+    }
+    stride *= extent;
+  }
+  if (layout == TEST_PADDED) first = 5;
+  view.offset = (size_t)first * clm_dtype_size(dtype);
+  *elements = first + stride;
+  return view;
+}
+
+/* Where number `i` in logical order stands, counted in numbers from the start of the buffer. */
+static size_t position(const clm_tensor *view, size_t i) {
+  size_t parts = is_complex(view->dtype) ? 2 : 1, part = i % parts;
+  int64_t element = (int64_t)(i / parts), at = (int64_t)(view->offset / clm_dtype_size(view->dtype));
+  for (int dim = view->rank - 1; dim >= 0; dim--) {
+    at += element % view->shape[dim] * view->stride[dim];
+    element /= view->shape[dim];
+  }
+  return (size_t)at * parts + part;
+}
+
+static double drawn(const test_tensor *t, test_random *r) {
+  if (t->kind == TEST_INDEX) return random_below(r, 8) == 0 ? -1 : (double)random_below(r, t->bound);
+  return t->draw ? t->draw(r) : random_normal(r);
+}
+
+/* The same values on every context, rounded to what the device stores. */
+static double *make_values(const test_problem *p, const test_tensor *t) {
+  clm_dtype dtype = dtype_of(t, p->storage, false);
+  size_t count = (size_t)count_of(t) * (is_complex(dtype) ? 2 : 1);
+  size_t period = repeats(p, t) ? count / (size_t)t->shape[0] : count;
+  double *values = allocate(count, sizeof *values);
+  test_random r = random_seeded(p->seed, t->name);
+  for (size_t i = 0; i < count; i++) {
+    double stored[2];
+    number_set(dtype, stored, 0, i < period ? drawn(t, &r) : values[i - period]);
+    values[i] = number_get(dtype, stored, 0);
+  }
+  return values;
+}
+
+/* ---- A problem on a context ---- */
+
+static clm_tensor *member(test_run *run, size_t i) {
+  return (clm_tensor *)(void *)((char *)run->args + run->problem->tensors[i].member);
+}
+
+static void ok(const test_run *run, clm_status status, const char *what) {
+  if (status == CLM_OK) return;
+  print_error("%s: %s: %s: %s\n", run->problem->op->name, what, clm_status_string(status),
+              clm_context_error(run->context));
+  fail();
+}
+
+test_run *run_create(const test_problem *p, clm_context *context, bool double_precision) {
+  test_run *run = allocate(1, sizeof *run);
+  run->problem = p;
+  run->context = context;
+  run->args = allocate(1, p->op->args_size);
+  memcpy(run->args, p->args, p->op->args_size);
+  for (size_t i = 0; i < p->count; i++) {
+    const test_tensor *t = &p->tensors[i];
+    int64_t elements;
+    clm_tensor view = lay_out(t, double_precision ? TEST_CONTIGUOUS : p->layout, !double_precision && repeats(p, t),
+                              dtype_of(t, p->storage, double_precision), &elements);
+    size_t bytes = (size_t)elements * clm_dtype_size(view.dtype);
+    run->images[i] = allocate(bytes, 1);
+    memset(run->images[i], POISON, bytes);
+    if (t->role != TEST_OUT) {
+      double *values = make_values(p, t);
+      size_t count = (size_t)count_of(t) * (is_complex(view.dtype) ? 2 : 1);
+      for (size_t k = 0; k < count; k++) number_set(view.dtype, run->images[i], position(&view, k), values[k]);
+      free(values);
+    }
+    ok(run, clm_buffer_create(context, bytes, &run->buffers[i]), "buffer");
+    ok(run, clm_buffer_write(run->buffers[i], 0, bytes, run->images[i]), "buffer");
+    view.buffer = run->buffers[i];
+    run->views[i] = view;
+    *member(run, i) = view;
+  }
+  return run;
+}
+
+void run_destroy(test_run *run) {
+  for (size_t i = 0; i < run->problem->count; i++) {
+    clm_buffer_destroy(&run->buffers[i]);
+    free(run->images[i]);
+  }
+  free(run->args);
+  free(run);
+}
+
+void run_call(test_run *run) {
+  ok(run, run->problem->op->call(run->context, run->args), "call");
+  ok(run, clm_context_finish(run->context), "finish");
+}
+
+size_t run_index(const test_run *run, const char *name) {
+  for (size_t i = 0; i < run->problem->count; i++)
+    if (strcmp(run->problem->tensors[i].name, name) == 0) return i;
+  print_error("%s: no tensor %s\n", run->problem->op->name, name);
+  fail();
+  return 0;
+}
+
+size_t run_values(const test_run *run, const char *name) {
+  size_t i = run_index(run, name);
+  return (size_t)count_of(&run->problem->tensors[i]) * (is_complex(run->views[i].dtype) ? 2 : 1);
+}
+
+static unsigned char *read_buffer(const test_run *run, size_t i) {
+  size_t bytes = clm_buffer_size(run->buffers[i]);
+  unsigned char *memory = allocate(bytes, 1);
+  ok(run, clm_buffer_read(run->buffers[i], 0, bytes, memory), "read");
+  return memory;
+}
+
+double *run_read(const test_run *run, const char *name) {
+  size_t i = run_index(run, name), count = run_values(run, name);
+  unsigned char *memory = read_buffer(run, i);
+  double *values = allocate(count, sizeof *values);
+  for (size_t k = 0; k < count; k++) values[k] = number_get(run->views[i].dtype, memory, position(&run->views[i], k));
+  free(memory);
+  return values;
+}
+
+void run_write(const test_run *run, const char *name, const double *values) {
+  size_t i = run_index(run, name), count = run_values(run, name);
+  unsigned char *memory = read_buffer(run, i);
+  for (size_t k = 0; k < count; k++) number_set(run->views[i].dtype, memory, position(&run->views[i], k), values[k]);
+  size_t bytes = clm_buffer_size(run->buffers[i]);
+  ok(run, clm_buffer_write(run->buffers[i], 0, bytes, memory), "write");
+  memcpy(run->images[i], memory, bytes);
+  free(memory);
+}
+
+/* ---- Judging ---- */
+
+/* "[1, 0, 5]", with the part of a complex number. */
+static void print_index(char *text, size_t size, const test_run *run, size_t i, size_t number) {
+  const clm_tensor *view = &run->views[i];
+  size_t parts = is_complex(view->dtype) ? 2 : 1;
+  int64_t index[CLM_MAX_RANK], element = (int64_t)(number / parts);
+  for (int dim = view->rank - 1; dim >= 0; dim--) {
+    index[dim] = element % view->shape[dim];
+    element /= view->shape[dim];
+  }
+  size_t used = 0;
+  for (int dim = 0; dim < view->rank && used < size; dim++)
+    used += (size_t)snprintf(text + used, size - used, "%s%lld", dim ? ", " : "[", (long long)index[dim]);
+  if (used < size) snprintf(text + used, size - used, "]%s", parts == 1 ? "" : number % 2 ? " imaginary" : " real");
+}
+
+static double root_mean_square(const double *values, size_t count) {
+  double sum = 0;
+  for (size_t i = 0; i < count; i++) sum += values[i] * values[i];
+  return sqrt(sum / (double)count);
+}
+
+static bool compare_tensor(const test_run *got_run, const test_run *want_run, size_t i) {
+  const char *name = got_run->problem->tensors[i].name;
+  size_t count = run_values(got_run, name), off = 0, worst = 0;
+  double *got = run_read(got_run, name), *want = run_read(want_run, name);
+  double scale = root_mean_square(want, count), worst_excess = -1;
+  for (size_t k = 0; k < count; k++) {
+    double allowed = got_run->problem->tolerance * (fabs(want[k]) + scale) + 1e-30;
+    double excess = fabs(got[k] - want[k]) / allowed;
+    if (excess <= 1) continue;
+    off++;
+    if (!(excess <= worst_excess)) { /* not a number is the worst */
+      worst = k;
+      worst_excess = isnan(excess) ? (double)INFINITY : excess;
+    }
+  }
+  if (off) {
+    char index[120];
+    print_index(index, sizeof index, got_run, i, worst);
+    print_error("%s: %s%s is %.9g, expected %.9g (%.3g times the tolerance); %zu of %zu numbers are off\n",
+                got_run->problem->op->name, name, index, got[worst], want[worst], worst_excess, off, count);
+    if (clm_context_explain(got_run->context)[0])
+      print_error("%s was run as: %s\n", got_run->problem->op->name, clm_context_explain(got_run->context));
+  }
+  free(got);
+  free(want);
+  return off == 0;
+}
+
+void run_compare(const test_run *got, const test_run *want) {
+  bool equal = true;
+  for (size_t i = 0; i < got->problem->count; i++)
+    if (got->problem->tensors[i].role != TEST_IN) equal &= compare_tensor(got, want, i);
+  if (!equal) fail();
+}
+
+void run_compare_bits(const test_run *a, const test_run *b) {
+  bool equal = true;
+  for (size_t i = 0; i < a->problem->count; i++) {
+    unsigned char *x = read_buffer(a, i), *y = read_buffer(b, i);
+    if (memcmp(x, y, clm_buffer_size(a->buffers[i])) != 0) {
+      print_error("%s: %s differs between two equal calls\n", a->problem->op->name, a->problem->tensors[i].name);
+      equal = false;
+    }
+    free(x);
+    free(y);
+  }
+  if (!equal) fail();
+}
+
+void run_check_untouched(const test_run *run) {
+  bool untouched = true;
+  for (size_t i = 0; i < run->problem->count; i++) {
+    const clm_tensor *view = &run->views[i];
+    size_t bytes = clm_buffer_size(run->buffers[i]),
+           number = clm_dtype_size(view->dtype) / (is_complex(view->dtype) ? 2 : 1);
+    unsigned char *memory = read_buffer(run, i);
+    if (run->problem->tensors[i].role != TEST_IN) { /* what may have been written counts as unchanged */
+      size_t count = run_values(run, run->problem->tensors[i].name);
+      for (size_t k = 0; k < count; k++) {
+        size_t at = position(view, k) * number;
+        memcpy(memory + at, run->images[i] + at, number);
+      }
+    }
+    for (size_t at = 0; at < bytes; at++) {
+      if (memory[at] == run->images[i][at]) continue;
+      print_error("%s: wrote to byte %zu of the buffer of %s, which is not its to write\n", run->problem->op->name,
+                  at, run->problem->tensors[i].name);
+      untouched = false;
+      break;
+    }
+    free(memory);
+  }
+  if (!untouched) fail();
+}
+
+void problem_check(const test_problem *p, const test_device *device) {
+  test_run *want = run_create(p, test_judge, true), *got = run_create(p, device->context, false);
+  run_call(want);
+  run_call(got);
+  run_compare(got, want);
+  run_check_untouched(got);
+  run_destroy(want);
+  test_run *again = run_create(p, device->context, false);
+  run_call(again);
+  run_compare_bits(got, again);
+  run_destroy(again);
+  run_destroy(got);
+}
+
+void problem_check_or_unsupported(const test_problem *p, const test_device *device) {
+  if (device->opencl) {
+    test_run *run = run_create(p, device->context, false);
+    clm_status status = p->op->call(device->context, run->args);
+    if (status == CLM_UNSUPPORTED) {
+      assert_string_not_equal(clm_context_error(device->context), "");
+      for (size_t i = 0; i < p->count; i++) { /* nothing was written */
+        unsigned char *memory = read_buffer(run, i);
+        assert_memory_equal(memory, run->images[i], clm_buffer_size(run->buffers[i]));
+        free(memory);
+      }
+      run_destroy(run);
+      return;
+    }
+    run_destroy(run);
+  }
+  problem_check(p, device);
+}
+
+/* ---- Finite differences ---- */
+
+/* What the gradients are of: the sum of all outputs, weighted with the gradients that come in. */
+static double objective(test_run *forward, const test_run *backward) {
+  run_call(forward);
+  double sum = 0;
+  for (size_t i = 0; i < backward->problem->count; i++) {
+    const test_tensor *t = &backward->problem->tensors[i];
+    if (t->role != TEST_IN || !t->of) continue;
+    double *weights = run_read(backward, t->name), *values = run_read(forward, t->of);
+    for (size_t k = 0; k < run_values(backward, t->name); k++) sum += weights[k] * values[k];
+    free(weights);
+    free(values);
+  }
+  return sum;
+}
+
+static double difference(test_run *forward, const test_run *backward, const char *input, double *values, size_t k) {
+  const double value = values[k], step = 1e-5 * (1 + fabs(value));
+  values[k] = value + step;
+  run_write(forward, input, values);
+  double above = objective(forward, backward);
+  values[k] = value - step;
+  run_write(forward, input, values);
+  double below = objective(forward, backward);
+  values[k] = value;
+  run_write(forward, input, values);
+  return (above - below) / (2 * step);
+}
+
+void problem_check_gradients(const test_problem *fp, const test_problem *bp, int most) {
+  test_run *forward = run_create(fp, test_judge, true), *backward = run_create(bp, test_judge, true);
+  run_call(backward);
+  bool right = true;
+  for (size_t i = 0; i < bp->count; i++) {
+    const test_tensor *t = &bp->tensors[i];
+    if (t->role != TEST_OUT || !t->of) continue;
+    size_t count = run_values(backward, t->name), tested = count < (size_t)most ? count : (size_t)most;
+    double *gradient = run_read(backward, t->name), *values = run_read(forward, t->of);
+    const double scale = root_mean_square(gradient, count);
+    test_random r = random_seeded(bp->seed, "numbers to test");
+    for (size_t n = 0; n < tested; n++) {
+      size_t k = tested == count ? n : (size_t)random_below(&r, (int64_t)count);
+      double want = difference(forward, backward, t->of, values, k);
+      if (fabs(gradient[k] - want) <= 1e-6 * (fabs(want) + scale) + 1e-9) continue;
+      char index[120];
+      print_index(index, sizeof index, backward, i, k);
+      print_error("%s: %s%s is %.12g, finite differences give %.12g\n", bp->op->name, t->name, index, gradient[k],
+                  want);
+      right = false;
+      break;
+    }
+    free(gradient);
+    free(values);
+  }
+  run_destroy(forward);
+  run_destroy(backward);
+  if (!right) fail();
+}

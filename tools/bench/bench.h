@@ -1,0 +1,181 @@
+/* mamba-bench: one run measures one or more operations on one device and reports a row for each.
+ *
+ *   options.c  command line -> settings           limits.c   what the device can do
+ *   problem.c  tensors of an operation, inputs    measure.c  warm-up, repeats, device time
+ *   check.c    against the double reference       report.c   table, CSV, JSON; the plot
+ *   ops.c      the list of operations; ops_*.c one table entry for each operation */
+#ifndef CLM_BENCH_H
+#define CLM_BENCH_H
+
+#include <clmamba/clmamba.h>
+#include <stdio.h>
+
+typedef enum bench_layout { BENCH_BLD, BENCH_BDL } bench_layout;
+
+/* The sizes of one row; 0 is "not given" until the defaults are filled in. */
+typedef struct bench_shape {
+  int64_t batch, length, dim, state, width, groups;
+  int64_t m, n, k;
+  clm_dtype dtype;
+  bench_layout layout;
+  bool complex;
+} bench_shape;
+
+typedef struct bench_sweep {
+  const char *name; /* as the option's: "length"; NULL: no sweep */
+  int64_t first, last;
+} bench_sweep;
+
+typedef enum bench_format { BENCH_TABLE, BENCH_CSV, BENCH_JSON } bench_format;
+
+typedef struct bench_settings {
+  const char *op; /* a name, or "all", or "limits" */
+  bench_shape shape;
+  bench_sweep sweep;
+  int repeat; /* 0: as many as it takes */
+  bool warm, check, explain;
+  bench_format format;
+  const char *output, *plot;
+  const char *model; /* preset of the lm operations */
+  int64_t prompt, new_tokens;
+} bench_settings;
+
+/* What the device can do, measured in the same run. 0: not known. */
+typedef struct bench_limits {
+  double copy_bytes, read_bytes; /* per second; a copy counts what is read and what is written */
+  double flops;                  /* per second, fp32 matrix product                             */
+  double exponentials;           /* per second, fp32                                            */
+  double launch;                 /* seconds for one small operation                             */
+} bench_limits;
+
+/* What an operation needs at least: each input read once, each output written once. */
+typedef struct bench_cost {
+  double bytes, flops, exponentials;
+  double tokens; /* 0: means nothing here */
+} bench_cost;
+
+typedef struct bench_row {
+  const char *op;
+  bench_shape shape;
+  char shape_text[96];
+  double ms_median, ms_min, ms_max;
+  bench_cost cost;
+  double floor_ms;  /* 0: unknown                   */
+  double max_error; /* relative; NAN: not checked   */
+  const char *worst_tensor;
+  double tolerance;
+  uint64_t peak_bytes;
+  char *explain;
+} bench_row;
+
+typedef struct bench {
+  bench_settings settings;
+  clm_context *context;
+  clm_device_info device;
+  bench_limits limits;
+  bench_row *rows;
+  size_t row_count, row_capacity;
+  bool unsupported; /* why the last row failed: `all` goes on without it */
+} bench;
+
+typedef enum bench_fill {
+  BENCH_ZERO,     /* also outputs: filled with NaN before a check              */
+  BENCH_NORMAL,   /* standard normal times `scale`                             */
+  BENCH_NEGATIVE, /* -exp(normal): A                                           */
+  BENCH_STEP,     /* normal times `scale` - 4: delta before softplus           */
+  BENCH_DECAY,    /* uniform in (0.5, 1): a of the associative scan            */
+} bench_fill;
+
+/* One tensor of an operation. */
+typedef struct bench_tensor {
+  const char *name;
+  int rank;
+  int64_t shape[CLM_MAX_RANK];
+  int channel; /* the dimension that is independent of itself, -1: none                   */
+  int length;  /* the dimension that --layout bdl puts innermost, -1: none                */
+  bench_fill fill;
+  float scale;
+  bool output; /* written (a tensor that is read and written is an input with this set)   */
+  bool input;
+  bool fixed;    /* stays fp32 whatever --dtype says                                         */
+  bool complex;  /* complex under --complex                                                  */
+  int passes;    /* how often the operation must move it; 0: once to read, once to write     */
+  bool gradient; /* of the output: for the check it is zero outside the sampled channels    */
+} bench_tensor;
+
+enum { BENCH_MAX_TENSORS = 24 };
+
+/* One operation: the tensors it works on, the call, what it costs. */
+typedef struct bench_op {
+  const char *name, *help;
+  const char *dims;     /* the sizes it has, in the order they are shown: "batch dim length state" */
+  const char *channels; /* the one of them along which results are independent                     */
+  bench_shape gpu, cpu; /* sizes that are not given                                                */
+  int (*tensors)(const bench_shape *shape, bench_tensor *tensors); /* returns how many */
+  clm_status (*call)(clm_context *context, const bench_shape *shape, const clm_tensor *tensors);
+  bench_cost (*cost)(const bench_shape *shape); /* all but the bytes, which follow from the tensors */
+  double tolerance; /* of max_rel_err in f32                                                   */
+  /* Set: measures the row by itself, and the three functions above are absent. */
+  bool (*measure)(bench *b, const struct bench_op *op, const bench_shape *shape, bench_row *row);
+} bench_op;
+
+extern const bench_op *const bench_ops[]; /* ends with NULL */
+const bench_op *bench_find_op(const char *name);
+int64_t *bench_dim(bench_shape *shape, const char *name); /* the member of that name, or NULL */
+const char *bench_dtype_name(const bench_shape *shape);
+bool bench_op_has(const bench_op *op, const char *dim);
+
+/* options.c */
+bool bench_options(int argc, char **argv, bench_settings *settings, int *exit_status);
+
+/* ops.c: fills in the sizes that were not given; the sizes of `op` as text. */
+void bench_defaults(const bench *b, const bench_op *op, bench_shape *shape);
+void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, size_t size);
+
+/* All below return false when they fail, having said why. */
+bool bench_fail(const bench *b, const char *what, clm_status status); /* always false */
+
+/* limits.c */
+bool bench_measure_limits(bench *b);
+double bench_floor_ms(const bench_limits *limits, const bench_cost *cost);
+
+/* measure.c */
+typedef clm_status (*bench_call)(void *user, int repeat);
+bool bench_time(bench *b, bench_call call, void *user, bench_row *row);
+bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape);
+
+/* problem.c: the tensors of `op` in `sets` copies, so that repeats can rotate through more than the cache. */
+typedef struct bench_problem {
+  const bench_op *op;
+  bench_shape shape;
+  int count, sets;
+  bench_tensor info[BENCH_MAX_TENSORS];
+  clm_tensor tensor[BENCH_MAX_TENSORS]; /* of set 0 */
+  size_t stride[BENCH_MAX_TENSORS];     /* bytes from one set to the next */
+  clm_buffer *buffer[BENCH_MAX_TENSORS];
+} bench_problem;
+
+bool bench_problem_create(bench *b, const bench_op *op, const bench_shape *shape, bench_problem *problem);
+void bench_problem_destroy(bench_problem *problem);
+clm_status bench_problem_call(bench *b, const bench_problem *problem, int set);
+double bench_problem_bytes(const bench_problem *problem); /* every tensor once, what is read and written twice */
+clm_dtype bench_tensor_dtype(const bench_tensor *info, const bench_shape *shape);
+clm_tensor bench_tensor_view(const bench_tensor *info, bench_layout layout, clm_dtype dtype, clm_buffer *buffer);
+
+/* input.c */
+typedef struct bench_random {
+  uint64_t state;
+} bench_random;
+uint32_t bench_random_u32(bench_random *random);
+void bench_fill_floats(bench_random *random, bench_fill fill, float scale, float *values, size_t count);
+void bench_store(clm_dtype dtype, void *values, size_t index, float value); /* real dtypes */
+double bench_load(clm_dtype dtype, const void *values, size_t index);
+
+/* check.c */
+bool bench_check(bench *b, bench_problem *problem, bench_row *row);
+
+/* report.c */
+bool bench_report(const bench *b);
+bool bench_plot(const bench *b);
+
+#endif

@@ -1,0 +1,105 @@
+/* Warm-up, repeats and device time of one row. */
+#include "bench/bench.h"
+#include "common/tool.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LEAST_REPEATS = 5, MOST_REPEATS = 200 };
+static const double seconds_wanted = 1.0, seconds_most = 10.0;
+
+bool bench_fail(const bench *b, const char *what, clm_status status) {
+  const char *sentence = clm_context_error(b->context);
+  if (sentence[0]) tool_fail("%s", sentence);
+  else tool_fail("%s: %s", what, clm_status_string(status));
+  return false;
+}
+
+static int compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static void statistics(double *ms, int count, bench_row *row) {
+  qsort(ms, (size_t)count, sizeof *ms, compare);
+  row->ms_min = ms[0];
+  row->ms_max = ms[count - 1];
+  row->ms_median = count % 2 ? ms[count / 2] : (ms[count / 2 - 1] + ms[count / 2]) / 2;
+}
+
+/* The first call compiles and plans; it is not counted. */
+bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
+  int wanted = b->settings.repeat, count = 0, most = wanted ? wanted : MOST_REPEATS;
+  double *ms = malloc((size_t)most * sizeof *ms);
+  if (!ms) return tool_fail("out of memory"), false;
+  clm_status status = call(user, 0);
+  if (status == CLM_OK) {
+    row->explain = strdup(clm_context_explain(b->context));
+    status = clm_context_finish(b->context);
+  }
+  double begun = tool_seconds();
+  while (status == CLM_OK && count < most) {
+    status = clm_profile_begin(b->context);
+    if (status == CLM_OK) status = call(user, count + 1);
+    if (status == CLM_OK) status = clm_profile_end(b->context, &ms[count]);
+    if (status == CLM_OK) count++;
+    double spent = tool_seconds() - begun;
+    if (!wanted && ((count >= LEAST_REPEATS && spent > seconds_wanted) || spent > seconds_most)) break;
+  }
+  if (status == CLM_OK) statistics(ms, count, row);
+  else bench_fail(b, row->op, status);
+  b->unsupported = status == CLM_UNSUPPORTED;
+  free(ms);
+  return status == CLM_OK;
+}
+
+typedef struct rotation {
+  bench *bench;
+  const bench_problem *problem;
+} rotation;
+
+static clm_status call_set(void *user, int repeat) {
+  const rotation *r = user;
+  return bench_problem_call(r->bench, r->problem, repeat % r->problem->sets);
+}
+
+static bool run_problem(bench *b, const bench_op *op, const bench_shape *shape, bench_row *row) {
+  bench_problem problem;
+  if (!bench_problem_create(b, op, shape, &problem)) return false;
+  row->cost = op->cost(shape);
+  row->cost.bytes = bench_problem_bytes(&problem);
+  bool ok = bench_time(b, call_set, &(rotation){b, &problem}, row);
+  clm_context_memory(b->context, NULL, &row->peak_bytes);
+  if (ok && b->settings.check) ok = bench_check(b, &problem, row);
+  bench_problem_destroy(&problem);
+  return ok;
+}
+
+static bench_row *new_row(bench *b) {
+  if (b->row_count == b->row_capacity) {
+    size_t capacity = b->row_capacity ? 2 * b->row_capacity : 16;
+    bench_row *rows = realloc(b->rows, capacity * sizeof *rows);
+    if (!rows) return tool_fail("out of memory"), NULL;
+    b->rows = rows;
+    b->row_capacity = capacity;
+  }
+  return memset(&b->rows[b->row_count], 0, sizeof(bench_row));
+}
+
+bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape) {
+  bench_row *row = new_row(b);
+  if (!row) return false;
+  row->op = op->name;
+  row->shape = *shape;
+  row->max_error = NAN;
+  row->tolerance = op->tolerance * (shape->dtype == CLM_BF16 ? 500 : shape->dtype == CLM_F16 ? 100 : 1);
+  bench_shape_text(op, shape, row->shape_text, sizeof row->shape_text);
+  bool ok = op->measure ? op->measure(b, op, shape, row) : run_problem(b, op, shape, row);
+  if (!ok) {
+    free(row->explain);
+    return false;
+  }
+  row->floor_ms = bench_floor_ms(&b->limits, &row->cost);
+  b->row_count++;
+  return true;
+}

@@ -1,0 +1,69 @@
+#include "bench/ops.h"
+#include <inttypes.h>
+#include <string.h>
+
+const bench_op *const bench_ops[] = {
+    &bench_scan,   &bench_scan_backward, &bench_scan_train, &bench_conv, &bench_conv_backward,
+    &bench_update, &bench_assoc_scan,    &bench_gemm,       NULL,
+};
+
+const bench_op *bench_find_op(const char *name) {
+  for (int i = 0; bench_ops[i]; i++)
+    if (strcmp(bench_ops[i]->name, name) == 0) return bench_ops[i];
+  return NULL;
+}
+
+static const struct {
+  const char *name;
+  size_t member;
+} dims[] = {
+    {"batch", offsetof(bench_shape, batch)}, {"length", offsetof(bench_shape, length)},
+    {"dim", offsetof(bench_shape, dim)},     {"state", offsetof(bench_shape, state)},
+    {"width", offsetof(bench_shape, width)}, {"groups", offsetof(bench_shape, groups)},
+    {"m", offsetof(bench_shape, m)},         {"n", offsetof(bench_shape, n)},
+    {"k", offsetof(bench_shape, k)},
+};
+enum { DIMS = sizeof dims / sizeof dims[0] };
+
+int64_t *bench_dim(bench_shape *shape, const char *name) {
+  for (int i = 0; i < DIMS; i++)
+    if (strcmp(dims[i].name, name) == 0) return (int64_t *)(void *)((char *)shape + dims[i].member);
+  return NULL;
+}
+
+bool bench_op_has(const bench_op *op, const char *name) {
+  size_t size = strlen(name);
+  for (const char *word = op->dims; *word;) {
+    size_t n = strcspn(word, " ");
+    if (n == size && memcmp(word, name, n) == 0) return true;
+    word += n + (word[n] == ' ');
+  }
+  return false;
+}
+
+const char *bench_dtype_name(const bench_shape *shape) {
+  return shape->complex ? "c64" : clm_dtype_name(shape->dtype);
+}
+
+void bench_defaults(const bench *b, const bench_op *op, bench_shape *shape) {
+  bench_shape defaults = b->device.type == CLM_DEVICE_CPU ? op->cpu : op->gpu;
+  for (int i = 0; i < DIMS; i++) {
+    int64_t *size = bench_dim(shape, dims[i].name);
+    if (!bench_op_has(op, dims[i].name)) *size = 0;
+    else if (*size == 0) *size = *bench_dim(&defaults, dims[i].name);
+  }
+}
+
+void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, size_t size) {
+  bench_shape copy = *shape;
+  size_t used = 0;
+  text[0] = '\0';
+  for (const char *word = op->dims; *word && used < size;) {
+    size_t n = strcspn(word, " ");
+    char name[16];
+    snprintf(name, sizeof name, "%.*s", (int)n, word);
+    int wrote = snprintf(text + used, size - used, "%s%s=%" PRId64, used ? " " : "", name, *bench_dim(&copy, name));
+    used += wrote > 0 ? (size_t)wrote : 0;
+    word += n + (word[n] == ' ');
+  }
+}

@@ -1,0 +1,13 @@
+/* For the tables of operations. */
+#ifndef CLM_BENCH_OPS_H
+#define CLM_BENCH_OPS_H
+
+#include "bench/bench.h"
+
+#define INPUT(kind, factor) .input = true, .fill = kind, .scale = factor
+#define NORMAL(factor)      INPUT(BENCH_NORMAL, factor)
+
+extern const bench_op bench_scan, bench_scan_backward, bench_scan_train, bench_update, bench_conv,
+    bench_conv_backward, bench_assoc_scan, bench_gemm;
+
+#endif

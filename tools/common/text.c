@@ -1,0 +1,57 @@
+#include "common/text.h"
+#include "common/tool.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static bool read_all(FILE *f, const char *path, text_file *text) {
+  size_t capacity = 0, got;
+  do {
+    if (text->bytes == capacity) {
+      capacity = capacity ? 2 * capacity : (size_t)1 << 16;
+      char *larger = realloc(text->data, capacity);
+      if (!larger) return tool_fail("out of memory for %s", path), false;
+      text->data = larger;
+    }
+    got = fread(text->data + text->bytes, 1, capacity - text->bytes, f);
+    text->bytes += got;
+  } while (got > 0);
+  if (ferror(f)) return tool_fail("cannot read %s: %s", path, strerror(errno)), false;
+  if (text->bytes == 0) return tool_fail("%s is empty", path), false;
+  return true;
+}
+
+bool text_read(const char *path, text_file *text) {
+  *text = (text_file){0};
+  FILE *f = fopen(path, "rb");
+  if (!f) return tool_fail("cannot read %s: %s", path, strerror(errno)), false;
+  bool ok = read_all(f, path, text);
+  fclose(f);
+  if (!ok) text_free(text);
+  return ok;
+}
+
+void text_free(text_file *text) {
+  free(text->data);
+  *text = (text_file){0};
+}
+
+bool text_encode(const clm_tokenizer *tokenizer, clm_context *context, const text_file *text, const char *path,
+                 token_list *tokens) {
+  *tokens = (token_list){.ids = malloc(text->bytes * sizeof *tokens->ids)};
+  if (!tokens->ids) return tool_fail("out of memory for the tokens of %s", path), false;
+  if (clm_tokenizer_encode(tokenizer, text->data, text->bytes, tokens->ids, text->bytes, &tokens->count) == CLM_OK)
+    return true;
+  tool_fail("%s: %s", path, clm_context_error(context));
+  free(tokens->ids);
+  *tokens = (token_list){0};
+  return false;
+}
+
+const char *text_path(const char *directory, const char *name) {
+  static char path[4096];
+  snprintf(path, sizeof path, "%s/%s", directory, name);
+  return path;
+}

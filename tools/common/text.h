@@ -1,0 +1,28 @@
+/* Texts and directories as the language-model tools read and make them; sentences go to stderr. */
+#ifndef CLM_TOOLS_TEXT_H
+#define CLM_TOOLS_TEXT_H
+
+#include <clmamba/tokenizer.h>
+
+typedef struct text_file {
+  char *data;
+  size_t bytes;
+} text_file;
+
+/* Reads a whole file that must not be empty. */
+bool text_read(const char *path, text_file *text);
+void text_free(text_file *text);
+
+typedef struct token_list {
+  int32_t *ids;
+  size_t count;
+} token_list;
+
+/* All tokens of a text; `path` is named if it cannot be encoded. */
+bool text_encode(const clm_tokenizer *tokenizer, clm_context *context, const text_file *text, const char *path,
+                 token_list *tokens);
+
+/* "directory/name" in static memory that the next call reuses. */
+const char *text_path(const char *directory, const char *name);
+
+#endif

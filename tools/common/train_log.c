@@ -1,0 +1,106 @@
+#include "common/train_log.h"
+#include "common/plot.h"
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEADER "step,tokens,seconds,learning_rate,train_loss,val_loss\n"
+
+bool train_log_add(train_log *log, train_row row) {
+  if (log->count == log->capacity) {
+    size_t capacity = log->capacity ? 2 * log->capacity : 128;
+    train_row *larger = realloc(log->rows, capacity * sizeof *larger);
+    if (!larger) return false;
+    log->rows = larger;
+    log->capacity = capacity;
+  }
+  log->rows[log->count++] = row;
+  return true;
+}
+
+void train_log_free(train_log *log) {
+  free(log->rows);
+  *log = (train_log){0};
+}
+
+/* The number at *text, NaN if the field is empty; moves past the comma or the end of the line. */
+static double field(const char **text, bool *ok) {
+  char *end;
+  double value = strtod(*text, &end);
+  if (end == *text) value = (double)NAN;
+  *ok = *ok && (*end == ',' || *end == '\n');
+  *text = *end ? end + 1 : end;
+  return value;
+}
+
+bool train_log_read(train_log *log, const char *path, int64_t last_step) {
+  char line[256];
+  FILE *f = fopen(path, "r");
+  bool ok = f && fgets(line, sizeof line, f) && strcmp(line, HEADER) == 0, added = true;
+  while (ok && added && fgets(line, sizeof line, f)) {
+    const char *at = line;
+    double values[6];
+    for (int i = 0; i < 6; i++) values[i] = field(&at, &ok);
+    ok = ok && values[0] <= (double)last_step;
+    if (ok)
+      added = train_log_add(
+          log, (train_row){(int64_t)values[0], (int64_t)values[1], values[2], values[3], values[4], values[5]});
+  }
+  if (f) fclose(f);
+  return added;
+}
+
+static void put_loss(FILE *f, double loss, const char *after) {
+  if (isfinite(loss)) fprintf(f, "%.6f", loss);
+  fputs(after, f);
+}
+
+static void put_csv(FILE *f, const train_log *log) {
+  fputs(HEADER, f);
+  for (size_t i = 0; i < log->count; i++) {
+    const train_row *r = &log->rows[i];
+    fprintf(f, "%lld,%lld,%.3f,%.6g,", (long long)r->step, (long long)r->tokens, r->seconds, r->learning_rate);
+    put_loss(f, r->train_loss, ",");
+    put_loss(f, r->val_loss, "\n");
+  }
+}
+
+bool train_log_write_csv(const train_log *log, const char *path) {
+  char beside[4096 + 16];
+  snprintf(beside, sizeof beside, "%s.partial", path);
+  FILE *f = fopen(beside, "w");
+  if (!f) return false;
+  put_csv(f, log);
+  bool ok = !ferror(f);
+  ok = fclose(f) == 0 && ok;
+  ok = ok && rename(beside, path) == 0;
+  int why = errno;
+  if (!ok) remove(beside);
+  errno = why;
+  return ok;
+}
+
+bool train_log_write_svg(const train_log *log, const char *path, const char *title) {
+  double *columns = malloc((3 * log->count + 1) * sizeof *columns);
+  if (!columns) return false;
+  double *tokens = columns, *train = columns + log->count, *val = columns + 2 * log->count;
+  for (size_t i = 0; i < log->count; i++) {
+    tokens[i] = (double)log->rows[i].tokens / 1e6;
+    train[i] = log->rows[i].train_loss;
+    val[i] = log->rows[i].val_loss;
+  }
+  const plot_series series[] = {{"training", tokens, train, log->count, false},
+                                {"validation", tokens, val, log->count, true}};
+  bool ok = plot_write(&(plot){.title = title,
+                               .x_label = "tokens seen (millions)",
+                               .y_label = "loss (nats per token)",
+                               .series = series,
+                               .count = 2},
+                       path);
+  int why = errno;
+  free(columns);
+  errno = why;
+  return ok;
+}

@@ -1,0 +1,31 @@
+/* The log of a training run: train.csv and loss.svg of its directory. */
+#ifndef CLM_TOOLS_TRAIN_LOG_H
+#define CLM_TOOLS_TRAIN_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct train_row {
+  int64_t step, tokens;
+  double seconds, learning_rate;
+  double train_loss, val_loss; /* NaN: none was taken */
+} train_row;
+
+typedef struct train_log {
+  train_row *rows;
+  size_t count, capacity;
+} train_log;
+
+bool train_log_add(train_log *log, train_row row); /* false: out of memory */
+
+/* Takes the rows of an earlier part of the run, up to `last_step`. A file that is absent or not ours gives none. */
+bool train_log_read(train_log *log, const char *path, int64_t last_step);
+
+/* Each is written beside, then renamed; false: errno says why. */
+bool train_log_write_csv(const train_log *log, const char *path);
+bool train_log_write_svg(const train_log *log, const char *path, const char *title);
+
+void train_log_free(train_log *log);
+
+#endif

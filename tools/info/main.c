@@ -1,0 +1,56 @@
+/* mamba-info: the devices of this machine, what they can do, and what clmamba would run on each. */
+#include "common/tool.h"
+#include "info/info.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool list_devices(clm_device_info **devices, size_t *count) {
+  *devices = NULL;
+  clm_status status = clm_devices(NULL, 0, count);
+  size_t capacity = *count;
+  if (status == CLM_OK && capacity > 0) {
+    *devices = calloc(capacity, sizeof **devices);
+    status = *devices ? clm_devices(*devices, capacity, count) : CLM_OUT_OF_MEMORY;
+  }
+  if (*count > capacity) *count = capacity;
+  if (status == CLM_OK) return true;
+  tool_fail("the devices cannot be listed: %s", clm_status_string(status));
+  free(*devices);
+  return false;
+}
+
+int main(int argc, char **argv) {
+  static int json, brief;
+  static const struct poptOption options[] = {
+      {"json", '\0', POPT_ARG_NONE, &json, 0, "machine-readable", NULL},
+      {"brief", '\0', POPT_ARG_NONE, &brief, 0, "one line for each usable device: what --device takes, and its name",
+       NULL},
+      POPT_TABLEEND,
+  };
+  int status;
+  if (!tool_parse(argc, argv, "mamba-info", options, NULL, &status)) return status;
+
+  clm_device_info *devices;
+  size_t count;
+  if (!list_devices(&devices, &count)) return TOOL_FAILED;
+  info_device *entries = calloc(count + 1, sizeof *entries);
+  if (!entries) return tool_fail("out of memory");
+  snprintf(entries[0].option, sizeof entries[0].option, "cpu");
+  for (size_t i = 0; i < count; i++) {
+    snprintf(entries[i + 1].option, sizeof entries[i + 1].option, "opencl:%zu", i);
+    entries[i + 1].device = devices[i];
+  }
+  char automatic[160];
+  info_automatic(automatic, sizeof automatic);
+  if (brief) info_print_brief(entries, count + 1);
+  else {
+    for (size_t i = 0; i <= count; i++) info_probe(&entries[i]);
+    if (json) info_print_json(entries, count + 1, automatic);
+    else info_print_text(entries, count + 1, automatic);
+  }
+  for (size_t i = 0; i <= count; i++) info_free(&entries[i]);
+  free(entries);
+  free(devices);
+  return fflush(stdout) == 0 ? TOOL_OK : tool_fail("cannot write to the standard output");
+}
