@@ -39,7 +39,8 @@ typedef struct clm_tensor {
 /* A view of `buffer` from byte `offset`, contiguous in row-major order. Checks nothing: the operations do. */
 CLM_API clm_tensor clm_tensor_of(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank, const int64_t *shape);
 
-/* The same elements with dimensions i and j exchanged. */
+/* The same elements with dimensions i and j exchanged. Where a dimension or a part named here and below is not in the
+ * tensor, the result has rank 0, which every operation refuses with a sentence. */
 CLM_API clm_tensor clm_tensor_transpose(clm_tensor tensor, int i, int j);
 
 /* The part [begin, begin + count) of dimension `dim`. */

@@ -20,18 +20,32 @@ const char *clm_dtype_name(clm_dtype dtype) {
   return "unknown";
 }
 
+/* Descriptors may hold anything until an operation checks them: nothing here may overflow or leave the arrays. A
+ * dimension that is not there gives a tensor of rank 0, which every operation refuses. */
+static int64_t product(int64_t a, int64_t b) {
+  int64_t c;
+  return __builtin_mul_overflow(a, b, &c) ? INT64_MAX : c;
+}
+
+static bool has_dimension(const clm_tensor *t, int i) { return i >= 0 && i < t->rank && t->rank <= CLM_MAX_RANK; }
+
 clm_tensor clm_tensor_of(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank, const int64_t *shape) {
   clm_tensor t = {.buffer = buffer, .offset = offset, .dtype = dtype, .rank = rank};
+  if (rank > CLM_MAX_RANK) return t;
   int64_t stride = 1;
   for (int i = rank - 1; i >= 0; i--) {
     t.shape[i] = shape[i];
     t.stride[i] = stride;
-    stride *= shape[i];
+    stride = product(stride, shape[i]);
   }
   return t;
 }
 
 clm_tensor clm_tensor_transpose(clm_tensor t, int i, int j) {
+  if (!has_dimension(&t, i) || !has_dimension(&t, j)) {
+    t.rank = 0;
+    return t;
+  }
   int64_t shape = t.shape[i], stride = t.stride[i];
   t.shape[i] = t.shape[j];
   t.stride[i] = t.stride[j];
@@ -41,7 +55,11 @@ clm_tensor clm_tensor_transpose(clm_tensor t, int i, int j) {
 }
 
 clm_tensor clm_tensor_slice(clm_tensor t, int dim, int64_t begin, int64_t count) {
-  t.offset += (size_t)(begin * t.stride[dim]) * clm_dtype_size(t.dtype);
+  if (!has_dimension(&t, dim) || begin < 0 || count < 0 || begin > t.shape[dim] - count) {
+    t.rank = 0;
+    return t;
+  }
+  t.offset += (size_t)begin * (size_t)t.stride[dim] * clm_dtype_size(t.dtype);
   t.shape[dim] = count;
   return t;
 }
@@ -52,19 +70,22 @@ clm_tensor clm_tensor_reshape(clm_tensor t, int rank, const int64_t *shape) {
 
 int64_t clm_tensor_count(clm_tensor t) {
   int64_t count = 1;
-  for (int i = 0; i < t.rank; i++) count *= t.shape[i];
+  for (int i = 0; i < t.rank && i < CLM_MAX_RANK; i++) count = product(count, t.shape[i]);
   return count;
 }
 
 static clm_status check_transfer(clm_tensor t, size_t bytes, const char *call) {
   if (!t.buffer) return CLM_INVALID_ARGUMENT;
   clm_context *ctx = t.buffer->context;
+  if (t.rank < 1 || t.rank > CLM_MAX_RANK)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: the tensor has rank %d, expected 1 to %d", call, t.rank,
+                        CLM_MAX_RANK);
   int64_t stride = 1;
   for (int i = t.rank - 1; i >= 0; i--) {
     if (t.shape[i] > 1 && t.stride[i] != stride)
       return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: the tensor must be contiguous, dimension %d has stride %lld",
                           call, i, (long long)t.stride[i]);
-    stride *= t.shape[i];
+    stride = product(stride, t.shape[i]);
   }
   size_t expected = (size_t)stride * clm_dtype_size(t.dtype);
   if (bytes != expected)

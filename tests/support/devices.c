@@ -164,14 +164,7 @@ static void run_entry(void **state) {
   e->body(e->device, e->data);
 }
 
-int test_main(const char *group, void (*add)(void)) {
-  open_judge();
-  open_cpu();
-  open_opencl();
-  check_required();
-  if (test_device_count == 0) printf("# no device to test\n");
-  add();
-
+static int run_entries(const char *group) {
   struct CMUnitTest *tests = calloc(entry_count + 1, sizeof *tests);
   if (!tests) abort();
   for (size_t i = 0; i < entry_count; i++)
@@ -180,8 +173,26 @@ int test_main(const char *group, void (*add)(void)) {
 
   for (size_t i = 0; i < entry_count; i++) free(entries[i]);
   free(entries);
+  entries = NULL;
+  entry_count = entry_room = 0;
   free(tests);
   for (size_t i = 0; i < test_device_count; i++) clm_context_destroy(&test_devices[i].context);
   clm_context_destroy(&test_judge);
   return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int test_main_judge(const char *group, void (*add)(void)) {
+  open_judge();
+  add();
+  return run_entries(group);
+}
+
+int test_main(const char *group, void (*add)(void)) {
+  open_judge();
+  open_cpu();
+  open_opencl();
+  check_required();
+  if (test_device_count == 0) printf("# no device to test\n");
+  add();
+  return run_entries(group);
 }

@@ -26,6 +26,11 @@ typedef void (*test_body)(const test_device *device, const void *data);
 void test_add(const test_device *device, test_body body, const void *data, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+#define TEST_COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+/* As test_main, without devices: the judge alone. */
+int test_main_judge(const char *group, void (*add)(void));
+
 /* Opens the devices, lets `add` add tests, runs them; the program's exit status. */
 int test_main(const char *group, void (*add)(void));
 
