@@ -6,31 +6,40 @@
 
 enum { SMALL_CALLS = 200 };
 
-/* The best of several products of a size that fills the device. */
-static bool product_rate(bench *b) {
-  bool gpu = b->device.type != CLM_DEVICE_CPU;
-  int64_t side = gpu ? 4096 : b->device.opencl ? 512 : 1024;
-  int64_t shape[] = {side, side};
+/* The best of a few products of two square matrices, in seconds. */
+static clm_status fastest_product(bench *b, int64_t side, double *seconds) {
+  const int64_t shape[] = {side, side}, all = 3 * side * side;
   size_t bytes = (size_t)(side * side) * sizeof(float);
   clm_buffer *buffer = NULL;
-  clm_status status = clm_buffer_create(b->context, 3 * bytes, &buffer);
   clm_tensor t[3];
+  clm_status status = clm_buffer_create(b->context, 3 * bytes, &buffer);
   for (size_t i = 0; i < 3; i++) t[i] = clm_tensor_of(buffer, i * bytes, CLM_F32, 2, shape);
   if (status == CLM_OK)
-    status = clm_axpby(b->context,
-                       &(clm_axpby_args){.out = clm_tensor_of(buffer, 0, CLM_F32, 1, &(int64_t){3 * side * side})});
-  double best = INFINITY;
+    status = clm_axpby(b->context, &(clm_axpby_args){.out = clm_tensor_of(buffer, 0, CLM_F32, 1, &all)});
+  *seconds = INFINITY;
   for (int i = 0; i < 4 && status == CLM_OK; i++) {
     double ms = 0;
     status = clm_profile_begin(b->context);
     if (status == CLM_OK) status = clm_matmul(b->context, &(clm_matmul_args){.a = t[0], .b = t[1], .out = t[2]});
     if (status == CLM_OK) status = clm_profile_end(b->context, &ms);
-    if (status == CLM_OK && i > 0 && ms < best) best = ms;
+    if (i > 0 && ms > 0) *seconds = fmin(*seconds, ms * 1e-3); /* the first compiles */
   }
   clm_buffer_destroy(&buffer);
-  if (status == CLM_UNSUPPORTED) return true;
-  if (status != CLM_OK) return bench_fail(b, "limits", status);
-  b->limits.flops = 2 * pow((double)side, 3) / (best * 1e-3);
+  return status;
+}
+
+/* Larger and larger products, until one takes long enough for a dependable time. */
+static bool product_rate(bench *b) {
+  const double enough = 0.02;
+  const int64_t most = b->device.type == CLM_DEVICE_CPU ? 2048 : 8192;
+  for (int64_t side = 128; side <= most; side *= 2) {
+    double seconds;
+    clm_status status = fastest_product(b, side, &seconds);
+    if (status == CLM_UNSUPPORTED) return true;
+    if (status != CLM_OK) return bench_fail(b, "limits", status);
+    b->limits.flops = fmax(b->limits.flops, 2 * pow((double)side, 3) / seconds);
+    if (seconds > enough) break;
+  }
   return true;
 }
 

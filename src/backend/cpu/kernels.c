@@ -9,7 +9,9 @@
 #define LEVELS(X) X(CPU_BASELINE, baseline)
 #endif
 
-#define X(level, set) void cpu_kernels_init_##set(backend_ops *);
+#define X(level, set)                                                                                                \
+  void cpu_kernels_init_##set(backend_ops *);                                                                        \
+  double cpu_limits_exponentials_##set(int64_t, double *);
 LEVELS(X)
 #undef X
 
@@ -23,4 +25,13 @@ void cpu_kernels_init(backend_ops *ops, cpu_level level) {
   if (level >= needed && cpu_has(needed)) cpu_kernels_init_##set(ops);
   LEVELS(X)
 #undef X
+}
+
+double cpu_limits_exponentials(cpu_level level, int64_t steps, double *sum) {
+  double (*best)(int64_t, double *) = NULL;
+#define X(needed, set)                                                                                               \
+  if (level >= needed && cpu_has(needed)) best = cpu_limits_exponentials_##set;
+  LEVELS(X)
+#undef X
+  return best ? best(steps, sum) : 0;
 }

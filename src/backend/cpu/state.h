@@ -21,6 +21,8 @@ static inline const char *cpu_context_level(const clm_context *ctx) {
 /* Fills the table: the reference everywhere, faster kernels over it up to the level. */
 void cpu_kernels_init(backend_ops *, cpu_level);
 
+/* What this machine can do. The exponentials are those of the kernels of `level`; none under the reference. */
+double cpu_limits_exponentials(cpu_level level, int64_t steps, double *sum);
 clm_status cpu_limits(clm_context *, backend_limits *);
 
 #endif

@@ -19,6 +19,9 @@ CPU_KERNELS(X)
 
 void KERNEL(kernels_init)(backend_ops *);
 
+/* Computes exponentials and says how many; for clm's measure of what the processor can do. */
+double KERNEL(limits_exponentials)(int64_t steps, double *sum);
+
 /* Whether every tensor that is present holds fp32: ALL_F32(a->x, a->out). */
 #define ALL_F32(...)                                                                                                 \
   kernel_all_f32((const clm_tensor[]){__VA_ARGS__}, sizeof((const clm_tensor[]){__VA_ARGS__}) / sizeof(clm_tensor))
