@@ -1,6 +1,6 @@
 /* Embedding, blocks, final norm, head: the passes through a whole model. */
 #include "core/context.h"
-#include "core/random.h"
+#include "core/rng.h"
 #include "core/try.h"
 #include "model/linear.h"
 #include "model/model.h"
@@ -33,9 +33,9 @@ static clm_status embed(clm_model *m, clm_tensor ids) {
 static mixer_pass pass_of(int layer, clm_model_state *state, const clm_model_loss_args *args) {
   mixer_pass pass = {.layer = layer, .state = state};
   if (args) {
-    random_state r = random_seed(args->seed, (uint64_t)layer); /* a mask of its own for each layer */
+    rng r = rng_seed(args->seed, (uint64_t)layer); /* a mask of its own for each layer */
     pass.dropout = args->dropout;
-    pass.seed = random_next(&r);
+    pass.seed = rng_next(&r);
   }
   return pass;
 }

@@ -1,6 +1,6 @@
 #include "model/weights.h"
 #include "core/context.h"
-#include "core/random.h"
+#include "core/rng.h"
 #include "core/try.h"
 #include <math.h>
 #include <stdio.h>
@@ -139,11 +139,11 @@ clm_tensor weights_view(const weights_layout *l, clm_buffer *flat, int layer, we
   return clm_tensor_of(flat, w->offset * sizeof(float), CLM_F32, rank, shape);
 }
 
-static void fill_uniform(float *out, size_t count, random_state *r, double bound) {
-  for (size_t i = 0; i < count; i++) out[i] = (float)((2 * random_uniform(r) - 1) * bound);
+static void fill_uniform(float *out, size_t count, rng *r, double bound) {
+  for (size_t i = 0; i < count; i++) out[i] = (float)((2 * rng_uniform(r) - 1) * bound);
 }
 
-static void initialise_one(const weight *w, const clm_model_config *c, random_state *r, float *out) {
+static void initialise_one(const weight *w, const clm_model_config *c, rng *r, float *out) {
   double fan_in = (double)w->count / (double)w->shape[0];
   switch (specs[w->id].init) {
   case INIT_ZERO: break;
@@ -151,7 +151,7 @@ static void initialise_one(const weight *w, const clm_model_config *c, random_st
     for (size_t i = 0; i < w->count; i++) out[i] = 1;
     break;
   case INIT_EMBEDDING:
-    for (size_t i = 0; i < w->count; i++) out[i] = (float)(random_normal(r) * (double)c->embedding_range);
+    for (size_t i = 0; i < w->count; i++) out[i] = (float)(rng_normal(r) * (double)c->embedding_range);
     break;
   case INIT_FAN_IN: fill_uniform(out, w->count, r, 1 / sqrt(fan_in)); break;
   case INIT_CONV_BIAS: fill_uniform(out, w->count, r, 1 / sqrt((double)c->d_conv)); break;
@@ -160,7 +160,7 @@ static void initialise_one(const weight *w, const clm_model_config *c, random_st
   case INIT_DT_BIAS:
     for (size_t i = 0; i < w->count; i++) {
       double low = log((double)c->dt_min), high = log((double)c->dt_max);
-      double dt = fmax(exp(low + random_uniform(r) * (high - low)), (double)c->dt_floor);
+      double dt = fmax(exp(low + rng_uniform(r) * (high - low)), (double)c->dt_floor);
       out[i] = (float)(dt + log(-expm1(-dt)));
     }
     break;
@@ -174,7 +174,7 @@ void weights_initialise(const weights_layout *l, const clm_model_config *c, uint
   memset(flat, 0, l->total * sizeof *flat);
   for (size_t i = 0; i < l->item_count; i++) { /* a sequence of its own for each: independent of the layout */
     const weight *w = &l->items[i];
-    random_state r = random_seed(seed, (uint64_t)w->layer * W_COUNT + (uint64_t)w->id);
+    rng r = rng_seed(seed, (uint64_t)w->layer * W_COUNT + (uint64_t)w->id);
     initialise_one(w, c, &r, flat + w->offset);
   }
 }

@@ -1,5 +1,5 @@
 #include "core/context.h"
-#include "core/random.h"
+#include "core/rng.h"
 #include <clmamba/generate.h>
 #include <math.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@ typedef struct candidate {
 struct clm_sampler {
   clm_sampler_options options;
   int64_t size;
-  random_state random;
+  rng random;
   bool *seen;
   candidate *candidates;
 };
@@ -42,7 +42,7 @@ clm_status clm_sampler_create(clm_context *ctx, const clm_sampler_options *optio
   if (status) return status;
   clm_sampler *s = calloc(1, sizeof *s);
   if (s) {
-    *s = (clm_sampler){.options = *options, .size = vocab_size, .random = random_seed(options->seed, 0)};
+    *s = (clm_sampler){.options = *options, .size = vocab_size, .random = rng_seed(options->seed, 0)};
     s->seen = calloc((size_t)vocab_size, sizeof *s->seen);
     s->candidates = malloc((size_t)vocab_size * sizeof *s->candidates);
   }
@@ -114,7 +114,7 @@ int32_t clm_sampler_sample(clm_sampler *s, float *logits) {
     if (s->options.temperature > 0) {
       double total;
       count = truncate_candidates(s, count, &total);
-      double left = random_uniform(&s->random) * total;
+      double left = rng_uniform(&s->random) * total;
       while (last < count - 1 && (left -= s->candidates[last].p) >= 0) last++;
     }
     chosen = s->candidates[last].id;

@@ -1,6 +1,6 @@
 #include "train/trainer.h"
 #include "core/context.h"
-#include "core/random.h"
+#include "core/rng.h"
 #include "core/try.h"
 #include <clmamba/adamw.h>
 #include <clmamba/elementwise.h>
@@ -127,14 +127,14 @@ static clm_status run_batch(clm_trainer *t, int64_t number) {
   size_t bytes = batch_rows(t) * sizeof(int32_t), at = (size_t)(2 * t->used) * bytes;
   int64_t shape[2] = {t->options.batch, t->options.length}, column[2] = {(int64_t)batch_rows(t), 1};
   clm_tensor losses = clm_tensor_of(t->queue, TRAIN_QUEUE * 2 * bytes, CLM_F32, 2, shape);
-  random_state r = random_seed(t->options.seed + 1, (uint64_t)number);
+  rng r = rng_seed(t->options.seed + 1, (uint64_t)number);
   TRY(clm_model_loss(t->model,
                      &(clm_model_loss_args){.ids = clm_tensor_of(t->queue, at, CLM_I32, 2, shape),
                                             .targets = clm_tensor_of(t->queue, at + bytes, CLM_I32, 2, shape),
                                             .losses = losses,
                                             .gradient = true,
                                             .dropout = (float)t->options.dropout,
-                                            .seed = random_next(&r)}));
+                                            .seed = rng_next(&r)}));
   size_t slot = (size_t)t->used++;
   return clm_column_sum(t->context, &(clm_column_sum_args){.x = clm_tensor_reshape(losses, 2, column),
                                                            .out = flat_part(t->scalars, slot, slot + 1)});

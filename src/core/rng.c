@@ -1,4 +1,4 @@
-#include "core/random.h"
+#include "core/rng.h"
 #include <math.h>
 
 static uint64_t splitmix64(uint64_t *x) {
@@ -8,8 +8,8 @@ static uint64_t splitmix64(uint64_t *x) {
   return z ^ (z >> 31);
 }
 
-random_state random_seed(uint64_t seed, uint64_t stream) {
-  random_state r;
+rng rng_seed(uint64_t seed, uint64_t stream) {
+  rng r;
   uint64_t x = seed, y = stream;
   x = splitmix64(&x) ^ (splitmix64(&y) * 0xd1342543de82ef95u);
   for (int i = 0; i < 4; i++) r.s[i] = splitmix64(&x);
@@ -18,7 +18,7 @@ random_state random_seed(uint64_t seed, uint64_t stream) {
 
 static uint64_t rotate(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
 
-uint64_t random_next(random_state *r) {
+uint64_t rng_next(rng *r) {
   uint64_t *s = r->s, result = rotate(s[1] * 5, 7) * 9, t = s[1] << 17;
   s[2] ^= s[0];
   s[3] ^= s[1];
@@ -29,21 +29,21 @@ uint64_t random_next(random_state *r) {
   return result;
 }
 
-uint64_t random_below(random_state *r, uint64_t n) {
+uint64_t rng_below(rng *r, uint64_t n) {
   uint64_t limit = UINT64_MAX - UINT64_MAX % n, x; /* rejection: no bias towards small numbers */
-  do x = random_next(r);
+  do x = rng_next(r);
   while (x >= limit);
   return x % n;
 }
 
-double random_uniform(random_state *r) { return (double)(random_next(r) >> 11) * 0x1p-53; }
+double rng_uniform(rng *r) { return (double)(rng_next(r) >> 11) * 0x1p-53; }
 
 /* Marsaglia's polar method, the second value dropped so that the state is all there is to keep. */
-double random_normal(random_state *r) {
+double rng_normal(rng *r) {
   double u, v, s;
   do {
-    u = 2 * random_uniform(r) - 1;
-    v = 2 * random_uniform(r) - 1;
+    u = 2 * rng_uniform(r) - 1;
+    v = 2 * rng_uniform(r) - 1;
     s = u * u + v * v;
   } while (s >= 1 || s == 0);
   return u * sqrt(-2 * log(s) / s);
