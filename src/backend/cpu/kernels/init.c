@@ -5,4 +5,6 @@ void KERNEL(kernels_init)(backend_ops *ops) {
 #define X(name, shape) ops->name = KERNEL(name);
   CPU_KERNELS(X)
 #undef X
+  ops->selective_scan_workspace = KERNEL(selective_scan_workspace);
+  ops->selective_scan_backward_workspace = KERNEL(selective_scan_backward_workspace);
 }

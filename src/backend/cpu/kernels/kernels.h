@@ -11,11 +11,16 @@
 
 #define CPU_KERNELS(X)                                                                                               \
   X(selective_scan, selective_scan_shape)                                                                            \
+  X(selective_scan_backward, selective_scan_shape)                                                                   \
   X(matmul, matmul_shape)
 
 #define X(name, shape) clm_status KERNEL(name)(clm_context *, const shape *, const clm_##name##_args *);
 CPU_KERNELS(X)
 #undef X
+
+size_t KERNEL(selective_scan_backward_workspace)(clm_context *, const selective_scan_shape *,
+                                                 const clm_selective_scan_backward_args *);
+size_t KERNEL(selective_scan_workspace)(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
 
 void KERNEL(kernels_init)(backend_ops *);
 
@@ -33,6 +38,9 @@ static inline bool kernel_all_f32(const clm_tensor *t, size_t count) {
 
 /* Element 0, or NULL if the tensor is absent. */
 static inline float *kernel_data(clm_tensor t) { return t.buffer ? (float *)(void *)element_data(&t) : NULL; }
+
+/* Memory is laid out once with NULL, to learn the size, and once for real. */
+#define SCRATCH_AT(memory, offset) ((vec *)((uintptr_t)(memory) + (offset)))
 
 static inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 static inline int64_t div_up(int64_t x, int64_t by) { return (x + by - 1) / by; }

@@ -33,11 +33,11 @@ static size_t scratch_layout(const scan_task *task, char *memory, scan_scratch *
   size_t states = (size_t)task->blocks.states, used = 0;
   vec **tiles[] = {&k->dt, &k->dtu, &k->y, &k->u, &k->delta, &k->z};
   vec **fixed[] = {k->A2, k->h, k->B_fixed, k->C_fixed};
-  for (int i = 0; i < 6; i++, used += STRIP * TILE * sizeof(vec)) *tiles[i] = (vec *)(void *)(memory + used);
+  for (int i = 0; i < 6; i++, used += STRIP * TILE * sizeof(vec)) *tiles[i] = SCRATCH_AT(memory, used);
   for (int i = 0; i < 4 * STRIP; i++, used += states * sizeof(vec))
-    fixed[i / STRIP][i % STRIP] = (vec *)(void *)(memory + used);
+    fixed[i / STRIP][i % STRIP] = SCRATCH_AT(memory, used);
   for (int i = 0; i < 2; i++, used += TILE * states * sizeof(float))
-    *(i ? &k->C : &k->B) = (float *)(void *)(memory + used);
+    *(i ? &k->C : &k->B) = (float *)SCRATCH_AT(memory, used);
   return (size_t)round_up((int64_t)used, 128);
 }
 
@@ -164,23 +164,33 @@ static void run_strip(void *arg, int64_t index, int worker) {
   for (int i = 0; i < strip.count; i++) scan_scatter_state(&a->final_state, s->d_state, b, strip.block[i], k.h[i]);
 }
 
-clm_status KERNEL(selective_scan)(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
-  if (!ALL_F32(a->u, a->delta, a->A, a->B, a->C, a->D, a->z, a->delta_bias, a->initial_state, a->out, a->final_state))
-    return ref_selective_scan(ctx, s, a);
-  int threads = cpu_pool_threads(cpu_context_pool(ctx));
+static scan_task task_of(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
   scan_task task = {.s = s, .a = a, .blocks = scan_blocks_of(s)};
+  int threads = cpu_pool_threads(cpu_context_pool(ctx));
   task.width = max_of(1, min_of(STRIP, s->batch * task.blocks.count / (4 * threads)));
   task.strips = scan_strips(&task.blocks, task.width);
   scan_scratch unused;
   task.scratch_bytes = scratch_layout(&task, NULL, &unused);
+  return task;
+}
+
+size_t KERNEL(selective_scan_workspace)(clm_context *ctx, const selective_scan_shape *s,
+                                        const clm_selective_scan_args *a) {
+  return task_of(ctx, s, a).scratch_bytes * (size_t)cpu_pool_threads(cpu_context_pool(ctx));
+}
+
+clm_status KERNEL(selective_scan)(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
+  if (!ALL_F32(a->u, a->delta, a->A, a->B, a->C, a->D, a->z, a->delta_bias, a->initial_state, a->out, a->final_state))
+    return ref_selective_scan(ctx, s, a);
+  scan_task task = task_of(ctx, s, a);
   clm_buffer *workspace;
-  clm_status status = context_workspace(ctx, task.scratch_bytes * (size_t)threads, &workspace);
+  clm_status status = context_workspace(ctx, KERNEL(selective_scan_workspace)(ctx, s, a), &workspace);
   if (status) return status;
   task.scratch = workspace->host;
   cpu_pool_run(cpu_context_pool(ctx), s->batch * task.strips, run_strip, &task);
   context_explain(
       ctx,
       "selective_scan: cpu %s, strips of %d x %d channels, tiles of %d steps, %d states in registers, %d threads",
-      cpu_context_level(ctx), (int)task.width, LANES, TILE, STATES, threads);
+      cpu_context_level(ctx), (int)task.width, LANES, TILE, STATES, cpu_pool_threads(cpu_context_pool(ctx)));
   return CLM_OK;
 }
