@@ -142,6 +142,17 @@ static clm_status check_shape(checker *c, const check_tensor *row) {
   return status;
 }
 
+static clm_status check_same_shape(checker *c, const check_tensor *row, const char *expected_name) {
+  const clm_tensor *t = row->tensor, *expected = row->shape_as;
+  if (t->rank != expected->rank)
+    return check_fail(c, "%s has rank %d, expected %d as %s", row->name, t->rank, expected->rank, expected_name);
+  for (int i = 0; i < t->rank; i++)
+    if (t->shape[i] != expected->shape[i])
+      return check_fail(c, "%s has size %lld in dimension %d, expected %lld as in %s", row->name,
+                        (long long)t->shape[i], i, (long long)expected->shape[i], expected_name);
+  return CLM_OK;
+}
+
 /* ---- The table ---- */
 
 static bool allowed(const check_tensor *written, const clm_tensor *other) {
@@ -167,28 +178,17 @@ static clm_status check_overlap(checker *c, const check_tensor *rows, size_t cou
 }
 
 clm_status check_tensors(checker *c, const check_tensor *rows, size_t count) {
-  for (size_t i = 0; i < count; i++) {
-    if (!check_present(rows[i].tensor)) {
-      if (!(rows[i].flags & CHECK_OPTIONAL)) return check_fail(c, "%s is missing", rows[i].name);
-      continue;
-    }
-    clm_status status = check_dtype(c, &rows[i], rows, count);
-    if (!status) status = check_shape(c, &rows[i]);
-    if (status) return status;
+  clm_status status = CLM_OK;
+  for (size_t i = 0; i < count && !status; i++) {
+    if (check_present(rows[i].tensor)) status = check_dtype(c, &rows[i], rows, count);
+    else if (!(rows[i].flags & CHECK_OPTIONAL)) status = check_fail(c, "%s is missing", rows[i].name);
   }
-  return check_overlap(c, rows, count);
-}
-
-clm_status check_same_shape(checker *c, const char *name, const clm_tensor *t, const char *expected_name,
-                            const clm_tensor *expected) {
-  if (!check_present(t)) return CLM_OK;
-  if (t->rank != expected->rank)
-    return check_fail(c, "%s has rank %d, expected %d as %s", name, t->rank, expected->rank, expected_name);
-  for (int i = 0; i < t->rank; i++)
-    if (t->shape[i] != expected->shape[i])
-      return check_fail(c, "%s has size %lld in dimension %d, expected %lld as in %s", name, (long long)t->shape[i],
-                        i, (long long)expected->shape[i], expected_name);
-  return CLM_OK;
+  for (size_t i = 0; i < count && !status; i++)
+    if (check_present(rows[i].tensor)) status = check_shape(c, &rows[i]);
+  for (size_t i = 0; i < count && !status; i++)
+    if (check_present(rows[i].tensor) && rows[i].shape_as)
+      status = check_same_shape(c, &rows[i], name_of(rows[i].shape_as, rows, count));
+  return status ? status : check_overlap(c, rows, count);
 }
 
 /* ---- What is not a tensor ---- */

@@ -36,6 +36,7 @@ typedef struct check_tensor {
   const clm_tensor *as;             /* or: the dtype is that of this tensor of the table                        */
   check_dim *dims[CLM_MAX_RANK];    /* none: any shape                                                          */
   check_dim *or_dims[CLM_MAX_RANK]; /* a second allowed shape, of another rank                                  */
+  const clm_tensor *shape_as;       /* beside or instead of dims: the shape is that of this tensor of the table   */
   const clm_tensor *may_be[2];      /* a written tensor may be the very same view as one of these               */
 } check_tensor;
 
@@ -59,10 +60,6 @@ clm_status check_tensors(checker *, const check_tensor *rows, size_t count);
 #define CHECK_TENSORS(c, ...)                                                                                        \
   check_tensors(c, (const check_tensor[]){__VA_ARGS__},                                                              \
                 sizeof((const check_tensor[]){__VA_ARGS__}) / sizeof(check_tensor))
-
-/* That two tensors have the same shape (an absent first one has). */
-clm_status check_same_shape(checker *, const char *name, const clm_tensor *, const char *expected_name,
-                            const clm_tensor *expected);
 
 /* `low` <= value < `high`; not a number is outside. `expected` completes the sentence: "0 <= rate < 1". */
 clm_status check_number(checker *, const char *name, double value, double low, double high, const char *expected);

@@ -43,11 +43,11 @@ static clm_status check_backward(checker *c, const clm_discretize_backward_args 
   const clm_discretize_args *a = &b->forward;
   const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
   discretize_dims d = DIMS;
-  clm_status status = CHECK_TENSORS(
-      c, INPUTS, CHECK_ROW(b, dA_bar, CHECK_OPTIONAL, .as = &a->A, PAIR),
-      CHECK_ROW(b, dB_bar, CHECK_OPTIONAL, .as = &a->A, PAIR), CHECK_ROW(b, ddelta, gradient, .as = &a->delta, STEP),
-      CHECK_ROW(b, dA, gradient, .as = &a->A, MATRIX), CHECK_ROW(b, dB, gradient, .as = &a->A, INPUT));
-  if (!status) status = check_same_shape(c, "dB", &b->dB, "B", &a->B);
+  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(b, dA_bar, CHECK_OPTIONAL, .as = &a->A, PAIR),
+                                    CHECK_ROW(b, dB_bar, CHECK_OPTIONAL, .as = &a->A, PAIR),
+                                    CHECK_ROW(b, ddelta, gradient, .as = &a->delta, STEP),
+                                    CHECK_ROW(b, dA, gradient, .as = &a->A, MATRIX),
+                                    CHECK_ROW(b, dB, gradient, .as = &a->A, INPUT, .shape_as = &a->B));
   return status ? status : shape_of(c, &d, a, s);
 }
 

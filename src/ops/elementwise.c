@@ -4,18 +4,16 @@ static clm_status check_axpby(checker *c, const clm_axpby_args *a, elementwise_s
   const unsigned dtypes = check_is_complex(a->out.dtype) ? CHECK_COMPLEX : CHECK_FLOAT;
   clm_status status =
       CHECK_TENSORS(c, CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = CHECK_FLOAT | CHECK_COMPLEX, .may_be = {&a->x}),
-                    CHECK_ROW(a, x, CHECK_OPTIONAL, .dtypes = dtypes));
-  if (!status) status = check_same_shape(c, "x", &a->x, "out", &a->out);
+                    CHECK_ROW(a, x, CHECK_OPTIONAL, .dtypes = dtypes, .shape_as = &a->out));
   if (!status) s->count = clm_tensor_count(a->out);
   return status;
 }
 
 static clm_status check_dropout(checker *c, const clm_dropout_args *a, elementwise_shape *s) {
-  clm_status status =
-      CHECK_TENSORS(c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT), CHECK_ROW(a, residual, CHECK_OPTIONAL, .as = &a->x),
-                    CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, .may_be = {&a->x, &a->residual}));
-  if (!status) status = check_same_shape(c, "residual", &a->residual, "x", &a->x);
-  if (!status) status = check_same_shape(c, "out", &a->out, "x", &a->x);
+  clm_status status = CHECK_TENSORS(
+      c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT),
+      CHECK_ROW(a, residual, CHECK_OPTIONAL, .as = &a->x, .shape_as = &a->x),
+      CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, .shape_as = &a->x, .may_be = {&a->x, &a->residual}));
   if (!status) status = check_number(c, "rate", a->rate, 0, 1, "0 <= rate < 1");
   if (!status) s->count = clm_tensor_count(a->x);
   return status;

@@ -108,6 +108,9 @@ void run_compare(const test_run *got, const test_run *want);
 void run_compare_bits(const test_run *, const test_run *);
 void run_check_untouched(const test_run *);
 
+/* That every buffer is as it was. */
+void run_check_unwritten(const test_run *);
+
 /* The whole test of one problem on one device: against the judge, nothing else written, and twice the same bits. */
 void problem_check(const test_problem *, const test_device *);
 

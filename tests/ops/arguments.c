@@ -1,0 +1,216 @@
+#include "arguments.h"
+#include <string.h>
+
+#define X(name) TEST_OP(name);
+X(discretize)
+X(discretize_backward)
+X(assoc_scan)
+X(assoc_scan_backward)
+X(causal_conv1d)
+X(causal_conv1d_backward)
+X(causal_conv1d_update)
+X(selective_scan)
+X(selective_scan_backward)
+X(selective_state_update)
+X(matmul)
+X(norm)
+X(norm_backward)
+X(axpby)
+X(dropout)
+X(column_sum)
+X(sum_squares)
+X(embedding)
+X(embedding_backward)
+X(cross_entropy)
+X(adamw)
+#undef X
+
+#define MOST_CALLS 32
+valid_call valid_calls[MOST_CALLS];
+size_t valid_call_count;
+
+static valid_call *begin(const test_op *op, const void *args) {
+  valid_call *call = &valid_calls[valid_call_count++];
+  call->problem = (test_problem){.op = op, .args = args, .seed = 121, .tolerance = 1e-5};
+  return call;
+}
+
+static void add(valid_call *call, bool optional, test_tensor t) {
+  call->optional |= (unsigned)optional << call->problem.count;
+  t.bound = 2;
+  problem_add(&call->problem, t);
+}
+
+/* IN(x, ...): an input that is required; MAY_ an optional one. Dimensions follow the kind. */
+#define TENSOR(field, role, kind, optional, ...)                                                                     \
+  add(call, optional, (test_tensor)TEST_ROW(ARGS, field, role, kind, NULL, __VA_ARGS__))
+#define IN(field, ...)      TENSOR(field, TEST_IN, TEST_STORAGE, false, __VA_ARGS__)
+#define MAY(field, ...)     TENSOR(field, TEST_IN, TEST_STORAGE, true, __VA_ARGS__)
+#define OUT(field, ...)     TENSOR(field, TEST_OUT, TEST_STORAGE, false, __VA_ARGS__)
+#define MAY_OUT(field, ...) TENSOR(field, TEST_OUT, TEST_STORAGE, true, __VA_ARGS__)
+#define IDS(field, ...)     TENSOR(field, TEST_IN, TEST_INDEX, false, __VA_ARGS__)
+
+/* batch 2, length 3, d_inner or channels 6, d_state 5, n_groups 2, width 4 */
+static void add_scans(void) {
+  static const clm_discretize_args discretize = {.method = CLM_ZOH};
+  static const clm_discretize_backward_args discretize_backward = {.forward.method = CLM_ZOH};
+  static const clm_assoc_scan_args assoc_scan;
+  static const clm_assoc_scan_backward_args assoc_scan_backward;
+  valid_call *call;
+#define ARGS   clm_discretize_args
+#define INPUTS IN(delta, 2, 3, 6), IN(A, 6, 5), IN(B, 2, 3, 5)
+  call = begin(&op_discretize, &discretize);
+  INPUTS, OUT(A_bar, 2, 3, 6, 5), OUT(B_bar, 2, 3, 6, 5);
+  call = begin(&op_discretize_backward, &discretize_backward);
+  INPUTS;
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_discretize_backward_args
+  MAY(dA_bar, 2, 3, 6, 5), MAY(dB_bar, 2, 3, 6, 5);
+  MAY_OUT(ddelta, 2, 3, 6), MAY_OUT(dA, 6, 5), MAY_OUT(dB, 2, 3, 5);
+#undef ARGS
+#define ARGS   clm_assoc_scan_args
+#define INPUTS IN(a, 2, 3, 6), IN(b, 2, 3, 6), MAY(initial, 2, 6)
+  call = begin(&op_assoc_scan, &assoc_scan);
+  INPUTS, OUT(h, 2, 3, 6), MAY_OUT(final, 2, 6);
+  call = begin(&op_assoc_scan_backward, &assoc_scan_backward);
+  INPUTS;
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_assoc_scan_backward_args
+  IN(dh, 2, 3, 6), MAY(dfinal, 2, 6), MAY_OUT(da, 2, 3, 6), MAY_OUT(db, 2, 3, 6), MAY_OUT(dinitial, 2, 6);
+#undef ARGS
+}
+
+static void add_convolutions(void) {
+  static const clm_causal_conv1d_args forward = {.silu = true};
+  static const clm_causal_conv1d_backward_args backward = {.forward.silu = true};
+  static const clm_causal_conv1d_update_args update = {.silu = true};
+  valid_call *call;
+#define ARGS   clm_causal_conv1d_args
+#define INPUTS IN(x, 2, 3, 6), IN(weight, 6, 4), MAY(bias, 6), MAY(initial_state, 2, 6, 3)
+  call = begin(&op_causal_conv1d, &forward);
+  INPUTS, OUT(out, 2, 3, 6), MAY_OUT(final_state, 2, 6, 3);
+  call = begin(&op_causal_conv1d_backward, &backward);
+  INPUTS;
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_causal_conv1d_backward_args
+  IN(dout, 2, 3, 6), MAY(dfinal_state, 2, 6, 3), MAY_OUT(dx, 2, 3, 6), MAY_OUT(dweight, 6, 4), MAY_OUT(dbias, 6);
+  MAY_OUT(dinitial_state, 2, 6, 3);
+#undef ARGS
+#define ARGS clm_causal_conv1d_update_args
+  call = begin(&op_causal_conv1d_update, &update);
+  IN(x, 2, 6), IN(weight, 6, 4), MAY(bias, 6), TENSOR(state, TEST_INOUT, TEST_STORAGE, false, 2, 6, 3),
+      OUT(out, 2, 6);
+#undef ARGS
+}
+
+static void add_selective_scans(void) {
+  static const clm_selective_scan_args forward = {.delta_softplus = true, .A_is_log = true};
+  static const clm_selective_scan_backward_args backward = {.forward = {.delta_softplus = true, .A_is_log = true}};
+  static const clm_selective_state_update_args update = {.delta_softplus = true, .A_is_log = true};
+  valid_call *call;
+#define ARGS clm_selective_scan_args
+#define INPUTS                                                                                                       \
+  IN(u, 2, 3, 6), IN(delta, 2, 3, 6), IN(A, 6, 5), IN(B, 2, 3, 2, 5), IN(C, 2, 3, 2, 5), MAY(D, 6), MAY(z, 2, 3, 6), \
+      MAY(delta_bias, 6), MAY(initial_state, 2, 6, 5)
+  call = begin(&op_selective_scan, &forward);
+  INPUTS, OUT(out, 2, 3, 6), MAY_OUT(final_state, 2, 6, 5);
+  call = begin(&op_selective_scan_backward, &backward);
+  INPUTS;
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_selective_scan_backward_args
+  IN(dout, 2, 3, 6), MAY(dfinal_state, 2, 6, 5), MAY_OUT(du, 2, 3, 6), MAY_OUT(ddelta, 2, 3, 6), MAY_OUT(dz, 2, 3, 6);
+  MAY_OUT(dA, 6, 5), MAY_OUT(dB, 2, 3, 2, 5), MAY_OUT(dC, 2, 3, 2, 5), MAY_OUT(dD, 6), MAY_OUT(ddelta_bias, 6);
+  MAY_OUT(dinitial_state, 2, 6, 5), MAY_OUT(out, 2, 3, 6);
+#undef ARGS
+#define ARGS clm_selective_state_update_args
+  call = begin(&op_selective_state_update, &update);
+  IN(u, 2, 6), IN(delta, 2, 6), IN(A, 6, 5), IN(B, 2, 2, 5), IN(C, 2, 2, 5), MAY(D, 6), MAY(z, 2, 6);
+  MAY(delta_bias, 6), TENSOR(state, TEST_INOUT, TEST_STORAGE, false, 2, 6, 5), OUT(out, 2, 6);
+#undef ARGS
+}
+
+static void add_matrices(void) {
+  static const clm_matmul_args matmul;
+  static const clm_norm_args norm = {.epsilon = 1e-5f};
+  static const clm_norm_backward_args norm_backward = {.forward.epsilon = 1e-5f};
+  static const clm_axpby_args axpby = {.alpha = 1};
+  static const clm_dropout_args dropout = {.rate = 0.5f};
+  static const clm_column_sum_args column_sum;
+  static const clm_sum_squares_args sum_squares;
+  valid_call *call;
+#define ARGS clm_matmul_args
+  call = begin(&op_matmul, &matmul);
+  IN(a, 3, 4), IN(b, 4, 5), MAY(bias, 5), MAY(residual, 3, 5), OUT(out, 3, 5);
+#undef ARGS
+#define ARGS   clm_norm_args
+#define INPUTS IN(x, 3, 4), MAY(weight, 4), MAY(bias, 4)
+  call = begin(&op_norm, &norm);
+  INPUTS, OUT(out, 3, 4);
+  call = begin(&op_norm_backward, &norm_backward);
+  INPUTS;
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_norm_backward_args
+  IN(dout, 3, 4), MAY(residual, 3, 4), MAY_OUT(dx, 3, 4), MAY_OUT(dweight, 4), MAY_OUT(dbias, 4);
+#undef ARGS
+#define ARGS clm_axpby_args
+  call = begin(&op_axpby, &axpby);
+  MAY(x, 3, 4, 2), OUT(out, 3, 4, 2);
+#undef ARGS
+#define ARGS clm_dropout_args
+  call = begin(&op_dropout, &dropout);
+  IN(x, 3, 4), MAY(residual, 3, 4), OUT(out, 3, 4);
+#undef ARGS
+#define ARGS clm_column_sum_args
+  call = begin(&op_column_sum, &column_sum);
+  IN(x, 3, 4), OUT(out, 4);
+#undef ARGS
+#define ARGS clm_sum_squares_args
+  call = begin(&op_sum_squares, &sum_squares);
+  IN(x, 7), OUT(out, 1);
+#undef ARGS
+}
+
+static void add_language(void) {
+  static const clm_embedding_args embedding;
+  static const clm_embedding_backward_args embedding_backward;
+  static const clm_cross_entropy_args cross_entropy = {.scale = 1};
+  static const clm_adamw_args adamw = {.lr = 1, .step = 1};
+  valid_call *call;
+#define ARGS clm_embedding_args
+  call = begin(&op_embedding, &embedding);
+  IDS(ids, 3), IN(table, 2, 4), OUT(out, 3, 4);
+#undef ARGS
+#define ARGS clm_embedding_backward_args
+  call = begin(&op_embedding_backward, &embedding_backward);
+  IDS(ids, 3), IN(dout, 3, 4), OUT(dtable, 2, 4);
+#undef ARGS
+#define ARGS clm_cross_entropy_args
+  call = begin(&op_cross_entropy, &cross_entropy);
+  IN(logits, 3, 4), IDS(targets, 3), MAY_OUT(losses, 3), MAY_OUT(dlogits, 3, 4);
+#undef ARGS
+#define ARGS clm_adamw_args
+  call = begin(&op_adamw, &adamw);
+  TENSOR(parameter, TEST_INOUT, TEST_STORAGE, false, 7), IN(gradient, 7),
+      TENSOR(m, TEST_INOUT, TEST_STORAGE, false, 7);
+  add(call, false, (test_tensor)TEST_ROW(ARGS, v, TEST_INOUT, TEST_STORAGE, draw_positive, 7)), MAY(sum_squares, 1);
+#undef ARGS
+}
+
+void valid_calls_init(void) {
+  add_scans();
+  add_convolutions();
+  add_selective_scans();
+  add_matrices();
+  add_language();
+}
+
+valid_call *valid_call_of(const char *op) {
+  for (size_t i = 0; i < valid_call_count; i++)
+    if (strcmp(valid_calls[i].problem.op->name, op) == 0) return &valid_calls[i];
+  abort();
+}

@@ -1,0 +1,431 @@
+/* Wrong arguments of every operation: each is refused with a sentence that names the operation and the argument, and
+ * nothing is written. */
+#include "arguments.h"
+#include <stdio.h>
+#include <string.h>
+
+static clm_tensor *tensor_of(const test_run *run, size_t i) {
+  return (clm_tensor *)(void *)((char *)run->args + run->problem->tensors[i].member);
+}
+
+/* The call is refused, the sentence begins as it should and has `words`, and all buffers are as they were. */
+static void refused(test_run *run, const char *words) {
+  const test_problem *p = run->problem;
+  char begin[80];
+  snprintf(begin, sizeof begin, "%s: ", p->op->name);
+  clm_status status = p->op->call(run->context, run->args);
+  const char *sentence = clm_context_error(run->context);
+  if (status != CLM_INVALID_ARGUMENT)
+    fail_msg("%s: %s, expected a sentence with \"%s\"", p->op->name, clm_status_string(status), words);
+  if (strncmp(sentence, begin, strlen(begin)) != 0 || !strstr(sentence, words))
+    fail_msg("\"%s\" does not say \"%s\"", sentence, words);
+  run_check_unwritten(run);
+}
+
+/* ---- Every tensor of every operation ---- */
+
+typedef struct mutation {
+  const char *name;
+  bool (*mutate)(const test_run *, const valid_call *, size_t i, char *words,
+                 size_t size); /* false: not for this one */
+} mutation;
+
+static const char *name_at(const test_run *run, size_t i) { return run->problem->tensors[i].name; }
+
+static bool missing(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  if (call->optional >> i & 1) return false;
+  *tensor_of(run, i) = (clm_tensor){0};
+  snprintf(words, size, "%s is missing", name_at(run, i));
+  return true;
+}
+
+static bool wrong_dtype(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  t->dtype = t->dtype == CLM_I32 ? CLM_F32 : CLM_I32;
+  snprintf(words, size, "%s is %s, expected ", name_at(run, i), clm_dtype_name(t->dtype));
+  return true;
+}
+
+static bool unknown_dtype(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  tensor_of(run, i)->dtype = (clm_dtype)77;
+  snprintf(words, size, "unknown dtype 77");
+  return true;
+}
+
+/* Also what stands beside it no longer fits; the sentence may name either. */
+static bool other_precision(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  const char *op = run->problem->op->name, *name = name_at(run, i);
+  if (t->dtype == CLM_I32 || strcmp(op, "axpby") == 0) return false; /* may differ */
+  if (strncmp(op, "embedding", 9) == 0 && strcmp(name, "dtable") != 0) return false;
+  if (strcmp(op, "matmul") == 0 && strlen(name) == 1) return false;
+  t->dtype = CLM_F64;
+  snprintf(words, size, "expected ");
+  return true;
+}
+
+static bool wrong_rank(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  if (strcmp(run->problem->op->name, "axpby") == 0 || strcmp(run->problem->op->name, "dropout") == 0) {
+    t->shape[--t->rank] = 0; /* any rank, but the same */
+    snprintf(words, size, " has rank ");
+    return true;
+  }
+  t->shape[t->rank] = 1;
+  t->stride[t->rank++] = 1;
+  snprintf(words, size, "%s has rank %d, expected (", name_at(run, i), t->rank);
+  return t->rank <= CLM_MAX_RANK;
+}
+
+static bool rank_out_of_range(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  static const int ranks[] = {0, -1, CLM_MAX_RANK + 1, 1 << 30};
+  tensor_of(run, i)->rank = ranks[i % 4];
+  snprintf(words, size, "%s has rank %d, expected 1 to 5", name_at(run, i), ranks[i % 4]);
+  return true;
+}
+
+static bool empty(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  tensor_of(run, i)->shape[0] = 0;
+  snprintf(words, size, "%s has size 0 in dimension 0", name_at(run, i));
+  return true;
+}
+
+static bool negative_size(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  t->shape[t->rank - 1] = INT64_MIN;
+  snprintf(words, size, "%s has size -9223372036854775808", name_at(run, i));
+  return true;
+}
+
+static bool negative_stride(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  t->stride[t->rank - 1] = -1;
+  snprintf(words, size, "%s has stride -1", name_at(run, i));
+  return true;
+}
+
+/* A size that disagrees with the other tensors: one more row of stride 0, which is inside the buffer. Where this
+ * tensor is the first to show the size, the sentence names the next. */
+static bool wrong_size(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  static const char *const free[][2] = {
+      {"column_sum", "x"}, {"sum_squares", "x"}, {"embedding", "table"}, {"embedding_backward", "dtable"}};
+  for (size_t k = 0; k < TEST_COUNT(free); k++) /* a size that stands in no other tensor */
+    if (strcmp(run->problem->op->name, free[k][0]) == 0 && strcmp(name_at(run, i), free[k][1]) == 0) return false;
+  clm_tensor *t = tensor_of(run, i);
+  t->shape[0]++;
+  t->stride[0] = 0;
+  snprintf(words, size, ", expected %s", "");
+  return true;
+}
+
+static bool wrong_last_size(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  if (t->rank < 2) return false;
+  t->shape[t->rank - 1]++;
+  t->stride[t->rank - 1] = 0;
+  snprintf(words, size, ", expected %s", "");
+  return true;
+}
+
+static bool past_the_end(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  t->offset += clm_dtype_size(t->dtype);
+  snprintf(words, size, "%s reaches past its buffer", name_at(run, i));
+  return true;
+}
+
+static bool far_offset(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  tensor_of(run, i)->offset = SIZE_MAX - 15;
+  snprintf(words, size, "%s reaches past its buffer", name_at(run, i));
+  return true;
+}
+
+static bool far_stride(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  if (t->shape[0] < 2) return false;
+  t->stride[0] = i % 2 ? INT64_MAX : INT64_MAX / (t->shape[0] - 1) / 4;
+  snprintf(words, size, "%s reaches past its buffer", name_at(run, i));
+  return true;
+}
+
+static bool huge(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  for (int dim = 0; dim < t->rank; dim++) {
+    t->shape[dim] = INT64_MAX;
+    t->stride[dim] = 0;
+  }
+  snprintf(words, size, "%s has too many elements", name_at(run, i));
+  return true;
+}
+
+static bool between_elements(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  tensor_of(run, i)->offset++;
+  snprintf(words, size, "%s has offset 1, expected a multiple of 4", name_at(run, i));
+  return true;
+}
+
+static clm_context *stranger;
+static clm_buffer *strangers_buffer;
+
+static bool of_another_context(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  tensor_of(run, i)->buffer = strangers_buffer;
+  snprintf(words, size, "%s belongs to another context", name_at(run, i));
+  return true;
+}
+
+static bool repeating_output(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  if (run->problem->tensors[i].role == TEST_IN || t->shape[0] < 2) return false;
+  t->stride[0] = 0;
+  snprintf(words, size, "%s is written, but its strides let elements share memory", name_at(run, i));
+  return true;
+}
+
+/* An output that lies on another tensor but is not the very same view. */
+static bool overlapping_output(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
+  (void)call;
+  clm_tensor *t = tensor_of(run, i);
+  if (run->problem->tensors[i].role == TEST_IN) return false;
+  for (size_t j = 0; j < run->problem->count; j++) {
+    const clm_tensor *other = tensor_of(run, j);
+    if (j == i || clm_buffer_size(other->buffer) <= clm_buffer_size(t->buffer)) continue;
+    t->buffer = other->buffer;
+    t->offset = 4;
+    snprintf(words, size, " overlaps ");
+    return true;
+  }
+  return false;
+}
+
+static const mutation mutations[] = {
+    {"missing", missing},
+    {"wrong dtype", wrong_dtype},
+    {"unknown dtype", unknown_dtype},
+    {"another precision", other_precision},
+    {"wrong rank", wrong_rank},
+    {"rank out of range", rank_out_of_range},
+    {"empty", empty},
+    {"negative size", negative_size},
+    {"negative stride", negative_stride},
+    {"wrong size", wrong_size},
+    {"wrong last size", wrong_last_size},
+    {"past the end", past_the_end},
+    {"offset far away", far_offset},
+    {"stride far away", far_stride},
+    {"huge", huge},
+    {"offset between elements", between_elements},
+    {"another context's", of_another_context},
+    {"an output that repeats", repeating_output},
+    {"an output on another tensor", overlapping_output},
+};
+
+static void test_mutation(const test_device *device, const void *data) {
+  (void)device;
+  const mutation *m = data;
+  int tried = 0;
+  for (size_t c = 0; c < valid_call_count; c++) {
+    const test_problem *p = &valid_calls[c].problem;
+    for (size_t i = 0; i < p->count; i++) {
+      test_run *run = run_create(p, test_judge, false);
+      char words[160];
+      if (m->mutate(run, &valid_calls[c], i, words, sizeof words)) {
+        refused(run, words);
+        tried++;
+      }
+      run_destroy(run);
+    }
+  }
+  assert_true(tried >= 8);
+}
+
+/* What all mutations start from is right, also without what is optional, one and all. */
+static void test_valid(const test_device *device, const void *data) {
+  (void)device;
+  const valid_call *call = data;
+  const test_problem *p = &call->problem;
+  for (size_t without = 0; without <= p->count + 1; without++) {
+    test_run *run = run_create(p, test_judge, false);
+    for (size_t i = 0; i < p->count; i++)
+      if (call->optional >> i & 1 && (without == i || without == p->count)) *tensor_of(run, i) = (clm_tensor){0};
+    if (strcmp(p->op->name, "norm_backward") == 0 && !((clm_norm_backward_args *)run->args)->dx.buffer)
+      ((clm_norm_backward_args *)run->args)->residual = (clm_tensor){0};
+    if (strcmp(p->op->name, "selective_scan_backward") == 0 &&
+        !((clm_selective_scan_backward_args *)run->args)->forward.z.buffer)
+      ((clm_selective_scan_backward_args *)run->args)->dz = (clm_tensor){0};
+    run_call(run);
+    run_check_untouched(run);
+    run_destroy(run);
+  }
+}
+
+static void test_null(const test_device *device, const void *data) {
+  (void)device;
+  const test_op *op = ((const valid_call *)data)->problem.op;
+  assert_int_equal(op->call(test_judge, NULL), CLM_INVALID_ARGUMENT);
+  assert_non_null(strstr(clm_context_error(test_judge), "args is NULL"));
+  assert_int_equal(op->call(NULL, NULL), CLM_INVALID_ARGUMENT);
+}
+
+/* ---- What only one operation has ---- */
+
+typedef struct special_case {
+  const char *op;
+  void (*mutate)(void *args);
+  const char *words;
+} special_case;
+
+#define SPECIAL(name, type, ...)                                                                                     \
+  static void name(void *args) {                                                                                     \
+    type *a = args;                                                                                                  \
+    __VA_ARGS__;                                                                                                     \
+  }
+SPECIAL(groups, clm_selective_scan_args,
+        a->B = a->C = clm_tensor_of(a->B.buffer, 0, CLM_F32, 4, (int64_t[]){2, 3, 2, 5});
+        a->B.shape[2] = a->C.shape[2] = 4; a->B.stride[2] = a->C.stride[2] = 0)
+SPECIAL(other_groups, clm_selective_scan_args, a->C = clm_tensor_slice(a->C, 2, 0, 1))
+SPECIAL(chunk, clm_selective_scan_args, a->chunk = -1)
+SPECIAL(shifted_state, clm_selective_scan_args, a->final_state = clm_tensor_transpose(a->initial_state, 0, 0);
+        a->final_state.stride[0] = 5; a->final_state.stride[1] = 10)
+SPECIAL(out_is_u, clm_selective_scan_args, a->out = a->u)
+SPECIAL(static_B, clm_selective_scan_args,
+        a->B = clm_tensor_reshape(clm_tensor_slice(a->A, 0, 0, 5), 2, (int64_t[]){5, 5}))
+SPECIAL(complex_A, clm_selective_scan_args, a->A = clm_tensor_of(a->u.buffer, 0, CLM_C64, 2, (int64_t[]){6, 3}))
+SPECIAL(dz_without_z, clm_selective_scan_backward_args, a->forward.z = (clm_tensor){0})
+SPECIAL(dB_other_shape, clm_selective_scan_backward_args,
+        a->dB = clm_tensor_of(a->dB.buffer, 0, CLM_F32, 2, (int64_t[]){6, 5}))
+SPECIAL(update_groups, clm_selective_state_update_args, a->B.shape[1] = a->C.shape[1] = 4;
+        a->B.stride[1] = a->C.stride[1] = 0)
+SPECIAL(wide, clm_causal_conv1d_args, a->weight.shape[1] = 33; a->weight.stride[1] = 0;
+        a->initial_state = a->final_state = (clm_tensor){0})
+SPECIAL(history, clm_causal_conv1d_args, a->initial_state = clm_tensor_slice(a->initial_state, 2, 0, 2))
+SPECIAL(no_history, clm_causal_conv1d_args, a->weight = clm_tensor_slice(a->weight, 1, 0, 1))
+SPECIAL(method, clm_discretize_args, a->method = (clm_discretization)3)
+SPECIAL(method_below, clm_discretize_args, a->method = (clm_discretization)-1)
+SPECIAL(dB_static, clm_discretize_backward_args,
+        a->dB = clm_tensor_of(a->dB.buffer, 0, CLM_F32, 2, (int64_t[]){6, 5}))
+SPECIAL(accumulate_bias, clm_matmul_args, a->accumulate = true)
+SPECIAL(accumulate_activation, clm_matmul_args, a->accumulate = true; a->bias = a->residual = (clm_tensor){0};
+        a->activation = CLM_ACTIVATION_SILU)
+SPECIAL(activation, clm_matmul_args, a->activation = (clm_activation)9)
+SPECIAL(inner, clm_matmul_args, a->b = clm_tensor_slice(a->b, 0, 0, 3))
+SPECIAL(kind, clm_norm_args, a->kind = (clm_norm_kind)2)
+SPECIAL(epsilon, clm_norm_args, a->epsilon = -1)
+SPECIAL(epsilon_nan, clm_norm_args, a->epsilon = NAN)
+SPECIAL(residual_alone, clm_norm_backward_args, a->dx = (clm_tensor){0})
+SPECIAL(rate_one, clm_dropout_args, a->rate = 1)
+SPECIAL(rate_below, clm_dropout_args, a->rate = -0.1f)
+SPECIAL(rate_nan, clm_dropout_args, a->rate = NAN)
+SPECIAL(scale_nan, clm_cross_entropy_args, a->scale = NAN)
+SPECIAL(step_zero, clm_adamw_args, a->step = 0)
+SPECIAL(beta_one, clm_adamw_args, a->beta2 = 1)
+SPECIAL(lr_infinite, clm_adamw_args, a->lr = INFINITY)
+SPECIAL(norm_below, clm_adamw_args, a->max_norm = -1)
+SPECIAL(two_norms, clm_adamw_args, a->sum_squares = clm_tensor_slice(a->gradient, 0, 0, 2))
+
+static const special_case specials[] = {
+    {"selective_scan", groups, "B has n_groups 4, which does not divide d_inner 6"},
+    {"selective_scan", other_groups, "C has n_groups 1, expected 2 as in B"},
+    {"selective_scan", chunk, "chunk is -1, expected 0 or more"},
+    {"selective_scan", shifted_state, "final_state overlaps initial_state"},
+    {"selective_scan", out_is_u, "out overlaps u"},
+    {"selective_scan", static_B, "B has d_inner 5, expected 6 as in u"},
+    {"selective_scan", complex_A, "B is f32, expected c64"},
+    {"selective_scan_backward", dz_without_z, "dz is given, but z is missing"},
+    {"selective_scan_backward", dB_other_shape, "dB has rank 2, expected 4 as B"},
+    {"selective_state_update", update_groups, "B has n_groups 4, which does not divide d_inner 6"},
+    {"causal_conv1d", wide, "weight has width 33, expected 1 to 32"},
+    {"causal_conv1d", history, "initial_state has width - 1 2, expected 3 as weight has width 4"},
+    {"causal_conv1d", no_history, "initial_state has width - 1 3, expected 0 as weight has width 1"},
+    {"discretize", method, "method is 3, expected 0 to 2"},
+    {"discretize", method_below, "method is -1, expected 0 to 2"},
+    {"discretize_backward", dB_static, "dB has rank 2, expected 3 as B"},
+    {"matmul", accumulate_bias, "accumulate is set, expected no bias"},
+    {"matmul", accumulate_activation, "accumulate is set, expected no bias"},
+    {"matmul", activation, "activation is 9, expected 0 to 2"},
+    {"matmul", inner, "b has k 3, expected 4 as in a"},
+    {"norm", kind, "kind is 2, expected 0 to 1"},
+    {"norm", epsilon, "epsilon is -1, expected a finite number of at least 0"},
+    {"norm", epsilon_nan, "epsilon is nan"},
+    {"norm_backward", residual_alone, "residual is given, but dx is missing"},
+    {"dropout", rate_one, "rate is 1, expected 0 <= rate < 1"},
+    {"dropout", rate_below, "rate is -0.1, expected 0 <= rate < 1"},
+    {"dropout", rate_nan, "rate is nan, expected 0 <= rate < 1"},
+    {"cross_entropy", scale_nan, "scale is nan, expected a finite number"},
+    {"adamw", step_zero, "step is 0, expected at least 1"},
+    {"adamw", beta_one, "beta2 is 1, expected 0 <= beta2 < 1"},
+    {"adamw", lr_infinite, "lr is inf, expected a finite number"},
+    {"adamw", norm_below, "max_norm is -1, expected a finite number"},
+    {"adamw", two_norms, "sum_squares has count 2, expected 1"},
+};
+
+static void test_special(const test_device *device, const void *data) {
+  (void)device;
+  const special_case *s = data;
+  test_run *run = run_create(&valid_call_of(s->op)->problem, test_judge, false);
+  s->mutate(run->args);
+  refused(run, s->words);
+  run_destroy(run);
+}
+
+/* Of two sizes that are each possible the product is not: caught before anything multiplies them. */
+static void test_product_of_sizes(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  test_run *run = run_create(&valid_call_of("selective_scan")->problem, test_judge, false);
+  clm_selective_scan_args *a = run->args;
+  const int64_t states = (int64_t)1 << 55;
+  a->A.shape[1] = states;
+  a->A.stride[1] = 0;
+  refused(run, "too large");
+  assert_int_equal(clm_selective_scan_workspace_size(test_judge, a), 0);
+  run_destroy(run);
+}
+
+static void test_workspace_of_wrong(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  assert_int_equal(clm_selective_scan_workspace_size(test_judge, NULL), 0);
+  assert_int_equal(clm_selective_scan_workspace_size(test_judge, &(clm_selective_scan_args){0}), 0);
+  assert_string_equal(clm_context_error(test_judge), "selective_scan: u is missing");
+  assert_int_equal(clm_selective_scan_backward_workspace_size(test_judge, &(clm_selective_scan_backward_args){0}), 0);
+  assert_string_equal(clm_context_error(test_judge), "selective_scan_backward: u is missing");
+}
+
+static void add(void) {
+  valid_calls_init();
+  if (clm_context_create(&(clm_context_options){.device = "cpu"}, &stranger) ||
+      clm_buffer_create(stranger, 1 << 16, &strangers_buffer))
+    abort();
+  for (size_t i = 0; i < valid_call_count; i++) {
+    test_add(NULL, test_valid, &valid_calls[i], "%s: valid", valid_calls[i].problem.op->name);
+    test_add(NULL, test_null, &valid_calls[i], "%s: NULL", valid_calls[i].problem.op->name);
+  }
+  for (size_t i = 0; i < TEST_COUNT(mutations); i++)
+    test_add(NULL, test_mutation, &mutations[i], "every tensor: %s", mutations[i].name);
+  for (size_t i = 0; i < TEST_COUNT(specials); i++)
+    test_add(NULL, test_special, &specials[i], "%s: %s", specials[i].op, specials[i].words);
+  test_add(NULL, test_product_of_sizes, NULL, "sizes whose product is too large");
+  test_add(NULL, test_workspace_of_wrong, NULL, "workspace of wrong arguments");
+}
+
+int main(void) {
+  int status = test_main_judge("arguments", add);
+  clm_buffer_destroy(&strangers_buffer);
+  clm_context_destroy(&stranger);
+  return status;
+}
