@@ -3,6 +3,10 @@
 #include "backend/opencl/opencl.h"
 
 const backend_ops opencl_ops = {
+    .causal_conv1d = opencl_causal_conv1d,
+    .causal_conv1d_backward = opencl_causal_conv1d_backward,
+    .causal_conv1d_update = opencl_causal_conv1d_update,
     .selective_scan = opencl_selective_scan,
+    .selective_state_update = opencl_selective_state_update,
     .selective_scan_workspace = opencl_selective_scan_workspace,
 };
