@@ -12,7 +12,17 @@
 #define CPU_KERNELS(X)                                                                                               \
   X(selective_scan, selective_scan_shape)                                                                            \
   X(selective_scan_backward, selective_scan_shape)                                                                   \
-  X(matmul, matmul_shape)
+  X(matmul, matmul_shape)                                                                                            \
+  X(norm, matrix_shape)                                                                                              \
+  X(norm_backward, matrix_shape)                                                                                     \
+  X(axpby, elementwise_shape)                                                                                        \
+  X(dropout, elementwise_shape)                                                                                      \
+  X(column_sum, matrix_shape)                                                                                        \
+  X(sum_squares, elementwise_shape)                                                                                  \
+  X(embedding, embedding_shape)                                                                                      \
+  X(embedding_backward, embedding_shape)                                                                             \
+  X(cross_entropy, matrix_shape)                                                                                     \
+  X(adamw, elementwise_shape)
 
 #define X(name, shape) clm_status KERNEL(name)(clm_context *, const shape *, const clm_##name##_args *);
 CPU_KERNELS(X)
@@ -46,5 +56,16 @@ static inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multip
 static inline int64_t div_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
 static inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* out[j] = sum of part[i][j] in the order of i. */
+static inline void kernel_sum_parts(const float *parts, int64_t count, int64_t dim, float *out, int64_t stride) {
+  for (int64_t j = 0; j < dim; j += LANES) {
+    vec sum = vec_load_part(parts + j, dim - j);
+    for (int64_t i = 1; i < count; i++) sum += vec_load_part(parts + i * dim + j, dim - j);
+    if (stride == 1) vec_store_part(out + j, sum, dim - j);
+    else
+      for (int64_t k = 0; k < min_of(LANES, dim - j); k++) out[(j + k) * stride] = sum[k];
+  }
+}
 
 #endif

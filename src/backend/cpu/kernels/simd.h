@@ -31,12 +31,22 @@ INLINE vec vec_load(const float *p) { return *(const vec_anywhere *)p; }
 INLINE void vec_store(float *p, vec x) { *(vec_anywhere *)p = x; }
 INLINE vec vec_set(float x) { return x - (vec){0}; }
 
-/* The first `count` floats (all LANES if there are more), zeros beyond. */
-INLINE vec vec_load_part(const float *p, int64_t count) {
+/* The first `count` floats (all LANES if there are more), `other` beyond. */
+INLINE vec vec_load_or(const float *p, int64_t count, float other) {
   if (count >= LANES) return vec_load(p);
-  float lane[LANES] = {0};
-  for (int i = 0; i < count; i++) lane[i] = p[i];
+  float lane[LANES];
+  for (int i = 0; i < LANES; i++) lane[i] = i < count ? p[i] : other;
   return vec_load(lane);
+}
+
+INLINE vec vec_load_part(const float *p, int64_t count) { return vec_load_or(p, count, 0); }
+
+/* x with lanes from `count` on set to 0. */
+INLINE vec vec_keep(vec x, int64_t count) {
+  if (count >= LANES) return x;
+  float lane[LANES];
+  vec_store(lane, x);
+  return vec_load_part(lane, count);
 }
 
 INLINE void vec_store_part(float *p, vec x, int64_t count) {
