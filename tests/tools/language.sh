@@ -1,0 +1,130 @@
+#!/bin/sh
+# The language-model tools as a user runs them. $1: folder of the programs, $2: folder to work in, $3...: devices.
+# Every failure must be one sentence on stderr, a non-zero status, and leave nothing behind.
+set -eu
+tools=$1 work=$2
+shift 2
+rm -rf "$work"
+mkdir -p "$work"
+cd "$work"
+
+fail() { echo "FAILED: $*"; exit 1; }
+
+# A text with some structure, the same everywhere.
+awk 'BEGIN { srand(1); split("KING:;QUEEN:;the;crown;is;not;my;lord", w, ";");
+  for (i = 0; i < 900; i++) printf "%s%s", w[int(i * 7 % 11 % 8) + 1], i % 9 == 8 ? "\n" : " " }' > text.txt
+bytes=$(wc -c < text.txt)
+
+train="$tools/mamba-train --preset tiny --data text.txt"
+
+# expect WORDS COMMAND...: fails with one sentence that has WORDS in it, and makes no file.
+expect() {
+  words=$1
+  shift
+  before=$(find . | sort)
+  status=0
+  "$@" > out.txt 2> err.txt || status=$?
+  [ $status -ne 0 ] && [ $status -lt 100 ] || fail "status $status: $*"
+  [ "$(wc -l < err.txt)" -eq 1 ] || fail "not one line: $*: $(cat err.txt)"
+  grep -q -- "$words" err.txt || fail "\"$words\" is not in: $(cat err.txt)"
+  rm -f out.txt err.txt
+  [ "$before" = "$(find . | sort)" ] || fail "something was left behind: $*"
+}
+
+: > empty.txt
+printf x > one.txt
+mkdir exists
+printf 'a\377b' > binary.txt
+expect 'cannot read nowhere.txt: No such file' "$tools/mamba-train" --preset tiny --data nowhere.txt --out m --steps 5 --device cpu
+expect 'empty.txt is empty' "$tools/mamba-train" --preset tiny --data empty.txt --out m --steps 5 --device cpu
+expect 'too short: 1 token' "$tools/mamba-train" --preset tiny --data one.txt --out m --steps 5 --device cpu
+expect 'not UTF-8 at byte 1' "$tools/mamba-train" --preset tiny --data binary.txt --out m --steps 5 --device cpu
+expect 'cannot read exists: Is a directory' "$tools/mamba-train" --preset tiny --data exists --out m --steps 5 --device cpu
+expect 'cannot create /proc/m:' $train --out /proc/m --steps 5 --device cpu
+expect 'cannot create no/parent: No such file' $train --out no/parent --steps 5 --device cpu
+expect 'exists exists' $train --out exists --steps 5 --device cpu
+expect 'no run to resume' $train --out m --resume --device cpu
+expect 'cannot read exists/trainer.safetensors' "$tools/mamba-train" --data text.txt --out exists --resume --device cpu
+expect '--nonsense: unknown option' $train --out m --steps 5 --nonsense
+expect 'unexpected argument "more"' $train --out m --steps 5 more
+expect 'there is no preset "huge"' "$tools/mamba-train" --preset huge --data text.txt --out m --steps 5 --device cpu
+expect 'opencl:9' $train --out m --steps 5 --device opencl:9
+expect 'is not auto, cpu, opencl' $train --out m --steps 5 --device gpu
+expect '--data FILE is missing' "$tools/mamba-train" --out m --steps 5
+expect '--minutes M or --steps N' $train --out m
+expect 'exclude each other' $train --out m --steps 5 --minutes 1
+expect 'batch is -1' $train --out m --steps 5 --batch -1 --device cpu
+expect 'dtype' $train --out m --steps 5 --dtype f64 --device cpu
+expect 'cannot read nowhere/config.json' "$tools/mamba-generate" --model nowhere --device cpu
+expect 'nothing to do' "$tools/mamba-eval" --model exists --device cpu
+
+for device in "$@"; do
+  out=$(echo "m-$device" | tr : _)
+  # Train, twice in parts: the same bits, in the model and in everything that a further part would read.
+  $train --out "$out" --steps 40 --device "$device" > log.txt 2>&1 || fail "training on $device: $(cat log.txt)"
+  for file in config.json model.safetensors tokenizer.json train.csv loss.svg trainer.safetensors; do
+    [ -s "$out/$file" ] || fail "$out/$file is missing"
+  done
+  [ -z "$(find . -name '*.partial')" ] || fail "partial files are left"
+  $train --out parts --steps 40 --stop-at 17 --device "$device" > log.txt 2>&1 || fail "$(cat log.txt)"
+  "$tools/mamba-train" --data text.txt --out parts --resume --device "$device" > log.txt 2>&1 || fail "$(cat log.txt)"
+  cmp "$out/model.safetensors" parts/model.safetensors || fail "17 + 23 steps differ from 40 on $device"
+  rm -rf parts
+
+  # train.csv: its header, one row for each step here, a validation loss in the last.
+  head -n 1 "$out/train.csv" | grep -qx 'step,tokens,seconds,learning_rate,train_loss,val_loss' || fail "header"
+  tail -n 1 "$out/train.csv" | grep -Eqx '40,5120,[0-9.]+,[0-9.e-]+,[0-9.]+,[0-9.]+' || fail "$(tail -n 1 "$out/train.csv")"
+  [ "$(wc -l < "$out/train.csv")" -eq 41 ] || fail "rows of train.csv"
+  grep -q 'nats per token' "$out/loss.svg" || fail "loss.svg has no unit"
+
+  # The last tenth, cut off as any user can, has the validation loss of the last row.
+  tail -c $((bytes - bytes * 9 / 10)) text.txt > last.txt
+  score=$("$tools/mamba-eval" --model "$out" --score last.txt --device "$device" | sed 's/.*tokens, \([0-9.]*\) nats.*/\1/')
+  loss=$(tail -n 1 "$out/train.csv" | cut -d, -f6)
+  awk "BEGIN { exit !($score - $loss < 1e-4 && $loss - $score < 1e-4) }" || fail "score $score, validation $loss"
+
+  # The same seed, the same text; another seed, another.
+  "$tools/mamba-generate" --model "$out" -n 60 --seed 4 --prompt 'the ' --device "$device" > a.txt
+  "$tools/mamba-generate" --model "$out" -n 60 --seed 4 --prompt 'the ' --device "$device" --stats > b.txt 2> stats.txt
+  "$tools/mamba-generate" --model "$out" -n 60 --seed 5 --prompt 'the ' --device "$device" > c.txt
+  cmp a.txt b.txt || fail "the same seed gives another text"
+  cmp -s a.txt c.txt && fail "another seed gives the same text"
+  [ "$(wc -c < a.txt)" -eq 65 ] || fail "4 + 60 characters and a newline are not $(wc -c < a.txt)"
+  grep -q 'generated: 60 tokens' stats.txt || fail "$(cat stats.txt)"
+done
+
+out=$(echo "m-$1" | tr : _)
+# Start from another model.
+"$tools/mamba-train" --data text.txt --init "$out" --preset tiny --out init --steps 3 --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
+cmp -s "$out/tokenizer.json" init/tokenizer.json || fail "--init did not take the tokenizer"
+expect 'cannot be given with --init' $train --init "$out" --out m --steps 3 --vocab byte
+expect '--lr cannot be given with --resume' "$tools/mamba-train" --data text.txt --out init --resume --lr 1
+expect 'not the one that the run' "$tools/mamba-train" --data last.txt --out init --resume --device cpu
+
+# An interrupt saves, and the run goes on to the same bits.
+$train --out long --steps 1000 --device cpu > log.txt 2>&1 &
+pid=$!
+while ! grep -q '^step' log.txt; do sleep 0.05; done
+kill -INT $pid
+wait $pid || fail "an interrupted run left with status $?"
+grep -q 'stopped at step' log.txt || fail "not interrupted: $(tail -n 1 log.txt)"
+"$tools/mamba-train" --data text.txt --out long --resume --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
+$train --out unbroken --steps 1000 --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
+cmp long/model.safetensors unbroken/model.safetensors || fail "an interrupted run differs"
+
+# Damaged and foreign models.
+cp -r "$out" damaged
+size=$(wc -c < "$out/model.safetensors")
+head -c $((size - 100)) "$out/model.safetensors" > damaged/model.safetensors
+expect 'damaged/model.safetensors is not a valid safetensors file.*truncated' "$tools/mamba-generate" --model damaged --device cpu
+expect 'truncated' "$tools/mamba-eval" --model damaged --score last.txt --device cpu
+expect 'truncated' $train --init damaged --out m --steps 3 --device cpu
+sed 's/"model_type": "mamba"/"model_type": "gpt2"/' "$out/config.json" > damaged/config.json
+expect 'model_type is "gpt2", expected "mamba"' "$tools/mamba-generate" --model damaged --device cpu
+printf 'the ~ crown' > strange.txt
+expect 'strange.txt: character U+007E at byte 4' "$tools/mamba-eval" --model "$out" --score strange.txt --device cpu
+expect 'U+007E' "$tools/mamba-generate" --model "$out" --prompt '~' --device cpu
+expect 'temperature is -1' "$tools/mamba-generate" --model "$out" --temperature -1 --device cpu
+printf t > strange.txt
+expect 'at least 2 are needed' "$tools/mamba-eval" --model "$out" --score strange.txt --device cpu
+echo "language tools: all well on $*"
