@@ -1,20 +1,20 @@
 /* Shared by every family: activations as the public headers define them, and sums over a work-group in a fixed order. */
 
 /* softplus only where the argument is at most 20, through log1p: log(1 + exp(x)) is 0 near x = -18. */
-inline float softplus(float x) { return x <= 20.0f ? log1p(exp(x)) : x; }
+static inline float softplus(float x) { return x <= 20.0f ? log1p(exp(x)) : x; }
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
+static inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
 
-inline float silu(float x) { return x / (1.0f + exp(-x)); }
+static inline float silu(float x) { return x / (1.0f + exp(-x)); }
 
-inline float silu_gradient(float x) {
+static inline float silu_gradient(float x) {
   float s = sigmoid(x);
   return s * (1.0f + x * (1.0f - s));
 }
 
 /* Sum of `value` over the work-group, the same in every work-item. `scratch` has a float for each work-item of the
  * (one-dimensional) work-group, whose size must be a power of two. A tree, so the order never depends on timing. */
-inline float work_group_sum(float value, __local float *scratch) {
+static inline float work_group_sum(float value, __local float *scratch) {
   int i = (int)get_local_id(0);
   barrier(CLK_LOCAL_MEM_FENCE); /* the scratch may still be read from the call before */
   scratch[i] = value;

@@ -153,6 +153,12 @@ void opencl_kernels_destroy(kernel_table *t) {
 
 size_t opencl_kernel_max_work_group(const opencl_kernel *k) { return k->max_work_group; }
 
+size_t opencl_kernel_work_group(const opencl_kernel *k, size_t wanted) {
+  size_t size = 1;
+  while (2 * size <= wanted && 2 * size <= k->max_work_group) size *= 2;
+  return size;
+}
+
 static cl_int set_buffer(cl_kernel kernel, cl_uint *index, const clm_buffer *buffer) {
   cl_mem memory = buffer ? buffer->device : NULL;
   return clSetKernelArg(kernel, (*index)++, sizeof memory, &memory);
@@ -171,6 +177,7 @@ static cl_int set_arg(cl_kernel kernel, cl_uint *index, const kernel_arg *arg) {
   case KERNEL_I32: return clSetKernelArg(kernel, (*index)++, sizeof(cl_int), &arg->value.i32);
   case KERNEL_I64: return clSetKernelArg(kernel, (*index)++, sizeof(cl_long), &arg->value.i64);
   case KERNEL_U64: return clSetKernelArg(kernel, (*index)++, sizeof(cl_ulong), &arg->value.u64);
+  case KERNEL_LONG8: return clSetKernelArg(kernel, (*index)++, sizeof(cl_long8), arg->value.long8);
   case KERNEL_F32: return clSetKernelArg(kernel, (*index)++, sizeof(cl_float), &arg->value.f32);
   }
   return CL_INVALID_ARG_VALUE;

@@ -11,7 +11,16 @@
 /* A kernel argument. A tensor becomes two: the buffer (NULL if absent) and a long, the offset of element 0 in
  * elements. */
 typedef struct kernel_arg {
-  enum { KERNEL_TENSOR, KERNEL_BUFFER, KERNEL_LOCAL, KERNEL_I32, KERNEL_I64, KERNEL_U64, KERNEL_F32 } kind;
+  enum {
+    KERNEL_TENSOR,
+    KERNEL_BUFFER,
+    KERNEL_LOCAL,
+    KERNEL_I32,
+    KERNEL_I64,
+    KERNEL_U64,
+    KERNEL_F32,
+    KERNEL_LONG8
+  } kind;
   union {
     const clm_tensor *tensor;
     const clm_buffer *buffer;
@@ -20,6 +29,7 @@ typedef struct kernel_arg {
     int64_t i64;
     uint64_t u64;
     float f32;
+    const int64_t *long8; /* eight numbers */
   } value;
 } kernel_arg;
 
@@ -30,6 +40,7 @@ typedef struct kernel_arg {
 #define ARG_I64(x)    ((kernel_arg){.kind = KERNEL_I64, .value.i64 = (int64_t)(x)})
 #define ARG_U64(x)    ((kernel_arg){.kind = KERNEL_U64, .value.u64 = (x)})
 #define ARG_F32(x)    ((kernel_arg){.kind = KERNEL_F32, .value.f32 = (x)})
+#define ARG_LONG8(p)  ((kernel_arg){.kind = KERNEL_LONG8, .value.long8 = (p)})
 
 typedef struct opencl_kernel opencl_kernel;
 
@@ -46,6 +57,9 @@ clm_status opencl_kernel_get(clm_context *, const char *family, const char *name
 
 /* Work-items a work-group of this kernel may have on this device (CL_KERNEL_WORK_GROUP_SIZE). */
 size_t opencl_kernel_max_work_group(const opencl_kernel *);
+
+/* The largest power of two that is at most `wanted` and that this kernel takes as a work-group. */
+size_t opencl_kernel_work_group(const opencl_kernel *, size_t wanted);
 
 /* Sets the arguments in order and enqueues. `global` is rounded up to a multiple of `local` in each dimension; a
  * NULL `local` leaves it to the driver. */

@@ -1,0 +1,24 @@
+/* Elements in storage and in arithmetic: load_<type>(pointer, index) gives a float, store_<type> rounds one to nearest
+ * even. The type arrives as a define, so that one kernel source serves all: LOAD(X_TYPE, x, i). */
+typedef float storage_f32;
+typedef ushort storage_f16; /* half itself is an optional type; its bits are not */
+typedef ushort storage_bf16;
+
+static inline float load_f32(__global const float *p, long i) { return p[i]; }
+static inline float load_f16(__global const ushort *p, long i) { return vload_half(i, (__global const half *)p); }
+static inline float load_bf16(__global const ushort *p, long i) { return as_float((uint)p[i] << 16); }
+
+static inline void store_f32(__global float *p, long i, float x) { p[i] = x; }
+static inline void store_f16(__global ushort *p, long i, float x) { vstore_half_rte(x, i, (__global half *)p); }
+static inline void store_bf16(__global ushort *p, long i, float x) {
+  uint bits = as_uint(x);
+  uint rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  p[i] = (ushort)(isnan(x) ? (bits >> 16) | 0x40u : rounded);
+}
+
+#define STORAGE_PASTE(a, b)       a##b
+#define STORAGE(type)             STORAGE_PASTE(storage_, type)
+#define LOAD_BY(type)             STORAGE_PASTE(load_, type)
+#define STORE_BY(type)            STORAGE_PASTE(store_, type)
+#define LOAD(type, p, i)          LOAD_BY(type)(p, i)
+#define STORE(type, p, i, x)      STORE_BY(type)(p, i, x)

@@ -1,0 +1,21 @@
+/* Launch of cl/cross_entropy.cl. */
+#include "backend/opencl/operands.h"
+#include "backend/opencl/ops.h"
+
+enum { MOST_ITEMS = 512 };
+
+clm_status opencl_cross_entropy(clm_context *ctx, const matrix_shape *s, const clm_cross_entropy_args *a) {
+  clm_status status =
+      OPENCL_ONLY_F32(ctx, "cross_entropy", OPERAND(a, logits), OPERAND(a, losses), OPERAND(a, dlogits));
+  if (status == CLM_OK) status = opencl_fits_int(ctx, "cross_entropy", "vocab", s->dim);
+  opencl_kernel *k;
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "cross_entropy", "cross_entropy", "", &k);
+  if (status) return status;
+  size_t wanted = power_of_two(s->dim / 4);
+  wanted = wanted < 32 ? 32 : wanted > MOST_ITEMS ? MOST_ITEMS : wanted;
+  size_t local = opencl_kernel_work_group(k, wanted), global = (size_t)s->rows * local;
+  context_explain(ctx, "cross_entropy: opencl, a work-group of %zu per row", local);
+  return OPENCL_RUN(ctx, k, 1, &global, &local, ARG_MATRIX(a->logits), ARG_VECTOR(a->targets), ARG_VECTOR(a->losses),
+                    ARG_HAS(a->losses), ARG_MATRIX(a->dlogits), ARG_HAS(a->dlogits), ARG_I32(s->dim),
+                    ARG_F32(a->scale), ARG_LOCAL(local * sizeof(float)));
+}

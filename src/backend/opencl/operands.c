@@ -1,0 +1,63 @@
+#include "backend/opencl/operands.h"
+
+clm_status opencl_only_f32(clm_context *ctx, const char *op, const operand *operands, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    const clm_tensor *t = operands[i].tensor;
+    if (t->buffer && t->dtype != CLM_F32)
+      return context_fail(ctx, CLM_UNSUPPORTED, "%s: %s is %s, the OpenCL backend has this operation for f32 only",
+                          op, operands[i].name, clm_dtype_name(t->dtype));
+  }
+  return CLM_OK;
+}
+
+clm_status opencl_fits_int(clm_context *ctx, const char *op, const char *name, int64_t size) {
+  if (size <= INT32_MAX - 65536) return CLM_OK; /* room for rounding up */
+  return context_fail(ctx, CLM_UNSUPPORTED, "%s: %s is %lld, the OpenCL backend counts with 32 bits", op, name,
+                      (long long)size);
+}
+
+static bool is_complex(const clm_tensor *t) { return t->buffer && t->dtype == CLM_C64; }
+
+static void append(strided_view *v, int64_t shape, const int64_t stride[STRIDED_TENSORS]) {
+  if (shape == 1) return;
+  int last = v->rank - 1;
+  bool merges = last >= 0;
+  for (int k = 0; merges && k < STRIDED_TENSORS; k++) merges = stride[k] == v->stride[k][last] * v->shape[last];
+  if (merges) {
+    v->shape[last] *= shape;
+    return;
+  }
+  v->shape[v->rank] = shape;
+  for (int k = 0; k < STRIDED_TENSORS; k++) v->stride[k][v->rank] = stride[k];
+  v->rank++;
+}
+
+strided_view opencl_strided(const clm_tensor *const tensors[STRIDED_TENSORS], int count) {
+  strided_view v = {.rank = 0};
+  const clm_tensor *shaped = tensors[0];
+  for (int k = 0; k < count; k++)
+    if (tensors[k]->buffer) shaped = tensors[k];
+  bool complex = is_complex(shaped);
+  for (int i = 0; i < STRIDED_DIMS; i++) v.shape[i] = 1;
+  if (complex) {
+    int64_t stride[STRIDED_TENSORS] = {0};
+    for (int k = 0; k < count; k++) stride[k] = tensors[k]->buffer ? 1 : 0;
+    append(&v, 2, stride);
+  }
+  for (int i = shaped->rank - 1; i >= 0; i--) {
+    int64_t stride[STRIDED_TENSORS] = {0};
+    for (int k = 0; k < STRIDED_TENSORS; k++) {
+      bool present = k < count && tensors[k]->buffer;
+      stride[k] = present ? tensors[k]->stride[i] * (complex ? 2 : 1) : 0;
+    }
+    append(&v, shaped->shape[i], stride);
+  }
+  if (v.rank == 0) v.rank = 1; /* a single element */
+  return v;
+}
+
+clm_tensor opencl_piece(clm_buffer *buffer, size_t *offset, clm_dtype dtype, int64_t count) {
+  clm_tensor t = clm_tensor_of(buffer, *offset, dtype, 1, &count);
+  *offset += ((size_t)count * clm_dtype_size(dtype) + 63) / 64 * 64;
+  return t;
+}
