@@ -212,10 +212,8 @@ static bool save(run *r) {
 }
 
 static bool write_log(const run *r) {
-  if (!train_log_write_csv(&r->log, text_path(given.out, "train.csv")) ||
-      !train_log_write_svg(&r->log, text_path(given.out, "loss.svg"), given.out))
-    return tool_fail("cannot write train.csv and loss.svg in %s: %s", given.out, strerror(errno)), false;
-  return true;
+  return train_log_write_csv(&r->log, text_path(given.out, "train.csv")) &&
+         train_log_write_svg(&r->log, text_path(given.out, "loss.svg"), given.out);
 }
 
 /* Where the run stands; collects the losses of the row in hand. */

@@ -1,9 +1,8 @@
 #include "common/plot.h"
-#include <errno.h>
+#include "common/output.h"
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Outer size and the frame of the axes, in SVG units. */
@@ -128,21 +127,8 @@ static void put_plot(FILE *f, const plot *p) {
 }
 
 bool plot_write(const plot *p, const char *path) {
-  size_t size = strlen(path) + sizeof ".partial";
-  char *beside = malloc(size);
-  if (!beside) return false;
-  snprintf(beside, size, "%s.partial", path);
-  FILE *f = fopen(beside, "w");
-  bool ok = f != NULL;
-  if (ok) {
-    put_plot(f, p);
-    ok = !ferror(f);
-    ok = fclose(f) == 0 && ok;
-    ok = ok && rename(beside, path) == 0;
-    int why = errno;
-    if (!ok) remove(beside);
-    errno = why;
-  }
-  free(beside);
-  return ok;
+  output o;
+  if (!output_open(&o, path)) return false;
+  put_plot(o.file, p);
+  return output_close(&o, true);
 }

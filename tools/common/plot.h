@@ -19,7 +19,7 @@ typedef struct plot {
   size_t count;
 } plot;
 
-/* Writes `path` (beside, then renamed). False: nothing is written, errno says why. */
+/* Writes `path` (beside, then renamed). False: nothing is written, the sentence is on stderr. */
 bool plot_write(const plot *p, const char *path);
 
 #endif

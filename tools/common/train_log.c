@@ -1,6 +1,7 @@
 #include "common/train_log.h"
+#include "common/output.h"
 #include "common/plot.h"
-#include <errno.h>
+#include "common/tool.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,23 +69,15 @@ static void put_csv(FILE *f, const train_log *log) {
 }
 
 bool train_log_write_csv(const train_log *log, const char *path) {
-  char beside[4096 + 16];
-  snprintf(beside, sizeof beside, "%s.partial", path);
-  FILE *f = fopen(beside, "w");
-  if (!f) return false;
-  put_csv(f, log);
-  bool ok = !ferror(f);
-  ok = fclose(f) == 0 && ok;
-  ok = ok && rename(beside, path) == 0;
-  int why = errno;
-  if (!ok) remove(beside);
-  errno = why;
-  return ok;
+  output o;
+  if (!output_open(&o, path)) return false;
+  put_csv(o.file, log);
+  return output_close(&o, true);
 }
 
 bool train_log_write_svg(const train_log *log, const char *path, const char *title) {
   double *columns = malloc((3 * log->count + 1) * sizeof *columns);
-  if (!columns) return false;
+  if (!columns) return tool_fail("out of memory for %s", path), false;
   double *tokens = columns, *train = columns + log->count, *val = columns + 2 * log->count;
   for (size_t i = 0; i < log->count; i++) {
     tokens[i] = (double)log->rows[i].tokens / 1e6;
@@ -99,8 +92,6 @@ bool train_log_write_svg(const train_log *log, const char *path, const char *tit
                                .series = series,
                                .count = 2},
                        path);
-  int why = errno;
   free(columns);
-  errno = why;
   return ok;
 }

@@ -22,7 +22,7 @@ bool train_log_add(train_log *log, train_row row); /* false: out of memory */
 /* Takes the rows of an earlier part of the run, up to `last_step`. A file that is absent or not ours gives none. */
 bool train_log_read(train_log *log, const char *path, int64_t last_step);
 
-/* Each is written beside, then renamed; false: errno says why. */
+/* Each is written beside, then renamed; false: the sentence is on stderr. */
 bool train_log_write_csv(const train_log *log, const char *path);
 bool train_log_write_svg(const train_log *log, const char *path, const char *title);
 
