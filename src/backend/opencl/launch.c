@@ -76,7 +76,7 @@ static clm_status program_get(clm_context *ctx, kernel_table *t, const char *fam
   built_program *grown = realloc(t->programs, (t->program_count + 1) * sizeof *grown);
   if (!grown) return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for a program");
   t->programs = grown;
-  built_program p = {NULL};
+  built_program p = {.program = NULL};
   char *unused;
   if (!copy_texts(family, defines, "", &p.family, &p.defines, &unused))
     return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for a program");
