@@ -19,14 +19,15 @@ __kernel void adamw(__global float *parameter, long parameter_offset, long param
   long i = (long)get_group_id(0) * (long)get_local_size(0) * ELEMENTS + (long)get_local_id(0);
 #pragma unroll
   for (int k = 0; k < ELEMENTS; k++, i += (long)get_local_size(0)) {
-    if (i >= count) break;
-    long pi = parameter_offset + i * parameter_stride, mi = m_offset + i * m_stride, vi = v_offset + i * v_stride;
-    float g = gradient[gradient_offset + i * gradient_stride] * scale, p = parameter[pi];
-    float new_m = beta1 * m[mi] + (1.0f - beta1) * g;
-    float new_v = beta2 * v[vi] + (1.0f - beta2) * g * g;
-    m[mi] = new_m;
-    v[vi] = new_v;
-    float step = new_m / correction1 / (sqrt(new_v / correction2) + epsilon);
-    parameter[pi] = p - lr * (step + weight_decay * p);
+    if (i < count) {
+      long pi = parameter_offset + i * parameter_stride, mi = m_offset + i * m_stride, vi = v_offset + i * v_stride;
+      float g = gradient[gradient_offset + i * gradient_stride] * scale, p = parameter[pi];
+      float new_m = beta1 * m[mi] + (1.0f - beta1) * g;
+      float new_v = beta2 * v[vi] + (1.0f - beta2) * g * g;
+      m[mi] = new_m;
+      v[vi] = new_v;
+      float step = new_m / correction1 / (sqrt(new_v / correction2) + epsilon);
+      parameter[pi] = p - lr * (step + weight_decay * p);
+    }
   }
 }

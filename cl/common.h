@@ -13,7 +13,8 @@ static inline float silu_gradient(float x) {
 }
 
 /* Sum of `value` over the work-group, the same in every work-item. `scratch` has a float for each work-item of the
- * (one-dimensional) work-group, whose size must be a power of two. A tree, so the order never depends on timing. */
+ * (one-dimensional) work-group, whose size must be a power of two. A tree, so the order never depends on timing.
+ * No kernel may return before its last barrier, not even all work-items together: PoCL 3.1 then corrupts memory. */
 static inline float work_group_sum(float value, __local float *scratch) {
   int i = (int)get_local_id(0);
   barrier(CLK_LOCAL_MEM_FENCE); /* the scratch may still be read from the call before */

@@ -53,12 +53,13 @@ __kernel void axpby(__global const STORAGE(X_TYPE) *x, long x_offset, __global S
   long i = first_element();
 #pragma unroll
   for (int k = 0; k < ELEMENTS; k++, i += (long)get_local_size(0)) {
-    if (i >= count) break;
-    long at = out_offset + element_at(i, rank, shape, out_stride);
-    float value = 0.0f;
-    if (has_x) value = alpha * LOAD(X_TYPE, x, x_offset + element_at(i, rank, shape, x_stride));
-    if (beta != 0.0f) value += beta * LOAD(OUT_TYPE, out, at);
-    STORE(OUT_TYPE, out, at, value);
+    if (i < count) {
+      long at = out_offset + element_at(i, rank, shape, out_stride);
+      float value = 0.0f;
+      if (has_x) value = alpha * LOAD(X_TYPE, x, x_offset + element_at(i, rank, shape, x_stride));
+      if (beta != 0.0f) value += beta * LOAD(OUT_TYPE, out, at);
+      STORE(OUT_TYPE, out, at, value);
+    }
   }
 }
 #endif
@@ -72,12 +73,13 @@ __kernel void dropout(__global const float *x, long x_offset, __global const flo
   long i = first_element();
 #pragma unroll
   for (int k = 0; k < ELEMENTS; k++, i += (long)get_local_size(0)) {
-    if (i >= count) break;
-    float value = 0.0f;
-    if (has_residual) value = residual[residual_offset + element_at(i, rank, shape, residual_stride)];
-    if (random_keep(random_bits(seed, (ulong)i), (uint)threshold))
-      value += x[x_offset + element_at(i, rank, shape, x_stride)] * scale;
-    out[out_offset + element_at(i, rank, shape, out_stride)] = value;
+    if (i < count) {
+      float value = 0.0f;
+      if (has_residual) value = residual[residual_offset + element_at(i, rank, shape, residual_stride)];
+      if (random_keep(random_bits(seed, (ulong)i), (uint)threshold))
+        value += x[x_offset + element_at(i, rank, shape, x_stride)] * scale;
+      out[out_offset + element_at(i, rank, shape, out_stride)] = value;
+    }
   }
 }
 #endif

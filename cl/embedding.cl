@@ -40,7 +40,6 @@ __kernel void embedding_backward(__global const int *first, long first_offset, _
   long group = (long)get_group_id(0), v = group / tiles;
   int j = (int)(group % tiles) * (int)get_local_size(0) + (int)get_local_id(0);
   int begin = first[first_offset + v], end = first[first_offset + v + 1], lanes = (int)get_local_size(1);
-  if (accumulate && begin == end) return; /* the same in every work-item: no barrier is missed */
   float sum = 0.0f;
   if (j < dim) {
     dout += dout_offset + j * dout_column;
@@ -54,7 +53,7 @@ __kernel void embedding_backward(__global const int *first, long first_offset, _
     for (; p < end; p += lanes) sum += dout[order[order_offset + p] * dout_row];
   }
   if (lanes > 1) sum = lane_sum(sum, scratch);
-  if (get_local_id(1) != 0 || j >= dim) return;
+  if (get_local_id(1) != 0 || j >= dim || (accumulate && begin == end)) return;
   __global float *out = dtable + dtable_offset + v * dtable_row + j * dtable_column;
   *out = accumulate ? *out + sum : sum;
 }

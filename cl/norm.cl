@@ -54,8 +54,11 @@ __kernel void norm_backward(__global const float *x, long x_offset, long x_row, 
   x += x_offset + row * x_row;
   dout += dout_offset + row * dout_row;
   float2 s = row_statistics(x, x_column, dim, epsilon, scratch);
-  if (lid == 0) vstore2(s, row, statistics + statistics_offset);
-  if (!has_dx) return;
+  if (lid == 0) {
+    statistics[statistics_offset + 2 * row] = s.x;
+    statistics[statistics_offset + 2 * row + 1] = s.y;
+  }
+  if (!has_dx) dim = 0; /* no early return: every barrier below is met on every path */
   float along = 0.0f, level = 0.0f;
   for (int j = lid; j < dim; j += items) {
     float g = dout[j * dout_column];
@@ -86,14 +89,14 @@ __kernel void norm_columns(__global const float *x, long x_offset, long x_row, l
   int column = (int)get_global_id(0), chunk = (int)get_group_id(1);
   int begin = chunk * chunk_rows + (int)get_local_id(1), end = min((chunk + 1) * chunk_rows, rows);
   float dweight = 0.0f, dbias = 0.0f;
+  statistics += statistics_offset;
   if (column < dim) {
     x += x_offset + column * x_column;
     dout += dout_offset + column * dout_column;
 #pragma unroll 4
     for (int i = begin; i < end; i += (int)get_local_size(1)) {
-      float2 s = vload2(i, statistics + statistics_offset);
       float g = dout[i * dout_row];
-      dweight += g * ((x[i * x_row] - s.x) * s.y);
+      dweight += g * ((x[i * x_row] - statistics[2 * i]) * statistics[2 * i + 1]);
       dbias += g;
     }
   }
