@@ -1,5 +1,8 @@
 /* One single-threaded product: out = alpha a b + beta out (beta 0 does not read it). Of a and b one stride is 1 and
- * the other at least the length of what it steps over; out has column stride 1. */
+ * the other at least the length of what it steps over; out has column stride 1. `scratch` has GEMM_SCRATCH floats. */
+#define GEMM_ROWS    240 /* m is at most this */
+#define GEMM_DEPTH   192
+#define GEMM_SCRATCH (GEMM_DEPTH * (4 * LANES + GEMM_ROWS))
 #ifndef CLM_CPU_GEMM_H
 #define CLM_CPU_GEMM_H
 
@@ -11,7 +14,7 @@ typedef struct matrix {
 } matrix;
 
 #define gemm KERNEL(gemm)
-void gemm(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out);
+void gemm(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out, float *scratch);
 
 /* Switches threads of the library's own off, for the whole process: work is divided over the context's pool. */
 #define gemm_init KERNEL(gemm_init)

@@ -11,7 +11,8 @@ void gemm_init(void) {
   pthread_once(&once, one_thread);
 }
 
-void gemm(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out) {
+void gemm(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out, float *scratch) {
+  (void)scratch;
   bool a_rows = a.column == 1, b_rows = b.column == 1;
   int lda = (int)(a_rows ? a.row : a.column), ldb = (int)(b_rows ? b.row : b.column);
   if (m == 1) /* a column of b^T for each output */

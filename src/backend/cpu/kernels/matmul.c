@@ -9,7 +9,9 @@ typedef struct matmul_task {
   const clm_matmul_args *args;
   matrix a, b, residual, out;
   int64_t rows, columns, row_blocks; /* of a block; blocks down */
-  float *scratch;                    /* a block for each worker, where the residual stays needed until the epilogue */
+  bool aside;     /* products go to scratch first: the residual, perhaps out itself, is still needed */
+  float *scratch; /* of each worker: the product's own, then a block */
+  int64_t scratch_floats;
 } matmul_task;
 
 /* Strides of dimensions of length 1 mean nothing: give them what the products expect. */
@@ -61,7 +63,8 @@ static void run_block(void *arg, int64_t index, int worker) {
   bool plain = args->activation == CLM_ACTIVATION_NONE && !present(args->bias);
   matrix out = block_of(task->out, i, j), residual = block_of(task->residual, i, j), into = out;
   float beta = args->accumulate ? 1 : 0;
-  if (task->scratch) into = (matrix){task->scratch + worker * task->rows * task->columns, n, 1};
+  float *scratch = task->scratch + worker * task->scratch_floats;
+  if (task->aside) into = (matrix){scratch + GEMM_SCRATCH, n, 1};
   if (residual.data && plain) { /* added by the product itself */
     if (residual.data != out.data || residual.row != out.row)
       for (int64_t r = 0; r < m; r++)
@@ -69,7 +72,7 @@ static void run_block(void *arg, int64_t index, int worker) {
     beta = 1;
   }
   gemm(m, n, task->s.k, args->scale == 0 ? 1 : args->scale, block_of(task->a, i, 0), block_of(task->b, 0, j), beta,
-       into);
+       into, scratch);
   if (plain) return;
   const float *bias = present(args->bias) ? kernel_data(args->bias) + j : NULL;
   for (int64_t r = 0; r < m; r++)
@@ -77,16 +80,19 @@ static void run_block(void *arg, int64_t index, int worker) {
                  residual.data ? residual.data + r * residual.row : NULL, out.data + r * out.row, n);
 }
 
-/* About 100 thousand outputs in a block, fewer where that leaves less than 16 blocks; multiples of 32 keep the edges
- * of the product's own tiles whole. */
+/* Blocks of at most GEMM_ROWS x 384, smaller where that leaves less than 16 of them; multiples of 48 rows and 64
+ * columns keep the product's own tiles whole. */
 static void choose_blocks(matmul_task *task) {
   const matmul_shape *s = &task->s;
-  task->columns = min_of(s->n, 512);
-  task->rows = min_of(s->m, 256);
-  while (div_up(s->m, task->rows) * div_up(s->n, task->columns) < 16 && (task->rows > 64 || task->columns > 64)) {
-    if (task->rows >= task->columns) task->rows = round_up(task->rows / 2, 32);
-    else task->columns = round_up(task->columns / 2, 32);
+  task->columns = min_of(s->n, round_up(div_up(s->n, div_up(s->n, 384)), 64));
+  task->rows = min_of(s->m, GEMM_ROWS);
+  while (div_up(s->m, task->rows) * div_up(s->n, task->columns) < 16 && (task->rows > 48 || task->columns > 64)) {
+    if (task->rows >= task->columns || task->columns <= 64) task->rows = round_up(task->rows / 2, 48);
+    else task->columns = round_up(task->columns / 2, 64);
+    if (task->rows <= 48 && task->columns <= 64) break;
   }
+  task->rows = min_of(task->rows, s->m);
+  task->columns = min_of(task->columns, s->n);
   task->row_blocks = div_up(s->m, task->rows);
 }
 
@@ -117,14 +123,13 @@ clm_status KERNEL(matmul)(clm_context *ctx, const matmul_shape *s, const clm_mat
   matmul_task task;
   if (!arrange(s, args, &task)) return ref_matmul(ctx, s, args);
   choose_blocks(&task);
-  if (present(args->residual) && (args->activation != CLM_ACTIVATION_NONE || present(args->bias))) {
-    clm_buffer *workspace;
-    size_t threads = (size_t)cpu_pool_threads(cpu_context_pool(ctx));
-    clm_status status =
-        context_workspace(ctx, threads * (size_t)(task.rows * task.columns) * sizeof(float), &workspace);
-    if (status) return status;
-    task.scratch = workspace->host;
-  }
+  task.aside = present(args->residual) && (args->activation != CLM_ACTIVATION_NONE || present(args->bias));
+  task.scratch_floats = round_up(GEMM_SCRATCH + (task.aside ? task.rows * task.columns : 0), 32);
+  clm_buffer *workspace;
+  int64_t threads = cpu_pool_threads(cpu_context_pool(ctx));
+  clm_status status = context_workspace(ctx, (size_t)(threads * task.scratch_floats) * sizeof(float), &workspace);
+  if (status) return status;
+  task.scratch = workspace->host;
   int64_t blocks = task.row_blocks * div_up(task.s.n, task.columns);
   cpu_pool_run(cpu_context_pool(ctx), blocks, run_block, &task);
   context_explain(ctx, "matmul: cpu %s, %s, %lld blocks of %lld x %lld", cpu_context_level(ctx), gemm_name(),

@@ -31,24 +31,26 @@ INLINE vec vec_load(const float *p) { return *(const vec_anywhere *)p; }
 INLINE void vec_store(float *p, vec x) { *(vec_anywhere *)p = x; }
 INLINE vec vec_set(float x) { return x - (vec){0}; }
 
-/* The first `count` floats (all LANES if there are more), `other` beyond. */
+/* The first `count` floats (all LANES if there are more), `other` beyond; and x with zeros beyond. */
+#if SIMD_LANES == 16
+INLINE __mmask16 vec_mask(int64_t count) { return (__mmask16)((1u << count) - 1); }
+INLINE vec vec_load_or(const float *p, int64_t count, float other) {
+  return count >= LANES ? vec_load(p) : (vec)_mm512_mask_loadu_ps((__m512)vec_set(other), vec_mask(count), p);
+}
+INLINE void vec_store_part(float *p, vec x, int64_t count) {
+  if (count >= LANES) vec_store(p, x);
+  else _mm512_mask_storeu_ps(p, vec_mask(count), (__m512)x);
+}
+INLINE vec vec_keep(vec x, int64_t count) {
+  return count >= LANES ? x : (vec)_mm512_maskz_mov_ps(vec_mask(count), (__m512)x);
+}
+#else
 INLINE vec vec_load_or(const float *p, int64_t count, float other) {
   if (count >= LANES) return vec_load(p);
   float lane[LANES];
   for (int i = 0; i < LANES; i++) lane[i] = i < count ? p[i] : other;
   return vec_load(lane);
 }
-
-INLINE vec vec_load_part(const float *p, int64_t count) { return vec_load_or(p, count, 0); }
-
-/* x with lanes from `count` on set to 0. */
-INLINE vec vec_keep(vec x, int64_t count) {
-  if (count >= LANES) return x;
-  float lane[LANES];
-  vec_store(lane, x);
-  return vec_load_part(lane, count);
-}
-
 INLINE void vec_store_part(float *p, vec x, int64_t count) {
   if (count >= LANES) {
     vec_store(p, x);
@@ -56,8 +58,16 @@ INLINE void vec_store_part(float *p, vec x, int64_t count) {
   }
   float lane[LANES];
   vec_store(lane, x);
-  for (int i = 0; i < count; i++) p[i] = lane[i];
+  for (int i = 0; i < LANES; i++)
+    if (i < count) p[i] = lane[i];
 }
+INLINE vec vec_keep(vec x, int64_t count) {
+  float lane[LANES];
+  vec_store(lane, x);
+  return vec_load_or(lane, count, 0);
+}
+#endif
+INLINE vec vec_load_part(const float *p, int64_t count) { return vec_load_or(p, count, 0); }
 
 #if SIMD_LANES == 16
 INLINE vec vec_max(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
