@@ -1,4 +1,5 @@
 /* Contexts on an OpenCL device: of our own making, or joined to a host program's objects. */
+#include "backend/opencl/matmul.h"
 #include "backend/opencl/opencl.h"
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@ static void destroy(clm_context *ctx) {
   opencl_state *s = opencl_state_of(ctx);
   if (s->first) clReleaseEvent(s->first);
   if (s->last) clReleaseEvent(s->last);
+  opencl_clblast_forget(ctx);
   opencl_kernels_destroy(s->kernels);
   plan_cache_destroy(s->plans);
   if (s->queue) clReleaseCommandQueue(s->queue);

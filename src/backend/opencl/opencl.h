@@ -82,7 +82,9 @@ typedef struct opencl_state {
   program_cache cache;
   kernel_table *kernels;
   plan_cache *plans;
-  int sgemm; /* what the self-check of CLBlast found: 0 not yet run, 1 right, -1 wrong or absent */
+  int sgemm;                /* what the self-check of CLBlast found: 0 not yet run, 1 right, -1 wrong */
+  bool uses_clblast;        /* it may keep programs for this context                                  */
+  clm_buffer *sgemm_memory; /* for its padded copies; grows, never shrinks                            */
 } opencl_state;
 
 static inline opencl_state *opencl_state_of(const clm_context *ctx) { return ctx->state; }

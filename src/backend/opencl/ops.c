@@ -9,6 +9,7 @@ const backend_ops opencl_ops = {
     .selective_scan = opencl_selective_scan,
     .selective_state_update = opencl_selective_state_update,
     .selective_scan_workspace = opencl_selective_scan_workspace,
+    .matmul = opencl_matmul,
     .norm = opencl_norm,
     .norm_backward = opencl_norm_backward,
     .axpby = opencl_axpby,

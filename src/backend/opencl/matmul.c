@@ -1,0 +1,86 @@
+/* Matrix products: launches of cl/matmul.cl and cl/matmul_row.cl, and the choice between them and CLBlast. */
+#include "backend/opencl/matmul.h"
+#include "backend/opencl/ops.h"
+#include <stdio.h>
+
+enum { MOST_ROWS = 4, ROW_LANES = 32, ROW_COLUMNS = 4, SHORT_K = 512, LEAST_PART = 256 };
+
+clm_status opencl_matmul_finish(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a,
+                                const clm_tensor *partial, int64_t part_stride, int parts, float scale) {
+  opencl_kernel *k;
+  clm_status status = opencl_kernel_get(ctx, "matmul", "matmul_finish", "", &k);
+  if (status) return status;
+  size_t global[2] = {(size_t)s->n, (size_t)s->m}, local[2] = {opencl_kernel_work_group(k, 64), 1};
+  return OPENCL_RUN(ctx, k, 2, global, local, ARG_TENSOR(*partial), ARG_I64(part_stride), ARG_I64(partial->stride[0]),
+                    ARG_I64(partial->stride[1]), ARG_I32(parts), ARG_I32(s->m), ARG_I32(s->n),
+                    ARG_EPILOGUE(a, scale));
+}
+
+/* One to four rows times a matrix that is contiguous along k. */
+static bool row_fits(const matmul_shape *s, const clm_matmul_args *a) {
+  return s->m <= MOST_ROWS && s->k >= ROW_LANES && a->b.stride[0] == 1;
+}
+
+static clm_status matmul_row(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
+  char defines[32];
+  snprintf(defines, sizeof defines, "-DMATMUL_ROWS=%d", (int)s->m);
+  opencl_kernel *k;
+  clm_status status = opencl_kernel_get(ctx, "matmul_row", "matmul_row", defines, &k);
+  if (status) return status;
+  size_t local[2] = {opencl_kernel_work_group(k, ROW_LANES), ROW_COLUMNS};
+  while (local[0] * local[1] > opencl_kernel_work_group(k, ROW_LANES * ROW_COLUMNS)) local[1] /= 2;
+  size_t global[2] = {local[0], (size_t)s->n};
+  context_explain(ctx, "matmul: opencl, %zu lanes per column of b, %d row%s", local[0], (int)s->m,
+                  s->m == 1 ? "" : "s");
+  return OPENCL_RUN(ctx, k, 2, global, local, ARG_MATRIX(a->a), ARG_TENSOR(a->b), ARG_I64(a->b.stride[1]),
+                    ARG_I32(s->n), ARG_I32(s->k), ARG_LOCAL(local[0] * local[1] * sizeof(float)),
+                    ARG_EPILOGUE(a, matmul_scale(a)));
+}
+
+/* In how many parts to cut k so that the device has work for all its units. */
+static int parts_of(const clm_context *ctx, const matmul_shape *s, size_t tiles) {
+  const schedule_device *d = opencl_schedule_device(ctx);
+  size_t wanted = (size_t)d->compute_units * (d->is_cpu ? 1 : 2), most = (size_t)s->k / LEAST_PART;
+  if (tiles >= wanted || s->k < SHORT_K) return 1;
+  size_t parts = ceil_div(wanted, tiles);
+  return (int)(parts < most ? parts : most);
+}
+
+clm_status opencl_matmul_tiled(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
+  bool small = s->m <= 32 || s->n <= 32 || opencl_schedule_device(ctx)->max_work_group < 256;
+  size_t side = small ? 8 : 16, tile = 4 * side;
+  opencl_kernel *k;
+  clm_status status = opencl_kernel_get(ctx, "matmul", "matmul", small ? "-DMATMUL_SIDE=8" : "-DMATMUL_SIDE=16", &k);
+  if (status) return status;
+  size_t tiles[2] = {ceil_div((size_t)s->n, tile), ceil_div((size_t)s->m, tile)};
+  int parts = parts_of(ctx, s, tiles[0] * tiles[1]);
+  int32_t part = (int32_t)ceil_div(ceil_div((size_t)s->k, (size_t)parts), 16) * 16; /* whole slices */
+  parts = (int)ceil_div((size_t)s->k, (size_t)part);
+  clm_tensor partial = {.buffer = NULL};
+  if (parts > 1) {
+    clm_buffer *workspace;
+    status = context_workspace(ctx, (size_t)parts * (size_t)s->m * (size_t)s->n * sizeof(float), &workspace);
+    if (status) return status;
+    partial = clm_tensor_of(workspace, 0, CLM_F32, 2, (const int64_t[]){s->m, s->n});
+  }
+  size_t global[3] = {tiles[0] * side, tiles[1] * side, (size_t)parts}, local[3] = {side, side, 1};
+  status = OPENCL_RUN(ctx, k, 3, global, local, ARG_MATRIX(a->a), ARG_MATRIX(a->b), ARG_I32(s->m), ARG_I32(s->n),
+                      ARG_I32(s->k), ARG_I32(part), ARG_TENSOR(partial), ARG_I32(parts > 1),
+                      ARG_EPILOGUE(a, matmul_scale(a)));
+  context_explain(ctx, "matmul: opencl, own kernel, %zu x %zu tiles of %zu x %zu, k in %d part%s of %d", tiles[1],
+                  tiles[0], tile, tile, parts, parts == 1 ? "" : "s", part);
+  if (status || parts == 1) return status;
+  return opencl_matmul_finish(ctx, s, a, &partial, s->m * s->n, parts, matmul_scale(a));
+}
+
+clm_status opencl_matmul(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
+  clm_status status = OPENCL_ONLY_F32(ctx, "matmul", OPERAND(a, a), OPERAND(a, b), OPERAND(a, bias),
+                                      OPERAND(a, residual), OPERAND(a, out));
+  if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "m", s->m);
+  if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "n", s->n);
+  if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "k", s->k);
+  if (status) return status;
+  if (row_fits(s, a)) return matmul_row(ctx, s, a);
+  if (opencl_clblast_fits(ctx, s, a)) return opencl_matmul_clblast(ctx, s, a);
+  return opencl_matmul_tiled(ctx, s, a);
+}

@@ -1,0 +1,29 @@
+/* The ways a matrix product can go (matmul.c chooses) and what they share. */
+#ifndef CLM_OPENCL_MATMUL_H
+#define CLM_OPENCL_MATMUL_H
+
+#include "backend/opencl/operands.h"
+
+/* The kernels' EPILOGUE_PARAMETERS. */
+#define ARG_EPILOGUE(a, scale_)                                                                                      \
+  ARG_VECTOR((a)->bias), ARG_HAS((a)->bias), ARG_MATRIX((a)->residual), ARG_HAS((a)->residual),                      \
+      ARG_MATRIX((a)->out), ARG_F32(scale_), ARG_I32((a)->activation), ARG_I32((a)->accumulate)
+
+static inline float matmul_scale(const clm_matmul_args *a) { return a->scale == 0 ? 1.0f : a->scale; }
+
+/* Our own kernel, for any strides. */
+clm_status opencl_matmul_tiled(clm_context *, const matmul_shape *, const clm_matmul_args *);
+
+/* CLBlast (clblast.c; no_clblast.c in a build without it). `_fits`: the strides are such that it can, the product is
+ * worth it, and the self-check has found it right on this device. */
+bool opencl_clblast_fits(clm_context *, const matmul_shape *, const clm_matmul_args *);
+clm_status opencl_matmul_clblast(clm_context *, const matmul_shape *, const clm_matmul_args *);
+
+/* The pass behind a plain product: `parts` sums in `partial`, added in order, then scale and the rest. */
+clm_status opencl_matmul_finish(clm_context *, const matmul_shape *, const clm_matmul_args *,
+                                const clm_tensor *partial, int64_t part_stride, int parts, float scale);
+
+/* When the context goes: what CLBlast keeps for it. */
+void opencl_clblast_forget(clm_context *);
+
+#endif
