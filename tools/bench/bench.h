@@ -57,7 +57,7 @@ typedef struct bench_cost {
 typedef struct bench_row {
   const char *op;
   bench_shape shape;
-  char shape_text[96];
+  char shape_text[128];
   double ms_median, ms_min, ms_max;
   bench_cost cost;
   double floor_ms;  /* 0: unknown                   */
@@ -103,13 +103,14 @@ typedef struct bench_tensor {
   bool gradient; /* of the output: for the check it is zero outside the sampled channels    */
 } bench_tensor;
 
-enum { BENCH_MAX_TENSORS = 24 };
+enum { BENCH_MAX_TENSORS = 40 };
 
 /* One operation: the tensors it works on, the call, what it costs. */
 typedef struct bench_op {
   const char *name, *help;
   const char *dims;     /* the sizes it has, in the order they are shown: "batch dim length state" */
   const char *channels; /* the one of them along which results are independent                     */
+  int samples;          /* how many of them the check looks at; 0: 64                              */
   bench_shape gpu, cpu; /* sizes that are not given                                                */
   int (*tensors)(const bench_shape *shape, bench_tensor *tensors); /* returns how many */
   clm_status (*call)(clm_context *context, const bench_shape *shape, const clm_tensor *tensors);
@@ -131,6 +132,10 @@ bool bench_options(int argc, char **argv, bench_settings *settings, int *exit_st
 /* ops.c: fills in the sizes that were not given; the sizes of `op` as text. */
 void bench_defaults(const bench *b, const bench_op *op, bench_shape *shape);
 void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, size_t size);
+
+/* ops_lm.c: what --model takes */
+const char *bench_model_names(void);
+bool bench_model_known(const char *name);
 
 /* All below return false when they fail, having said why. */
 bool bench_fail(const bench *b, const char *what, clm_status status); /* always false */

@@ -15,10 +15,9 @@ typedef struct sample {
 } sample;
 
 /* The same number from every group, so that channel / (channels / groups) is the group in the sample as well. */
-static void draw(sample *s, int64_t channels, int64_t groups) {
-  int64_t each = channels / groups, wanted = groups < SAMPLES ? (SAMPLES + groups - 1) / groups : 1;
+static void draw(sample *s, int64_t channels, int64_t groups, int64_t samples) {
+  int64_t each = channels / groups, wanted = (samples + groups - 1) / groups;
   bench_random random = {77};
-  if (groups > SAMPLES) groups = 1, each = channels; /* never both many groups and B or C: refused by the caller */
   if (wanted > each) wanted = each;
   s->count = 0;
   for (int64_t g = 0; g < groups; g++) {
@@ -151,7 +150,9 @@ bool bench_check(bench *b, bench_problem *p, bench_row *row) {
   double *values[BENCH_MAX_TENSORS] = {0};
   clm_context *context = NULL;
   bool ok = true;
-  draw(&s, *bench_dim(&p->shape, p->op->channels), p->shape.groups > 0 ? p->shape.groups : 1);
+  int64_t groups = p->shape.groups > 0 ? p->shape.groups : 1;
+  if (groups > SAMPLES) return tool_fail("%s: --check takes at most %d groups", p->op->name, SAMPLES), false;
+  draw(&s, *bench_dim(&p->shape, p->op->channels), groups, p->op->samples ? p->op->samples : SAMPLES);
   for (int i = 0; i < p->count && ok; i++) {
     if (p->info[i].gradient) ok = mask(p, i, &s);
     if (!p->info[i].input) ok = poison(p, i);

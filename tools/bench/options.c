@@ -66,6 +66,8 @@ static bool check_sizes(bench_settings *s) {
   }
   if (s->repeat < 0 || s->repeat > 100000)
     return tool_fail("--repeat is %d, 1 to 100000 is expected", s->repeat), false;
+  if (s->model && !bench_model_known(s->model))
+    return tool_fail("--model %s is unknown: it is one of %s", s->model, bench_model_names()), false;
   if (s->prompt < 1 || s->new_tokens < 0) return tool_fail("--prompt must be at least 1, --new at least 0"), false;
   return true;
 }
@@ -161,5 +163,9 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
   if (chosen[4]) return tool_fail("--math tf32 is not supported yet: products are exact fp32"), false;
   if (chosen[5]) return tool_fail("--weights %s is not supported yet: weights are f32", weight), false;
   if (!check_op(op) || !check_sizes(s)) return false;
+  if (s->check && strncmp(op, "lm-", 3) == 0)
+    return tool_fail("--check: %s has none; the tests compare whole models with the reference", op), false;
+  if (s->shape.dtype != CLM_F32 && strncmp(op, "lm-", 3) == 0)
+    return tool_fail("--dtype: %s runs in f32 only", op), false;
   return !sweep || parse_sweep(sweep, s);
 }

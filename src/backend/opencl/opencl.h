@@ -4,6 +4,7 @@
 
 #include "backend/opencl/launch.h"
 #include "core/device.h"
+#include <time.h>
 #include "schedule/plan_cache.h"
 
 /* ---- errors (error.c) ---- */
@@ -78,6 +79,7 @@ typedef struct opencl_state {
   schedule_device schedule;
   bool scheduled;       /* `schedule` is filled (the first question runs the probes)       */
   bool profile_open;    /* between clm_profile_begin and _end                             */
+  struct timespec profile_begun;
   cl_event first, last; /* first and last kernel since clm_profile_begin                 */
   program_cache cache;
   kernel_table *kernels;
