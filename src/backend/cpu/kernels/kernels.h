@@ -13,6 +13,9 @@
   X(selective_scan, selective_scan_shape)                                                                            \
   X(selective_scan_backward, selective_scan_shape)                                                                   \
   X(selective_state_update, selective_scan_shape)                                                                    \
+  X(discretize, discretize_shape)                                                                                    \
+  X(assoc_scan, assoc_scan_shape)                                                                                    \
+  X(assoc_scan_backward, assoc_scan_shape)                                                                           \
   X(causal_conv1d, causal_conv1d_shape)                                                                              \
   X(causal_conv1d_backward, causal_conv1d_shape)                                                                     \
   X(causal_conv1d_update, causal_conv1d_shape)                                                                       \
