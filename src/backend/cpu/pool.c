@@ -43,6 +43,33 @@ static inline void pause_briefly(void) {
 #endif
 }
 
+/* Decaying states end in denormal numbers, with which processors are a hundred times slower: tasks run with those
+ * taken as zero. Returns what restore_denormals wants back. */
+static inline uint64_t flush_denormals(void) {
+#if defined(__x86_64__)
+  unsigned old = __builtin_ia32_stmxcsr();
+  __builtin_ia32_ldmxcsr(old | 0x8040u);
+  return old;
+#elif defined(__aarch64__)
+  uint64_t old;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+  __asm__ volatile("msr fpcr, %0" : : "r"(old | 1u << 24));
+  return old;
+#else
+  return 0;
+#endif
+}
+
+static inline void restore_denormals(uint64_t old) {
+#if defined(__x86_64__)
+  __builtin_ia32_ldmxcsr((unsigned)old);
+#elif defined(__aarch64__)
+  __asm__ volatile("msr fpcr, %0" : : "r"(old));
+#else
+  (void)old;
+#endif
+}
+
 static void run_tasks(cpu_pool *p, int worker) {
   for (;;) {
     int64_t task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
@@ -74,6 +101,7 @@ static void *helper_main(void *arg) {
   helper *self = arg;
   cpu_pool *p = self->pool;
   uint64_t seen = 0;
+  flush_denormals();
   while (!atomic_load(&p->stop)) {
     bool joined = false;
     for (int i = 0; i < SPINS && !joined && !atomic_load_explicit(&p->stop, memory_order_relaxed); i++) {
@@ -140,11 +168,7 @@ static void close_run(cpu_pool *p) {
   pthread_mutex_unlock(&p->mutex);
 }
 
-void cpu_pool_run(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
-  if (count <= 1 || p->threads == 1) {
-    for (int64_t task = 0; task < count; task++) fn(arg, task, 0);
-    return;
-  }
+static void run_shared(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
   p->fn = fn;
   p->arg = arg;
   p->count = count;
@@ -158,4 +182,12 @@ void cpu_pool_run(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
   }
   run_tasks(p, 0);
   close_run(p);
+}
+
+void cpu_pool_run(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
+  uint64_t mode = flush_denormals();
+  if (count <= 1 || p->threads == 1)
+    for (int64_t task = 0; task < count; task++) fn(arg, task, 0);
+  else run_shared(p, count, fn, arg);
+  restore_denormals(mode);
 }

@@ -1,0 +1,146 @@
+/* On the CPU the number of threads changes no bit of any result: sums are cut by the shape alone. */
+#include "cmocka_all.h"
+#include <clmamba/clmamba.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH = 3, LENGTH = 150, CHANNELS = 200, STATE = 16, WIDTH = 4, ROWS = BATCH * LENGTH };
+
+static const int threads[] = {1, 2, 3, 7};
+
+typedef struct run {
+  clm_context *context;
+  clm_buffer *buffers[40];
+  size_t count;
+  float *out[40];
+  size_t out_bytes[40];
+  size_t outs;
+  uint32_t random;
+} run;
+
+static clm_tensor tensor(run *r, bool output, int rank, const int64_t *shape) {
+  clm_tensor t = clm_tensor_of(NULL, 0, CLM_F32, rank, shape);
+  size_t count = (size_t)clm_tensor_count(t), bytes = count * sizeof(float);
+  float *memory = malloc(bytes);
+  assert_non_null(memory);
+  for (size_t i = 0; i < count; i++) {
+    r->random = r->random * 1664525u + 1013904223u;
+    memory[i] = output ? 0 : (float)(r->random >> 8) * 0x1p-23f - 1;
+  }
+  assert_int_equal(clm_buffer_wrap_host(r->context, memory, bytes, &r->buffers[r->count]), CLM_OK);
+  t.buffer = r->buffers[r->count++];
+  r->out[r->outs] = memory; /* inputs too: they must come out as they went in */
+  r->out_bytes[r->outs++] = bytes;
+  return t;
+}
+
+#define IN(...)  tensor(r, false, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__})
+#define OUT(...) tensor(r, true, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__})
+
+static clm_status scan(run *r) {
+  return clm_selective_scan_backward(
+      r->context, &(clm_selective_scan_backward_args){.forward = {.u = IN(BATCH, LENGTH, CHANNELS),
+                                                                  .delta = IN(BATCH, LENGTH, CHANNELS),
+                                                                  .A = IN(CHANNELS, STATE),
+                                                                  .B = IN(BATCH, LENGTH, 1, STATE),
+                                                                  .C = IN(BATCH, LENGTH, 1, STATE),
+                                                                  .D = IN(CHANNELS),
+                                                                  .z = IN(BATCH, LENGTH, CHANNELS),
+                                                                  .delta_softplus = true,
+                                                                  .A_is_log = true},
+                                                      .dout = IN(BATCH, LENGTH, CHANNELS),
+                                                      .du = OUT(BATCH, LENGTH, CHANNELS),
+                                                      .ddelta = OUT(BATCH, LENGTH, CHANNELS),
+                                                      .dz = OUT(BATCH, LENGTH, CHANNELS),
+                                                      .dA = OUT(CHANNELS, STATE),
+                                                      .dB = OUT(BATCH, LENGTH, 1, STATE),
+                                                      .dC = OUT(BATCH, LENGTH, 1, STATE),
+                                                      .dD = OUT(CHANNELS),
+                                                      .out = OUT(BATCH, LENGTH, CHANNELS)});
+}
+
+static clm_status scan_forward(run *r) {
+  return clm_selective_scan(r->context, &(clm_selective_scan_args){.u = IN(BATCH, LENGTH, CHANNELS),
+                                                                   .delta = IN(BATCH, LENGTH, CHANNELS),
+                                                                   .A = IN(CHANNELS, STATE),
+                                                                   .B = IN(BATCH, LENGTH, 1, STATE),
+                                                                   .C = IN(BATCH, LENGTH, 1, STATE),
+                                                                   .out = OUT(BATCH, LENGTH, CHANNELS),
+                                                                   .delta_softplus = true,
+                                                                   .A_is_log = true});
+}
+
+static clm_status conv(run *r) {
+  return clm_causal_conv1d_backward(r->context,
+                                    &(clm_causal_conv1d_backward_args){.forward = {.x = IN(BATCH, LENGTH, CHANNELS),
+                                                                                   .weight = IN(CHANNELS, WIDTH),
+                                                                                   .bias = IN(CHANNELS),
+                                                                                   .silu = true},
+                                                                       .dout = IN(BATCH, LENGTH, CHANNELS),
+                                                                       .dx = OUT(BATCH, LENGTH, CHANNELS),
+                                                                       .dweight = OUT(CHANNELS, WIDTH),
+                                                                       .dbias = OUT(CHANNELS)});
+}
+
+static clm_status product(run *r) {
+  return clm_matmul(r->context, &(clm_matmul_args){.a = clm_tensor_transpose(IN(ROWS, CHANNELS), 0, 1),
+                                                   .b = IN(ROWS, 3 * CHANNELS),
+                                                   .out = OUT(CHANNELS, 3 * CHANNELS)});
+}
+
+static clm_status norm(run *r) {
+  return clm_norm_backward(r->context,
+                           &(clm_norm_backward_args){.forward = {.x = IN(ROWS, CHANNELS), .weight = IN(CHANNELS)},
+                                                     .dout = IN(ROWS, CHANNELS),
+                                                     .dx = OUT(ROWS, CHANNELS),
+                                                     .dweight = OUT(CHANNELS),
+                                                     .dbias = OUT(CHANNELS)});
+}
+
+static clm_status columns(run *r) {
+  return clm_column_sum(r->context, &(clm_column_sum_args){.x = IN(ROWS, CHANNELS), .out = OUT(CHANNELS)});
+}
+
+static clm_status squares(run *r) {
+  return clm_sum_squares(r->context, &(clm_sum_squares_args){.x = IN(ROWS * CHANNELS), .out = OUT(1)});
+}
+
+static const struct {
+  const char *name;
+  clm_status (*call)(run *);
+} ops[] = {
+    {"selective_scan", scan_forward}, {"selective_scan_backward", scan},
+    {"causal_conv1d_backward", conv}, {"matmul", product},
+    {"norm_backward", norm},          {"column_sum", columns},
+    {"sum_squares", squares},
+};
+
+static void test_bits(void **state) {
+  (void)state;
+  for (size_t op = 0; op < sizeof ops / sizeof ops[0]; op++) {
+    run runs[sizeof threads / sizeof threads[0]] = {0};
+    for (size_t i = 0; i < sizeof threads / sizeof threads[0]; i++) {
+      run *r = &runs[i];
+      r->random = 7;
+      clm_context_options options = {.device = "cpu", .threads = threads[i]};
+      assert_int_equal(clm_context_create(&options, &r->context), CLM_OK);
+      clm_status status = ops[op].call(r);
+      if (status) fail_msg("%s: %s", ops[op].name, clm_context_error(r->context));
+      for (size_t k = 0; k < r->outs; k++)
+        if (memcmp(r->out[k], runs[0].out[k], r->out_bytes[k]) != 0)
+          fail_msg("%s: tensor %zu differs between %d threads and %d", ops[op].name, k, threads[0], threads[i]);
+    }
+    for (size_t i = 0; i < sizeof threads / sizeof threads[0]; i++) {
+      for (size_t k = 0; k < runs[i].count; k++) {
+        clm_buffer_destroy(&runs[i].buffers[k]);
+        free(runs[i].out[k]);
+      }
+      clm_context_destroy(&runs[i].context);
+    }
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_bits)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
