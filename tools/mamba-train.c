@@ -205,6 +205,14 @@ static bool make_directory(run *r) {
   return true;
 }
 
+/* Of a run that failed before its first checkpoint nothing stays. */
+static void undo_directory(const run *r) {
+  static const char *const names[] = {"tokenizer.json", "config.json", "model.safetensors"};
+  if (!r->made_directory || r->saved) return;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) remove(text_path(given.out, names[i]));
+  rmdir(given.out);
+}
+
 static bool save(run *r) {
   if (clm_tokenizer_save(r->tokenizer, given.out) || clm_trainer_save(r->trainer, given.out)) return fail_with(r);
   r->saved = true;
@@ -300,6 +308,11 @@ static bool train(run *r, clm_train_status *s) {
 }
 
 static bool finish(run *r, const clm_train_status *s) {
+  const train_row *last = r->log.count ? &r->log.rows[r->log.count - 1] : NULL;
+  if (last && last->step == s->step && isfinite(last->val_loss)) { /* resumed, with nothing left to do */
+    r->val_step = s->step;
+    r->val_loss = last->val_loss;
+  }
   if (!save(r)) return false; /* before anything that takes time: an interrupt may not be patient */
   if (r->val_step != s->step && (!validate(r, s) || !add_row(r, s))) return false;
   if (!write_log(r)) return false;
@@ -344,7 +357,7 @@ int main(int argc, char **argv) {
   run r = {.progress = progress_start(), .val_step = -1};
   bool ok = work(&r);
   progress_end(&r.progress);
-  if (r.made_directory && !r.saved) rmdir(given.out); /* nothing has come of it */
+  undo_directory(&r);
   run_free(&r);
   return ok ? TOOL_OK : TOOL_FAILED;
 }
