@@ -22,7 +22,7 @@ enum {
   CHECK_WRITTEN = 2, /* may not overlap any other tensor of the table, nor itself */
 };
 
-#define CHECK_DTYPE(dtype) (1u << (dtype))
+#define CHECK_DTYPE(dtype) (1u << ((unsigned)(dtype)&31)) /* of an unknown one too, which its own row refuses */
 #define CHECK_FLOAT        (CHECK_DTYPE(CLM_F32) | CHECK_DTYPE(CLM_F16) | CHECK_DTYPE(CLM_BF16) | CHECK_DTYPE(CLM_F64))
 #define CHECK_REAL         (CHECK_DTYPE(CLM_F32) | CHECK_DTYPE(CLM_F64))
 #define CHECK_COMPLEX      (CHECK_DTYPE(CLM_C64) | CHECK_DTYPE(CLM_C128))

@@ -13,7 +13,8 @@ enum {
   SOFTPLUS = 64,
   SCALE = 128,
   ACCUMULATE = 256,
-  LARGE = 512
+  LARGE = 512,
+  GPU = 1024 /* large enough for the library that a GPU's products go to */
 };
 
 typedef struct matmul_case {
@@ -45,6 +46,9 @@ static const matmul_case cases[] = {
     {70, 37, 300, B_TRANSPOSED | BIAS | SILU, TEST_CONTIGUOUS, "a long sum"},
     {130, 129, 257, B_TRANSPOSED, TEST_CONTIGUOUS, "past every tile"},
     {300, 200, 150, A_TRANSPOSED | LARGE, TEST_CONTIGUOUS, "larger"},
+    {1100, 1000, 460, B_TRANSPOSED | GPU, TEST_CONTIGUOUS, "a GPU's: a linear layer"},
+    {1100, 1000, 460, BIAS | SILU | RESIDUAL | SCALE | GPU, TEST_CONTIGUOUS, "a GPU's: every epilogue"},
+    {1100, 1000, 460, A_TRANSPOSED | ACCUMULATE | SCALE | GPU, TEST_PADDED, "a GPU's: a weight's gradient"},
 };
 #define CASES (sizeof cases / sizeof cases[0])
 
@@ -131,12 +135,16 @@ static void test_nan_contained(const test_device *device, const void *data) {
 static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
-    for (size_t i = 0; i < CASES; i++)
-      if (!(device->slow && cases[i].flags & LARGE))
-        test_add(device, test_product, &cases[i], "matmul: %s", cases[i].why);
+    for (size_t i = 0; i < CASES; i++) {
+      const matmul_case *c = &cases[i];
+      if ((c->flags & LARGE && device->slow) || (c->flags & GPU && (!device->opencl || device->slow))) continue;
+      test_add(device, test_product, c, "matmul: %s", c->why);
+    }
     test_add(device, test_half, &cases[7], "matmul: half storage");
     test_add(device, test_residual_in_place, &cases[7], "matmul: residual in place");
     test_add(device, test_residual_in_place, &cases[9], "matmul: transposed residual in place");
+    if (device->opencl && !device->slow)
+      test_add(device, test_residual_in_place, &cases[21], "matmul: a GPU's, residual in place");
     test_add(device, test_nan_contained, &cases[5], "matmul: not a number stays in its row");
     test_add(device, test_nan_contained, &cases[17], "matmul: not a number stays in its row, long sum");
   }
