@@ -3,6 +3,10 @@
 #include "backend/opencl/opencl.h"
 
 const backend_ops opencl_ops = {
+    .discretize = opencl_discretize,
+    .discretize_backward = opencl_discretize_backward,
+    .assoc_scan = opencl_assoc_scan,
+    .assoc_scan_backward = opencl_assoc_scan_backward,
     .causal_conv1d = opencl_causal_conv1d,
     .causal_conv1d_backward = opencl_causal_conv1d_backward,
     .causal_conv1d_update = opencl_causal_conv1d_update,

@@ -1,0 +1,157 @@
+/* Associative scan: h[i] = a[i] h[i-1] + b[i] over the steps of one (batch row, channel), by the operator
+ * (a1, b1) . (a2, b2) = (a1 a2, a2 b1 + b2). A work-group owns SCAN_CHANNELS channels and walks its chunk of the
+ * sequence in tiles of SCAN_SEGMENTS x SCAN_STEPS steps: each work-item composes SCAN_STEPS steps in registers, the
+ * segments of a channel are scanned by an up-sweep and a down-sweep in local memory (Blelloch 1990), and each work-item
+ * then applies what came before its segment. Chunks by reduce-then-scan: a pass with SCAN_REDUCE leaves each chunk's
+ * pair, assoc_scan_carry folds them from the left, the main pass starts from the carries.
+ *   bytes per element: read a, b, write h; with chunks a and b are read twice
+ * The gradients are scans too, g[i] = conj(a[i-1]) g[i-1] + dh[i or i-1] against the direction of the run: hence the
+ * shifts. A run has `count` steps, one more than `length` where the state behind the last is wanted. */
+#include "scan.h"
+#include "number.h"
+
+#define WORK_GROUP (SCAN_CHANNELS * SCAN_SEGMENTS)
+#define TILE       (SCAN_SEGMENTS * SCAN_STEPS)
+
+enum { /* flags, as in src/backend/opencl/assoc_scan.c */
+  SCAN_REVERSE = 1,
+  SCAN_EXCLUSIVE = 2,
+  SCAN_CONJUGATE = 4,
+  SCAN_INITIAL = 8,
+  SCAN_FINAL = 16,
+  SCAN_CARRIED = 32,
+  SCAN_OUTPUT = 64,
+  SCAN_PRODUCT = 128,
+  SCAN_REDUCE = 256,
+};
+
+typedef struct pair {
+  number_t a, b;
+} pair;
+
+static inline pair compose(pair first, pair second) {
+  return (pair){times(first.a, second.a), times(second.a, first.b) + second.b};
+}
+
+/* Exclusive scan over the segments of channel `c`: pairs[segment] becomes what all segments before it come to; the whole
+ * tile's pair is returned. */
+static inline pair scan_segments(local number_t *A, local number_t *B, int c, int segment) {
+#define PAIR(s)       (pair){A[(s) * SCAN_CHANNELS + c], B[(s) * SCAN_CHANNELS + c]}
+#define KEEP(s, pair) A[(s) * SCAN_CHANNELS + c] = (pair).a, B[(s) * SCAN_CHANNELS + c] = (pair).b
+  for (int step = 1; step < SCAN_SEGMENTS; step *= 2) {
+    barrier(CLK_LOCAL_MEM_FENCE);
+    const int right = (segment + 1) * 2 * step - 1;
+    if (right < SCAN_SEGMENTS) {
+      const pair sum = compose(PAIR(right - step), PAIR(right));
+      KEEP(right, sum);
+    }
+  }
+  barrier(CLK_LOCAL_MEM_FENCE);
+  const pair total = PAIR(SCAN_SEGMENTS - 1);
+  barrier(CLK_LOCAL_MEM_FENCE);
+  if (segment == SCAN_SEGMENTS - 1) {
+    const pair identity = {NUMBER(1), NUMBER(0)};
+    KEEP(segment, identity);
+  }
+  for (int step = SCAN_SEGMENTS / 2; step > 0; step /= 2) {
+    barrier(CLK_LOCAL_MEM_FENCE);
+    const int right = (segment + 1) * 2 * step - 1;
+    if (right < SCAN_SEGMENTS) {
+      const pair left_sum = PAIR(right - step), before = PAIR(right), both = compose(before, left_sum);
+      KEEP(right - step, before);
+      KEEP(right, both);
+    }
+  }
+  barrier(CLK_LOCAL_MEM_FENCE);
+  return total;
+}
+
+kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
+assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b, batch, step, channel), /* */
+           NUMBERS(initial), STRIDES2(initial, batch, channel),                                          /* */
+           NUMBERS_OUT(h), STRIDES3(h, batch, step, channel),                                            /* */
+           NUMBERS_OUT(final), STRIDES2(final, batch, channel),                                          /* */
+           NUMBERS(factor), STRIDES3(factor, batch, step, channel),       /* product = conj(factor) h    */
+           NUMBERS_OUT(product), STRIDES3(product, batch, step, channel), /*                             */
+           global number_t *restrict pairs,         /* (batch, chunks, channels, 2): SCAN_REDUCE writes   */
+           global const number_t *restrict carries, /* (batch, chunks, channels): SCAN_CARRIED reads      */
+           long carries_offset, long count, long length, long chunk, int chunks, int channels, int a_shift,
+           int b_shift, int flags) {
+  const int lid = (int)get_local_id(0), c = lid % SCAN_CHANNELS, segment = lid / SCAN_CHANNELS;
+  const long channel = (long)get_group_id(0) * SCAN_CHANNELS + c, batch = (long)get_group_id(2);
+  const long row = (batch * chunks + (long)get_group_id(1)) * channels + channel;
+  const bool real = channel < channels;
+  const long begin = (long)get_group_id(1) * chunk, end = min(begin + chunk, count);
+  local number_t A[WORK_GROUP], B[WORK_GROUP];
+
+  a += a_offset + batch * a_batch + channel * a_channel;
+  b += b_offset + batch * b_batch + channel * b_channel;
+  number_t state = NUMBER(0); /* before the tile, the same in all segments of a channel */
+  if (real && (flags & SCAN_CARRIED)) state = carries[carries_offset + row];
+  else if (real && (flags & SCAN_INITIAL))
+    state = initial[initial_offset + batch * initial_batch + channel * initial_channel];
+  pair whole = {NUMBER(1), NUMBER(0)}; /* of the chunk so far */
+
+/* Where step i of the run stands in memory. */
+#define STEP(i) ((flags & SCAN_REVERSE) ? length - 1 - (i) : (i))
+
+  for (long at = begin; at < end; at += TILE) {
+    const long first = at + segment * SCAN_STEPS;
+    pair steps[SCAN_STEPS], sum = {NUMBER(1), NUMBER(0)};
+#pragma unroll
+    for (int k = 0; k < SCAN_STEPS; k++) {
+      const long i_a = first + k - a_shift, i_b = first + k - b_shift;
+      const bool inside = real && first + k < end;
+      steps[k].a = inside && i_a >= 0 && i_a < length ? a[STEP(i_a) * a_step] : NUMBER(1);
+      steps[k].b = inside && i_b >= 0 && i_b < length ? b[STEP(i_b) * b_step] : NUMBER(0);
+      if (flags & SCAN_CONJUGATE) steps[k].a = conjugate(steps[k].a);
+    }
+#pragma unroll
+    for (int k = 0; k < SCAN_STEPS; k++) sum = compose(sum, steps[k]);
+    A[lid] = sum.a;
+    B[lid] = sum.b;
+    const pair total = scan_segments(A, B, c, segment);
+    if (flags & SCAN_REDUCE) {
+      whole = compose(whole, total);
+    } else {
+      number_t now = times(A[lid], state) + B[lid];
+#pragma unroll
+      for (int k = 0; k < SCAN_STEPS; k++) {
+        const number_t before = now;
+        const long i = first + k, t = STEP(i);
+        now = times(steps[k].a, now) + steps[k].b;
+        if (!real || i >= end || i >= length) continue;
+        if (flags & SCAN_OUTPUT)
+          h[h_offset + batch * h_batch + t * h_step + channel * h_channel] = (flags & SCAN_EXCLUSIVE) ? before : now;
+        if (flags & SCAN_PRODUCT)
+          product[product_offset + batch * product_batch + t * product_step + channel * product_channel] =
+              times(conjugate(factor[factor_offset + batch * factor_batch + t * factor_step + channel * factor_channel]),
+                    now);
+      }
+      state = times(total.a, state) + total.b;
+    }
+  }
+  if (real && segment == 0) {
+    if (flags & SCAN_REDUCE) {
+      pairs[2 * row] = whole.a;
+      pairs[2 * row + 1] = whole.b;
+    } else if ((flags & SCAN_FINAL) && end == count) {
+      final[final_offset + batch * final_batch + channel * final_channel] = state;
+    }
+  }
+}
+
+/* carries[k] = the state before chunk k: a left fold over the chunks' pairs, one work-item for each channel of a batch
+ * row. The last chunk's pair is not needed. */
+kernel void assoc_scan_carry(global const number_t *restrict pairs, global number_t *restrict carries,
+                             long carries_offset, NUMBERS(initial), STRIDES2(initial, batch, channel), int has_initial,
+                             int chunks, int channels) {
+  const long channel = (long)get_global_id(0), batch = (long)get_global_id(1);
+  number_t state = NUMBER(0);
+  if (has_initial) state = initial[initial_offset + batch * initial_batch + channel * initial_channel];
+  for (int k = 0; k < chunks; k++) {
+    const long row = (batch * chunks + k) * channels + channel;
+    carries[carries_offset + row] = state;
+    if (k + 1 < chunks) state = times(pairs[2 * row], state) + pairs[2 * row + 1];
+  }
+}

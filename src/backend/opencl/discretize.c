@@ -1,0 +1,98 @@
+/* Discretization and its gradients: sums over batch and length in parts, added up in a fixed order. */
+#include "backend/opencl/ops.h"
+#include "backend/opencl/scan_family.h"
+#include "schedule/arith.h"
+#include <stdio.h>
+
+enum { PARTS = 64 }; /* runs of rows that are summed side by side */
+
+static clm_status get_kernel(clm_context *ctx, const discretize_shape *s, clm_discretization method, const char *form,
+                             const char *name, opencl_kernel **kernel) {
+  char defines[256];
+  snprintf(defines, sizeof defines, "%s -D%s -DNUMBER_COMPLEX=%d -DDISCRETIZE_METHOD=%d",
+           scan_device_defines(opencl_schedule_device(ctx)), form, s->complex, (int)method);
+  return opencl_kernel_get(ctx, "discretize", name, defines, kernel);
+}
+
+static clm_status check_dtypes(clm_context *ctx, const char *op, const discretize_shape *s,
+                               const clm_discretize_args *a) {
+  const clm_tensor *real[] = {&a->delta}, *numbers[] = {&a->A};
+  clm_status status = scan_check_dtypes(ctx, op, CLM_F32, real, 1);
+  return status ? status : scan_check_dtypes(ctx, op, s->complex ? CLM_C64 : CLM_F32, numbers, 1);
+}
+
+/* (batch, step, channel, state), with 0 for the dimensions that B does not have. */
+#define ARG_B(s, t)                                                                                                  \
+  ARG_TENSOR(t), ARG_I64((s)->B_varies ? (t).stride[0] : 0), ARG_I64((s)->B_varies ? (t).stride[1] : 0),             \
+      ARG_I64((s)->B_varies ? 0 : (t).stride[0]), ARG_I64((t).stride[(s)->B_varies ? 2 : 1])
+#define ARG_INPUTS(s, a) ARG_TENSOR3((a)->delta), ARG_TENSOR2((a)->A), ARG_B(s, (a)->B)
+#define ARG_GRADIENTS(s, b)                                                                                          \
+  ARG_INPUTS(s, &(b)->forward), ARG_TENSOR4((b)->dA_bar), ARG_TENSOR4((b)->dB_bar),                                  \
+      ARG_I32((b)->dA_bar.buffer != NULL), ARG_I32((b)->dB_bar.buffer != NULL)
+
+clm_status opencl_discretize(clm_context *ctx, const discretize_shape *s, const clm_discretize_args *a) {
+  opencl_kernel *kernel;
+  clm_status status = check_dtypes(ctx, "discretize", s, a);
+  if (!status) status = get_kernel(ctx, s, a->method, "DISCRETIZE_FORWARD", "discretize", &kernel);
+  if (status) return status;
+  size_t global[3] = {(size_t)(s->d_inner * s->d_state), (size_t)s->length, (size_t)s->batch};
+  status = OPENCL_RUN(ctx, kernel, 3, global, NULL, ARG_INPUTS(s, a), ARG_TENSOR4(a->A_bar), ARG_TENSOR4(a->B_bar),
+                      ARG_I64(s->length), ARG_I32(s->d_inner), ARG_I32(s->d_state));
+  if (!status) context_explain(ctx, "discretize: one work-item for each channel, state, step and batch row");
+  return status;
+}
+
+static clm_status run_delta(clm_context *ctx, const discretize_shape *s, const clm_discretize_backward_args *b) {
+  opencl_kernel *kernel;
+  clm_status status = get_kernel(ctx, s, b->forward.method, "DISCRETIZE_BACKWARD", "discretize_delta", &kernel);
+  size_t global[3] = {(size_t)s->d_inner, (size_t)s->length, (size_t)s->batch};
+  return status ? status
+                : OPENCL_RUN(ctx, kernel, 3, global, NULL, ARG_GRADIENTS(s, b), ARG_TENSOR3(b->ddelta),
+                             ARG_I32(s->d_state));
+}
+
+static clm_status run_input(clm_context *ctx, const discretize_shape *s, const clm_discretize_backward_args *b) {
+  opencl_kernel *kernel;
+  clm_status status = get_kernel(ctx, s, b->forward.method, "DISCRETIZE_BACKWARD", "discretize_input", &kernel);
+  size_t global[3] = {(size_t)s->d_state, (size_t)s->length, (size_t)s->batch};
+  return status
+             ? status
+             : OPENCL_RUN(ctx, kernel, 3, global, NULL, ARG_GRADIENTS(s, b), ARG_TENSOR3(b->dB), ARG_I32(s->d_inner));
+}
+
+/* The same elements as floats: a complex tensor gets a last dimension of two. */
+static clm_tensor as_floats(clm_tensor t, bool complex) {
+  if (!complex) return t;
+  for (int i = 0; i < t.rank; i++) t.stride[i] *= 2;
+  t.shape[t.rank] = 2;
+  t.stride[t.rank++] = 1;
+  t.dtype = CLM_F32;
+  return t;
+}
+
+static clm_status run_parts(clm_context *ctx, const discretize_shape *s, const clm_discretize_backward_args *b) {
+  const int64_t rows = s->batch * s->length, run = divide_up(rows, PARTS), parts = divide_up(rows, run);
+  const int64_t elements = s->d_inner * s->d_state, floats = elements * (s->complex ? 2 : 1);
+  opencl_kernel *kernel;
+  clm_buffer *workspace;
+  clm_status status = get_kernel(ctx, s, b->forward.method, "DISCRETIZE_BACKWARD", "discretize_parts", &kernel);
+  if (!status) status = context_workspace(ctx, sizeof(float) * (size_t)(2 * parts * floats), &workspace);
+  if (status) return status;
+  size_t global[2] = {(size_t)elements, (size_t)parts};
+  status = OPENCL_RUN(ctx, kernel, 2, global, NULL, ARG_GRADIENTS(s, b), ARG_BUFFER(workspace), ARG_I64(rows),
+                      ARG_I64(s->length), ARG_I64(run), ARG_I32(s->d_inner), ARG_I32(s->d_state));
+  const clm_tensor dA = as_floats(b->dA, s->complex), dB = as_floats(b->dB, s->complex);
+  if (!status && b->dA.buffer) status = scan_reduce(ctx, workspace, 0, parts, 2 * floats, &dA);
+  if (!status && b->dB.buffer && !s->B_varies) status = scan_reduce(ctx, workspace, floats, parts, 2 * floats, &dB);
+  return status;
+}
+
+clm_status opencl_discretize_backward(clm_context *ctx, const discretize_shape *s,
+                                      const clm_discretize_backward_args *b) {
+  clm_status status = check_dtypes(ctx, "discretize_backward", s, &b->forward);
+  if (!status && b->ddelta.buffer) status = run_delta(ctx, s, b);
+  if (!status && b->dB.buffer && s->B_varies) status = run_input(ctx, s, b);
+  if (!status && (b->dA.buffer || (b->dB.buffer && !s->B_varies))) status = run_parts(ctx, s, b);
+  if (!status) context_explain(ctx, "discretize_backward: one kernel for each gradient, sums in %d parts", PARTS);
+  return status;
+}
