@@ -5,7 +5,8 @@
  * a and b pass through local memory in slices of DEPTH; which index neighbours load along is chosen at run time by
  * which stride is 1. Where the results are too few to fill the device, k is cut into parts (dimension 2 of the
  * grid): each part leaves its sums in `partial`, and matmul_finish adds them in order.
- * MATMUL_SIDE: 16 (256 work-items), or 8 for small products and devices with small work-groups. */
+ * MATMUL_SIDE: 16 (256 work-items), or 8 for small products and devices with small work-groups.
+ * MATMUL_ROLLED: keep the loop over a slice. */
 #include "matmul.h"
 
 #ifndef MATMUL_SIDE
@@ -43,7 +44,9 @@ matmul(__global const float *a, long a_offset, long a_row, long a_column, __glob
       b_tile[kk][j] = j0 + j < n && k0 + kk < end ? b[(k0 + kk) * b_row + (j0 + j) * b_column] : 0.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
+#ifndef MATMUL_ROLLED /* CPU compilers take seconds over the unrolled loop and gain nothing */
 #pragma unroll
+#endif
     for (int kk = 0; kk < DEPTH; kk++) {
       float av[4], bv[4];
 #pragma unroll

@@ -1,4 +1,4 @@
-/* Matrix products: launches of cl/matmul.cl and cl/matmul_row.cl, and the choice between them and CLBlast. */
+/* Matrix products: launches of cl/matmul*.cl, and the choice between them and CLBlast. */
 #include "backend/opencl/matmul.h"
 #include "backend/opencl/ops.h"
 #include <stdio.h>
@@ -37,6 +37,28 @@ static clm_status matmul_row(clm_context *ctx, const matmul_shape *s, const clm_
                     ARG_EPILOGUE(a, matmul_scale(a)));
 }
 
+/* OpenCL on a CPU, with strides that its vectors can run along. */
+static bool direct_fits(clm_context *ctx, const clm_matmul_args *a) {
+  bool rows = a->b.stride[1] == 1, dots = a->a.stride[1] == 1 && a->b.stride[0] == 1;
+  return opencl_schedule_device(ctx)->is_cpu && (rows || dots);
+}
+
+static clm_status matmul_direct(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
+  bool rows = a->b.stride[1] == 1;
+  opencl_kernel *k;
+  clm_status status = opencl_kernel_get(ctx, "matmul_direct", rows ? "matmul_rows" : "matmul_dots", "", &k);
+  if (status) return status;
+  size_t columns = rows ? 16 : 4, local[2] = {8, 1};
+  size_t global[2] = {ceil_div((size_t)s->m, 4), ceil_div((size_t)s->n, columns)};
+  context_explain(ctx, "matmul: opencl, 4 x %zu results per work-item, without local memory", columns);
+  if (rows)
+    return OPENCL_RUN(ctx, k, 2, global, local, ARG_MATRIX(a->a), ARG_TENSOR(a->b), ARG_I64(a->b.stride[0]),
+                      ARG_I32(s->m), ARG_I32(s->n), ARG_I32(s->k), ARG_EPILOGUE(a, matmul_scale(a)));
+  return OPENCL_RUN(ctx, k, 2, global, local, ARG_TENSOR(a->a), ARG_I64(a->a.stride[0]), ARG_TENSOR(a->b),
+                    ARG_I64(a->b.stride[1]), ARG_I32(s->m), ARG_I32(s->n), ARG_I32(s->k),
+                    ARG_EPILOGUE(a, matmul_scale(a)));
+}
+
 /* In how many parts to cut k so that the device has work for all its units. */
 static int parts_of(const clm_context *ctx, const matmul_shape *s, size_t tiles) {
   const schedule_device *d = opencl_schedule_device(ctx);
@@ -47,10 +69,13 @@ static int parts_of(const clm_context *ctx, const matmul_shape *s, size_t tiles)
 }
 
 clm_status opencl_matmul_tiled(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
-  bool small = s->m <= 32 || s->n <= 32 || opencl_schedule_device(ctx)->max_work_group < 256;
+  const schedule_device *d = opencl_schedule_device(ctx);
+  bool small = s->m <= 32 || s->n <= 32 || d->max_work_group < 256;
   size_t side = small ? 8 : 16, tile = 4 * side;
+  char defines[64];
+  snprintf(defines, sizeof defines, "-DMATMUL_SIDE=%zu%s", side, d->is_cpu ? " -DMATMUL_ROLLED" : "");
   opencl_kernel *k;
-  clm_status status = opencl_kernel_get(ctx, "matmul", "matmul", small ? "-DMATMUL_SIDE=8" : "-DMATMUL_SIDE=16", &k);
+  clm_status status = opencl_kernel_get(ctx, "matmul", "matmul", defines, &k);
   if (status) return status;
   size_t tiles[2] = {ceil_div((size_t)s->n, tile), ceil_div((size_t)s->m, tile)};
   int parts = parts_of(ctx, s, tiles[0] * tiles[1]);
@@ -80,6 +105,7 @@ clm_status opencl_matmul(clm_context *ctx, const matmul_shape *s, const clm_matm
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "n", s->n);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "k", s->k);
   if (status) return status;
+  if (direct_fits(ctx, a)) return matmul_direct(ctx, s, a);
   if (row_fits(s, a)) return matmul_row(ctx, s, a);
   if (opencl_clblast_fits(ctx, s, a)) return opencl_matmul_clblast(ctx, s, a);
   return opencl_matmul_tiled(ctx, s, a);

@@ -4,8 +4,8 @@
 
 #include "backend/opencl/launch.h"
 #include "core/device.h"
-#include <time.h>
 #include "schedule/plan_cache.h"
+#include <time.h>
 
 /* ---- errors (error.c) ---- */
 
@@ -77,8 +77,8 @@ typedef struct opencl_state {
   cl_context context;
   cl_command_queue queue;
   schedule_device schedule;
-  bool scheduled;       /* `schedule` is filled (the first question runs the probes)       */
-  bool profile_open;    /* between clm_profile_begin and _end                             */
+  bool scheduled;    /* `schedule` is filled (the first question runs the probes)       */
+  bool profile_open; /* between clm_profile_begin and _end                             */
   struct timespec profile_begun;
   cl_event first, last; /* first and last kernel since clm_profile_begin                 */
   program_cache cache;
