@@ -110,8 +110,8 @@ static inline void scan_tile_unpack(const clm_tensor *x, int64_t b, int64_t t0, 
 
 /* The next tile's rows, asked for line by line while this one is computed. */
 typedef struct tile_ahead {
-  const char *row[4];
-  int64_t bytes[4]; /* between rows */
+  const char *row[8];
+  int64_t bytes[8]; /* between rows */
   int tensors, line, lines, rows;
 } tile_ahead;
 

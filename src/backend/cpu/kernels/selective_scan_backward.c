@@ -77,6 +77,7 @@ typedef struct block_tile {
   tile_rows B, C;
   int steps;
   bool first; /* of the strip: sums over blocks begin here */
+  tile_ahead *ahead;
 } block_tile;
 
 /* The states at the end of the tile from those at its beginning, in place. */
@@ -85,6 +86,7 @@ INLINE void advance(int count, bool B_varies, const block_tile *k, vec *state) {
   UNROLL for (int n = 0; n < count; n++) h[n] = state[n];
   for (int t = 0; t < k->steps; t++) {
     const float *B = k->B.data + t * k->B.stride;
+    tile_prefetch(k->ahead);
     UNROLL for (int n = 0; n < count; n++) h[n] =
         vec_exp2_product(k->dt[t], k->A2[n]) * h[n] + k->dtu[t] * (B_varies ? vec_set(B[n]) : k->B_fixed[n]);
   }
@@ -99,6 +101,7 @@ INLINE void recompute(int count, bool B_varies, bool C_varies, const block_tile 
   for (int t = 0; t < k->steps; t++) {
     const float *B = k->B.data + t * k->B.stride, *C = k->C.data + t * k->C.stride;
     vec y = k->y[t];
+    tile_prefetch(k->ahead);
     UNROLL for (int n = 0; n < count; n++) {
       vec decay = vec_exp2_product(k->dt[t], k->A2[n]);
       h[n] = decay * h[n] + k->dtu[t] * (B_varies ? vec_set(B[n]) : k->B_fixed[n]);
@@ -360,6 +363,16 @@ static void store_strip(strip_run *r) {
   }
 }
 
+/* Asks for the first `count` of the tensors that a tile is made of. */
+static void look_ahead(const strip_run *r, tile_ahead *ahead, int64_t tile, int count) {
+  const clm_selective_scan_backward_args *a = r->task->a;
+  const clm_tensor *streams[] = {&a->forward.u, &a->forward.delta, &a->forward.z, &a->dout,
+                                 &a->du,        &a->ddelta,        &a->dz,        &a->out};
+  int64_t t0 = tile * TILE;
+  tile_ahead_start(ahead, t0 < 0 ? 0 : (int)min_of(TILE, r->task->s->length - t0), &r->strip);
+  for (int i = 0; i < count && t0 >= 0; i++) tile_ahead_add(ahead, streams[i], r->b, t0, &r->strip);
+}
+
 static void run_strip(void *arg, int64_t index, int worker) {
   const backward_task *task = arg;
   const clm_selective_scan_backward_args *a = task->a;
@@ -372,6 +385,8 @@ static void run_strip(void *arg, int64_t index, int worker) {
   int64_t group = r.strip.block[0].group;
 
   for (int64_t tile = 0; tile + 1 < task->tiles; tile++) {
+    tile_ahead ahead;
+    look_ahead(&r, &ahead, tile + 1, 2);
     tile_rows B = {0};
     if (s->B_varies)
       B = scan_tile_states(&a->forward.B, &task->blocks, s->d_state, r.b, tile * TILE, TILE, group, r.w.B);
@@ -379,6 +394,7 @@ static void run_strip(void *arg, int64_t index, int worker) {
     for (int i = 0; i < r.strip.count; i++) {
       block_tile k = block_tile_at(&r, i, TILE);
       k.B = B;
+      k.ahead = &ahead;
       vec *start = r.w.starts + (tile * STRIP + i) * states, *next = start + STRIP * states;
       memcpy(next, start, (size_t)states * sizeof(vec));
       run_forward(s, &k, states, next);
@@ -386,6 +402,8 @@ static void run_strip(void *arg, int64_t index, int worker) {
   }
 
   for (int64_t tile = task->tiles - 1; tile >= 0; tile--) {
+    tile_ahead ahead;
+    look_ahead(&r, &ahead, tile - 1, 8);
     int64_t t0 = tile * TILE;
     int steps = (int)min_of(TILE, s->length - t0);
     tile_rows B = {0}, C = {0};
@@ -396,6 +414,7 @@ static void run_strip(void *arg, int64_t index, int worker) {
     for (int i = 0; i < r.strip.count; i++) {
       block_tile k = block_tile_at(&r, i, steps);
       k.B = B;
+      k.ahead = &ahead;
       k.C = C;
       memset(r.w.sum_B, 0, TILE * sizeof(vec));
       memset(r.w.sum_A, 0, TILE * sizeof(vec));
