@@ -2,7 +2,7 @@
  * (a1, b1) . (a2, b2) = (a1 a2, a2 b1 + b2). A work-group owns SCAN_CHANNELS channels and walks its chunk of the
  * sequence in tiles of SCAN_SEGMENTS x SCAN_STEPS steps: each work-item composes SCAN_STEPS steps in registers, the
  * segments of a channel are scanned by an up-sweep and a down-sweep in local memory (Blelloch 1990), and each work-item
- * then applies what came before its segment. Chunks by reduce-then-scan: a pass with SCAN_REDUCE leaves each chunk's
+ * then applies what came before its segment. Chunks by reduce-then-scan: a pass with ASSOC_REDUCE leaves each chunk's
  * pair, assoc_scan_carry folds them from the left, the main pass starts from the carries.
  *   bytes per element: read a, b, write h; with chunks a and b are read twice
  * The gradients are scans too, g[i] = conj(a[i-1]) g[i-1] + dh[i or i-1] against the direction of the run: hence the
@@ -14,15 +14,15 @@
 #define TILE       (SCAN_SEGMENTS * SCAN_STEPS)
 
 enum { /* flags, as in src/backend/opencl/assoc_scan.c */
-  SCAN_REVERSE = 1,
-  SCAN_EXCLUSIVE = 2,
-  SCAN_CONJUGATE = 4,
-  SCAN_INITIAL = 8,
-  SCAN_FINAL = 16,
-  SCAN_CARRIED = 32,
-  SCAN_OUTPUT = 64,
-  SCAN_PRODUCT = 128,
-  SCAN_REDUCE = 256,
+  ASSOC_REVERSE = 1,
+  ASSOC_EXCLUSIVE = 2,
+  ASSOC_CONJUGATE = 4,
+  ASSOC_INITIAL = 8,
+  ASSOC_FINAL = 16,
+  ASSOC_CARRIED = 32,
+  ASSOC_OUTPUT = 64,
+  ASSOC_PRODUCT = 128,
+  ASSOC_REDUCE = 256,
 };
 
 typedef struct pair {
@@ -73,8 +73,8 @@ assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b
            NUMBERS_OUT(final), STRIDES2(final, batch, channel),                                          /* */
            NUMBERS(factor), STRIDES3(factor, batch, step, channel),       /* product = conj(factor) h    */
            NUMBERS_OUT(product), STRIDES3(product, batch, step, channel), /*                             */
-           global number_t *restrict pairs,         /* (batch, chunks, channels, 2): SCAN_REDUCE writes   */
-           global const number_t *restrict carries, /* (batch, chunks, channels): SCAN_CARRIED reads      */
+           global number_t *restrict pairs,         /* (batch, chunks, channels, 2): ASSOC_REDUCE writes   */
+           global const number_t *restrict carries, /* (batch, chunks, channels): ASSOC_CARRIED reads      */
            long carries_offset, long count, long length, long chunk, int chunks, int channels, int a_shift,
            int b_shift, int flags) {
   const int lid = (int)get_local_id(0), c = lid % SCAN_CHANNELS, segment = lid / SCAN_CHANNELS;
@@ -87,13 +87,13 @@ assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b
   a += a_offset + batch * a_batch + channel * a_channel;
   b += b_offset + batch * b_batch + channel * b_channel;
   number_t state = NUMBER(0); /* before the tile, the same in all segments of a channel */
-  if (real && (flags & SCAN_CARRIED)) state = carries[carries_offset + row];
-  else if (real && (flags & SCAN_INITIAL))
+  if (real && (flags & ASSOC_CARRIED)) state = carries[carries_offset + row];
+  else if (real && (flags & ASSOC_INITIAL))
     state = initial[initial_offset + batch * initial_batch + channel * initial_channel];
   pair whole = {NUMBER(1), NUMBER(0)}; /* of the chunk so far */
 
 /* Where step i of the run stands in memory. */
-#define STEP(i) ((flags & SCAN_REVERSE) ? length - 1 - (i) : (i))
+#define STEP(i) ((flags & ASSOC_REVERSE) ? length - 1 - (i) : (i))
 
   for (long at = begin; at < end; at += TILE) {
     const long first = at + segment * SCAN_STEPS;
@@ -104,14 +104,14 @@ assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b
       const bool inside = real && first + k < end;
       steps[k].a = inside && i_a >= 0 && i_a < length ? a[STEP(i_a) * a_step] : NUMBER(1);
       steps[k].b = inside && i_b >= 0 && i_b < length ? b[STEP(i_b) * b_step] : NUMBER(0);
-      if (flags & SCAN_CONJUGATE) steps[k].a = conjugate(steps[k].a);
+      if (flags & ASSOC_CONJUGATE) steps[k].a = conjugate(steps[k].a);
     }
 #pragma unroll
     for (int k = 0; k < SCAN_STEPS; k++) sum = compose(sum, steps[k]);
     A[lid] = sum.a;
     B[lid] = sum.b;
     const pair total = scan_segments(A, B, c, segment);
-    if (flags & SCAN_REDUCE) {
+    if (flags & ASSOC_REDUCE) {
       whole = compose(whole, total);
     } else {
       number_t now = times(A[lid], state) + B[lid];
@@ -121,9 +121,9 @@ assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b
         const long i = first + k, t = STEP(i);
         now = times(steps[k].a, now) + steps[k].b;
         if (!real || i >= end || i >= length) continue;
-        if (flags & SCAN_OUTPUT)
-          h[h_offset + batch * h_batch + t * h_step + channel * h_channel] = (flags & SCAN_EXCLUSIVE) ? before : now;
-        if (flags & SCAN_PRODUCT)
+        if (flags & ASSOC_OUTPUT)
+          h[h_offset + batch * h_batch + t * h_step + channel * h_channel] = (flags & ASSOC_EXCLUSIVE) ? before : now;
+        if (flags & ASSOC_PRODUCT)
           product[product_offset + batch * product_batch + t * product_step + channel * product_channel] =
               times(conjugate(factor[factor_offset + batch * factor_batch + t * factor_step + channel * factor_channel]),
                     now);
@@ -132,10 +132,10 @@ assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b
     }
   }
   if (real && segment == 0) {
-    if (flags & SCAN_REDUCE) {
+    if (flags & ASSOC_REDUCE) {
       pairs[2 * row] = whole.a;
       pairs[2 * row + 1] = whole.b;
-    } else if ((flags & SCAN_FINAL) && end == count) {
+    } else if ((flags & ASSOC_FINAL) && end == count) {
       final[final_offset + batch * final_batch + channel * final_channel] = state;
     }
   }

@@ -7,15 +7,15 @@
 #include <string.h>
 
 enum { /* as in cl/assoc_scan.cl */
-       SCAN_REVERSE = 1,
-       SCAN_EXCLUSIVE = 2,
-       SCAN_CONJUGATE = 4,
-       SCAN_INITIAL = 8,
-       SCAN_FINAL = 16,
-       SCAN_CARRIED = 32,
-       SCAN_OUTPUT = 64,
-       SCAN_PRODUCT = 128,
-       SCAN_REDUCE = 256,
+       ASSOC_REVERSE = 1,
+       ASSOC_EXCLUSIVE = 2,
+       ASSOC_CONJUGATE = 4,
+       ASSOC_INITIAL = 8,
+       ASSOC_FINAL = 16,
+       ASSOC_CARRIED = 32,
+       ASSOC_OUTPUT = 64,
+       ASSOC_PRODUCT = 128,
+       ASSOC_REDUCE = 256,
 };
 
 typedef struct scan_key {
@@ -89,15 +89,15 @@ static clm_status run_scan(clm_context *ctx, const assoc_scan_shape *s, const sc
   const int32_t chunks = chunks_of(p, r);
   if (chunks == 1) return run_pass(ctx, s, p, r, 1, r->flags, NULL, 0);
   const int64_t carries_at = 2 * s->batch * chunks * s->channels;
-  const int32_t how = r->flags & (SCAN_REVERSE | SCAN_CONJUGATE);
+  const int32_t how = r->flags & (ASSOC_REVERSE | ASSOC_CONJUGATE);
   size_t rows[2] = {(size_t)s->channels, (size_t)s->batch};
-  clm_status status = run_pass(ctx, s, p, r, chunks - 1, how | SCAN_REDUCE, workspace, 0);
+  clm_status status = run_pass(ctx, s, p, r, chunks - 1, how | ASSOC_REDUCE, workspace, 0);
   if (!status)
     status = OPENCL_RUN(ctx, p->carry, 2, rows, NULL, ARG_BUFFER(workspace), ARG_BUFFER(workspace),
-                        ARG_I64(carries_at), ARG_TENSOR2(*r->initial), ARG_I32((r->flags & SCAN_INITIAL) != 0),
+                        ARG_I64(carries_at), ARG_TENSOR2(*r->initial), ARG_I32((r->flags & ASSOC_INITIAL) != 0),
                         ARG_I32(chunks), ARG_I32(s->channels));
   if (!status)
-    status = run_pass(ctx, s, p, r, chunks, (r->flags & ~SCAN_INITIAL) | SCAN_CARRIED, workspace, carries_at);
+    status = run_pass(ctx, s, p, r, chunks, (r->flags & ~ASSOC_INITIAL) | ASSOC_CARRIED, workspace, carries_at);
   return status;
 }
 
@@ -126,8 +126,8 @@ clm_status opencl_assoc_scan(clm_context *ctx, const assoc_scan_shape *s, const 
                  .factor = &none,
                  .product = &none,
                  .count = s->length,
-                 .flags = SCAN_OUTPUT | (a->reverse ? SCAN_REVERSE : 0) | (a->exclusive ? SCAN_EXCLUSIVE : 0) |
-                          (a->initial.buffer ? SCAN_INITIAL : 0) | (a->final.buffer ? SCAN_FINAL : 0)};
+                 .flags = ASSOC_OUTPUT | (a->reverse ? ASSOC_REVERSE : 0) | (a->exclusive ? ASSOC_EXCLUSIVE : 0) |
+                          (a->initial.buffer ? ASSOC_INITIAL : 0) | (a->final.buffer ? ASSOC_FINAL : 0)};
   status = run_scan(ctx, s, p, &r, workspace);
   if (!status) explain(ctx, "assoc_scan", p);
   return status;
@@ -162,8 +162,8 @@ clm_status opencl_assoc_scan_backward(clm_context *ctx, const assoc_scan_shape *
                          .factor = &none,
                          .product = &none,
                          .count = s->length,
-                         .flags = SCAN_OUTPUT | SCAN_EXCLUSIVE | (f->reverse ? SCAN_REVERSE : 0) |
-                                  (f->initial.buffer ? SCAN_INITIAL : 0)};
+                         .flags = ASSOC_OUTPUT | ASSOC_EXCLUSIVE | (f->reverse ? ASSOC_REVERSE : 0) |
+                                  (f->initial.buffer ? ASSOC_INITIAL : 0)};
     status = run_scan(ctx, s, p, &forward, workspace);
   }
   const run gradients = {.a = &f->a,
@@ -176,9 +176,9 @@ clm_status opencl_assoc_scan_backward(clm_context *ctx, const assoc_scan_shape *
                          .count = s->length + (b->dinitial.buffer ? 1 : 0),
                          .a_shift = 1,
                          .b_shift = f->exclusive ? 1 : 0,
-                         .flags = SCAN_CONJUGATE | (f->reverse ? 0 : SCAN_REVERSE) |
-                                  (b->dfinal.buffer ? SCAN_INITIAL : 0) | (b->dinitial.buffer ? SCAN_FINAL : 0) |
-                                  (b->db.buffer ? SCAN_OUTPUT : 0) | (b->da.buffer ? SCAN_PRODUCT : 0)};
+                         .flags = ASSOC_CONJUGATE | (f->reverse ? 0 : ASSOC_REVERSE) |
+                                  (b->dfinal.buffer ? ASSOC_INITIAL : 0) | (b->dinitial.buffer ? ASSOC_FINAL : 0) |
+                                  (b->db.buffer ? ASSOC_OUTPUT : 0) | (b->da.buffer ? ASSOC_PRODUCT : 0)};
   if (!status) status = run_scan(ctx, s, p, &gradients, workspace);
   if (!status) explain(ctx, "assoc_scan_backward", p);
   return status;
