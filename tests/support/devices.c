@@ -8,6 +8,18 @@
 
 #define MOST_DEVICES 32
 
+#ifdef __has_feature
+#define HAS_FEATURE(x) __has_feature(x)
+#else
+#define HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || HAS_FEATURE(address_sanitizer) ||               \
+    HAS_FEATURE(thread_sanitizer)
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
+
 test_device test_devices[MOST_DEVICES];
 size_t test_device_count;
 clm_context *test_judge;
@@ -46,7 +58,7 @@ static void add_device(const char *name, clm_context *context, const clm_device_
   snprintf(d->name, sizeof d->name, "%s", name);
   d->context = context;
   d->opencl = info != NULL;
-  d->slow = info && (info->type == CLM_DEVICE_CPU || contains(info->name, "llvmpipe", 8));
+  d->slow = SANITIZED || (info && (info->type == CLM_DEVICE_CPU || contains(info->name, "llvmpipe", 8)));
 }
 
 static bool processor_has(const char *level) {

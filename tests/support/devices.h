@@ -12,7 +12,7 @@ typedef struct test_device {
   char name[300];
   clm_context *context;
   bool opencl;
-  bool slow; /* OpenCL on a CPU: correct, but not for large shapes or many kernel variants */
+  bool slow; /* OpenCL on a CPU, or a sanitizer's build: not for large shapes or many kernel variants */
 } test_device;
 
 extern test_device test_devices[];
