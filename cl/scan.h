@@ -9,6 +9,13 @@ typedef STORAGE_T storage_t;
 #define load(pointer, index)         ((float)(pointer)[index])
 #define store(pointer, index, value) ((pointer)[index] = (storage_t)(value))
 
+/* Arrays indexed in unrolled loops stay in registers; compilers for CPUs take minutes over such code and gain nothing. */
+#ifdef NO_UNROLL
+#define UNROLL _Pragma("nounroll")
+#else
+#define UNROLL _Pragma("unroll")
+#endif
+
 #define LOG2_E 1.44269504088896340736f
 
 /* A tensor argument: the buffer, the offset of element 0 and one stride for each dimension, all in elements. */

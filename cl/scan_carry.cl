@@ -6,7 +6,7 @@
 
 enum { AHEAD = 4 }; /* chunks whose loads are under way at a time: the fold itself waits for nothing but memory */
 
-kernel void scan_carry(global float *restrict states, global const float *restrict sums, long sums_offset, /* */
+kernel void scan_carry(global float *states, long states_offset, global const float *sums, long sums_offset, /* */
                        TENSOR_F32(A), STRIDES2(A, channel, state),                                         /* */
                        global const float *initial, long initial_offset, STRIDES3(initial, batch, channel, state),
                        global float *final, long final_offset, STRIDES3(final, batch, channel, state), /* or initial */
@@ -14,6 +14,7 @@ kernel void scan_carry(global float *restrict states, global const float *restri
   const long batch = (long)get_global_id(1);
   if ((long)get_global_id(0) >= (long)d_inner * d_state) return;
   const int channel = (int)(get_global_id(0) / d_state), n = (int)(get_global_id(0) % d_state);
+  states += states_offset;
   float a = A[A_offset + channel * A_channel + n * A_state];
   if (A_is_log) a = -exp(a);
   a *= LOG2_E;

@@ -10,112 +10,15 @@
  * one lane a channel (no sum at all).
  * Chunks: A does not depend on time, so a chunk's whole decay is exp(A sum dt). Pass 1 (SCAN_STATES_ONLY) writes each
  * chunk's final state from zero and its sum of dt; the carry is a left fold over chunks, either inside pass 2
- * (SCAN_FOLD) or by selective_scan_carry (SCAN_CARRIED), which leaves each chunk's initial state in place.
+ * (SCAN_FOLD) or by scan_carry (SCAN_CARRIED), which leaves each chunk's initial state in place.
  * Measured: docs/kernels.md, "scan forward". */
 #include "scan.h"
-
-#define SLOTS      (SCAN_CHANNELS / SCAN_PER_LANE)
-#define WORK_GROUP (SCAN_LANES * SLOTS)
-#define PADDED     (SCAN_LANES * SCAN_STATES) /* states with the padding */
-#define ELEMENTS   ((SCAN_TILE * SCAN_CHANNELS + WORK_GROUP - 1) / WORK_GROUP)
-#define BC_TILE    (SCAN_TILE * PADDED)
-#define BC_ITEMS   ((BC_TILE + WORK_GROUP - 1) / WORK_GROUP)
-#define OWNED      (SCAN_BLOCK / SCAN_LANES) /* steps of a block that a lane writes, after the sum over lanes */
-
-/* Element k of a work-item in a tile. Rows are one longer where neighbouring work-items stage neighbouring steps: no
- * bank conflicts. */
-#if SCAN_LENGTH_FAST
-#define PITCH (SCAN_CHANNELS + 1)
-#if WORK_GROUP >= SCAN_TILE
-#define ELEMENT_STEP(k)    (lid % SCAN_TILE)
-#define ELEMENT_CHANNEL(k) (lid / SCAN_TILE + (k) * (WORK_GROUP / SCAN_TILE))
-#else
-#define ELEMENT_STEP(k)    (lid + (k) % (SCAN_TILE / WORK_GROUP) * WORK_GROUP)
-#define ELEMENT_CHANNEL(k) ((k) / (SCAN_TILE / WORK_GROUP))
-#endif
-#define CHANNELS_HELD ELEMENTS
-#define HELD(k)       (k)
-#else
-#define PITCH              SCAN_CHANNELS
-#define ELEMENT_STEP(k)    (lid / SCAN_CHANNELS + (k) * (WORK_GROUP / SCAN_CHANNELS))
-#define ELEMENT_CHANNEL(k) (lid % SCAN_CHANNELS)
-#define CHANNELS_HELD      1
-#define HELD(k)            0
-#endif
-/* Some work-items have no element in a tile of fewer elements than work-items. */
-#define IN_TILE(k) (ELEMENTS > 1 || (ELEMENT_STEP(k) < SCAN_TILE && ELEMENT_CHANNEL(k) < SCAN_CHANNELS))
-
-#if SCAN_BC_LENGTH_FAST
-#define BC_STEP(e)  ((e) % SCAN_TILE)
-#define BC_STATE(e) ((e) / SCAN_TILE)
-#else
-#define BC_STEP(e)  ((e) / PADDED)
-#define BC_STATE(e) ((e) % PADDED)
-#endif
-
-/* A lane's states come in vectors that lie beside those of the next lane: no bank conflicts there either. */
-#if SCAN_STATES % 4 == 0
-#define VECTOR 4
-typedef float4 state_vector;
-#elif SCAN_STATES % 2 == 0
-#define VECTOR 2
-typedef float2 state_vector;
-#else
-#define VECTOR 1
-typedef float state_vector;
-#endif
-#define STATE(lane, s) (((s) / VECTOR * SCAN_LANES + (lane)) * VECTOR + (s) % VECTOR)
+#include "selective_scan_tile.h"
 
 #define SUM_BY_SHUFFLE (SCAN_LANES > 1 && SCAN_SHUFFLE)
 #define STAGED         (SCAN_LENGTH_FAST || (SCAN_LANES > 1 && !SCAN_SHUFFLE)) /* y goes through local memory */
 #define PARTS          (SCAN_SHUFFLE ? 1 : SCAN_LANES)
-#define GATED          (SCAN_HAS_D || SCAN_HAS_Z)
 #define NEED_C         (SCAN_C_VARIES && !SCAN_STATES_ONLY)
-
-/* float[count] read as state_vectors: lane `lane`, row `row` of PADDED floats. */
-inline void read_states(float *values, local const float *row, int lane) {
-  local const state_vector *vectors = (local const state_vector *)row + lane;
-#pragma unroll
-  for (int q = 0; q < SCAN_STATES / VECTOR; q++) {
-    state_vector v = vectors[q * SCAN_LANES];
-#if VECTOR == 4
-    values[q * 4] = v.x, values[q * 4 + 1] = v.y, values[q * 4 + 2] = v.z, values[q * 4 + 3] = v.w;
-#elif VECTOR == 2
-    values[q * 2] = v.x, values[q * 2 + 1] = v.y;
-#else
-    values[q] = v;
-#endif
-  }
-}
-
-#if SUM_BY_SHUFFLE
-/* y[step] of every lane -> the sums over lanes of the steps lane * OWNED + i, in y[i]: each exchange halves the steps a
- * lane still holds. The order of the additions is the same for every step. */
-#define SUM_LEVEL(width)                                                                                              \
-  {                                                                                                                   \
-    const bool upper = (lane & (width)) != 0;                                                                         \
-    const int half_count = SCAN_BLOCK * (width) / SCAN_LANES;                                                         \
-    _Pragma("unroll") for (int i = 0; i < half_count; i++) {                                                          \
-      float keep = upper ? y[i + half_count] : y[i], send = upper ? y[i] : y[i + half_count];                         \
-      y[i] = keep + lane_xor(send, width);                                                                            \
-    }                                                                                                                 \
-  }
-inline void sum_lanes(float *y, int lane SHUFFLE_PARAMETER) {
-#if SCAN_LANES > 16
-  SUM_LEVEL(16)
-#endif
-#if SCAN_LANES > 8
-  SUM_LEVEL(8)
-#endif
-#if SCAN_LANES > 4
-  SUM_LEVEL(4)
-#endif
-#if SCAN_LANES > 2
-  SUM_LEVEL(2)
-#endif
-  SUM_LEVEL(1)
-}
-#endif
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
 selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
@@ -129,20 +32,23 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
                global const float *initial, long initial_offset, STRIDES3(initial, batch, channel, state), /* */
                OUTPUT(out), STRIDES3(out, batch, step, channel),         /* */
                global float *final, long final_offset, STRIDES3(final, batch, channel, state), /* may be initial */
-               global float *states, /* (batch, chunks, d_inner, d_state); SCAN_EVERY_TILE: one for each tile */
+               global float *states, long states_offset, /* (batch, chunks, d_inner, d_state) */
                global float *sums, long sums_offset, /* (batch, chunks, d_inner): sum of dt */
-               long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks) {
+               global float *tile_states, long tiles_offset, /* SCAN_EVERY_TILE: each tile's first state */
+               long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks,
+               int flags) {
   const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
   const int group = (int)get_group_id(0) / group_blocks;
   const int first = group * group_channels + (int)get_group_id(0) % group_blocks * SCAN_CHANNELS;
   const int count = min(SCAN_CHANNELS, (group + 1) * group_channels - first); /* channels of this work-group */
+  states += states_offset;
   const int k_chunk = (int)get_group_id(1);
   const long batch = (long)get_group_id(2);
   const long begin = k_chunk * chunk, end = min(begin + chunk, length);
 
   SHUFFLE_SCRATCH
   local float2 steps[SCAN_BUFFERS][SCAN_TILE][PITCH]; /* dt, dt u */
-#if GATED && !SCAN_STATES_ONLY
+#if !SCAN_STATES_ONLY
   local float2 gates[SCAN_BUFFERS][SCAN_TILE][PITCH]; /* D u, silu(z) */
 #endif
 #if SCAN_B_VARIES
@@ -163,18 +69,16 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
 #if !SCAN_C_VARIES && !SCAN_STATES_ONLY
   float C_fixed[SCAN_PER_LANE][SCAN_STATES];
 #endif
-#pragma unroll
+UNROLL
   for (int j = 0; j < SCAN_PER_LANE; j++) {
     const int local_channel = slot + j * SLOTS;
     const long channel = first + local_channel;
-#pragma unroll
+UNROLL
     for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
       const bool real = n < SCAN_D_STATE && local_channel < count;
       float a = real ? A[A_offset + channel * A_channel + n * A_state] : 0.0f;
-#if SCAN_A_LOG
-      a = real ? -exp(a) : 0.0f;
-#endif
+      if (flags & SCAN_A_LOG) a = real ? -exp(a) : 0.0f;
       A_log2[j][s] = a * LOG2_E;
 #if !SCAN_B_VARIES
       B_fixed[j][s] = real ? load(B, B_offset + channel * B_step + n * B_state) : 0.0f;
@@ -182,25 +86,22 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
 #if !SCAN_C_VARIES && !SCAN_STATES_ONLY
       C_fixed[j][s] = real ? load(C, C_offset + channel * C_step + n * C_state) : 0.0f;
 #endif
-#if SCAN_CARRIED
-      h[j][s] = real ? states[((batch * chunks + k_chunk) * d_inner + channel) * SCAN_D_STATE + n] : 0.0f;
-#elif SCAN_HAS_INITIAL
-      h[j][s] =
-          real ? initial[initial_offset + batch * initial_batch + channel * initial_channel + n * initial_state] : 0.0f;
-#else
       h[j][s] = 0.0f;
-#endif
+      if (real && (flags & SCAN_CARRIED))
+        h[j][s] = states[((batch * chunks + k_chunk) * d_inner + channel) * SCAN_D_STATE + n];
+      else if (real && (flags & SCAN_INITIAL))
+        h[j][s] = initial[initial_offset + batch * initial_batch + channel * initial_channel + n * initial_state];
     }
   }
-#if SCAN_FOLD
-  for (int k = 0; k < k_chunk; k++)
-#pragma unroll
+#if !SCAN_STATES_ONLY
+  for (int k = 0; k < ((flags & SCAN_FOLD) ? k_chunk : 0); k++)
+UNROLL
     for (int j = 0; j < SCAN_PER_LANE; j++) {
       const int local_channel = slot + j * SLOTS;
       if (local_channel >= count) continue;
       const long row = (batch * chunks + k) * d_inner + first + local_channel;
       const float sum = sums[sums_offset + row];
-#pragma unroll
+UNROLL
       for (int s = 0; s < SCAN_STATES; s++) {
         const int n = STATE(lane, s);
         if (n < SCAN_D_STATE) h[j][s] = exp2_fast(sum * A_log2[j][s]) * h[j][s] + states[row * SCAN_D_STATE + n];
@@ -210,16 +111,12 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
 
   /* Element k of this work-item in a tile: where it is read, and the constants of its channel. */
   float D_held[CHANNELS_HELD], bias_held[CHANNELS_HELD];
-#pragma unroll
+UNROLL
   for (int k = 0; k < CHANNELS_HELD; k++) {
     const int c = ELEMENT_CHANNEL(k);
     D_held[k] = bias_held[k] = 0.0f;
-#if SCAN_HAS_D
-    if (c < count) D_held[k] = D[D_offset + (first + c) * D_channel];
-#endif
-#if SCAN_HAS_BIAS
-    if (c < count) bias_held[k] = bias[bias_offset + (first + c) * bias_channel];
-#endif
+    if ((flags & SCAN_HAS_D) && c < count) D_held[k] = D[D_offset + (first + c) * D_channel];
+    if ((flags & SCAN_HAS_BIAS) && c < count) bias_held[k] = bias[bias_offset + (first + c) * bias_channel];
   }
   u += u_offset + batch * u_batch + first * u_channel;
   delta += delta_offset + batch * delta_batch + first * delta_channel;
@@ -231,24 +128,24 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
   float u_next[ELEMENTS], delta_next[ELEMENTS], z_next[ELEMENTS], B_next[BC_ITEMS], C_next[BC_ITEMS];
 #if SCAN_STATES_ONLY
   float dt_sum[SCAN_PER_LANE];
-#pragma unroll
+UNROLL
   for (int j = 0; j < SCAN_PER_LANE; j++) dt_sum[j] = 0.0f;
 #endif
 
 /* Global memory -> registers, the tile that begins at step `at`. */
 #define FETCH(at)                                                                                                     \
   {                                                                                                                   \
-    _Pragma("unroll") for (int k = 0; k < ELEMENTS; k++) {                                                            \
+    UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                            \
       const int c = ELEMENT_CHANNEL(k);                                                                               \
       const long t = (at) + ELEMENT_STEP(k);                                                                          \
       u_next[k] = delta_next[k] = z_next[k] = 0.0f;                                                                   \
       if (IN_TILE(k) && t < end && c < count) {               \
         u_next[k] = load(u, t * u_step + c * u_channel);                                                              \
         delta_next[k] = load(delta, t * delta_step + c * delta_channel);                                              \
-        if (SCAN_HAS_Z && !SCAN_STATES_ONLY) z_next[k] = load(z, t * z_step + c * z_channel);                         \
+        if (!SCAN_STATES_ONLY && (flags & SCAN_HAS_Z)) z_next[k] = load(z, t * z_step + c * z_channel);                         \
       }                                                                                                               \
     }                                                                                                                 \
-    _Pragma("unroll") for (int k = 0; k < BC_ITEMS; k++) {                                                            \
+    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                            \
       const int e = lid + k * WORK_GROUP, n = BC_STATE(e);                                                            \
       const long t = (at) + BC_STEP(e);                                                                               \
       B_next[k] = C_next[k] = 0.0f;                                                                                   \
@@ -259,10 +156,10 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
     }                                                                                                                 \
   }
 
-#if GATED && !SCAN_STATES_ONLY
+#if !SCAN_STATES_ONLY
 #define KEEP_GATE(buffer, k, c)                                                                                       \
   gates[buffer][ELEMENT_STEP(k)][c] =                                                                                 \
-      (float2)(D_held[HELD(k)] * u_next[k], SCAN_HAS_Z ? z_next[k] * sigmoid(z_next[k]) : 1.0f);
+      (float2)(D_held[HELD(k)] * u_next[k], (flags & SCAN_HAS_Z) ? z_next[k] * sigmoid(z_next[k]) : 1.0f);
 #else
 #define KEEP_GATE(buffer, k, c)
 #endif
@@ -280,17 +177,17 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
 /* Registers -> local memory. Past the end dt is 0: the state stays as it is. */
 #define KEEP(at, buffer)                                                                                              \
   {                                                                                                                   \
-    _Pragma("unroll") for (int k = 0; k < ELEMENTS; k++) {                                                            \
+    UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                            \
       const int c = ELEMENT_CHANNEL(k);                                                                               \
       float dt = delta_next[k] + bias_held[HELD(k)];                                                                  \
-      if (SCAN_SOFTPLUS) dt = softplus(dt);                                                                           \
+      if (flags & SCAN_SOFTPLUS) dt = softplus(dt);                                                                           \
       if ((at) + ELEMENT_STEP(k) >= end) dt = 0.0f;                                                                   \
       if (IN_TILE(k)) {                                                                                               \
         steps[buffer][ELEMENT_STEP(k)][c] = (float2)(dt, dt * u_next[k]);                                             \
         KEEP_GATE(buffer, k, c)                                                                                       \
       }                                                                                                               \
     }                                                                                                                 \
-    _Pragma("unroll") for (int k = 0; k < BC_ITEMS; k++) {                                                            \
+    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                            \
       const int e = lid + k * WORK_GROUP;                                                                             \
       if (BC_TILE % WORK_GROUP == 0 || e < BC_TILE) {                                                                 \
         KEEP_B(buffer, k, BC_STEP(e) * PADDED + BC_STATE(e))                                                          \
@@ -306,19 +203,19 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
   for (long at = begin; at < end; at += SCAN_TILE) {
     FETCH(at + SCAN_TILE)
 #if SCAN_EVERY_TILE
-#pragma unroll
+UNROLL
     for (int j = 0; j < SCAN_PER_LANE; j++) {
       const int c = slot + j * SLOTS;
-      const long row = (batch * ((length + SCAN_TILE - 1) / SCAN_TILE) + at / SCAN_TILE) * d_inner + first + c;
-#pragma unroll
+      const long row = (batch * TILES(length) + at / SCAN_TILE) * d_inner + first + c;
+UNROLL
       for (int s = 0; s < SCAN_STATES; s++)
-        if (c < count && STATE(lane, s) < SCAN_D_STATE) states[row * SCAN_D_STATE + STATE(lane, s)] = h[j][s];
+        if (c < count && STATE(lane, s) < SCAN_D_STATE) tile_states[tiles_offset + row * SCAN_D_STATE + STATE(lane, s)] = h[j][s];
     }
 #endif
 #pragma unroll 1
     for (int block = 0; block < SCAN_TILE; block += SCAN_BLOCK) {
       float y[SCAN_PER_LANE][SCAN_BLOCK];
-#pragma unroll
+UNROLL
       for (int i = 0; i < SCAN_BLOCK; i++) {
         float B_now[SCAN_STATES], C_now[SCAN_STATES];
 #if SCAN_B_VARIES
@@ -327,11 +224,11 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
 #if NEED_C
         read_states(C_now, &C_tile[buffer][(block + i) * PADDED], lane);
 #endif
-#pragma unroll
+UNROLL
         for (int j = 0; j < SCAN_PER_LANE; j++) {
           const float2 step = steps[buffer][block + i][slot + j * SLOTS];
           float sum = 0.0f;
-#pragma unroll
+UNROLL
           for (int s = 0; s < SCAN_STATES; s++) {
 #if SCAN_B_VARIES
             const float input = step.y * B_now[s];
@@ -352,7 +249,7 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
         }
       }
 #if !SCAN_STATES_ONLY
-#pragma unroll
+UNROLL
       for (int j = 0; j < SCAN_PER_LANE; j++) {
         const int c = slot + j * SLOTS;
 #if SUM_BY_SHUFFLE
@@ -363,17 +260,15 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
         const int owned = block;
 #define OWNED_STEPS SCAN_BLOCK
 #endif
-#pragma unroll
+UNROLL
         for (int i = 0; i < OWNED_STEPS; i++) {
           const int t = owned + i;
 #if STAGED
           y_tile[SCAN_SHUFFLE ? 0 : lane][t][c] = y[j][i];
 #else
           float value = y[j][i];
-#if GATED
           const float2 gate = gates[buffer][t][c];
           value = (value + gate.x) * gate.y;
-#endif
           if (at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
 #endif
         }
@@ -384,17 +279,15 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
     barrier(CLK_LOCAL_MEM_FENCE);
 #endif
 #if STAGED && !SCAN_STATES_ONLY
-#pragma unroll
+UNROLL
     for (int k = 0; k < ELEMENTS; k++) {
       const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
       if (!IN_TILE(k)) continue;
       float value = y_tile[0][t][c];
-#pragma unroll
+UNROLL
       for (int part = 1; part < PARTS; part++) value += y_tile[part][t][c];
-#if GATED
       const float2 gate = gates[buffer][t][c];
       value = (value + gate.x) * gate.y;
-#endif
       if (at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
     }
 #endif
@@ -405,8 +298,12 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
     barrier(CLK_LOCAL_MEM_FENCE);
   }
 
-#if (SCAN_STATES_ONLY && !SCAN_EVERY_TILE) || SCAN_HAS_FINAL
-#pragma unroll
+#if SCAN_EVERY_TILE
+  return;
+#elif !SCAN_STATES_ONLY
+  if (!(flags & SCAN_FINAL) || end < length) return;
+#endif
+UNROLL
   for (int j = 0; j < SCAN_PER_LANE; j++) {
     const int c = slot + j * SLOTS;
     const long channel = first + c, row = (batch * chunks + k_chunk) * d_inner + channel;
@@ -414,16 +311,15 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
 #if SCAN_STATES_ONLY
     if (lane == 0) sums[sums_offset + row] = dt_sum[j];
 #endif
-#pragma unroll
+UNROLL
     for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
       if (n >= SCAN_D_STATE) continue;
 #if SCAN_STATES_ONLY
       states[row * SCAN_D_STATE + n] = h[j][s];
 #else
-      if (end == length) final[final_offset + batch * final_batch + channel * final_channel + n * final_state] = h[j][s];
+      final[final_offset + batch * final_batch + channel * final_channel + n * final_state] = h[j][s];
 #endif
     }
   }
-#endif
 }

@@ -24,14 +24,18 @@ int64_t selective_scan_local_bytes(const selective_scan_request *r, const select
     return 4 * (3 * element + 3 * parts * element + 2 * p->tile * padded + reduce);
   }
   bool staged = r->length_fast || (p->lanes > 1 && !p->shuffle);
-  int64_t floats = p->buffers * (element * (r->gated ? 4 : 2) + p->tile * padded * (r->B_varies + r->C_varies));
+  int64_t floats = p->buffers * (element * 4 + p->tile * padded * (r->B_varies + r->C_varies));
   return 4 * (floats + (staged ? parts * element : 0));
 }
 
 /* States of a lane for `lanes` lanes: whole vectors where there is more than one. */
-static int32_t states_for(int64_t d_state, int32_t lanes) {
+static int32_t states_for(int64_t d_state, int32_t lanes, bool backward) {
   int64_t states = divide_up(d_state, lanes);
-  return (int32_t)(states > 4 ? round_up(states, 4) : states == 3 && lanes > 1 ? 4 : states);
+  if (backward && lanes < 32) { /* halved again and again in the sum over channels */
+    int32_t power = power_of_two_at_most(states);
+    return power < states ? 2 * power : power;
+  }
+  return (int32_t)(states > 4 ? round_up(states, 4) : states == 3 ? 4 : states);
 }
 
 /* How many states a lane should have: few enough for registers, enough to pay for the sum over lanes. */
@@ -59,11 +63,11 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
   if (r->backward && !r->force.tile)
     while (largest > 1 && largest * p->states > (d->is_cpu ? 512 : 64)) largest /= 2;
   for (int32_t buffers = r->force.buffers ? r->force.buffers : r->backward ? 1 : 2; buffers >= 1; buffers--)
-    for (int32_t tile = largest; tile >= 1; tile /= 2) {
+    for (int32_t tile = largest; tile >= (r->force.tile ? largest : 1); tile /= 2) {
       if (p->shuffle && !r->backward && tile < p->lanes) break;
       p->tile = tile;
       p->buffers = buffers;
-      if (buffers == 2 && tile < 8 && !r->force.tile) break;
+      if (buffers == 2 && tile < 8 && !r->force.tile) break; /* one barrier fewer does not pay for that */
       if (!fits(d, r, p)) continue;
       int32_t block = r->force.block ? r->force.block : 4;
       if (p->shuffle && block < p->lanes) block = p->lanes;
@@ -74,12 +78,8 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
 }
 
 static void choose_work_group(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
-  int64_t group_channels = r->d_inner / r->n_groups;
   int32_t wanted = r->force.work_group ? r->force.work_group : d->is_cpu ? 16 * p->lanes : 128;
   int32_t size = power_of_two_at_most(wanted < d->max_work_group ? wanted : d->max_work_group);
-  int32_t least = d->is_cpu ? p->lanes : d->subgroup > p->lanes ? d->subgroup : p->lanes;
-  /* No more channels than a group has, but whole sub-groups. */
-  while (size / 2 >= least && (int64_t)(size / 2 / p->lanes) * p->per_lane >= group_channels) size /= 2;
   p->work_group = size;
   p->channels = size / p->lanes * p->per_lane;
 }
@@ -88,7 +88,7 @@ static bool tile_of(const schedule_device *d, const selective_scan_request *r, b
   memset(p, 0, sizeof *p);
   p->lanes = r->force.lanes ? r->force.lanes : lanes_for(d, r, scarce);
   while (p->lanes > d->max_work_group) p->lanes /= 2;
-  p->states = states_for(r->d_state, p->lanes);
+  p->states = states_for(r->d_state, p->lanes, r->backward);
   p->per_lane = 1;
   if (r->force.per_lane) p->per_lane = r->force.per_lane;
   else if (!r->backward && p->lanes >= 4 && d->shuffle != SHUFFLE_NONE && p->states <= 16) p->per_lane = 2;

@@ -13,7 +13,6 @@ typedef struct selective_scan_request {
   int64_t batch, length, d_inner, d_state, n_groups;
   int64_t chunk; /* steps, the caller's; 0: the scheduler chooses */
   bool B_varies, C_varies;
-  bool gated;       /* D or z: two more floats per element in local memory            */
   bool length_fast; /* neighbouring steps are neighbours in memory, not channels       */
   bool backward;
   /* Instead of the scheduler's own choice where not 0: for tuning. */

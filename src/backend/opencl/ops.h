@@ -9,5 +9,7 @@ BACKEND_OPS(X)
 #undef X
 
 size_t opencl_selective_scan_workspace(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
+size_t opencl_selective_scan_backward_workspace(clm_context *, const selective_scan_shape *,
+                                                const clm_selective_scan_backward_args *);
 
 #endif

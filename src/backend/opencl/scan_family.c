@@ -10,7 +10,16 @@ clm_status scan_check_dtypes(clm_context *ctx, const char *op, clm_dtype dtype, 
   return CLM_OK;
 }
 
+clm_status scan_check_args(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
+  if (s->complex)
+    return context_fail(ctx, CLM_UNSUPPORTED, "selective_scan: complex A is not yet supported by the OpenCL backend");
+  const clm_tensor *tensors[] = {&a->u,          &a->delta,         &a->A,   &a->B,          &a->C, &a->D, &a->z,
+                                 &a->delta_bias, &a->initial_state, &a->out, &a->final_state};
+  return scan_check_dtypes(ctx, "selective_scan", CLM_F32, tensors, sizeof tensors / sizeof *tensors);
+}
+
 const char *scan_device_defines(const schedule_device *d) {
+  if (d->is_cpu) return "-DNO_UNROLL";
   static const char *const table[2][4] = {
       {"", "-DSHUFFLE_PTX", "-DSHUFFLE_KHR", "-DSHUFFLE_LOCAL"},
       {"-DCLM_PTX", "-DCLM_PTX -DSHUFFLE_PTX", "-DCLM_PTX -DSHUFFLE_KHR", "-DCLM_PTX -DSHUFFLE_LOCAL"},

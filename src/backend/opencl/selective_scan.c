@@ -8,7 +8,7 @@
 typedef struct forward_key {
   char op[16];
   selective_scan_request request;
-  bool bc_length_fast, has_D, has_z, has_bias, softplus, A_log, has_initial, has_final, final_is_initial;
+  bool bc_length_fast, has_final, final_is_initial;
 } forward_key;
 
 typedef struct forward_plan {
@@ -22,16 +22,7 @@ static void describe(const selective_scan_shape *s, const clm_selective_scan_arg
   memset(key, 0, sizeof *key); /* padding too: it is compared byte by byte */
   snprintf(key->op, sizeof key->op, "scan");
   selective_scan_request *r = &key->request;
-  r->batch = s->batch;
-  r->length = s->length;
-  r->d_inner = s->d_inner;
-  r->d_state = s->d_state;
-  r->n_groups = s->n_groups;
-  r->chunk = a->chunk;
-  r->B_varies = s->B_varies;
-  r->C_varies = s->C_varies;
-  r->gated = a->D.buffer || a->z.buffer;
-  r->length_fast = length_is_fast(&a->u);
+  scan_request(s, a, r);
   r->force.lanes = scan_env("CLM_SCAN_LANES");
   r->force.per_lane = scan_env("CLM_SCAN_PER_LANE");
   r->force.work_group = scan_env("CLM_SCAN_WORK_GROUP");
@@ -39,13 +30,7 @@ static void describe(const selective_scan_shape *s, const clm_selective_scan_arg
   r->force.block = scan_env("CLM_SCAN_BLOCK");
   r->force.buffers = scan_env("CLM_SCAN_BUFFERS");
   r->force.chunks = scan_env("CLM_SCAN_CHUNKS");
-  key->bc_length_fast = (s->B_varies && length_is_fast(&a->B)) || (s->C_varies && length_is_fast(&a->C));
-  key->has_D = a->D.buffer;
-  key->has_z = a->z.buffer;
-  key->has_bias = a->delta_bias.buffer;
-  key->softplus = a->delta_softplus;
-  key->A_log = a->A_is_log;
-  key->has_initial = a->initial_state.buffer;
+  key->bc_length_fast = scan_bc_length_fast(s, a);
   key->has_final = a->final_state.buffer;
   key->final_is_initial = a->initial_state.buffer && a->initial_state.buffer == a->final_state.buffer;
 }
@@ -61,22 +46,8 @@ static void choose_carry(const forward_key *key, forward_plan *p) {
 
 static clm_status get_kernel(clm_context *ctx, const forward_key *key, const forward_plan *p, bool states_only,
                              opencl_kernel **kernel) {
-  const selective_scan_plan *t = &p->tile;
-  bool initial = key->has_initial && !states_only && !p->carry;
-  bool final = key->has_final && !states_only && !p->carry;
-  char defines[1024];
-  snprintf(defines, sizeof defines,
-           "%s -DSCAN_CHANNELS=%d -DSCAN_LANES=%d -DSCAN_STATES=%d -DSCAN_PER_LANE=%d -DSCAN_TILE=%d -DSCAN_BLOCK=%d"
-           " -DSCAN_BUFFERS=%d -DSCAN_D_STATE=%d -DSCAN_SHUFFLE=%d -DSCAN_LENGTH_FAST=%d -DSCAN_BC_LENGTH_FAST=%d"
-           " -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DSCAN_HAS_D=%d -DSCAN_HAS_Z=%d -DSCAN_HAS_BIAS=%d"
-           " -DSCAN_SOFTPLUS=%d -DSCAN_A_LOG=%d -DSCAN_HAS_INITIAL=%d -DSCAN_HAS_FINAL=%d -DSCAN_CARRIED=%d"
-           " -DSCAN_FOLD=%d -DSCAN_STATES_ONLY=%d -DSCAN_EVERY_TILE=0",
-           scan_device_defines(opencl_schedule_device(ctx)), t->channels, t->lanes, t->states, t->per_lane, t->tile,
-           t->block, t->buffers, (int)key->request.d_state, t->shuffle, key->request.length_fast, key->bc_length_fast,
-           key->request.B_varies, key->request.C_varies, key->has_D && !states_only, key->has_z && !states_only,
-           key->has_bias, key->softplus, key->A_log, initial, final, p->carry && !states_only,
-           t->fold && !states_only, states_only);
-  return opencl_kernel_get(ctx, "selective_scan", "selective_scan", defines, kernel);
+  return scan_forward_kernel(ctx, &key->request, &p->tile, key->bc_length_fast,
+                             states_only ? SCAN_PASS_STATES : SCAN_PASS_OUTPUT, kernel);
 }
 
 static clm_status make_plan(clm_context *ctx, const forward_key *key, forward_plan *p) {
@@ -93,10 +64,7 @@ static clm_status make_plan(clm_context *ctx, const forward_key *key, forward_pl
   }
   clm_status status = CLM_OK;
   if (p->first_chunks > 0) status = get_kernel(ctx, key, p, true, &p->states);
-  if (!status && p->carry)
-    status = opencl_kernel_get(ctx, "scan_carry", "scan_carry",
-                               opencl_schedule_device(ctx)->ptx ? "-DCLM_PTX -DSCAN_REVERSE=0" : "-DSCAN_REVERSE=0",
-                               &p->carry_kernel);
+  if (!status && p->carry) status = scan_carry_kernel(ctx, false, &p->carry_kernel);
   return status;
 }
 
@@ -119,30 +87,7 @@ static size_t workspace_bytes(const selective_scan_shape *s, const forward_plan 
   return states ? sizeof(float) * (size_t)(states + s->batch * p->tile.chunks * s->d_inner) : 0;
 }
 
-static clm_status run_scan(clm_context *ctx, opencl_kernel *kernel, int64_t chunks, const selective_scan_shape *s,
-                           const clm_selective_scan_args *a, const forward_plan *p, const clm_buffer *workspace) {
-  const selective_scan_plan *t = &p->tile;
-  size_t global[3] = {(size_t)(t->group_blocks * s->n_groups * t->work_group), (size_t)chunks, (size_t)s->batch};
-  size_t local[3] = {(size_t)t->work_group, 1, 1};
-  return OPENCL_RUN(ctx, kernel, 3, global, local, ARG_TENSOR3(a->u), ARG_TENSOR3(a->delta), ARG_TENSOR2(a->A),
-                    ARG_INPUT_MATRIX(a->B, s->B_varies), ARG_INPUT_MATRIX(a->C, s->C_varies), ARG_TENSOR1(a->D),
-                    ARG_TENSOR3(a->z), ARG_TENSOR1(a->delta_bias), ARG_TENSOR3(a->initial_state), ARG_TENSOR3(a->out),
-                    ARG_TENSOR3(a->final_state), ARG_BUFFER(workspace), ARG_BUFFER(workspace),
-                    ARG_I64(state_floats(s, p)), ARG_I64(s->length), ARG_I64(t->chunk), ARG_I32(t->chunks),
-                    ARG_I32(s->d_inner), ARG_I32(s->d_inner / s->n_groups), ARG_I32(t->group_blocks));
-}
-
-static clm_status run_carry(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a,
-                            const forward_plan *p, const clm_buffer *workspace) {
-  size_t global[2] = {(size_t)(s->d_inner * s->d_state), (size_t)s->batch};
-  return OPENCL_RUN(ctx, p->carry_kernel, 2, global, NULL, ARG_BUFFER(workspace), ARG_BUFFER(workspace),
-                    ARG_I64(state_floats(s, p)), ARG_TENSOR2(a->A), ARG_TENSOR3(a->initial_state),
-                    ARG_TENSOR3(a->final_state), ARG_I32(a->initial_state.buffer != NULL),
-                    ARG_I32(a->final_state.buffer != NULL), ARG_I32(a->A_is_log), ARG_I32(p->tile.chunks),
-                    ARG_I32(s->d_inner), ARG_I32(s->d_state));
-}
-
-static void explain(clm_context *ctx, const selective_scan_shape *s, const forward_plan *p) {
+static void explain(clm_context *ctx, const forward_plan *p) {
   const selective_scan_plan *t = &p->tile;
   context_explain(
       ctx,
@@ -154,38 +99,35 @@ static void explain(clm_context *ctx, const selective_scan_shape *s, const forwa
       : p->carry ? "the carry is a kernel of its own"
                  : "no carry",
       t->why);
-  (void)s;
-}
-
-static clm_status check_dtypes(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
-  if (s->complex)
-    return context_fail(ctx, CLM_UNSUPPORTED, "selective_scan: complex A is not yet supported by the OpenCL backend");
-  const clm_tensor *tensors[] = {&a->u,          &a->delta,         &a->A,   &a->B,          &a->C, &a->D, &a->z,
-                                 &a->delta_bias, &a->initial_state, &a->out, &a->final_state};
-  return scan_check_dtypes(ctx, "selective_scan", CLM_F32, tensors, sizeof tensors / sizeof *tensors);
 }
 
 clm_status opencl_selective_scan(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
-  clm_status status = check_dtypes(ctx, s, a);
+  clm_status status = scan_check_args(ctx, s, a);
   if (status) return status;
   forward_key key;
   describe(s, a, &key);
   forward_plan *p;
   status = find_plan(ctx, &key, &p);
   if (status) return status;
+  int32_t flags = scan_flags(a);
   clm_buffer *workspace = NULL;
   size_t bytes = workspace_bytes(s, p);
   if (bytes) status = context_workspace(ctx, bytes, &workspace);
-  if (!status && p->first_chunks > 0) status = run_scan(ctx, p->states, p->first_chunks, s, a, p, workspace);
-  if (!status && p->carry) status = run_carry(ctx, s, a, p, workspace);
-  if (!status) status = run_scan(ctx, p->scan, p->tile.chunks, s, a, p, workspace);
-  if (!status) explain(ctx, s, p);
+  scan_workspace w = {.buffer = workspace, .sums_at = state_floats(s, p)};
+  if (!status && p->first_chunks > 0)
+    status = scan_forward_run(ctx, p->states, &p->tile, p->first_chunks, flags & ~SCAN_INITIAL, s, a, &w);
+  if (!status && p->carry)
+    status = scan_carry_run(ctx, p->carry_kernel, s, a, &w, p->tile.chunks, &a->initial_state, &a->final_state);
+  flags |= p->tile.fold ? SCAN_FOLD : 0;
+  if (p->carry) flags = (flags & ~SCAN_FINAL) | SCAN_CARRIED;
+  if (!status) status = scan_forward_run(ctx, p->scan, &p->tile, p->tile.chunks, flags, s, a, &w);
+  if (!status) explain(ctx, p);
   return status;
 }
 
 size_t opencl_selective_scan_workspace(clm_context *ctx, const selective_scan_shape *s,
                                        const clm_selective_scan_args *a) {
-  if (check_dtypes(ctx, s, a)) return 0;
+  if (scan_check_args(ctx, s, a)) return 0;
   forward_key key;
   describe(s, a, &key);
   forward_plan *p;

@@ -1,0 +1,405 @@
+/* Selective scan, backward: one work-group owns SCAN_CHANNELS channels of one batch row and walks its chunk of the
+ * sequence backwards in tiles of SCAN_TILE steps. From the state at a tile's beginning (kept by the forward kernel,
+ * SCAN_EVERY_TILE) it computes the tile's states again into registers, then runs the gradient g of the state back:
+ *   g[t] = C[t] dy[t] + a[t+1] g[t+1],  a[t] = exp(dt[t] A)
+ *   du = D dy + dt sum_n g B     ddt = sum_n g (A a h[t-1] + B u)     dA += dt g a h[t-1],  with a h[t-1] = h - dt u B
+ *   dB = dt u g and dC = dy h, summed over channels: over the channels of a sub-group by shuffles (or of the
+ *   work-group in local memory), then over work-groups by scan_reduce. dA, dD and ddelta_bias likewise over chunks and
+ *   batch. Every sum has a fixed order.
+ *   bytes per element: read u, delta, z, dout and d_state / SCAN_TILE states, write du, ddelta, dz; partial sums of dB, dC
+ *   special functions per element: d_state + 6
+ * With chunks, BACKWARD_LOCAL first walks each chunk forwards from zero: its final state, its sum of dt, and what its
+ * gradient hands to the step before it; two carries (scan_carry) turn them into each chunk's initial state and incoming
+ * gradient.
+ * Variants: plain (local memory only), shuffle. Measured: docs/kernels.md, "scan backward". */
+#include "scan.h"
+#include "selective_scan_tile.h"
+
+#define PARTS     (SCAN_SHUFFLE ? 1 : SCAN_LANES)
+#define WARPS     (WORK_GROUP / 32) /* shuffle variant: sub-groups of 32 lanes */
+#define LN_2      0.69314718055994530942f
+#define WANT_DU   512
+#define WANT_DDT  1024
+#define WANT_DZ   2048
+#define WANT_OUT  4096
+#define WANT_DA   8192
+#define WANT_DB   16384
+#define WANT_DC   32768
+#define WANT_SUMS 65536  /* dD or ddelta_bias            */
+#define DFINAL    131072 /* a gradient comes in through the final state */
+#define WANT_DH0  262144
+
+#if SCAN_SHUFFLE
+/* Sums the 2 * SCAN_STATES values of each lane over the channels of a sub-group: each exchange halves the values a lane
+ * still holds (or, with one left, adds it), and the rest goes to row[] for a sum over sub-groups. */
+__attribute__((always_inline)) inline void sum_channels(float *value, int lid, int lane, local float *row SHUFFLE_PARAMETER) {
+  int base = 0;
+  bool first = true;
+#define CHANNEL_LEVEL(width)                                                                                          \
+  if (SCAN_LANES <= (width)) {                                                                                        \
+    const bool upper = (lid & (width)) != 0;                                                                          \
+    enum { LEVELS_BEFORE = (width) / SCAN_LANES, LEFT = 2 * SCAN_STATES / (LEVELS_BEFORE > 0 ? LEVELS_BEFORE : 1) };  \
+    if (LEFT > 1) {                                                                                                   \
+      UNROLL for (int i = 0; i < LEFT / 2; i++) {                                                                     \
+        float keep = upper ? value[i + LEFT / 2] : value[i], send = upper ? value[i] : value[i + LEFT / 2];           \
+        value[i] = keep + lane_xor(send, width);                                                                      \
+      }                                                                                                               \
+      base += upper ? LEFT / 2 : 0;                                                                                   \
+    } else {                                                                                                          \
+      value[0] += lane_xor(value[0], width);                                                                          \
+      first = first && !upper;                                                                                        \
+    }                                                                                                                 \
+  }
+  CHANNEL_LEVEL(1)
+  CHANNEL_LEVEL(2)
+  CHANNEL_LEVEL(4)
+  CHANNEL_LEVEL(8)
+  CHANNEL_LEVEL(16)
+  enum { SHARED = 32 / SCAN_LANES, COUNT = 2 * SCAN_STATES / SHARED > 1 ? 2 * SCAN_STATES / SHARED : 1 };
+  UNROLL for (int i = 0; i < COUNT; i++) {
+    const int v = base + i;
+    if (first) row[v < SCAN_STATES ? STATE(lane, v) : PADDED + STATE(lane, v - SCAN_STATES)] = value[i];
+  }
+}
+#endif
+
+kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_scan_backward(
+    TENSOR(u), STRIDES3(u, batch, step, channel), TENSOR(delta), STRIDES3(delta, batch, step, channel),
+    TENSOR_F32(A), STRIDES2(A, channel, state),        /* */
+    TENSOR(B), STRIDES4(B, batch, step, group, state), /* static: B_step is the stride of a channel */
+    TENSOR(C), STRIDES4(C, batch, step, group, state), /* likewise */
+    TENSOR_F32(D), STRIDES1(D, channel), TENSOR(z), STRIDES3(z, batch, step, channel), /* */
+    TENSOR_F32(bias), STRIDES1(bias, channel), TENSOR(dout), STRIDES3(dout, batch, step, channel), /* */
+    TENSOR_F32(dfinal), STRIDES3(dfinal, batch, channel, state), OUTPUT(du), STRIDES3(du, batch, step, channel),
+    OUTPUT(ddelta), STRIDES3(ddelta, batch, step, channel), OUTPUT(dz), STRIDES3(dz, batch, step, channel),
+    OUTPUT(out), STRIDES3(out, batch, step, channel), OUTPUT_F32(dinitial), STRIDES3(dinitial, batch, channel, state),
+    global float *work, /* offsets in floats: */
+    long tiles_at,      /* (batch, tiles, d_inner, d_state)   each tile's first state                    */
+    long states_at,     /* (batch, chunks, d_inner, d_state)  BACKWARD_LOCAL: each chunk's final state   */
+    long gradients_at,  /* (batch, chunks, d_inner, d_state)  its gradient handed back, or coming in     */
+    long sums_at,       /* (batch, chunks, d_inner)           its sum of dt                              */
+    long dA_at,         /* (batch, chunks, d_inner, d_state); dB and dC too where they are static        */
+    long dB_at,         /* (blocks of a group, batch, length, groups, d_state)                           */
+    long dC_at, long dD_at, /* (batch, chunks, d_inner), then the same of ddelta_bias */
+    long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks, int flags) {
+  const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
+  const int group = (int)get_group_id(0) / group_blocks, block = (int)get_group_id(0) % group_blocks;
+  const int groups = d_inner / group_channels, first = group * group_channels + block * SCAN_CHANNELS;
+  const int count = min(SCAN_CHANNELS, (group + 1) * group_channels - first); /* channels of this work-group */
+  const int k_chunk = (int)get_group_id(1);
+  const long batch = (long)get_group_id(2);
+  const long begin = k_chunk * chunk, end = min(begin + chunk, length);
+  const long own = first + slot, own_row = (batch * chunks + k_chunk) * d_inner + own; /* this lane's channel */
+  const bool own_channel = slot < count;
+
+  SHUFFLE_SCRATCH
+  local float dt_tile[SCAN_TILE][PITCH], dtu_tile[SCAN_TILE][PITCH], dy_tile[SCAN_TILE][PITCH];
+#if SCAN_B_VARIES
+  local float B_tile[BC_TILE] __attribute__((aligned(16)));
+#endif
+#if SCAN_C_VARIES
+  local float C_tile[BC_TILE] __attribute__((aligned(16)));
+#endif
+#if !BACKWARD_LOCAL
+  local float gB_tile[PARTS][SCAN_TILE][PITCH], ddt_tile[PARTS][SCAN_TILE][PITCH], y_tile[PARTS][SCAN_TILE][PITCH];
+#if SCAN_SHUFFLE
+  local float bc_sums[WARPS][SCAN_TILE][2 * PADDED];
+#else
+  local float bc_sums[SCAN_CHANNELS][2 * PADDED];
+#endif
+#endif
+
+  float A_log2[SCAN_STATES], g[SCAN_STATES], h[SCAN_STATES], dA[SCAN_STATES];
+  float B_now[SCAN_STATES], C_now[SCAN_STATES];
+  float dB_fixed[SCAN_STATES], dC_fixed[SCAN_STATES], decay_all[SCAN_STATES];
+  UNROLL for (int s = 0; s < SCAN_STATES; s++) {
+    const int n = STATE(lane, s);
+    const bool real = n < SCAN_D_STATE && own_channel;
+    float a = real ? A[A_offset + own * A_channel + n * A_state] : 0.0f;
+    if (flags & SCAN_A_LOG) a = real ? -exp(a) : 0.0f;
+    A_log2[s] = a * LOG2_E;
+    dA[s] = dB_fixed[s] = dC_fixed[s] = g[s] = h[s] = 0.0f;
+    decay_all[s] = 1.0f;
+#if !SCAN_B_VARIES
+    B_now[s] = real ? load(B, B_offset + own * B_step + n * B_state) : 0.0f;
+#endif
+#if !SCAN_C_VARIES
+    C_now[s] = real ? load(C, C_offset + own * C_step + n * C_state) : 0.0f;
+#endif
+#if !BACKWARD_LOCAL
+    if (real && (flags & SCAN_CARRIED)) g[s] = work[gradients_at + own_row * SCAN_D_STATE + n];
+    else if (real && (flags & DFINAL))
+      g[s] = dfinal[dfinal_offset + batch * dfinal_batch + own * dfinal_channel + n * dfinal_state];
+#endif
+  }
+
+  float D_held[CHANNELS_HELD], bias_held[CHANNELS_HELD], dD_held[CHANNELS_HELD], dbias_held[CHANNELS_HELD];
+  UNROLL for (int k = 0; k < CHANNELS_HELD; k++) {
+    const int c = ELEMENT_CHANNEL(k);
+    D_held[k] = bias_held[k] = dD_held[k] = dbias_held[k] = 0.0f;
+    if ((flags & SCAN_HAS_D) && c < count) D_held[k] = D[D_offset + (first + c) * D_channel];
+    if ((flags & SCAN_HAS_BIAS) && c < count) bias_held[k] = bias[bias_offset + (first + c) * bias_channel];
+  }
+  u += u_offset + batch * u_batch + first * u_channel;
+  delta += delta_offset + batch * delta_batch + first * delta_channel;
+  z += z_offset + batch * z_batch + first * z_channel;
+  dout += dout_offset + batch * dout_batch + first * dout_channel;
+  du += du_offset + batch * du_batch + first * du_channel;
+  ddelta += ddelta_offset + batch * ddelta_batch + first * ddelta_channel;
+  dz += dz_offset + batch * dz_batch + first * dz_channel;
+  out += out_offset + batch * out_batch + first * out_channel;
+  B += B_offset + batch * B_batch + group * B_group;
+  C += C_offset + batch * C_batch + group * C_group;
+
+  const int tiles = (int)((end - begin + SCAN_TILE - 1) / SCAN_TILE);
+  float dt_sum = 0.0f;
+  for (int tile = 0; tile < tiles; tile++) {
+    const long at = begin + (long)(BACKWARD_LOCAL ? tile : tiles - 1 - tile) * SCAN_TILE;
+    float u_raw[ELEMENTS], x_raw[ELEMENTS], z_raw[ELEMENTS], dout_raw[ELEMENTS]; /* x: delta + delta_bias */
+    UNROLL for (int k = 0; k < ELEMENTS; k++) {
+      const int c = ELEMENT_CHANNEL(k);
+      const long t = at + ELEMENT_STEP(k);
+      u_raw[k] = x_raw[k] = z_raw[k] = dout_raw[k] = 0.0f;
+      if (IN_TILE(k) && t < end && c < count) {
+        u_raw[k] = load(u, t * u_step + c * u_channel);
+        x_raw[k] = load(delta, t * delta_step + c * delta_channel);
+        dout_raw[k] = load(dout, t * dout_step + c * dout_channel);
+        if (flags & SCAN_HAS_Z) z_raw[k] = load(z, t * z_step + c * z_channel);
+      }
+    }
+#if SCAN_B_VARIES || SCAN_C_VARIES
+    UNROLL for (int k = 0; k < BC_ITEMS; k++) {
+      const int e = lid + k * WORK_GROUP, n = BC_STATE(e);
+      const long t = at + BC_STEP(e);
+      if (e >= BC_TILE) continue;
+      const bool real = t < end && n < SCAN_D_STATE;
+#if SCAN_B_VARIES
+      B_tile[BC_STEP(e) * PADDED + n] = real ? load(B, t * B_step + n * B_state) : 0.0f;
+#endif
+#if SCAN_C_VARIES
+      C_tile[BC_STEP(e) * PADDED + n] = real ? load(C, t * C_step + n * C_state) : 0.0f;
+#endif
+    }
+#endif
+    UNROLL for (int k = 0; k < ELEMENTS; k++) {
+      const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
+      x_raw[k] += bias_held[HELD(k)];
+      float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
+      if (at + t >= end) dt = 0.0f;
+      if (IN_TILE(k)) {
+        dt_tile[t][c] = dt;
+        dtu_tile[t][c] = dt * u_raw[k];
+        dy_tile[t][c] = dout_raw[k] * ((flags & SCAN_HAS_Z) ? z_raw[k] * sigmoid(z_raw[k]) : 1.0f);
+      }
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+#if BACKWARD_LOCAL
+    UNROLL for (int t = 0; t < SCAN_TILE; t++) {
+      const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot], dy = dy_tile[t][slot];
+#if SCAN_B_VARIES
+      read_states(B_now, &B_tile[t * PADDED], lane);
+#endif
+#if SCAN_C_VARIES
+      read_states(C_now, &C_tile[t * PADDED], lane);
+#endif
+      dt_sum += dt;
+      UNROLL for (int s = 0; s < SCAN_STATES; s++) {
+        const float a = exp2_fast(dt * A_log2[s]);
+        h[s] = a * h[s] + dtu * B_now[s];
+        decay_all[s] *= a;
+        g[s] += decay_all[s] * (C_now[s] * dy);
+      }
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+#else
+    /* The tile's states again, forwards. */
+    float states[SCAN_TILE][SCAN_STATES], decay[SCAN_TILE][SCAN_STATES];
+    float gB[SCAN_TILE], ddt[SCAN_TILE], y[SCAN_TILE];
+    UNROLL for (int s = 0; s < SCAN_STATES; s++) {
+      const int n = STATE(lane, s);
+      const long row = (batch * TILES(length) + at / SCAN_TILE) * d_inner + own;
+      h[s] = own_channel && n < SCAN_D_STATE ? work[tiles_at + row * SCAN_D_STATE + n] : 0.0f;
+    }
+    UNROLL for (int t = 0; t < SCAN_TILE; t++) {
+      const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot];
+#if SCAN_B_VARIES
+      read_states(B_now, &B_tile[t * PADDED], lane);
+#endif
+#if SCAN_C_VARIES
+      read_states(C_now, &C_tile[t * PADDED], lane);
+#endif
+      y[t] = 0.0f;
+      UNROLL for (int s = 0; s < SCAN_STATES; s++) {
+        decay[t][s] = exp2_fast(dt * A_log2[s]);
+        h[s] = decay[t][s] * h[s] + dtu * B_now[s];
+        states[t][s] = h[s];
+        y[t] += h[s] * C_now[s];
+      }
+    }
+    /* The gradient, backwards. */
+    UNROLL for (int i = 0; i < SCAN_TILE; i++) {
+      const int t = SCAN_TILE - 1 - i;
+      const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot], dy = dy_tile[t][slot];
+#if SCAN_B_VARIES
+      read_states(B_now, &B_tile[t * PADDED], lane);
+#endif
+#if SCAN_C_VARIES
+      read_states(C_now, &C_tile[t * PADDED], lane);
+#endif
+      float bc[2 * SCAN_STATES]; /* this channel's part of dB, then of dC */
+      gB[t] = ddt[t] = 0.0f;
+      UNROLL for (int s = 0; s < SCAN_STATES; s++) {
+        g[s] += C_now[s] * dy;
+        const float before = g[s] * (states[t][s] - dtu * B_now[s]);
+        gB[t] += g[s] * B_now[s];
+        ddt[t] += A_log2[s] * before;
+        dA[s] += dt * before;
+        bc[s] = dtu * g[s];
+        bc[SCAN_STATES + s] = dy * states[t][s];
+        g[s] *= decay[t][s];
+#if !SCAN_B_VARIES
+        dB_fixed[s] += bc[s];
+#endif
+#if !SCAN_C_VARIES
+        dC_fixed[s] += bc[SCAN_STATES + s];
+#endif
+#if !SCAN_SHUFFLE
+        decay[t][s] = bc[s]; /* kept for the sum over channels */
+        states[t][s] = bc[SCAN_STATES + s];
+#endif
+      }
+#if SCAN_SHUFFLE && (SCAN_B_VARIES || SCAN_C_VARIES)
+      if (flags & (WANT_DB | WANT_DC)) sum_channels(bc, lid, lane, bc_sums[lid / 32][t] SHUFFLE_ARGUMENT);
+#endif
+    }
+
+#if SCAN_SHUFFLE && SCAN_LANES > 1 && OWNED > 0
+    sum_lanes(gB, lane SHUFFLE_ARGUMENT);
+    sum_lanes(ddt, lane SHUFFLE_ARGUMENT);
+    sum_lanes(y, lane SHUFFLE_ARGUMENT);
+    UNROLL for (int i = 0; i < OWNED; i++) {
+      gB_tile[0][lane * OWNED + i][slot] = gB[i];
+      ddt_tile[0][lane * OWNED + i][slot] = ddt[i];
+      y_tile[0][lane * OWNED + i][slot] = y[i];
+    }
+#else
+    UNROLL for (int t = 0; t < SCAN_TILE; t++) {
+#if SCAN_SHUFFLE
+      UNROLL for (int width = 1; width < SCAN_LANES; width *= 2) {
+        gB[t] += lane_xor(gB[t], width);
+        ddt[t] += lane_xor(ddt[t], width);
+        y[t] += lane_xor(y[t], width);
+      }
+#endif
+      if (PARTS > 1 || lane == 0) {
+        gB_tile[PARTS > 1 ? lane : 0][t][slot] = gB[t];
+        ddt_tile[PARTS > 1 ? lane : 0][t][slot] = ddt[t];
+        y_tile[PARTS > 1 ? lane : 0][t][slot] = y[t];
+      }
+    }
+#endif
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    UNROLL for (int k = 0; k < ELEMENTS; k++) {
+      const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
+      const long step = at + t;
+      if (!IN_TILE(k) || step >= end || c >= count) continue;
+      float sum_gB = gB_tile[0][t][c], sum_ddt = ddt_tile[0][t][c], sum_y = y_tile[0][t][c];
+      UNROLL for (int part = 1; part < PARTS; part++) {
+        sum_gB += gB_tile[part][t][c];
+        sum_ddt += ddt_tile[part][t][c];
+        sum_y += y_tile[part][t][c];
+      }
+      const float dy = dy_tile[t][c], gate = sigmoid(z_raw[k]);
+      float grad = sum_ddt * LN_2 + u_raw[k] * sum_gB;
+      if ((flags & SCAN_SOFTPLUS) && x_raw[k] <= 20.0f) grad *= sigmoid(x_raw[k]);
+      sum_y += D_held[HELD(k)] * u_raw[k];
+      dD_held[HELD(k)] += dy * u_raw[k];
+      dbias_held[HELD(k)] += grad;
+      if (flags & WANT_DU) store(du, step * du_step + c * du_channel, D_held[HELD(k)] * dy + dt_tile[t][c] * sum_gB);
+      if (flags & WANT_DDT) store(ddelta, step * ddelta_step + c * ddelta_channel, grad);
+      if (flags & WANT_DZ)
+        store(dz, step * dz_step + c * dz_channel,
+              dout_raw[k] * sum_y * (gate * (1.0f + z_raw[k] * (1.0f - gate))));
+      if (flags & WANT_OUT)
+        store(out, step * out_step + c * out_channel, (flags & SCAN_HAS_Z) ? sum_y * (z_raw[k] * gate) : sum_y);
+    }
+
+#if SCAN_B_VARIES || SCAN_C_VARIES
+    const long parts_row = ((block * (long)get_num_groups(2) + batch) * length + at) * groups + group; /* step `at` */
+#if SCAN_SHUFFLE
+    for (int e = lid; e < SCAN_TILE * 2 * PADDED; e += WORK_GROUP) {
+      const int t = e / (2 * PADDED), n = e % (2 * PADDED);
+      float sum = bc_sums[0][t][n];
+      UNROLL for (int w = 1; w < WARPS; w++) sum += bc_sums[w][t][n];
+#else
+    UNROLL for (int t = 0; t < SCAN_TILE; t++) {
+      UNROLL for (int s = 0; s < SCAN_STATES; s++) {
+        bc_sums[slot][STATE(lane, s)] = decay[t][s];
+        bc_sums[slot][PADDED + STATE(lane, s)] = states[t][s];
+      }
+      barrier(CLK_LOCAL_MEM_FENCE);
+      for (int n = lid; n < 2 * PADDED; n += WORK_GROUP) {
+        float sum = 0.0f;
+        for (int c = 0; c < SCAN_CHANNELS; c++) sum += bc_sums[c][n];
+#endif
+        const int state = n < PADDED ? n : n - PADDED;
+        if (at + t < end && state < SCAN_D_STATE) {
+          const long to = (parts_row + (long)t * groups) * SCAN_D_STATE + state;
+          if (SCAN_B_VARIES && n < PADDED && (flags & WANT_DB)) work[dB_at + to] = sum;
+          if (SCAN_C_VARIES && n >= PADDED && (flags & WANT_DC)) work[dC_at + to] = sum;
+        }
+#if !SCAN_SHUFFLE
+      }
+      barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+    }
+#endif
+    barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+  }
+
+#if BACKWARD_LOCAL
+  if (!own_channel) return;
+  if (lane == 0) work[sums_at + own_row] = dt_sum;
+  UNROLL for (int s = 0; s < SCAN_STATES; s++) {
+    const int n = STATE(lane, s);
+    if (n >= SCAN_D_STATE) continue;
+    work[states_at + own_row * SCAN_D_STATE + n] = h[s];
+    work[gradients_at + own_row * SCAN_D_STATE + n] = g[s];
+  }
+#else
+  UNROLL for (int s = 0; s < SCAN_STATES; s++) {
+    const int n = STATE(lane, s);
+    if (n >= SCAN_D_STATE || !own_channel) continue;
+    const long to = own_row * SCAN_D_STATE + n;
+    if (flags & WANT_DA) work[dA_at + to] = (flags & SCAN_A_LOG) ? dA[s] * (A_log2[s] * LN_2) : dA[s];
+    if (!SCAN_B_VARIES && (flags & WANT_DB)) work[dB_at + to] = dB_fixed[s];
+    if (!SCAN_C_VARIES && (flags & WANT_DC)) work[dC_at + to] = dC_fixed[s];
+    if ((flags & WANT_DH0) && begin == 0)
+      dinitial[dinitial_offset + batch * dinitial_batch + own * dinitial_channel + n * dinitial_state] = g[s];
+  }
+  if (flags & WANT_SUMS) { /* over the work-items that staged a channel, in order of their steps */
+    for (int e = lid; e < SCAN_TILE * SCAN_CHANNELS; e += WORK_GROUP)
+      dt_tile[e / SCAN_CHANNELS][e % SCAN_CHANNELS] = dtu_tile[e / SCAN_CHANNELS][e % SCAN_CHANNELS] = 0.0f;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    UNROLL for (int k = 0; k < CHANNELS_HELD; k++) {
+      if (!IN_TILE(k)) continue;
+      dt_tile[ELEMENT_STEP(k)][ELEMENT_CHANNEL(k)] = dD_held[k];
+      dtu_tile[ELEMENT_STEP(k)][ELEMENT_CHANNEL(k)] = dbias_held[k];
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int c = lid; c < count; c += WORK_GROUP) {
+      float sum_D = 0.0f, sum_bias = 0.0f;
+      for (int t = 0; t < SCAN_TILE; t++) {
+        sum_D += dt_tile[t][c];
+        sum_bias += dtu_tile[t][c];
+      }
+      const long row = (batch * chunks + k_chunk) * d_inner + first + c;
+      work[dD_at + row] = sum_D;
+      work[dD_at + (long)get_num_groups(2) * chunks * d_inner + row] = sum_bias;
+    }
+  }
+#endif
+}
