@@ -10,7 +10,7 @@
  * one lane a channel (no sum at all).
  * Chunks: A does not depend on time, so a chunk's whole decay is exp(A sum dt). Pass 1 (SCAN_STATES_ONLY) writes each
  * chunk's final state from zero and its sum of dt; the carry is a left fold over chunks, either inside pass 2
- * (SCAN_FOLD) or by scan_carry (SCAN_CARRIED), which leaves each chunk's initial state in place.
+ * (SCAN_FOLD) or by scan_carry (SCAN_FROM_CARRY), which leaves each chunk's initial state in place.
  * Measured: docs/kernels.md, "scan forward". */
 #include "scan.h"
 #include "selective_scan_tile.h"
@@ -87,9 +87,9 @@ UNROLL
       C_fixed[j][s] = real ? load(C, C_offset + channel * C_step + n * C_state) : 0.0f;
 #endif
       h[j][s] = 0.0f;
-      if (real && (flags & SCAN_CARRIED))
+      if (real && (flags & SCAN_FROM_CARRY))
         h[j][s] = states[((batch * chunks + k_chunk) * d_inner + channel) * SCAN_D_STATE + n];
-      else if (real && (flags & SCAN_INITIAL))
+      else if (real && (flags & SCAN_FROM_INITIAL))
         h[j][s] = initial[initial_offset + batch * initial_batch + channel * initial_channel + n * initial_state];
     }
   }
@@ -301,7 +301,7 @@ UNROLL
 #if SCAN_EVERY_TILE
   return;
 #elif !SCAN_STATES_ONLY
-  if (!(flags & SCAN_FINAL) || end < length) return;
+  if (!(flags & SCAN_TO_FINAL) || end < length) return;
 #endif
 UNROLL
   for (int j = 0; j < SCAN_PER_LANE; j++) {

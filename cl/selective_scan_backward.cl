@@ -2,7 +2,7 @@
  * sequence backwards in tiles of SCAN_TILE steps. From the state at a tile's beginning (kept by the forward kernel,
  * SCAN_EVERY_TILE) it computes the tile's states again into registers, then runs the gradient g of the state back:
  *   g[t] = C[t] dy[t] + a[t+1] g[t+1],  a[t] = exp(dt[t] A)
- *   du = D dy + dt sum_n g B     ddt = sum_n g (A a h[t-1] + B u)     dA += dt g a h[t-1],  with a h[t-1] = h - dt u B
+ *   du = D dy + dt sum_n g B     ddt = sum_n g (A a h[t-1] + B u)     dA += dt g a h[t-1]
  *   dB = dt u g and dC = dy h, summed over channels: over the channels of a sub-group by shuffles (or of the
  *   work-group in local memory), then over work-groups by scan_reduce. dA, dD and ddelta_bias likewise over chunks and
  *   batch. Every sum has a fixed order.
@@ -127,7 +127,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     C_now[s] = real ? load(C, C_offset + own * C_step + n * C_state) : 0.0f;
 #endif
 #if !BACKWARD_LOCAL
-    if (real && (flags & SCAN_CARRIED)) g[s] = work[gradients_at + own_row * SCAN_D_STATE + n];
+    if (real && (flags & SCAN_FROM_CARRY)) g[s] = work[gradients_at + own_row * SCAN_D_STATE + n];
     else if (real && (flags & DFINAL))
       g[s] = dfinal[dfinal_offset + batch * dfinal_batch + own * dfinal_channel + n * dfinal_state];
 #endif
@@ -215,11 +215,11 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #else
     /* The tile's states again, forwards. */
     float states[SCAN_TILE][SCAN_STATES], decay[SCAN_TILE][SCAN_STATES];
-    float gB[SCAN_TILE], ddt[SCAN_TILE], y[SCAN_TILE];
+    float start[SCAN_STATES], gB[SCAN_TILE], ddt[SCAN_TILE], y[SCAN_TILE];
     UNROLL for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
       const long row = (batch * TILES(length) + at / SCAN_TILE) * d_inner + own;
-      h[s] = own_channel && n < SCAN_D_STATE ? work[tiles_at + row * SCAN_D_STATE + n] : 0.0f;
+      start[s] = h[s] = own_channel && n < SCAN_D_STATE ? work[tiles_at + row * SCAN_D_STATE + n] : 0.0f;
     }
     UNROLL for (int t = 0; t < SCAN_TILE; t++) {
       const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot];
@@ -251,7 +251,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       gB[t] = ddt[t] = 0.0f;
       UNROLL for (int s = 0; s < SCAN_STATES; s++) {
         g[s] += C_now[s] * dy;
-        const float before = g[s] * (states[t][s] - dtu * B_now[s]);
+        const float before = g[s] * (decay[t][s] * (t > 0 ? states[t > 0 ? t - 1 : 0][s] : start[s]));
         gB[t] += g[s] * B_now[s];
         ddt[t] += A_log2[s] * before;
         dA[s] += dt * before;

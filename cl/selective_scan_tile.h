@@ -9,15 +9,15 @@
 #define BC_ITEMS   ((BC_TILE + WORK_GROUP - 1) / WORK_GROUP)
 
 /* What a call has, in `flags`: run-time values, so that few programs serve all calls (scan_family.h has the same). */
-#define SCAN_HAS_D    1
-#define SCAN_HAS_Z    2
-#define SCAN_HAS_BIAS 4
-#define SCAN_SOFTPLUS 8
-#define SCAN_A_LOG    16
-#define SCAN_INITIAL  32  /* starts from `initial`                    */
-#define SCAN_FINAL    64  /* the last chunk writes `final`            */
-#define SCAN_CARRIED  128 /* starts from `states`                     */
-#define SCAN_FOLD     256 /* folds the chunks before its own          */
+#define SCAN_HAS_D        1
+#define SCAN_HAS_Z        2
+#define SCAN_HAS_BIAS     4
+#define SCAN_SOFTPLUS     8
+#define SCAN_A_LOG        16
+#define SCAN_FROM_INITIAL 32  /* starts from `initial`           */
+#define SCAN_TO_FINAL     64  /* the last chunk writes `final`   */
+#define SCAN_FROM_CARRY   128 /* starts from `states`            */
+#define SCAN_FOLD         256 /* folds the chunks before its own */
 
 /* Element k of a work-item in a tile. Rows are one longer where neighbouring work-items stage neighbouring steps: no
  * bank conflicts. */

@@ -25,17 +25,17 @@ enum {
   SCAN_HAS_BIAS = 4,
   SCAN_SOFTPLUS = 8,
   SCAN_A_LOG = 16,
-  SCAN_INITIAL = 32,
-  SCAN_FINAL = 64,
-  SCAN_CARRIED = 128,
+  SCAN_FROM_INITIAL = 32,
+  SCAN_TO_FINAL = 64,
+  SCAN_FROM_CARRY = 128,
   SCAN_FOLD = 256
 };
 
 static inline int32_t scan_flags(const clm_selective_scan_args *a) {
   return (a->D.buffer ? SCAN_HAS_D : 0) | (a->z.buffer ? SCAN_HAS_Z : 0) |
          (a->delta_bias.buffer ? SCAN_HAS_BIAS : 0) | (a->delta_softplus ? SCAN_SOFTPLUS : 0) |
-         (a->A_is_log ? SCAN_A_LOG : 0) | (a->initial_state.buffer ? SCAN_INITIAL : 0) |
-         (a->final_state.buffer ? SCAN_FINAL : 0);
+         (a->A_is_log ? SCAN_A_LOG : 0) | (a->initial_state.buffer ? SCAN_FROM_INITIAL : 0) |
+         (a->final_state.buffer ? SCAN_TO_FINAL : 0);
 }
 
 /* Neighbouring steps (dimension 1 of (batch, step, channel)) are neighbours in memory, and channels are not. */

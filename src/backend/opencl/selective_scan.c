@@ -115,11 +115,11 @@ clm_status opencl_selective_scan(clm_context *ctx, const selective_scan_shape *s
   if (bytes) status = context_workspace(ctx, bytes, &workspace);
   scan_workspace w = {.buffer = workspace, .sums_at = state_floats(s, p)};
   if (!status && p->first_chunks > 0)
-    status = scan_forward_run(ctx, p->states, &p->tile, p->first_chunks, flags & ~SCAN_INITIAL, s, a, &w);
+    status = scan_forward_run(ctx, p->states, &p->tile, p->first_chunks, flags & ~SCAN_FROM_INITIAL, s, a, &w);
   if (!status && p->carry)
     status = scan_carry_run(ctx, p->carry_kernel, s, a, &w, p->tile.chunks, &a->initial_state, &a->final_state);
   flags |= p->tile.fold ? SCAN_FOLD : 0;
-  if (p->carry) flags = (flags & ~SCAN_FINAL) | SCAN_CARRIED;
+  if (p->carry) flags = (flags & ~SCAN_TO_FINAL) | SCAN_FROM_CARRY;
   if (!status) status = scan_forward_run(ctx, p->scan, &p->tile, p->tile.chunks, flags, s, a, &w);
   if (!status) explain(ctx, p);
   return status;

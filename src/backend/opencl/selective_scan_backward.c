@@ -196,7 +196,7 @@ static clm_status run_all(clm_context *ctx, const selective_scan_shape *s, const
     if (!status) status = scan_carry_run(ctx, p->carry, s, a, &w->scan, p->tile.chunks, &a->initial_state, &none);
     if (!status)
       status = scan_carry_run(ctx, p->carry_back, s, a, &back, p->tile.chunks, &b->dfinal_state, &b->dinitial_state);
-    flags = (flags | SCAN_CARRIED) & ~WANT_DH0;
+    flags = (flags | SCAN_FROM_CARRY) & ~WANT_DH0;
   }
   if (!status) status = scan_forward_run(ctx, p->tiles, &p->forward, p->tile.chunks, flags, s, a, &w->scan);
   if (!status) status = run_backward(ctx, p->backward, &p->tile, flags, s, b, w);
