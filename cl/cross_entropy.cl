@@ -49,6 +49,7 @@ __kernel void cross_entropy(__global const float *logits, long logits_offset, lo
   float top = work_group_max(largest, scratch);
   float total = work_group_sum(sum * exp(largest - top), scratch);
   if (lid == 0 && has_losses) losses[losses_offset + row * losses_stride] = ignored ? 0.0f : log(total) + (top - at_target);
+  barrier(CLK_GLOBAL_MEM_FENCE); /* every logit has been read where dlogits are the logits themselves */
   if (!has_dlogits) return;
 
   __global float *dx = dlogits + dlogits_offset + row * dlogits_row;
