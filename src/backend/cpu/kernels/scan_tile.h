@@ -5,6 +5,7 @@
 #define CLM_CPU_SCAN_TILE_H
 
 #include "kernels.h"
+#include "transpose.h"
 
 #define STATE_QUANTUM 4 /* states are padded with zeros to a multiple of this */
 
@@ -81,6 +82,11 @@ static inline tile_rows scan_tile_pack(const clm_tensor *x, int64_t b, int64_t t
   if (x->stride[2] == 1)
     for (int t = 0; t < steps; t++)
       for (int c = 0; c < width; c++) out[t * width + c] = c < lanes ? p[t * x->stride[1] + c] : 0;
+  else if (x->stride[1] == 1)
+    for (int c = 0; c < width; c += LANES)
+      for (int t = 0; t < steps; t += LANES)
+        transpose_block(p + c * x->stride[2] + t, x->stride[2], min_of(LANES, lanes - c), min_of(LANES, steps - t),
+                        out + t * width + c, width);
   else
     for (int c = 0; c < width; c++)
       for (int t = 0; t < steps; t++) out[t * width + c] = c < lanes ? p[c * x->stride[2] + t * x->stride[1]] : 0;
@@ -103,9 +109,18 @@ static inline void scan_tile_unpack(const clm_tensor *x, int64_t b, int64_t t0, 
   int lanes = scan_strip_lanes(s), width = s->count * LANES;
   if (x->stride[2] == 1)
     for (int t = 0; t < steps; t++) memcpy(p + t * x->stride[1], in + t * width, (size_t)lanes * sizeof *p);
-  else
-    for (int c = 0; c < lanes; c++)
-      for (int t = 0; t < steps; t++) p[c * x->stride[2] + t * x->stride[1]] = in[t * width + c];
+  else {
+    bool by_steps = x->stride[1] == 1;
+    for (int c = 0; c < lanes; c += LANES)
+      for (int t = 0; t < steps; t += LANES) {
+        int64_t rows = min_of(LANES, steps - t), columns = min_of(LANES, lanes - c);
+        float *out = p + c * x->stride[2] + t * x->stride[1];
+        if (by_steps && rows == LANES) transpose_block(in + t * width + c, width, rows, columns, out, x->stride[2]);
+        else
+          for (int64_t i = 0; i < columns; i++)
+            for (int64_t k = 0; k < rows; k++) out[i * x->stride[2] + k * x->stride[1]] = in[(t + k) * width + c + i];
+      }
+  }
 }
 
 /* The next tile's rows, asked for line by line while this one is computed. */

@@ -301,7 +301,9 @@ static void store_part(const strip_run *r, float *parts, const vec *sums, int64_
   const backward_task *task = r->task;
   int64_t states = task->blocks.states;
   float *out = parts + ((r->b * task->strips + r->index) * task->s->length + t0) * states;
-  for (int64_t i = 0; i < steps * states; i += 4) vec_sum4(out + i, sums + i);
+  int64_t i = 0;
+  for (; i + LANES <= steps * states; i += LANES) sum_lanes(sums + i, out + i);
+  for (; i < steps * states; i++) out[i] = vec_sum(sums[i]);
 }
 
 static block_tile block_tile_at(const strip_run *r, int i, int steps) {

@@ -103,11 +103,6 @@ INLINE float vec_sum(vec x) {
   return lane[0];
 }
 
-/* The sums over lanes of four vectors, by the same halving. */
-INLINE void vec_sum4(float *out, const vec *x) {
-  for (int i = 0; i < 4; i++) out[i] = vec_sum(x[i]);
-}
-
 INLINE float vec_largest(vec x) {
   float lane[LANES], most;
   vec_store(lane, x);

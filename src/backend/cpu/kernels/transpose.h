@@ -54,6 +54,28 @@ INLINE void transpose_whole(const float *in, int64_t in_row, float *out, int64_t
 }
 #endif
 
+/* out[i] = sum over the lanes of x[i], for LANES vectors: a transpose that adds as it goes. */
+INLINE void sum_lanes(const vec *x, float *out) {
+#ifdef SHUFFLE
+  vec r[LANES];
+  UNROLL for (int i = 0; i < LANES; i++) r[i] = x[i];
+#define STAGE(w)                                                                                                     \
+  UNROLL for (int i = 0; i < LANES; i += 2 * (w)) r[i] = LOW(r[i], r[i + (w)], w) + HIGH(r[i], r[i + (w)], w);
+  STAGE(1)
+  STAGE(2)
+#if SIMD_LANES >= 8
+  STAGE(4)
+#endif
+#if SIMD_LANES >= 16
+  STAGE(8)
+#endif
+#undef STAGE
+  vec_store(out, r[0]);
+#else
+  for (int i = 0; i < LANES; i++) out[i] = vec_sum(x[i]);
+#endif
+}
+
 /* out[j][i] = in[i][j] for `rows` rows and `columns` columns of `in`; out's lanes beyond `rows` are 0. */
 static inline void transpose_block(const float *in, int64_t in_row, int64_t rows, int64_t columns, float *out,
                                    int64_t out_row) {
