@@ -41,7 +41,8 @@ __attribute__((always_inline)) inline void sum_channels(float *value, int lid, i
     enum { LEVELS_BEFORE = (width) / SCAN_LANES, LEFT = 2 * SCAN_STATES / (LEVELS_BEFORE > 0 ? LEVELS_BEFORE : 1) };  \
     if (LEFT > 1) {                                                                                                   \
       UNROLL for (int i = 0; i < LEFT / 2; i++) {                                                                     \
-        float keep = upper ? value[i + LEFT / 2] : value[i], send = upper ? value[i] : value[i + LEFT / 2];           \
+        const float low = value[i], high = value[i + LEFT / 2]; /* both read first: no index at run time */           \
+        const float keep = upper ? high : low, send = upper ? low : high;                                             \
         value[i] = keep + lane_xor(send, width);                                                                      \
       }                                                                                                               \
       base += upper ? LEFT / 2 : 0;                                                                                   \

@@ -89,7 +89,8 @@ UNROLL
     const bool upper = (lane & (width)) != 0;                                                                         \
     const int half_count = SCAN_BLOCK * (width) / SCAN_LANES;                                                         \
     UNROLL for (int i = 0; i < half_count; i++) {                                                          \
-      float keep = upper ? y[i + half_count] : y[i], send = upper ? y[i] : y[i + half_count];                         \
+      const float low = y[i], high = y[i + half_count]; /* both read first: no index at run time */                 \
+      const float keep = upper ? high : low, send = upper ? low : high;                                               \
       y[i] = keep + lane_xor(send, width);                                                                            \
     }                                                                                                                 \
   }

@@ -61,7 +61,7 @@ static bool fits(const schedule_device *d, const selective_scan_request *r, sele
 static bool choose_tile(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
   int32_t largest = r->force.tile ? r->force.tile : 16;
   if (r->backward && !r->force.tile)
-    while (largest > 1 && largest * p->states > (d->is_cpu ? 512 : 64)) largest /= 2;
+    while (largest > 1 && largest * p->states > (d->is_cpu ? 512 : 32)) largest /= 2;
   for (int32_t buffers = r->force.buffers ? r->force.buffers : r->backward ? 1 : 2; buffers >= 1; buffers--)
     for (int32_t tile = largest; tile >= (r->force.tile ? largest : 1); tile /= 2) {
       if (p->shuffle && !r->backward && tile < p->lanes) break;

@@ -21,7 +21,7 @@ clm_status scan_check_args(clm_context *ctx, const selective_scan_shape *s, cons
 const char *scan_device_defines(const schedule_device *d) {
   if (d->is_cpu) return "-DNO_UNROLL";
   static const char *const table[2][4] = {
-      {"", "-DSHUFFLE_PTX", "-DSHUFFLE_KHR", "-DSHUFFLE_LOCAL"},
+      {"", "-DSHUFFLE_PTX", "-DSHUFFLE_KHR", "-DSHUFFLE_LOCAL -DNO_UNROLL"},
       {"-DCLM_PTX", "-DCLM_PTX -DSHUFFLE_PTX", "-DCLM_PTX -DSHUFFLE_KHR", "-DCLM_PTX -DSHUFFLE_LOCAL"},
   };
   return table[d->ptx][d->shuffle];
