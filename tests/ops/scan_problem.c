@@ -62,7 +62,7 @@ test_problem scan_inputs_of(const scan_case *c, const test_op *op, const void *a
   const bool complex = c->flags & COMPLEX;
   const test_kind parameter = complex ? TEST_COMPLEX : TEST_PARAMETER,
                   varying = complex ? TEST_COMPLEX : TEST_STORAGE;
-  test_problem p = {.op = op, .args = args, .seed = 51, .layout = c->layout, .tolerance = 5e-6};
+  test_problem p = {.op = op, .args = args, .seed = 51, .layout = c->layout, .tolerance = 1e-5};
   double (*draw_delta)(test_random *) = c->flags & SOFTPLUS ? draw_raw_step : draw_step;
   double (*draw_A)(test_random *) = complex ? draw_complex_decay : c->flags & LOG_A ? draw_log_decay : draw_decay;
   ROW(u, TEST_STORAGE, NULL, c->batch, c->length, c->d_inner);
