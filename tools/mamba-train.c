@@ -207,7 +207,7 @@ static bool make_directory(run *r) {
 
 /* Of a run that failed before its first checkpoint nothing stays. */
 static void undo_directory(const run *r) {
-  static const char *const names[] = {"tokenizer.json", "config.json", "model.safetensors"};
+  static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"};
   if (!r->made_directory || r->saved) return;
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) remove(text_path(given.out, names[i]));
   rmdir(given.out);

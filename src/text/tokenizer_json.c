@@ -58,15 +58,25 @@ static json_t *tokenizer_json(const clm_tokenizer *t) {
                    "model", model);
 }
 
-clm_status clm_tokenizer_save(const clm_tokenizer *t, const char *directory) {
-  json_t *json = tokenizer_json(t);
-  char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL, *path = file_path(directory, "tokenizer.json");
-  clm_status status = text && path ? file_replace(t->context, path, (file_part[]){{text, strlen(text)}, {"\n", 1}}, 2)
-                                   : context_fail(t->context, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
+/* Writes one JSON object, which is released, as `name` in `directory`. */
+static clm_status save_json(clm_context *ctx, const char *directory, const char *name, json_t *json) {
+  char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL, *path = file_path(directory, name);
+  clm_status status = text && path ? file_replace(ctx, path, (file_part[]){{text, strlen(text)}, {"\n", 1}}, 2)
+                                   : context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
   free(path);
   free(text);
   json_decref(json);
   return status;
+}
+
+/* Beside tokenizer.json stands tokenizer_config.json: without it transformers takes the tokenizer of its Mamba
+ * models, which splits words, whatever tokenizer.json says. */
+clm_status clm_tokenizer_save(const clm_tokenizer *t, const char *directory) {
+  clm_status status = save_json(t->context, directory, "tokenizer.json", tokenizer_json(t));
+  if (status) return status;
+  return save_json(
+      t->context, directory, "tokenizer_config.json",
+      json_pack("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0));
 }
 
 /* The code of a vocabulary entry; false if it is not a single character (or byte). */

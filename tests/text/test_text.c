@@ -259,5 +259,7 @@ int main(void) {
   char path[64];
   snprintf(path, sizeof path, "%s/tokenizer.json", folder);
   unlink(path);
+  snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
+  unlink(path);
   return rmdir(folder) == 0 ? status : EXIT_FAILURE;
 }

@@ -70,7 +70,7 @@ for device in "$@"; do
   out=$(echo "m-$device" | tr : _)
   # Train, twice in parts: the same bits, in the model and in everything that a further part would read.
   $train --out "$out" --steps 40 --device "$device" > log.txt 2>&1 || fail "training on $device: $(cat log.txt)"
-  for file in config.json model.safetensors tokenizer.json train.csv loss.svg trainer.safetensors; do
+  for file in config.json model.safetensors tokenizer.json tokenizer_config.json train.csv loss.svg trainer.safetensors; do
     [ -s "$out/$file" ] || fail "$out/$file is missing"
   done
   [ -z "$(find . -name '*.partial')" ] || fail "partial files are left"
