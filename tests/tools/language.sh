@@ -115,14 +115,15 @@ expect '--lr cannot be given with --resume' "$tools/mamba-train" --data text.txt
 expect 'not the one that the run' "$tools/mamba-train" --data last.txt --out init --resume --device cpu
 
 # An interrupt saves, and the run goes on to the same bits.
-$train --out long --steps 1000 --device cpu > log.txt 2>&1 &
+rm log.txt
+$train --out long --steps 4000 --device cpu > log.txt 2>&1 &
 pid=$!
-while ! grep -q '^step' log.txt; do sleep 0.05; done
+while ! grep -qs '^step' log.txt; do sleep 0.05; done
 kill -INT $pid
 wait $pid || fail "an interrupted run left with status $?"
 grep -q 'stopped at step' log.txt || fail "not interrupted: $(tail -n 1 log.txt)"
 "$tools/mamba-train" --data text.txt --out long --resume --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
-$train --out unbroken --steps 1000 --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
+$train --out unbroken --steps 4000 --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
 cmp long/model.safetensors unbroken/model.safetensors || fail "an interrupted run differs"
 
 # Damaged and foreign models.
