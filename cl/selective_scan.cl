@@ -36,7 +36,8 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
                global float *sums, long sums_offset, /* (batch, chunks, d_inner): sum of dt */
                global float *tile_states, long tiles_offset, /* SCAN_EVERY_TILE: each tile's first state */
                long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks,
-               int flags) {
+               int given_flags) {
+  const int flags = SCAN_FLAGS(given_flags);
   const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
   const int group = (int)get_group_id(0) / group_blocks;
   const int first = group * group_channels + (int)get_group_id(0) % group_blocks * SCAN_CHANNELS;

@@ -8,7 +8,7 @@
 #define BC_TILE    (SCAN_TILE * PADDED)
 #define BC_ITEMS   ((BC_TILE + WORK_GROUP - 1) / WORK_GROUP)
 
-/* What a call has, in `flags`: run-time values, so that few programs serve all calls (scan_family.h has the same). */
+/* What a call has, in `flags`: run-time values where compiling is slow (scan_family.h has the same). */
 #define SCAN_HAS_D        1
 #define SCAN_HAS_Z        2
 #define SCAN_HAS_BIAS     4
@@ -18,6 +18,13 @@
 #define SCAN_TO_FINAL     64  /* the last chunk writes `final`   */
 #define SCAN_FROM_CARRY   128 /* starts from `states`            */
 #define SCAN_FOLD         256 /* folds the chunks before its own */
+
+/* On a GPU they are compiled in: what a call does not have then costs no registers. */
+#ifdef SCAN_FIXED
+#define SCAN_FLAGS(given) SCAN_FIXED
+#else
+#define SCAN_FLAGS(given) (given)
+#endif
 
 /* Element k of a work-item in a tile. Rows are one longer where neighbouring work-items stage neighbouring steps: no
  * bank conflicts. */

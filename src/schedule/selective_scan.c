@@ -42,7 +42,7 @@ static int32_t states_for(int64_t d_state, int32_t lanes, bool backward) {
 static int32_t lanes_for(const schedule_device *d, const selective_scan_request *r, bool scarce) {
   int32_t wanted;
   if (d->is_cpu) wanted = 32;
-  else if (r->backward) wanted = r->d_state <= 32 ? 4 : 8;
+  else if (r->backward) wanted = 8;
   else if (r->d_state > 32) wanted = 16;
   else wanted = scarce ? 4 : 8;
   if (d->shuffle == SHUFFLE_NONE && !r->backward && !scarce && r->d_state <= 32)
@@ -69,7 +69,8 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
       p->buffers = buffers;
       if (buffers == 2 && tile < 8 && !r->force.tile) break; /* one barrier fewer does not pay for that */
       if (!fits(d, r, p)) continue;
-      int32_t block = r->force.block ? r->force.block : 4;
+      /* Steps whose exponentials run ahead of the recurrence; eight where the registers allow it. */
+      int32_t block = r->force.block ? r->force.block : p->shuffle && p->states * p->per_lane <= 8 ? 8 : 4;
       if (p->shuffle && block < p->lanes) block = p->lanes;
       p->block = block < tile ? block : tile;
       return true;

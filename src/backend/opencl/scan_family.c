@@ -1,4 +1,5 @@
 #include "backend/opencl/scan_family.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 clm_status scan_check_dtypes(clm_context *ctx, const char *op, clm_dtype dtype, const clm_tensor *const *tensors,
@@ -25,6 +26,13 @@ const char *scan_device_defines(const schedule_device *d) {
       {"-DCLM_PTX", "-DCLM_PTX -DSHUFFLE_PTX", "-DCLM_PTX -DSHUFFLE_KHR", "-DCLM_PTX -DSHUFFLE_LOCAL"},
   };
   return table[d->ptx][d->shuffle];
+}
+
+scan_fixed scan_fix_flags(const clm_context *ctx, int32_t flags) {
+  scan_fixed fixed = {""};
+  if (!opencl_schedule_device(ctx)->is_cpu)
+    snprintf(fixed.define, sizeof fixed.define, " -DSCAN_FIXED=%d", (int)flags);
+  return fixed;
 }
 
 int32_t scan_env(const char *name) {

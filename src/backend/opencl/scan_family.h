@@ -53,6 +53,12 @@ clm_status scan_check_args(clm_context *, const selective_scan_shape *, const cl
 /* "-DSHUFFLE_PTX -DCLM_PTX" and the like: what the probes found. */
 const char *scan_device_defines(const schedule_device *);
 
+/* "-DSCAN_FIXED=<flags>" on a GPU, where a program for each set of flags is worth its compilation; else "". */
+typedef struct scan_fixed {
+  char define[32];
+} scan_fixed;
+scan_fixed scan_fix_flags(const clm_context *, int32_t flags);
+
 /* An override for kernel development from the environment, 0 if not set. */
 int32_t scan_env(const char *name);
 
@@ -81,7 +87,7 @@ typedef struct scan_workspace { /* offsets in floats */
 } scan_workspace;
 
 clm_status scan_forward_kernel(clm_context *, const selective_scan_request *, const selective_scan_plan *,
-                               bool bc_length_fast, scan_pass, opencl_kernel **);
+                               bool bc_length_fast, scan_pass, int32_t flags, opencl_kernel **);
 
 /* Runs it over the first `chunks` chunks. */
 clm_status scan_forward_run(clm_context *, opencl_kernel *, const selective_scan_plan *, int64_t chunks,

@@ -19,15 +19,16 @@ bool scan_bc_length_fast(const selective_scan_shape *s, const clm_selective_scan
 }
 
 clm_status scan_forward_kernel(clm_context *ctx, const selective_scan_request *r, const selective_scan_plan *t,
-                               bool bc_length_fast, scan_pass pass, opencl_kernel **kernel) {
+                               bool bc_length_fast, scan_pass pass, int32_t flags, opencl_kernel **kernel) {
   char defines[512];
   snprintf(defines, sizeof defines,
            "%s -DSCAN_CHANNELS=%d -DSCAN_LANES=%d -DSCAN_STATES=%d -DSCAN_PER_LANE=%d -DSCAN_TILE=%d -DSCAN_BLOCK=%d"
            " -DSCAN_BUFFERS=%d -DSCAN_D_STATE=%d -DSCAN_SHUFFLE=%d -DSCAN_LENGTH_FAST=%d -DSCAN_BC_LENGTH_FAST=%d"
-           " -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DSCAN_STATES_ONLY=%d -DSCAN_EVERY_TILE=%d",
+           " -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DSCAN_STATES_ONLY=%d -DSCAN_EVERY_TILE=%d%s",
            scan_device_defines(opencl_schedule_device(ctx)), t->channels, t->lanes, t->states, t->per_lane, t->tile,
            t->block, t->buffers, (int)r->d_state, t->shuffle, r->length_fast, bc_length_fast, r->B_varies,
-           r->C_varies && pass == SCAN_PASS_OUTPUT, pass != SCAN_PASS_OUTPUT, pass == SCAN_PASS_TILES);
+           r->C_varies && pass == SCAN_PASS_OUTPUT, pass != SCAN_PASS_OUTPUT, pass == SCAN_PASS_TILES,
+           scan_fix_flags(ctx, flags).define);
   return opencl_kernel_get(ctx, "selective_scan", "selective_scan", defines, kernel);
 }
 

@@ -8,6 +8,7 @@
 typedef struct forward_key {
   char op[16];
   selective_scan_request request;
+  int32_t flags;
   bool bc_length_fast, has_final, final_is_initial;
 } forward_key;
 
@@ -30,6 +31,7 @@ static void describe(const selective_scan_shape *s, const clm_selective_scan_arg
   r->force.block = scan_env("CLM_SCAN_BLOCK");
   r->force.buffers = scan_env("CLM_SCAN_BUFFERS");
   r->force.chunks = scan_env("CLM_SCAN_CHUNKS");
+  key->flags = scan_flags(a);
   key->bc_length_fast = scan_bc_length_fast(s, a);
   key->has_final = a->final_state.buffer;
   key->final_is_initial = a->initial_state.buffer && a->initial_state.buffer == a->final_state.buffer;
@@ -44,10 +46,16 @@ static void choose_carry(const forward_key *key, forward_plan *p) {
   p->first_chunks = p->carry && key->has_final ? p->tile.chunks : p->tile.chunks - 1;
 }
 
-static clm_status get_kernel(clm_context *ctx, const forward_key *key, const forward_plan *p, bool states_only,
+static int32_t pass_flags(const forward_key *key, const forward_plan *p, scan_pass pass) {
+  if (pass == SCAN_PASS_STATES) return key->flags & ~SCAN_FROM_INITIAL;
+  if (p->carry) return (key->flags & ~SCAN_TO_FINAL) | SCAN_FROM_CARRY;
+  return key->flags | (p->tile.fold ? SCAN_FOLD : 0);
+}
+
+static clm_status get_kernel(clm_context *ctx, const forward_key *key, const forward_plan *p, scan_pass pass,
                              opencl_kernel **kernel) {
-  return scan_forward_kernel(ctx, &key->request, &p->tile, key->bc_length_fast,
-                             states_only ? SCAN_PASS_STATES : SCAN_PASS_OUTPUT, kernel);
+  return scan_forward_kernel(ctx, &key->request, &p->tile, key->bc_length_fast, pass, pass_flags(key, p, pass),
+                             kernel);
 }
 
 static clm_status make_plan(clm_context *ctx, const forward_key *key, forward_plan *p) {
@@ -56,14 +64,14 @@ static clm_status make_plan(clm_context *ctx, const forward_key *key, forward_pl
     if (!schedule_selective_scan(opencl_schedule_device(ctx), &request, &p->tile))
       return context_fail(ctx, CLM_UNSUPPORTED, "selective_scan: %s", p->tile.why);
     choose_carry(key, p);
-    clm_status status = get_kernel(ctx, key, p, false, &p->scan);
+    clm_status status = get_kernel(ctx, key, p, SCAN_PASS_OUTPUT, &p->scan);
     if (status) return status;
     int32_t limit = (int32_t)opencl_kernel_max_work_group(p->scan);
     if (limit >= p->tile.work_group || p->tile.work_group <= p->tile.lanes) break;
     request.force.work_group = p->tile.work_group / 2; /* registers allow fewer work-items than the device has */
   }
   clm_status status = CLM_OK;
-  if (p->first_chunks > 0) status = get_kernel(ctx, key, p, true, &p->states);
+  if (p->first_chunks > 0) status = get_kernel(ctx, key, p, SCAN_PASS_STATES, &p->states);
   if (!status && p->carry) status = scan_carry_kernel(ctx, false, &p->carry_kernel);
   return status;
 }
@@ -109,18 +117,18 @@ clm_status opencl_selective_scan(clm_context *ctx, const selective_scan_shape *s
   forward_plan *p;
   status = find_plan(ctx, &key, &p);
   if (status) return status;
-  int32_t flags = scan_flags(a);
   clm_buffer *workspace = NULL;
   size_t bytes = workspace_bytes(s, p);
   if (bytes) status = context_workspace(ctx, bytes, &workspace);
   scan_workspace w = {.buffer = workspace, .sums_at = state_floats(s, p)};
   if (!status && p->first_chunks > 0)
-    status = scan_forward_run(ctx, p->states, &p->tile, p->first_chunks, flags & ~SCAN_FROM_INITIAL, s, a, &w);
+    status =
+        scan_forward_run(ctx, p->states, &p->tile, p->first_chunks, pass_flags(&key, p, SCAN_PASS_STATES), s, a, &w);
   if (!status && p->carry)
     status = scan_carry_run(ctx, p->carry_kernel, s, a, &w, p->tile.chunks, &a->initial_state, &a->final_state);
-  flags |= p->tile.fold ? SCAN_FOLD : 0;
-  if (p->carry) flags = (flags & ~SCAN_TO_FINAL) | SCAN_FROM_CARRY;
-  if (!status) status = scan_forward_run(ctx, p->scan, &p->tile, p->tile.chunks, flags, s, a, &w);
+  if (!status)
+    status =
+        scan_forward_run(ctx, p->scan, &p->tile, p->tile.chunks, pass_flags(&key, p, SCAN_PASS_OUTPUT), s, a, &w);
   if (!status) explain(ctx, p);
   return status;
 }

@@ -23,6 +23,7 @@ enum { /* beside the flags of the forward kernel; cl/selective_scan_backward.cl 
 typedef struct backward_key {
   char op[16];
   selective_scan_request request;
+  int32_t flags;
   bool bc_length_fast;
 } backward_key;
 
@@ -36,6 +37,14 @@ typedef struct backward_workspace { /* offsets in floats; parts of a sum lie `..
   int64_t gradients_at, dA_at, dB_at, dC_at, dD_at, floats;
 } backward_workspace;
 
+static int32_t wanted(const clm_selective_scan_backward_args *b) {
+  return scan_flags(&b->forward) | (b->du.buffer ? WANT_DU : 0) | (b->ddelta.buffer ? WANT_DDT : 0) |
+         (b->dz.buffer ? WANT_DZ : 0) | (b->out.buffer ? WANT_OUT : 0) | (b->dA.buffer ? WANT_DA : 0) |
+         (b->dB.buffer ? WANT_DB : 0) | (b->dC.buffer ? WANT_DC : 0) |
+         (b->dD.buffer || b->ddelta_bias.buffer ? WANT_SUMS : 0) | (b->dfinal_state.buffer ? DFINAL : 0) |
+         (b->dinitial_state.buffer ? WANT_DH0 : 0);
+}
+
 static void describe(const selective_scan_shape *s, const clm_selective_scan_backward_args *b, backward_key *key) {
   memset(key, 0, sizeof *key); /* padding too: it is compared byte by byte */
   snprintf(key->op, sizeof key->op, "scan_backward");
@@ -47,7 +56,13 @@ static void describe(const selective_scan_shape *s, const clm_selective_scan_bac
   r->force.work_group = scan_env("CLM_SCAN_BWD_WORK_GROUP");
   r->force.tile = scan_env("CLM_SCAN_BWD_TILE");
   r->force.chunks = scan_env("CLM_SCAN_BWD_CHUNKS");
+  key->flags = wanted(b);
   key->bc_length_fast = scan_bc_length_fast(s, &b->forward);
+}
+
+/* Of the last two passes; with chunks, what comes in and goes out at the ends is the carry's business. */
+static int32_t final_flags(int32_t flags, const selective_scan_plan *t) {
+  return t->chunks > 1 ? (flags | SCAN_FROM_CARRY) & ~WANT_DH0 : flags;
 }
 
 static clm_status get_kernel(clm_context *ctx, const backward_key *key, const selective_scan_plan *t, bool local,
@@ -57,9 +72,10 @@ static clm_status get_kernel(clm_context *ctx, const backward_key *key, const se
   snprintf(defines, sizeof defines,
            "%s -DSCAN_CHANNELS=%d -DSCAN_LANES=%d -DSCAN_STATES=%d -DSCAN_PER_LANE=1 -DSCAN_TILE=%d -DSCAN_BLOCK=%d"
            " -DSCAN_D_STATE=%d -DSCAN_SHUFFLE=%d -DSCAN_LENGTH_FAST=%d -DSCAN_BC_LENGTH_FAST=%d -DSCAN_B_VARIES=%d"
-           " -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d",
+           " -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d%s",
            scan_device_defines(opencl_schedule_device(ctx)), t->channels, t->lanes, t->states, t->tile, t->tile,
-           (int)r->d_state, t->shuffle, r->length_fast, key->bc_length_fast, r->B_varies, r->C_varies, local);
+           (int)r->d_state, t->shuffle, r->length_fast, key->bc_length_fast, r->B_varies, r->C_varies, local,
+           scan_fix_flags(ctx, local ? key->flags : final_flags(key->flags, t)).define);
   return opencl_kernel_get(ctx, "selective_scan_backward", "selective_scan_backward", defines, kernel);
 }
 
@@ -82,8 +98,8 @@ static clm_status make_plan(clm_context *ctx, const backward_key *key, backward_
   request.force.tile = p->tile.tile;
   if (!schedule_selective_scan(d, &request, &p->forward))
     return context_fail(ctx, CLM_UNSUPPORTED, "selective_scan_backward: %s", p->forward.why);
-  clm_status status =
-      scan_forward_kernel(ctx, &request, &p->forward, key->bc_length_fast, SCAN_PASS_TILES, &p->tiles);
+  clm_status status = scan_forward_kernel(ctx, &request, &p->forward, key->bc_length_fast, SCAN_PASS_TILES,
+                                          final_flags(key->flags, &p->tile), &p->tiles);
   if (status || p->tile.chunks == 1) return status;
   status = get_kernel(ctx, key, &p->tile, true, &p->local);
   if (!status) status = scan_carry_kernel(ctx, false, &p->carry);
@@ -123,14 +139,6 @@ static backward_workspace layout(const selective_scan_shape *s, const clm_select
   if (b->dC.buffer) w.dC_at = take(&w, s->C_varies ? varying : states);
   if (b->dD.buffer || b->ddelta_bias.buffer) w.dD_at = take(&w, 2 * rows);
   return w;
-}
-
-static int32_t wanted(const clm_selective_scan_backward_args *b) {
-  return scan_flags(&b->forward) | (b->du.buffer ? WANT_DU : 0) | (b->ddelta.buffer ? WANT_DDT : 0) |
-         (b->dz.buffer ? WANT_DZ : 0) | (b->out.buffer ? WANT_OUT : 0) | (b->dA.buffer ? WANT_DA : 0) |
-         (b->dB.buffer ? WANT_DB : 0) | (b->dC.buffer ? WANT_DC : 0) |
-         (b->dD.buffer || b->ddelta_bias.buffer ? WANT_SUMS : 0) | (b->dfinal_state.buffer ? DFINAL : 0) |
-         (b->dinitial_state.buffer ? WANT_DH0 : 0);
 }
 
 static clm_status run_backward(clm_context *ctx, opencl_kernel *kernel, const selective_scan_plan *t, int32_t flags,
@@ -196,8 +204,8 @@ static clm_status run_all(clm_context *ctx, const selective_scan_shape *s, const
     if (!status) status = scan_carry_run(ctx, p->carry, s, a, &w->scan, p->tile.chunks, &a->initial_state, &none);
     if (!status)
       status = scan_carry_run(ctx, p->carry_back, s, a, &back, p->tile.chunks, &b->dfinal_state, &b->dinitial_state);
-    flags = (flags | SCAN_FROM_CARRY) & ~WANT_DH0;
   }
+  flags = final_flags(flags, &p->tile);
   if (!status) status = scan_forward_run(ctx, p->tiles, &p->forward, p->tile.chunks, flags, s, a, &w->scan);
   if (!status) status = run_backward(ctx, p->backward, &p->tile, flags, s, b, w);
   return status ? status : reduce(ctx, s, b, p, w);
