@@ -82,8 +82,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     long dA_at,         /* (batch, chunks, d_inner, d_state); dB and dC too where they are static        */
     long dB_at,         /* (blocks of a group, batch, length, groups, d_state)                           */
     long dC_at, long dD_at, /* (batch, chunks, d_inner), then the same of ddelta_bias */
-    long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks, int given_flags) {
-  const int flags = SCAN_FLAGS(given_flags);
+    long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks, int flags) {
   const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
   const int group = (int)get_group_id(0) / group_blocks, block = (int)get_group_id(0) % group_blocks;
   const int groups = d_inner / group_channels, first = group * group_channels + block * SCAN_CHANNELS;

@@ -183,11 +183,12 @@ clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c) 
 }
 
 /* What Hugging Face writes besides: its own reader expects some of these. Special tokens are null, or its generate()
- * would stop at token 0, an ordinary character here. */
+ * would stop at token 0, an ordinary character here; and a rescale_prenorm_residual that is true makes transformers
+ * scale out_proj once more after loading it. */
 static json_t *constants(const clm_model_config *c) {
   return json_pack("{s:[s], s:s, s:s, s:b, s:b, s:b, s:s, s:f, s:I, s:s, s:b, s:n, s:n, s:n}", "architectures",
                    "MambaForCausalLM", "model_type", "mamba", "hidden_act", "silu", "residual_in_fp32", 1,
-                   "rescale_prenorm_residual", 1, "rms_norm", 1, "time_step_init_scheme", "random", "time_step_scale",
+                   "rescale_prenorm_residual", 0, "rms_norm", 1, "time_step_init_scheme", "random", "time_step_scale",
                    1.0, "n_layer", (json_int_t)c->n_layer, "torch_dtype", "float32", "use_cache", 1, "bos_token_id",
                    "eos_token_id", "pad_token_id");
 }

@@ -42,7 +42,7 @@ static int32_t states_for(int64_t d_state, int32_t lanes, bool backward) {
 static int32_t lanes_for(const schedule_device *d, const selective_scan_request *r, bool scarce) {
   int32_t wanted;
   if (d->is_cpu) wanted = 32;
-  else if (r->backward) wanted = 8;
+  else if (r->backward) wanted = r->d_state <= 32 ? 4 : 8;
   else if (r->d_state > 32) wanted = 16;
   else wanted = scarce ? 4 : 8;
   if (d->shuffle == SHUFFLE_NONE && !r->backward && !scarce && r->d_state <= 32)
@@ -61,7 +61,7 @@ static bool fits(const schedule_device *d, const selective_scan_request *r, sele
 static bool choose_tile(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
   int32_t largest = r->force.tile ? r->force.tile : 16;
   if (r->backward && !r->force.tile)
-    while (largest > 1 && largest * p->states > (d->is_cpu ? 512 : 32)) largest /= 2;
+    while (largest > 1 && largest * p->states > (d->is_cpu ? 512 : 64)) largest /= 2;
   for (int32_t buffers = r->force.buffers ? r->force.buffers : r->backward ? 1 : 2; buffers >= 1; buffers--)
     for (int32_t tile = largest; tile >= (r->force.tile ? largest : 1); tile /= 2) {
       if (p->shuffle && !r->backward && tile < p->lanes) break;

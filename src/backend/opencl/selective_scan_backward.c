@@ -72,10 +72,9 @@ static clm_status get_kernel(clm_context *ctx, const backward_key *key, const se
   snprintf(defines, sizeof defines,
            "%s -DSCAN_CHANNELS=%d -DSCAN_LANES=%d -DSCAN_STATES=%d -DSCAN_PER_LANE=1 -DSCAN_TILE=%d -DSCAN_BLOCK=%d"
            " -DSCAN_D_STATE=%d -DSCAN_SHUFFLE=%d -DSCAN_LENGTH_FAST=%d -DSCAN_BC_LENGTH_FAST=%d -DSCAN_B_VARIES=%d"
-           " -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d%s",
+           " -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d",
            scan_device_defines(opencl_schedule_device(ctx)), t->channels, t->lanes, t->states, t->tile, t->tile,
-           (int)r->d_state, t->shuffle, r->length_fast, key->bc_length_fast, r->B_varies, r->C_varies, local,
-           scan_fix_flags(ctx, local ? key->flags : final_flags(key->flags, t)).define);
+           (int)r->d_state, t->shuffle, r->length_fast, key->bc_length_fast, r->B_varies, r->C_varies, local);
   return opencl_kernel_get(ctx, "selective_scan_backward", "selective_scan_backward", defines, kernel);
 }
 
