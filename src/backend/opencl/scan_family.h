@@ -28,7 +28,8 @@ enum {
   SCAN_FROM_INITIAL = 32,
   SCAN_TO_FINAL = 64,
   SCAN_FROM_CARRY = 128,
-  SCAN_FOLD = 256
+  SCAN_FOLD = 256,
+  SCAN_FORWARD_FLAGS = 511 /* the backward kernel has more */
 };
 
 static inline int32_t scan_flags(const clm_selective_scan_args *a) {

@@ -28,7 +28,7 @@ clm_status scan_forward_kernel(clm_context *ctx, const selective_scan_request *r
            scan_device_defines(opencl_schedule_device(ctx)), t->channels, t->lanes, t->states, t->per_lane, t->tile,
            t->block, t->buffers, (int)r->d_state, t->shuffle, r->length_fast, bc_length_fast, r->B_varies,
            r->C_varies && pass == SCAN_PASS_OUTPUT, pass != SCAN_PASS_OUTPUT, pass == SCAN_PASS_TILES,
-           scan_fix_flags(ctx, flags).define);
+           scan_fix_flags(ctx, flags & SCAN_FORWARD_FLAGS).define);
   return opencl_kernel_get(ctx, "selective_scan", "selective_scan", defines, kernel);
 }
 
