@@ -134,6 +134,7 @@ static void test_extreme_steps(const test_device *device, const void *data) {
 
 /* Steps so small that log(1 + e^x) is 0 in fp32: the states must still move. */
 static double draw_tiny_step(test_random *r) { return -20 - 2 * random_uniform(r); }
+static double draw_large(test_random *r) { return 1e6 * random_normal(r); }
 
 static void test_tiny_steps(const test_device *device, const void *data) {
   (void)data;
@@ -142,6 +143,7 @@ static void test_tiny_steps(const test_device *device, const void *data) {
   test_problem p = scan_forward_of(&c, &op_selective_scan, &args);
   for (size_t i = 0; i < p.count; i++)
     if (p.tensors[i].member == offsetof(clm_selective_scan_args, delta)) p.tensors[i].draw = draw_tiny_step;
+    else if (p.tensors[i].member == offsetof(clm_selective_scan_args, u)) p.tensors[i].draw = draw_large;
   p.tolerance = 3e-5;
   problem_check(&p, device);
 }
