@@ -14,8 +14,8 @@ enum {
   FINAL = 64,
   STATIC_B = 128,
   STATIC_C = 256,
-  COMPLEX = 512, /* A, and with it B, C and the state: today on the reference only */
-  LARGE = 1024,  /* not on an OpenCL device that is a CPU */
+  COMPLEX = 512,   /* A, and with it B, C and the state: today on the reference only */
+  NOT_SLOW = 1024, /* not on slow devices: large, or another kernel to compile for little that is new */
   MAMBA = HAS_D | HAS_Z | BIAS | SOFTPLUS | LOG_A,
 };
 

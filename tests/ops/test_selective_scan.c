@@ -170,7 +170,7 @@ static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
     for (size_t i = 0; i < scan_case_count; i++)
-      if (!(device->slow && scan_cases[i].flags & LARGE))
+      if (!(device->slow && scan_cases[i].flags & NOT_SLOW))
         test_add(device, test_forward, &scan_cases[i], "selective_scan: %s", scan_cases[i].why);
     test_add(device, test_flags, NULL, "selective_scan: every subset of options");
     test_add(device, test_half, NULL, "selective_scan: half storage");

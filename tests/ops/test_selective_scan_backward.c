@@ -98,7 +98,7 @@ static void add(void) {
   for (size_t i = 0; i < scan_case_count; i++) {
     const scan_case *c = &scan_cases[i];
     for (size_t d = 0; d < test_device_count; d++)
-      if (!(test_devices[d].slow && c->flags & LARGE))
+      if (!(test_devices[d].slow && c->flags & NOT_SLOW))
         test_add(&test_devices[d], test_backward, c, "selective_scan_backward: %s", c->why);
     if (c->length <= 70 && c->layout == TEST_CONTIGUOUS)
       test_add(NULL, test_gradients, c, "selective_scan gradients: %s", c->why);

@@ -131,6 +131,25 @@ static void check_required(void) {
   }
 }
 
+/* CLM_TEST_SHARE=1/2: every other device, and the tests on the judge alone only in the first share. */
+static int share, shares = 1;
+
+static void take_share(void) {
+  const char *text = getenv("CLM_TEST_SHARE");
+  if (!text) return;
+  if (sscanf(text, "%d/%d", &share, &shares) != 2 || share < 1 || share > shares) {
+    fprintf(stderr, "CLM_TEST_SHARE is \"%s\", expected 1/2 or the like\n", text);
+    exit(EXIT_FAILURE);
+  }
+  share--;
+  size_t kept = 0;
+  for (size_t i = 0; i < test_device_count; i++) {
+    if ((int)(i % (size_t)shares) == share) test_devices[kept++] = test_devices[i];
+    else clm_context_destroy(&test_devices[i].context);
+  }
+  test_device_count = kept;
+}
+
 static void open_judge(void) {
   char error[256];
   clm_context_options options = {
@@ -154,6 +173,7 @@ static test_entry **entries;
 static size_t entry_count, entry_room;
 
 void test_add(const test_device *device, test_body body, const void *data, const char *format, ...) {
+  if (!device && share != 0) return;
   if (entry_count == entry_room) {
     entry_room = entry_room ? 2 * entry_room : 64;
     entries = realloc(entries, entry_room * sizeof *entries);
@@ -204,6 +224,7 @@ int test_main(const char *group, void (*add)(void)) {
   open_cpu();
   open_opencl();
   check_required();
+  take_share();
   if (test_device_count == 0) printf("# no device to test\n");
   add();
   return run_entries(group);

@@ -2,7 +2,8 @@
  * platform; and the judge, a context of level "reference".
  *
  * CLM_TEST_DEVICES=cpu,pocl       only devices whose name has one of these in it
- * CLM_REQUIRE_PLATFORMS=pocl,...  fail if one of these platforms has no usable device */
+ * CLM_REQUIRE_PLATFORMS=pocl,...  fail if one of these platforms has no usable device
+ * CLM_TEST_SHARE=1/2              every other device: one program's tests as two processes */
 #ifndef TEST_DEVICES_H
 #define TEST_DEVICES_H
 
