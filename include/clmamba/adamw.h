@@ -15,9 +15,9 @@ typedef struct clm_adamw_args {
   clm_tensor m, v;                /* (count)  f32, read and written like parameter                        */
   clm_tensor sum_squares;         /* optional (1)  f32: of all gradients, unscaled; absent: no clipping    */
   float lr, beta1, beta2, epsilon, weight_decay;
-  float gradient_scale;           /* 0 means 1; 1/k after accumulating k gradients                         */
-  float max_norm;                 /* 0: no clipping                                                        */
-  int64_t step;                   /* from 1                                                                */
+  float gradient_scale; /* 0 means 1; 1/k after accumulating k gradients                         */
+  float max_norm;       /* 0: no clipping                                                        */
+  int64_t step;         /* from 1                                                                */
 } clm_adamw_args;
 
 CLM_API clm_status clm_adamw(clm_context *context, const clm_adamw_args *args);

@@ -20,18 +20,18 @@ typedef void (*clm_log_fn)(void *user, clm_log_level level, const char *message)
 
 /* Zeroed members mean the default. */
 typedef struct clm_context_options {
-  const char *device;      /* "auto" (default): the best OpenCL GPU or accelerator, else the CPU backend.
-                              "cpu": the CPU backend. "opencl": the first OpenCL GPU or accelerator, else the first
-                              usable OpenCL device. "opencl:N": entry N of clm_devices(). */
-  int threads;             /* CPU backend: worker threads, 0 = one per available processor                       */
-  const char *cpu_level;   /* CPU backend: "reference", "baseline", "avx2", "avx512" or "neon"; default: the best
-                              this processor has, or what CLM_CPU_LEVEL says                                     */
-  const char *cache_dir;   /* compiled programs; default $XDG_CACHE_HOME/clmamba or ~/.cache/clmamba            */
-  bool no_program_cache;   /* keep no compiled programs on disk (also CLM_PROGRAM_CACHE=0)                       */
-  bool profiling;          /* make clm_profile_begin/_end available                                              */
-  clm_log_fn log;          /* default: warnings and errors to stderr                                             */
+  const char *device;    /* "auto" (default): the best OpenCL GPU or accelerator, else the CPU backend.
+                            "cpu": the CPU backend. "opencl": the first OpenCL GPU or accelerator, else the first
+                            usable OpenCL device. "opencl:N": entry N of clm_devices(). */
+  int threads;           /* CPU backend: worker threads, 0 = one per available processor                       */
+  const char *cpu_level; /* CPU backend: "reference", "baseline", "avx2", "avx512" or "neon"; default: the best
+                            this processor has, or what CLM_CPU_LEVEL says                                     */
+  const char *cache_dir; /* compiled programs; default $XDG_CACHE_HOME/clmamba or ~/.cache/clmamba            */
+  bool no_program_cache; /* keep no compiled programs on disk (also CLM_PROGRAM_CACHE=0)                       */
+  bool profiling;        /* make clm_profile_begin/_end available                                              */
+  clm_log_fn log;        /* default: warnings and errors to stderr                                             */
   void *log_user;
-  char *error;             /* optional buffer for the sentence when creation itself fails                        */
+  char *error; /* optional buffer for the sentence when creation itself fails                        */
   size_t error_size;
 } clm_context_options;
 
@@ -48,7 +48,8 @@ CLM_API clm_status clm_context_finish(clm_context *context);
 /* The sentence of the last failed call on this context, "" if none failed. Valid until the next call. */
 CLM_API const char *clm_context_error(const clm_context *context);
 
-/* How the last operation was run: kernel variant, tile, chunks, and why; one line for each step. Valid until the next call. */
+/* How the last operation was run: kernel variant, tile, chunks, and why; one line for each step. Valid until the next
+ * call. */
 CLM_API const char *clm_context_explain(const clm_context *context);
 
 /* Device time between begin and end in milliseconds: end of the last kernel minus start of the first (the CPU
@@ -60,11 +61,11 @@ typedef enum clm_device_type { CLM_DEVICE_CPU, CLM_DEVICE_GPU, CLM_DEVICE_ACCELE
 
 typedef struct clm_device_info {
   char name[128];
-  char platform[128];      /* "clmamba" for the CPU backend                                        */
-  char version[64];        /* "OpenCL 3.0 ...", or the CPU level                                   */
+  char platform[128]; /* "clmamba" for the CPU backend                                        */
+  char version[64];   /* "OpenCL 3.0 ...", or the CPU level                                   */
   char driver[64];
-  char unusable[128];      /* why the device cannot be used (a sentence), "" if it can             */
-  bool opencl;             /* false: the native CPU backend                                        */
+  char unusable[128]; /* why the device cannot be used (a sentence), "" if it can             */
+  bool opencl;        /* false: the native CPU backend                                        */
   clm_device_type type;
   uint64_t memory_bytes;
   uint64_t max_allocation_bytes;

@@ -6,8 +6,8 @@
 
 CLM_BEGIN_DECLS
 
-/* out = alpha x + beta out; beta 0 does not read out, x absent means 0 (so that {.out, .beta = 0} clears). Same shape, any strides; dtypes may
- * differ, so this also copies and converts. */
+/* out = alpha x + beta out; beta 0 does not read out, x absent means 0 (so that {.out, .beta = 0} clears). Same
+ * shape, any strides; dtypes may differ, so this also copies and converts. */
 typedef struct clm_axpby_args {
   clm_tensor x;   /* optional (...)            */
   clm_tensor out; /* (...)  written; may be x */

@@ -25,8 +25,8 @@ typedef struct clm_embedding_backward_args {
 
 CLM_API clm_status clm_embedding_backward(clm_context *context, const clm_embedding_backward_args *args);
 
-/* losses[i] = log(sum_v exp(logits[i][v])) - logits[i][targets[i]];  dlogits = scale (softmax(logits) - onehot(target)).
- * A target of -1 ignores the row: loss 0, gradient 0. */
+/* losses[i] = log(sum_v exp(logits[i][v])) - logits[i][targets[i]];  dlogits = scale (softmax(logits) -
+ * onehot(target)). A target of -1 ignores the row: loss 0, gradient 0. */
 typedef struct clm_cross_entropy_args {
   clm_tensor logits;  /* (rows, vocab)                              */
   clm_tensor targets; /* (rows)            i32                      */

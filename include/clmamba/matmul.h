@@ -19,7 +19,7 @@ typedef struct clm_matmul_args {
   clm_tensor out;      /* (m, n)            written                 */
   float scale;         /* 0 means 1                                 */
   clm_activation activation;
-  bool accumulate;     /* only with no bias, activation or residual */
+  bool accumulate; /* only with no bias, activation or residual */
 } clm_matmul_args;
 
 CLM_API clm_status clm_matmul(clm_context *context, const clm_matmul_args *args);

@@ -15,12 +15,12 @@ CLM_BEGIN_DECLS
  * status is not CLM_OK. Outputs may not overlap inputs. Bitwise deterministic on a device.
  * Thread safety: one call at a time per context. */
 typedef struct clm_selective_scan_args {
-  clm_tensor u;             /* (batch, length, d_inner)                                                             */
-  clm_tensor delta;         /* (batch, length, d_inner)                      as u                                   */
-  clm_tensor A;             /* (d_inner, d_state)                            f32; log(-A) if A_is_log               */
-  clm_tensor B, C;          /* (batch, length, n_groups, d_state) as u, or the same for all steps (d_inner, d_state) as A */
-  clm_tensor D;             /* optional (d_inner)                            f32                                    */
-  clm_tensor z;             /* optional (batch, length, d_inner)             as u                                   */
+  clm_tensor u;     /* (batch, length, d_inner)                                                             */
+  clm_tensor delta; /* (batch, length, d_inner)                      as u                                   */
+  clm_tensor A;     /* (d_inner, d_state)                            f32; log(-A) if A_is_log               */
+  clm_tensor B, C;  /* (batch, length, n_groups, d_state) as u, or the same for all steps (d_inner, d_state) as A */
+  clm_tensor D;     /* optional (d_inner)                            f32                                    */
+  clm_tensor z;     /* optional (batch, length, d_inner)             as u                                   */
   clm_tensor delta_bias;    /* optional (d_inner)                            f32                                    */
   clm_tensor initial_state; /* optional (batch, d_inner, d_state)            as A                                   */
   clm_tensor out;           /* (batch, length, d_inner)                      as u, written                          */
@@ -28,7 +28,7 @@ typedef struct clm_selective_scan_args {
   int64_t chunk;            /* steps in a chunk; 0: the scheduler's choice. With an equal non-zero chunk, a sequence
                                split at its multiples gives the same bits as one call                               */
   bool delta_softplus;
-  bool A_is_log;            /* A holds log(-A), as Mamba's parameter A_log does; its gradient is that of A_log       */
+  bool A_is_log; /* A holds log(-A), as Mamba's parameter A_log does; its gradient is that of A_log       */
 } clm_selective_scan_args;
 
 CLM_API clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_args *args);
@@ -37,15 +37,15 @@ CLM_API clm_status clm_selective_scan(clm_context *context, const clm_selective_
  * optional (zeroed: not computed), has the shape of what it is the gradient of, and is overwritten. */
 typedef struct clm_selective_scan_backward_args {
   clm_selective_scan_args forward;
-  clm_tensor dout;           /* (batch, length, d_inner)                     as u                                    */
-  clm_tensor dfinal_state;   /* optional (batch, d_inner, d_state)           f32: gradient coming in                 */
-  clm_tensor du, ddelta, dz; /* (batch, length, d_inner)                     as u                                    */
-  clm_tensor dA;             /* (d_inner, d_state)                           f32                                     */
-  clm_tensor dB, dC;         /* shape of B, C                                f32 or as B, C                          */
-  clm_tensor dD, ddelta_bias; /* (d_inner)                                   f32                                     */
-  clm_tensor dinitial_state; /* (batch, d_inner, d_state)                    f32                                     */
-  clm_tensor out;            /* (batch, length, d_inner)                     as u: the forward output, recomputed on
-                                the way (saves a caller that recomputes activations a whole pass)                    */
+  clm_tensor dout;         /* (batch, length, d_inner)                     as u                                    */
+  clm_tensor dfinal_state; /* optional (batch, d_inner, d_state)           f32: gradient coming in                 */
+  clm_tensor du, ddelta, dz; /* (batch, length, d_inner)                     as u */
+  clm_tensor dA;     /* (d_inner, d_state)                           f32                                     */
+  clm_tensor dB, dC; /* shape of B, C                                f32 or as B, C                          */
+  clm_tensor dD, ddelta_bias; /* (d_inner)                                   f32 */
+  clm_tensor dinitial_state;  /* (batch, d_inner, d_state)                    f32  */
+  clm_tensor out;             /* (batch, length, d_inner)                     as u: the forward output, recomputed on
+                                 the way (saves a caller that recomputes activations a whole pass)                    */
 } clm_selective_scan_backward_args;
 
 CLM_API clm_status clm_selective_scan_backward(clm_context *context, const clm_selective_scan_backward_args *args);

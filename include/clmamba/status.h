@@ -6,16 +6,16 @@
 
 CLM_BEGIN_DECLS
 
-#define CLM_STATUS_LIST(X)                                                                                            \
-  X(CLM_OK, "success")                                                                                                \
-  X(CLM_INVALID_ARGUMENT, "invalid argument")                                                                         \
-  X(CLM_UNSUPPORTED, "not supported by this backend or device")                                                       \
-  X(CLM_OUT_OF_MEMORY, "out of memory")                                                                               \
-  X(CLM_NO_DEVICE, "no such device")                                                                                  \
-  X(CLM_DEVICE_ERROR, "device error")                                                                                 \
-  X(CLM_BUILD_FAILED, "a kernel did not compile")                                                                     \
-  X(CLM_IO_ERROR, "input/output error")                                                                               \
-  X(CLM_BAD_FORMAT, "malformed file")                                                                                 \
+#define CLM_STATUS_LIST(X)                                                                                           \
+  X(CLM_OK, "success")                                                                                               \
+  X(CLM_INVALID_ARGUMENT, "invalid argument")                                                                        \
+  X(CLM_UNSUPPORTED, "not supported by this backend or device")                                                      \
+  X(CLM_OUT_OF_MEMORY, "out of memory")                                                                              \
+  X(CLM_NO_DEVICE, "no such device")                                                                                 \
+  X(CLM_DEVICE_ERROR, "device error")                                                                                \
+  X(CLM_BUILD_FAILED, "a kernel did not compile")                                                                    \
+  X(CLM_IO_ERROR, "input/output error")                                                                              \
+  X(CLM_BAD_FORMAT, "malformed file")                                                                                \
   X(CLM_INTERRUPTED, "interrupted")
 
 typedef enum clm_status {

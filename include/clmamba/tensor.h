@@ -7,13 +7,13 @@
 CLM_BEGIN_DECLS
 
 /* name, bytes, text */
-#define CLM_DTYPE_LIST(X)                                                                                             \
-  X(CLM_F32, 4, "f32")                                                                                                \
-  X(CLM_F16, 2, "f16")                                                                                                \
-  X(CLM_BF16, 2, "bf16")                                                                                              \
-  X(CLM_F64, 8, "f64") /* CPU level "reference" only: finite differences and tests */                                 \
-  X(CLM_C64, 8, "c64") /* two f32, real and imaginary */                                                              \
-  X(CLM_C128, 16, "c128") /* two f64; CPU level "reference" only */                                                   \
+#define CLM_DTYPE_LIST(X)                                                                                            \
+  X(CLM_F32, 4, "f32")                                                                                               \
+  X(CLM_F16, 2, "f16")                                                                                               \
+  X(CLM_BF16, 2, "bf16")                                                                                             \
+  X(CLM_F64, 8, "f64")    /* CPU level "reference" only: finite differences and tests */                             \
+  X(CLM_C64, 8, "c64")    /* two f32, real and imaginary */                                                          \
+  X(CLM_C128, 16, "c128") /* two f64; CPU level "reference" only */                                                  \
   X(CLM_I32, 4, "i32")
 
 typedef enum clm_dtype {
@@ -28,12 +28,12 @@ CLM_API const char *clm_dtype_name(clm_dtype dtype);
 #define CLM_MAX_RANK 5
 
 typedef struct clm_tensor {
-  clm_buffer *buffer;             /* NULL: the tensor is absent        */
-  size_t offset;                  /* of element 0, in bytes            */
+  clm_buffer *buffer; /* NULL: the tensor is absent        */
+  size_t offset;      /* of element 0, in bytes            */
   clm_dtype dtype;
-  int rank;                       /* 1 to CLM_MAX_RANK                 */
-  int64_t shape[CLM_MAX_RANK];    /* at least 1 each                   */
-  int64_t stride[CLM_MAX_RANK];   /* in elements, not negative; 0 repeats */
+  int rank;                     /* 1 to CLM_MAX_RANK                 */
+  int64_t shape[CLM_MAX_RANK];  /* at least 1 each                   */
+  int64_t stride[CLM_MAX_RANK]; /* in elements, not negative; 0 repeats */
 } clm_tensor;
 
 /* A view of `buffer` from byte `offset`, contiguous in row-major order. Checks nothing: the operations do. */

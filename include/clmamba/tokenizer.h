@@ -19,8 +19,8 @@ typedef struct clm_tokenizer clm_tokenizer;
 CLM_API clm_status clm_tokenizer_create(clm_context *context, clm_vocabulary kind, const char *text, size_t bytes,
                                         clm_tokenizer **tokenizer);
 
-/* Reads tokenizer.json of `directory`; writes it there (beside, then renamed), with the tokenizer_config.json that makes
- * transformers take it as it is. */
+/* Reads tokenizer.json of `directory`; writes it there (beside, then renamed), with the tokenizer_config.json that
+ * makes transformers take it as it is. */
 CLM_API clm_status clm_tokenizer_load(clm_context *context, const char *directory, clm_tokenizer **tokenizer);
 CLM_API clm_status clm_tokenizer_save(const clm_tokenizer *tokenizer, const char *directory);
 CLM_API void clm_tokenizer_destroy(clm_tokenizer **tokenizer);

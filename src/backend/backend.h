@@ -10,27 +10,27 @@
 #include <clmamba/clmamba.h>
 
 /* name, shape */
-#define BACKEND_OPS(X)                                                                                                \
-  X(discretize, discretize_shape)                                                                                     \
-  X(discretize_backward, discretize_shape)                                                                            \
-  X(assoc_scan, assoc_scan_shape)                                                                                     \
-  X(assoc_scan_backward, assoc_scan_shape)                                                                            \
-  X(causal_conv1d, causal_conv1d_shape)                                                                               \
-  X(causal_conv1d_backward, causal_conv1d_shape)                                                                      \
-  X(causal_conv1d_update, causal_conv1d_shape)                                                                        \
-  X(selective_scan, selective_scan_shape)                                                                             \
-  X(selective_scan_backward, selective_scan_shape)                                                                    \
-  X(selective_state_update, selective_scan_shape)                                                                     \
-  X(matmul, matmul_shape)                                                                                             \
-  X(norm, matrix_shape)                                                                                               \
-  X(norm_backward, matrix_shape)                                                                                      \
-  X(axpby, elementwise_shape)                                                                                         \
-  X(dropout, elementwise_shape)                                                                                       \
-  X(column_sum, matrix_shape)                                                                                         \
-  X(sum_squares, elementwise_shape)                                                                                   \
-  X(embedding, embedding_shape)                                                                                       \
-  X(embedding_backward, embedding_shape)                                                                              \
-  X(cross_entropy, matrix_shape)                                                                                      \
+#define BACKEND_OPS(X)                                                                                               \
+  X(discretize, discretize_shape)                                                                                    \
+  X(discretize_backward, discretize_shape)                                                                           \
+  X(assoc_scan, assoc_scan_shape)                                                                                    \
+  X(assoc_scan_backward, assoc_scan_shape)                                                                           \
+  X(causal_conv1d, causal_conv1d_shape)                                                                              \
+  X(causal_conv1d_backward, causal_conv1d_shape)                                                                     \
+  X(causal_conv1d_update, causal_conv1d_shape)                                                                       \
+  X(selective_scan, selective_scan_shape)                                                                            \
+  X(selective_scan_backward, selective_scan_shape)                                                                   \
+  X(selective_state_update, selective_scan_shape)                                                                    \
+  X(matmul, matmul_shape)                                                                                            \
+  X(norm, matrix_shape)                                                                                              \
+  X(norm_backward, matrix_shape)                                                                                     \
+  X(axpby, elementwise_shape)                                                                                        \
+  X(dropout, elementwise_shape)                                                                                      \
+  X(column_sum, matrix_shape)                                                                                        \
+  X(sum_squares, elementwise_shape)                                                                                  \
+  X(embedding, embedding_shape)                                                                                      \
+  X(embedding_backward, embedding_shape)                                                                             \
+  X(cross_entropy, matrix_shape)                                                                                     \
   X(adamw, elementwise_shape)
 
 typedef struct backend_ops {

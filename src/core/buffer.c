@@ -3,7 +3,8 @@
 
 static clm_status buffer_new(clm_context *ctx, size_t bytes, clm_buffer **out) {
   *out = NULL;
-  if (bytes == 0) return context_fail(ctx, CLM_INVALID_ARGUMENT, "buffer: the size is 0 bytes, at least 1 is expected");
+  if (bytes == 0)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "buffer: the size is 0 bytes, at least 1 is expected");
   clm_buffer *b = calloc(1, sizeof *b);
   if (!b) return context_fail(ctx, CLM_OUT_OF_MEMORY, "buffer: out of host memory");
   b->context = ctx;
@@ -53,8 +54,8 @@ void clm_buffer_destroy(clm_buffer **buffer) {
 
 static clm_status check_range(const clm_buffer *b, size_t offset, size_t bytes, const char *call) {
   if (offset > b->bytes || bytes > b->bytes - offset)
-    return context_fail(b->context, CLM_INVALID_ARGUMENT, "%s: bytes %zu to %zu, but the buffer has %zu", call, offset,
-                        offset + bytes, b->bytes);
+    return context_fail(b->context, CLM_INVALID_ARGUMENT, "%s: bytes %zu to %zu, but the buffer has %zu", call,
+                        offset, offset + bytes, b->bytes);
   return CLM_OK;
 }
 

@@ -35,7 +35,8 @@ void context_log(clm_context *context, clm_log_level level, const char *format, 
 /* Sets what clm_context_explain returns (a backend calls it once for each operation that it runs). */
 void context_explain(clm_context *context, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A block of at least `bytes`, contents undefined, valid until the next call of this: for the operation in hand only. */
+/* A block of at least `bytes`, contents undefined, valid until the next call of this: for the operation in hand only.
+ */
 clm_status context_workspace(clm_context *context, size_t bytes, clm_buffer **workspace);
 
 #endif

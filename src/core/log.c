@@ -16,10 +16,8 @@ void context_log(clm_context *context, clm_log_level level, const char *format, 
   va_start(args, format);
   vsnprintf(message, sizeof message, format, args);
   va_end(args);
-  if (context->log)
-    context->log(context->log_user, level, message);
-  else if (level <= CLM_LOG_WARNING)
-    fprintf(stderr, "clmamba: %s\n", message);
+  if (context->log) context->log(context->log_user, level, message);
+  else if (level <= CLM_LOG_WARNING) fprintf(stderr, "clmamba: %s\n", message);
 }
 
 void context_explain(clm_context *context, const char *format, ...) {

@@ -2,7 +2,7 @@
 
 const char *clm_status_string(clm_status status) {
   switch (status) {
-#define X(name, text) \
+#define X(name, text)                                                                                                \
   case name: return text;
     CLM_STATUS_LIST(X)
 #undef X

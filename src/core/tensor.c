@@ -2,7 +2,7 @@
 
 size_t clm_dtype_size(clm_dtype dtype) {
   switch (dtype) {
-#define X(name, bytes, text) \
+#define X(name, bytes, text)                                                                                         \
   case name: return bytes;
     CLM_DTYPE_LIST(X)
 #undef X
@@ -12,7 +12,7 @@ size_t clm_dtype_size(clm_dtype dtype) {
 
 const char *clm_dtype_name(clm_dtype dtype) {
   switch (dtype) {
-#define X(name, bytes, text) \
+#define X(name, bytes, text)                                                                                         \
   case name: return text;
     CLM_DTYPE_LIST(X)
 #undef X
@@ -83,8 +83,9 @@ static clm_status check_transfer(clm_tensor t, size_t bytes, const char *call) {
   int64_t stride = 1;
   for (int i = t.rank - 1; i >= 0; i--) {
     if (t.shape[i] > 1 && t.stride[i] != stride)
-      return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: the tensor must be contiguous, dimension %d has stride %lld",
-                          call, i, (long long)t.stride[i]);
+      return context_fail(ctx, CLM_INVALID_ARGUMENT,
+                          "%s: the tensor must be contiguous, dimension %d has stride %lld", call, i,
+                          (long long)t.stride[i]);
     stride = product(stride, t.shape[i]);
   }
   size_t expected = (size_t)stride * clm_dtype_size(t.dtype);

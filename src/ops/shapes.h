@@ -1,4 +1,5 @@
-/* What an operation's arguments come to once they have been checked: the sizes that backends and scheduler work with. */
+/* What an operation's arguments come to once they have been checked: the sizes that backends and scheduler work with.
+ */
 #ifndef CLM_OPS_SHAPES_H
 #define CLM_OPS_SHAPES_H
 
