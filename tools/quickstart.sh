@@ -31,7 +31,7 @@ install_missing "$packages_build"
 say "== build"
 if [ ! -f build/build.ninja ]; then
   rm -rf build
-  meson setup build "$root" -Dtests=disabled -Ddocs=disabled >setup.log 2>&1 || { cat setup.log; die "meson setup failed"; }
+  meson setup build "$root" -Dtests=disabled -Ddocs=disabled -Dtools=enabled >setup.log 2>&1 || { cat setup.log; die "meson setup failed"; }
 fi
 ninja -C build >build.log 2>&1 || { tail -n 40 build.log; die "the build failed"; }
 tools=$out/build/tools

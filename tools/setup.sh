@@ -44,7 +44,7 @@ is_here() { # cmd|pc|file NAME
 }
 
 missing_packages() { # LIST
-  printf '%s' "$1" | while IFS='|' read -r package check; do
+  printf '%s\n' "$1" | while IFS='|' read -r package check; do
     [ -n "$package" ] || continue
     # shellcheck disable=SC2086
     is_here $check || printf '%s ' "$package"

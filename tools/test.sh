@@ -43,7 +43,7 @@ configure() { # NAME MESON_OPTION...
   dir=build-test/$name
   mkdir -p build-test
   if [ -f "$dir/build.ninja" ]; then meson setup --reconfigure "$dir" "$@"
-  else rm -rf "$dir"; meson setup "$dir" -Dwerror=true "$@"
+  else rm -rf "$dir"; meson setup "$dir" -Dwerror=true -Dtests=enabled "$@"
   fi >"build-test/$name.setup.log" 2>&1 || { tail -n 30 "build-test/$name.setup.log"; return 1; }
 }
 
