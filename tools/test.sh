@@ -90,7 +90,7 @@ CLM_REQUIRE_PLATFORMS=${CLM_REQUIRE_PLATFORMS-$(platforms)}
 export CLM_REQUIRE_PLATFORMS
 say "required OpenCL platforms: ${CLM_REQUIRE_PLATFORMS:-none}"
 
-suite gcc '' ''
+suite gcc '-Dtools=enabled' ''
 [ $all = no ] || . "$here/test-all.sh"
 
 say ''
