@@ -11,6 +11,16 @@ CLM_BEGIN_DECLS
  *   h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]      h[-1] = initial_state
  *   out  = (sum_n C[t] h[t] + D u[t]) * silu(z[t])
  *
+ * Complex A (c64) stands for itself and its conjugate: y = 2 Re(sum_n C[t] h[t]); B and C that vary are c64 then.
+ *
+ * Several sequences in one row, and padding. Either, not both:
+ *   seq_idx     which sequence a step belongs to. The state starts again from zero where the number differs from that
+ *               of the nearest step before that has one; the first sequence of a row starts from initial_state. A
+ *               negative number is padding: out is 0 there, the state stays as it is, gradients are 0.
+ *   cu_seqlens  batch is 1, sequence i has the steps cu_seqlens[i] to cu_seqlens[i + 1] - 1 (it may be empty), the
+ *               first number is 0, the last is length. initial_state, final_state and their gradients are then
+ *               (sequences, d_inner, d_state). Other numbers make out wrong, but touch no memory outside the tensors.
+ *
  * All arithmetic is fp32 whatever the storage type. Optional members are left zeroed. Nothing is written when the
  * status is not CLM_OK. Outputs may not overlap inputs. Bitwise deterministic on a device.
  * Thread safety: one call at a time per context. */
@@ -29,6 +39,11 @@ typedef struct clm_selective_scan_args {
                                split at its multiples gives the same bits as one call                               */
   bool delta_softplus;
   bool A_is_log; /* A holds log(-A), as Mamba's parameter A_log does; its gradient is that of A_log       */
+
+  clm_tensor gate;       /* optional (batch, length, d_inner)             as u: g, the decay is exp(dt g A)       */
+  clm_tensor seq_idx;    /* optional (batch, length)                      i32: packed sequences and padding, below  */
+  clm_tensor cu_seqlens; /* optional (sequences + 1)                      i32: packed sequences, below              */
+  bool reverse;          /* from the last step to the first: "before" means "after" throughout                      */
 } clm_selective_scan_args;
 
 CLM_API clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_args *args);
@@ -46,6 +61,7 @@ typedef struct clm_selective_scan_backward_args {
   clm_tensor dinitial_state;  /* (batch, d_inner, d_state)                    f32  */
   clm_tensor out;             /* (batch, length, d_inner)                     as u: the forward output, recomputed on
                                  the way (saves a caller that recomputes activations a whole pass)                    */
+  clm_tensor dgate; /* (batch, length, d_inner)                     as u                                    */
 } clm_selective_scan_backward_args;
 
 CLM_API clm_status clm_selective_scan_backward(clm_context *context, const clm_selective_scan_backward_args *args);

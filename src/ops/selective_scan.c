@@ -1,8 +1,15 @@
 #include "ops/check.h"
+#include "ops/view.h"
 
 typedef struct scan_dims {
   check_dim batch, length, d_inner, d_state, n_groups;
+  check_dim sequences, ends; /* with cu_seqlens: its length is one more */
 } scan_dims;
+
+/* The states of a call: one for each batch row, or for each packed sequence. */
+static check_dim *rows_of(scan_dims *d, const clm_selective_scan_args *a) {
+  return check_present(&a->cu_seqlens) ? &d->sequences : &d->batch;
+}
 
 /* B and C: for each time step as u (complex beside a complex A), else as A. */
 static unsigned input_dtypes(const clm_selective_scan_args *a, const clm_tensor *t) {
@@ -16,11 +23,12 @@ static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tens
 }
 
 /* clang-format off */
-#define DIMS {CHECK_DIM(batch), CHECK_DIM(length), CHECK_DIM(d_inner), CHECK_DIM(d_state), CHECK_DIM(n_groups)}
+#define DIMS {CHECK_DIM(batch), CHECK_DIM(length), CHECK_DIM(d_inner), CHECK_DIM(d_state), CHECK_DIM(n_groups),        \
+              CHECK_DIM(sequences), .ends = {.name = "sequences + 1"}}
 #define SEQUENCE  .dims = {&d.batch, &d.length, &d.d_inner}
 #define CHANNEL   .dims = {&d.d_inner}
 #define MATRIX    .dims = {&d.d_inner, &d.d_state}
-#define STATE     .dims = {&d.batch, &d.d_inner, &d.d_state}
+#define STATE     .dims = {rows_of(&d, a), &d.d_inner, &d.d_state}
 #define B_OR_C    .dims = {&d.batch, &d.length, &d.n_groups, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
 #define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype))
 #define INPUTS                                                                                                        \
@@ -33,6 +41,9 @@ static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tens
   CHECK_ROW(a, D, CHECK_OPTIONAL, PARAMETER, CHANNEL),                                                                \
   CHECK_ROW(a, z, CHECK_OPTIONAL, .as = &a->u, SEQUENCE),                                                             \
   CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, PARAMETER, CHANNEL),                                                       \
+  CHECK_ROW(a, gate, CHECK_OPTIONAL, .as = &a->u, SEQUENCE),                                                          \
+  CHECK_ROW(a, seq_idx, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&d.batch, &d.length}),                          \
+  CHECK_ROW(a, cu_seqlens, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&d.ends}),                                   \
   CHECK_ROW(a, initial_state, CHECK_OPTIONAL, .as = &a->A, STATE)
 /* clang-format on */
 
@@ -42,6 +53,16 @@ static clm_status shape_of(checker *c, const scan_dims *d, const clm_selective_s
   if (d->d_inner.size % groups)
     return check_fail(c, "%s has n_groups %lld, which does not divide d_inner %lld", d->n_groups.from,
                       (long long)groups, (long long)d->d_inner.size);
+  const bool packed = check_present(&a->cu_seqlens);
+  if (packed && check_present(&a->seq_idx)) return check_fail(c, "seq_idx and cu_seqlens are both given");
+  if (packed && d->batch.size != 1)
+    return check_fail(c, "u has batch %lld, expected 1 with cu_seqlens", (long long)d->batch.size);
+  if (packed && d->ends.size < 2) return check_fail(c, "cu_seqlens has 1 element, expected at least 2");
+  if (packed && d->sequences.size && d->sequences.size != d->ends.size - 1)
+    return check_fail(c, "%s has sequences %lld, expected %lld as in cu_seqlens", d->sequences.from,
+                      (long long)d->sequences.size, (long long)d->ends.size - 1);
+  if (packed && d->length.size > INT32_MAX)
+    return check_fail(c, "u has length %lld, too long for cu_seqlens", (long long)d->length.size);
   if (a->chunk < 0) return check_fail(c, "chunk is %lld, expected 0 or more", (long long)a->chunk);
   *s = (selective_scan_shape){
       .batch = d->batch.size,
@@ -53,8 +74,28 @@ static clm_status shape_of(checker *c, const scan_dims *d, const clm_selective_s
       .C_varies = a->C.rank == 4,
       .complex = check_is_complex(a->A.dtype),
       .dtype = a->u.dtype,
+      .sequences = packed ? d->ends.size - 1 : d->batch.size,
+      .packed = packed,
+      .reversed = a->reverse,
   };
   return CLM_OK;
+}
+
+/* Backends know one direction: the other one is the same call on views that run backwards. */
+static void turn(clm_selective_scan_args *a) {
+  clm_tensor *const sequences[] = {&a->u, &a->delta, &a->z, &a->gate, &a->seq_idx, &a->out};
+  for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) view_reverse(sequences[i], 1);
+  if (a->B.rank == 4) view_reverse(&a->B, 1);
+  if (a->C.rank == 4) view_reverse(&a->C, 1);
+  a->reverse = false;
+}
+
+static void turn_backward(clm_selective_scan_backward_args *b) {
+  clm_tensor *const sequences[] = {&b->dout, &b->du, &b->ddelta, &b->dz, &b->dgate, &b->out};
+  turn(&b->forward);
+  for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) view_reverse(sequences[i], 1);
+  if (b->forward.B.rank == 4) view_reverse(&b->dB, 1);
+  if (b->forward.C.rank == 4) view_reverse(&b->dC, 1);
 }
 
 static clm_status check(checker *c, const clm_selective_scan_args *a, selective_scan_shape *s) {
@@ -77,49 +118,65 @@ static clm_status check_backward(checker *c, const clm_selective_scan_backward_a
       CHECK_ROW(b, dB, gradient, .dtypes = gradient_dtypes(a, &a->B), B_OR_C, .shape_as = &a->B),
       CHECK_ROW(b, dC, gradient, .dtypes = gradient_dtypes(a, &a->C), B_OR_C, .shape_as = &a->C),
       CHECK_ROW(b, dD, gradient, PARAMETER, CHANNEL), CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, CHANNEL),
-      CHECK_ROW(b, dinitial_state, gradient, .as = &a->A, STATE), CHECK_ROW(b, out, gradient, .as = &a->u, SEQUENCE));
+      CHECK_ROW(b, dinitial_state, gradient, .as = &a->A, STATE), CHECK_ROW(b, out, gradient, .as = &a->u, SEQUENCE),
+      CHECK_ROW(b, dgate, gradient, .as = &a->u, SEQUENCE));
+  if (!status && check_present(&b->dgate) && !check_present(&a->gate))
+    return check_fail(c, "dgate is given, but gate is missing");
   if (!status && check_present(&b->dz) && !check_present(&a->z))
     return check_fail(c, "dz is given, but z is missing");
   return status ? status : shape_of(c, &d, a, s);
 }
 
+/* What backend functions get: the arguments checked, and turned if they ask for it. */
 static clm_status begin(checker *c, clm_context *context, const clm_selective_scan_args *args,
-                        selective_scan_shape *s) {
+                        selective_scan_shape *s, clm_selective_scan_args *ready) {
   clm_status status = check_begin(c, context, "selective_scan", args);
-  return status ? status : check(c, args, s);
+  if (!status) status = check(c, args, s);
+  if (status) return status;
+  *ready = *args;
+  if (args->reverse) turn(ready);
+  return CLM_OK;
 }
 
 static clm_status begin_backward(checker *c, clm_context *context, const clm_selective_scan_backward_args *args,
-                                 selective_scan_shape *s) {
+                                 selective_scan_shape *s, clm_selective_scan_backward_args *ready) {
   clm_status status = check_begin(c, context, "selective_scan_backward", args);
-  return status ? status : check_backward(c, args, s);
+  if (!status) status = check_backward(c, args, s);
+  if (status) return status;
+  *ready = *args;
+  if (args->forward.reverse) turn_backward(ready);
+  return CLM_OK;
 }
 
 clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_args *args) {
   checker c;
   selective_scan_shape s;
-  clm_status status = begin(&c, context, args, &s);
-  return status ? status : OPS_CALL(&c, selective_scan, &s, args);
+  clm_selective_scan_args ready;
+  clm_status status = begin(&c, context, args, &s, &ready);
+  return status ? status : OPS_CALL(&c, selective_scan, &s, &ready);
 }
 
 clm_status clm_selective_scan_backward(clm_context *context, const clm_selective_scan_backward_args *args) {
   checker c;
   selective_scan_shape s;
-  clm_status status = begin_backward(&c, context, args, &s);
-  return status ? status : OPS_CALL(&c, selective_scan_backward, &s, args);
+  clm_selective_scan_backward_args ready;
+  clm_status status = begin_backward(&c, context, args, &s, &ready);
+  return status ? status : OPS_CALL(&c, selective_scan_backward, &s, &ready);
 }
 
 size_t clm_selective_scan_workspace_size(clm_context *context, const clm_selective_scan_args *args) {
   checker c;
   selective_scan_shape s;
-  if (begin(&c, context, args, &s) || !context->ops.selective_scan_workspace) return 0;
-  return context->ops.selective_scan_workspace(context, &s, args);
+  clm_selective_scan_args ready;
+  if (begin(&c, context, args, &s, &ready) || !context->ops.selective_scan_workspace) return 0;
+  return context->ops.selective_scan_workspace(context, &s, &ready);
 }
 
 size_t clm_selective_scan_backward_workspace_size(clm_context *context,
                                                   const clm_selective_scan_backward_args *args) {
   checker c;
   selective_scan_shape s;
-  if (begin_backward(&c, context, args, &s) || !context->ops.selective_scan_backward_workspace) return 0;
-  return context->ops.selective_scan_backward_workspace(context, &s, args);
+  clm_selective_scan_backward_args ready;
+  if (begin_backward(&c, context, args, &s, &ready) || !context->ops.selective_scan_backward_workspace) return 0;
+  return context->ops.selective_scan_backward_workspace(context, &s, &ready);
 }

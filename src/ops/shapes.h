@@ -10,6 +10,9 @@ typedef struct selective_scan_shape { /* also of the state update, with length 1
   bool B_varies, C_varies; /* per time step, else (d_inner, d_state) */
   bool complex;            /* A is c64 */
   clm_dtype dtype;         /* of u     */
+  int64_t sequences;       /* rows of the states: batch, or with cu_seqlens the sequences of the one row */
+  bool packed;             /* cu_seqlens is given                                                        */
+  bool reversed;           /* the views run backwards (negative strides): cu_seqlens counts from the end */
 } selective_scan_shape;
 
 typedef struct causal_conv1d_shape { /* also of its update, with length 1 */

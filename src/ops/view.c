@@ -86,3 +86,9 @@ bool view_same(const clm_tensor *x, const clm_tensor *y) {
     if (x->shape[i] != y->shape[i] || (x->shape[i] > 1 && x->stride[i] != y->stride[i])) return false;
   return true;
 }
+
+void view_reverse(clm_tensor *t, int dim) {
+  if (!t->buffer) return;
+  t->offset += (size_t)((t->shape[dim] - 1) * t->stride[dim]) * clm_dtype_size(t->dtype);
+  t->stride[dim] = -t->stride[dim];
+}

@@ -17,4 +17,8 @@ bool view_overlap(const clm_tensor *, const clm_tensor *);
 /* The very same elements in the same order. */
 bool view_same(const clm_tensor *, const clm_tensor *);
 
+/* The same elements with dimension `dim` from its end to its beginning (a negative stride). Nothing for an absent
+ * one. */
+void view_reverse(clm_tensor *, int dim);
+
 #endif

@@ -14,6 +14,9 @@ clm_status scan_check_dtypes(clm_context *ctx, const char *op, clm_dtype dtype, 
 clm_status scan_check_args(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
   if (s->complex)
     return context_fail(ctx, CLM_UNSUPPORTED, "selective_scan: complex A is not yet supported by the OpenCL backend");
+  if (a->gate.buffer || a->seq_idx.buffer || s->packed)
+    return context_fail(ctx, CLM_UNSUPPORTED,
+                        "selective_scan: gate, seq_idx and cu_seqlens are not yet supported by the OpenCL backend");
   const clm_tensor *tensors[] = {&a->u,          &a->delta,         &a->A,   &a->B,          &a->C, &a->D, &a->z,
                                  &a->delta_bias, &a->initial_state, &a->out, &a->final_state};
   return scan_check_dtypes(ctx, "selective_scan", CLM_F32, tensors, sizeof tensors / sizeof *tensors);

@@ -180,7 +180,9 @@ size_t KERNEL(selective_scan_workspace)(clm_context *ctx, const selective_scan_s
 }
 
 clm_status KERNEL(selective_scan)(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
-  if (!ALL_F32(a->u, a->delta, a->A, a->B, a->C, a->D, a->z, a->delta_bias, a->initial_state, a->out, a->final_state))
+  if (!ALL_F32(a->u, a->delta, a->A, a->B, a->C, a->D, a->z, a->delta_bias, a->initial_state, a->out,
+               a->final_state) ||
+      a->gate.buffer || a->seq_idx.buffer || s->packed)
     return ref_selective_scan(ctx, s, a);
   scan_task task = task_of(ctx, s, a);
   clm_buffer *workspace;

@@ -544,7 +544,8 @@ clm_status KERNEL(selective_scan_backward)(clm_context *ctx, const selective_sca
   const clm_selective_scan_args *f = &a->forward;
   if (!ALL_F32(f->u, f->delta, f->A, f->B, f->C, f->D, f->z, f->delta_bias, f->initial_state) ||
       !ALL_F32(a->dout, a->dfinal_state, a->du, a->ddelta, a->dz, a->dA, a->dB, a->dC, a->dD, a->ddelta_bias,
-               a->dinitial_state, a->out))
+               a->dinitial_state, a->out) ||
+      f->gate.buffer || f->seq_idx.buffer || s->packed)
     return ref_selective_scan_backward(ctx, s, a);
   int threads = cpu_pool_threads(cpu_context_pool(ctx));
   backward_task task = task_of(s, a);

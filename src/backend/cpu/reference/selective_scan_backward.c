@@ -1,12 +1,14 @@
 /* Gradients of the selective scan. For each channel the states of the whole sequence are computed and kept, then the
  * steps are walked backwards. A complex gradient is dL/dRe + i dL/dIm, so that a product's gradient is the conjugate
  * of the other factor times the incoming one. */
+#include "ops/rows.h"
 #include "reference.h"
 #include <stdlib.h>
 
 typedef struct sums { /* gradients that many (batch, step, channel) add to */
   complex_double *dA, *dB, *dC, *h;
   double *dD, *ddelta_bias;
+  seq_step *steps;
 } sums;
 
 static void free_sums(sums *k) {
@@ -16,6 +18,7 @@ static void free_sums(sums *k) {
   free(k->h);
   free(k->dD);
   free(k->ddelta_bias);
+  free(k->steps);
 }
 
 static clm_status alloc_sums(clm_context *ctx, const selective_scan_shape *s, sums *k) {
@@ -28,8 +31,9 @@ static clm_status alloc_sums(clm_context *ctx, const selective_scan_shape *s, su
       .h = ref_alloc(ctx, op, (s->length + 2) * s->d_state, sizeof *k->h),
       .dD = ref_alloc(ctx, op, s->d_inner, sizeof *k->dD),
       .ddelta_bias = ref_alloc(ctx, op, s->d_inner, sizeof *k->ddelta_bias),
+      .steps = ref_alloc(ctx, op, s->length, sizeof *k->steps),
   };
-  if (k->dA && k->dB && k->dC && k->h && k->dD && k->ddelta_bias) return CLM_OK;
+  if (k->dA && k->dB && k->dC && k->h && k->dD && k->ddelta_bias && k->steps) return CLM_OK;
   free_sums(k);
   return CLM_OUT_OF_MEMORY;
 }
@@ -44,30 +48,41 @@ static complex_double decay_rate(const clm_selective_scan_args *f, int64_t d, in
   return f->A_is_log ? -ref_exp(A) : A;
 }
 
-static void one_channel(const selective_scan_shape *s, const clm_selective_scan_backward_args *a, sums *k, int64_t b,
-                        int64_t d) {
+static void one_channel(const selective_scan_shape *s, const clm_selective_scan_backward_args *a, sums *k,
+                        seq_row row, int64_t d) {
   const clm_selective_scan_args *f = &a->forward;
-  int64_t N = s->d_state, group = d / (s->d_inner / s->n_groups);
+  int64_t N = s->d_state, group = d / (s->d_inner / s->n_groups), b = row.batch;
   double twice = s->complex ? 2 : 1;
   complex_double *h = k->h + N, *dh = k->h + (s->length + 1) * N; /* h[-N ..] is the initial state */
-  for (int64_t n = 0; n < N; n++) h[n - N] = GET_COMPLEX(f->initial_state, b, d, n);
-  for (int64_t t = 0; t < s->length; t++) {
+  int32_t last = -1;
+  for (int64_t n = 0; n < N; n++) h[(row.begin - 1) * N + n] = GET_COMPLEX(f->initial_state, row.state, d, n);
+  for (int64_t t = row.begin; t < row.end; t++) {
     double argument, dt = step_size(f, b, t, d, &argument), u = GET(f->u, b, t, d);
+    double g = present(f->gate) ? GET(f->gate, b, t, d) : 1;
+    k->steps[t] = seq_step_of(&f->seq_idx, b, t, &last);
     for (int64_t n = 0; n < N; n++) {
       complex_double B = s->B_varies ? GET_COMPLEX(f->B, b, t, group, n) : GET_COMPLEX(f->B, d, n);
-      h[t * N + n] = ref_exp(dt * decay_rate(f, d, n)) * h[(t - 1) * N + n] + dt * B * u;
+      complex_double before = k->steps[t] == SEQ_BEGINS ? 0 : h[(t - 1) * N + n];
+      h[t * N + n] =
+          k->steps[t] == SEQ_PADDING ? before : ref_exp(dt * g * decay_rate(f, d, n)) * before + dt * B * u;
     }
   }
 
-  for (int64_t n = 0; n < N; n++) dh[n] = GET_COMPLEX(a->dfinal_state, b, d, n);
-  for (int64_t t = s->length - 1; t >= 0; t--) {
+  for (int64_t n = 0; n < N; n++) dh[n] = GET_COMPLEX(a->dfinal_state, row.state, d, n);
+  for (int64_t t = row.end - 1; t >= row.begin; t--) {
+    if (k->steps[t] == SEQ_PADDING) {
+      const clm_tensor zeros[] = {a->du, a->ddelta, a->dz, a->dgate, a->out};
+      for (size_t i = 0; i < sizeof zeros / sizeof *zeros; i++) SET(zeros[i], 0, b, t, d);
+      continue;
+    }
     double argument, dt = step_size(f, b, t, d, &argument), u = GET(f->u, b, t, d), D = GET(f->D, d);
-    double z = GET(f->z, b, t, d), gate = present(f->z) ? ref_silu(z) : 1;
-    double dout = GET(a->dout, b, t, d), dy = dout * gate, y = D * u, du = D * dy, ddt = 0;
+    double g = present(f->gate) ? GET(f->gate, b, t, d) : 1;
+    double z = GET(f->z, b, t, d), silu = present(f->z) ? ref_silu(z) : 1;
+    double dout = GET(a->dout, b, t, d), dy = dout * silu, y = D * u, du = D * dy, ddt = 0, ddecay = 0;
     for (int64_t n = 0; n < N; n++) {
       int64_t varying = ((b * s->length + t) * s->n_groups + group) * N + n, fixed = d * N + n;
-      complex_double A = decay_rate(f, d, n), decay = ref_exp(dt * A), now = h[t * N + n],
-                     before = h[(t - 1) * N + n];
+      complex_double A = decay_rate(f, d, n), decay = ref_exp(dt * g * A), now = h[t * N + n];
+      complex_double before = k->steps[t] == SEQ_BEGINS ? 0 : h[(t - 1) * N + n];
       complex_double B = s->B_varies ? GET_COMPLEX(f->B, b, t, group, n) : GET_COMPLEX(f->B, d, n);
       complex_double C = s->C_varies ? GET_COMPLEX(f->C, b, t, group, n) : GET_COMPLEX(f->C, d, n);
       y += twice * creal(C * now);
@@ -75,19 +90,22 @@ static void one_channel(const selective_scan_shape *s, const clm_selective_scan_
       dh[n] += twice * dy * conj(C);
       k->dB[s->B_varies ? varying : fixed] += dt * u * dh[n];
       du += dt * creal(conj(B) * dh[n]);
-      ddt += creal(conj(B * u + A * decay * before) * dh[n]);
-      k->dA[fixed] += conj(dt * decay * before) * dh[n];
-      dh[n] *= conj(decay);
+      ddt += creal(conj(B * u) * dh[n]);
+      ddecay += creal(conj(A * decay * before) * dh[n]); /* by dt g */
+      k->dA[fixed] += conj(dt * g * decay * before) * dh[n];
+      dh[n] = k->steps[t] == SEQ_BEGINS ? 0 : dh[n] * conj(decay);
     }
+    ddt += g * ddecay;
     double ddelta = f->delta_softplus ? ddt * ref_softplus_gradient(argument) : ddt;
     k->dD[d] += dy * u;
     k->ddelta_bias[d] += ddelta;
     SET(a->du, du, b, t, d);
     SET(a->ddelta, ddelta, b, t, d);
     SET(a->dz, dout * y * ref_silu_gradient(z), b, t, d);
-    SET(a->out, y * gate, b, t, d);
+    SET(a->dgate, dt * ddecay, b, t, d);
+    SET(a->out, y * silu, b, t, d);
   }
-  for (int64_t n = 0; n < N; n++) SET_COMPLEX(a->dinitial_state, dh[n], b, d, n);
+  for (int64_t n = 0; n < N; n++) SET_COMPLEX(a->dinitial_state, dh[n], row.state, d, n);
 }
 
 static void store_varying(const selective_scan_shape *s, clm_tensor t, const complex_double *sum) {
@@ -107,8 +125,9 @@ clm_status ref_selective_scan_backward(clm_context *ctx, const selective_scan_sh
   sums k;
   clm_status status = alloc_sums(ctx, s, &k);
   if (status) return status;
-  for (int64_t b = 0; b < s->batch; b++)
-    for (int64_t d = 0; d < s->d_inner; d++) one_channel(s, a, &k, b, d);
+  for (int64_t row = 0; row < s->sequences; row++)
+    for (int64_t d = 0; d < s->d_inner; d++)
+      one_channel(s, a, &k, seq_row_of(&a->forward.cu_seqlens, s->reversed, s->length, row), d);
 
   if (a->forward.A_is_log)
     for (int64_t i = 0; i < s->d_inner * s->d_state; i++)
