@@ -1,14 +1,18 @@
-/* Elements in storage and in arithmetic: load_<type>(pointer, index) gives a float, store_<type> rounds one to nearest
- * even. The type arrives as a define, so that one kernel source serves all: LOAD(X_TYPE, x, i). */
+/* Elements in storage and in arithmetic: load_<type>(pointer, index) gives a float (c64: a float2), store_<type> rounds
+ * one to nearest even. The type arrives as a define, so that one kernel source serves all: LOAD(X_TYPE, x, i). */
 typedef float storage_f32;
 typedef ushort storage_f16; /* half itself is an optional type; its bits are not */
 typedef ushort storage_bf16;
+typedef float2 storage_c64;
 
-static inline float load_f32(__global const float *p, long i) { return p[i]; }
+#define load_f32(p, i)     ((p)[i])
+#define store_f32(p, i, x) ((p)[i] = (x))
+#define load_c64(p, i)     ((p)[i])
+#define store_c64(p, i, x) ((p)[i] = (x))
+
 static inline float load_f16(__global const ushort *p, long i) { return vload_half(i, (__global const half *)p); }
 static inline float load_bf16(__global const ushort *p, long i) { return as_float((uint)p[i] << 16); }
 
-static inline void store_f32(__global float *p, long i, float x) { p[i] = x; }
 static inline void store_f16(__global ushort *p, long i, float x) { vstore_half_rte(x, i, (__global half *)p); }
 static inline void store_bf16(__global ushort *p, long i, float x) {
   uint bits = as_uint(x);
