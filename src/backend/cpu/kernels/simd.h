@@ -129,7 +129,7 @@ INLINE vec vec_scale_exponent(vec p, vec shifted) {
 #if SIMD_LANES == 16
   return (vec)_mm512_scalef_ps((__m512)p, (__m512)(shifted - vec_set(MAGIC)));
 #else
-  return (vec)((vec_i)p + ((vec_i)shifted << 23));
+  return p * (vec)(((vec_i)shifted << 23) + vec_set_int(0x3f800000)); /* a product: NaN stays NaN */
 #endif
 }
 

@@ -1,0 +1,279 @@
+#include "catalog.h"
+#include <string.h>
+
+#define X(name) TEST_OP(name);
+X(discretize)
+X(discretize_backward)
+X(assoc_scan)
+X(assoc_scan_backward)
+X(causal_conv1d)
+X(causal_conv1d_backward)
+X(causal_conv1d_update)
+X(selective_scan)
+X(selective_scan_backward)
+X(selective_state_update)
+X(matmul)
+X(norm)
+X(norm_backward)
+X(axpby)
+X(dropout)
+X(column_sum)
+X(sum_squares)
+X(embedding)
+X(embedding_backward)
+X(cross_entropy)
+X(adamw)
+#undef X
+
+/* ---- Rows: ROW(member, kind, draw, role, flags, with, alias, dimensions) ---- */
+
+/* clang-format off */
+#define ROW(field, kind_, draw_, role_, flags_, with_, alias_, ...)                                                   \
+  {.name = #field, .member = offsetof(ARGS, field), .kind = kind_, .draw = draw_, .role = role_, .flags = flags_,     \
+   .with = with_, .alias = alias_, .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                 \
+   .dims = {__VA_ARGS__}}
+#define IN(field, kind, draw, ...)        ROW(field, kind, draw, TEST_IN, 0, NULL, NULL, __VA_ARGS__)
+#define MAY(field, kind, draw, ...)       ROW(field, kind, draw, TEST_IN, ROW_OPTIONAL, NULL, NULL, __VA_ARGS__)
+#define OUT(field, kind, ...)             ROW(field, kind, NULL, TEST_OUT, 0, NULL, NULL, __VA_ARGS__)
+#define OUT_OR(field, kind, alias, ...)   ROW(field, kind, NULL, TEST_OUT, 0, NULL, alias, __VA_ARGS__)
+#define MAY_OUT(field, kind, ...)         ROW(field, kind, NULL, TEST_OUT, ROW_OPTIONAL, NULL, NULL, __VA_ARGS__)
+#define MAY_OUT_OR(field, kind, alias, ...)                                                                           \
+  ROW(field, kind, NULL, TEST_OUT, ROW_OPTIONAL, NULL, alias, __VA_ARGS__)
+#define BOTH(field, kind, draw, ...)      ROW(field, kind, draw, TEST_INOUT, 0, NULL, NULL, __VA_ARGS__)
+
+#define SCALAR(field, kind_, low_, high_)                                                                             \
+  {.name = #field, .member = offsetof(ARGS, field), .kind = kind_, .low = low_, .high = high_}
+#define BOOL(field)                {.name = #field, .member = offsetof(ARGS, field), .kind = SCALAR_BOOL, .unchecked = true}
+#define ANY_FLOAT(field, low_, high_)                                                                                 \
+  {.name = #field, .member = offsetof(ARGS, field), .kind = SCALAR_FLOAT, .low = low_, .high = high_, .unchecked = true}
+
+#define STEP_DIMS  DIM_BATCH, DIM_LENGTH, DIM_CHANNELS
+#define PAIR_DIMS  DIM_BATCH, DIM_LENGTH, DIM_CHANNELS, DIM_STATES
+#define STATE_DIMS DIM_SEQUENCES, DIM_CHANNELS, DIM_STATES
+#define BC_DIMS    DIM_BATCH, DIM_LENGTH, DIM_GROUPS, DIM_STATES
+#define PAST_DIMS  DIM_BATCH, DIM_CHANNELS, DIM_HISTORY
+
+#define DISCRETIZE_INPUTS                                                                                             \
+  IN(delta, OF_PARAMETER, draw_step, STEP_DIMS), IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),              \
+  ROW(B, OF_NUMBER, NULL, TEST_IN, ROW_STATIC, NULL, NULL, DIM_BATCH, DIM_LENGTH, DIM_STATES)
+#define ASSOC_INPUTS                                                                                                  \
+  IN(a, OF_NUMBER, draw_factor, STEP_DIMS), IN(b, OF_NUMBER, NULL, STEP_DIMS),                                        \
+  MAY(initial, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS)
+#define CONV_INPUTS                                                                                                   \
+  IN(x, OF_STORAGE, NULL, STEP_DIMS), IN(weight, OF_PARAMETER, NULL, DIM_CHANNELS, DIM_WIDTH),                        \
+  MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS), MAY(initial_state, OF_STORAGE, NULL, PAST_DIMS)
+#define SCAN_INPUTS                                                                                                   \
+  IN(u, OF_STORAGE, NULL, STEP_DIMS), IN(delta, OF_STORAGE, draw_step, STEP_DIMS),                                    \
+  IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),                                                             \
+  ROW(B, OF_INPUT, NULL, TEST_IN, ROW_STATIC, NULL, NULL, BC_DIMS),                                                   \
+  ROW(C, OF_INPUT, NULL, TEST_IN, ROW_STATIC, NULL, NULL, BC_DIMS), MAY(D, OF_PARAMETER, NULL, DIM_CHANNELS),         \
+  MAY(z, OF_STORAGE, NULL, STEP_DIMS), MAY(delta_bias, OF_PARAMETER, draw_step, DIM_CHANNELS),                        \
+  MAY(gate, OF_STORAGE, random_uniform, STEP_DIMS), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),              \
+  MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_NUMBER, NULL, STATE_DIMS)
+#define SCAN_SCALARS                                                                                                  \
+  BOOL(delta_softplus), BOOL(A_is_log), BOOL(reverse), SCALAR(chunk, SCALAR_INT64, 0, 20)
+#define NORM_INPUTS                                                                                                   \
+  IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY(weight, OF_PARAMETER, NULL, DIM_COLUMNS),                       \
+  MAY(bias, OF_PARAMETER, NULL, DIM_COLUMNS)
+#define NORM_SCALARS SCALAR(kind, SCALAR_CHOICE, 0, CLM_LAYER_NORM), SCALAR(epsilon, SCALAR_FLOAT, 1e-6, 1e-2)
+/* clang-format on */
+
+const catalog_op catalog[] = {
+#define ARGS clm_discretize_args
+    {&op_discretize,
+     true,
+     {DISCRETIZE_INPUTS, OUT(A_bar, OF_NUMBER, PAIR_DIMS), OUT(B_bar, OF_NUMBER, PAIR_DIMS)},
+     {SCALAR(method, SCALAR_CHOICE, 0, CLM_BILINEAR)}},
+    {&op_discretize_backward,
+     true,
+     {DISCRETIZE_INPUTS,
+#undef ARGS
+#define ARGS clm_discretize_backward_args
+      MAY(dA_bar, OF_NUMBER, NULL, PAIR_DIMS), MAY(dB_bar, OF_NUMBER, NULL, PAIR_DIMS),
+      MAY_OUT(ddelta, OF_PARAMETER, STEP_DIMS), MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
+      ROW(dB, OF_NUMBER, NULL, TEST_OUT, ROW_OPTIONAL, "B", NULL, DIM_BATCH, DIM_LENGTH, DIM_STATES)},
+     {SCALAR(forward.method, SCALAR_CHOICE, 0, CLM_BILINEAR)}},
+#undef ARGS
+#define ARGS clm_assoc_scan_args
+    {&op_assoc_scan,
+     true,
+     {ASSOC_INPUTS, OUT(h, OF_NUMBER, STEP_DIMS), MAY_OUT(final, OF_NUMBER, DIM_BATCH, DIM_CHANNELS)},
+     {BOOL(reverse), BOOL(exclusive)}},
+    {&op_assoc_scan_backward,
+     true,
+     {ASSOC_INPUTS,
+#undef ARGS
+#define ARGS clm_assoc_scan_backward_args
+      IN(dh, OF_NUMBER, NULL, STEP_DIMS), MAY(dfinal, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS),
+      MAY_OUT(da, OF_NUMBER, STEP_DIMS), MAY_OUT(db, OF_NUMBER, STEP_DIMS),
+      MAY_OUT(dinitial, OF_NUMBER, DIM_BATCH, DIM_CHANNELS)},
+     {BOOL(forward.reverse), BOOL(forward.exclusive)}},
+#undef ARGS
+#define ARGS clm_causal_conv1d_args
+    {&op_causal_conv1d,
+     false,
+     {CONV_INPUTS, OUT(out, OF_STORAGE, STEP_DIMS), MAY_OUT_OR(final_state, OF_STORAGE, "initial_state", PAST_DIMS)},
+     {BOOL(silu)}},
+    {&op_causal_conv1d_backward,
+     false,
+     {CONV_INPUTS,
+#undef ARGS
+#define ARGS clm_causal_conv1d_backward_args
+      IN(dout, OF_STORAGE, NULL, STEP_DIMS), MAY(dfinal_state, OF_STORAGE, NULL, PAST_DIMS),
+      MAY_OUT(dx, OF_STORAGE, STEP_DIMS), MAY_OUT(dweight, OF_PARAMETER, DIM_CHANNELS, DIM_WIDTH),
+      MAY_OUT(dbias, OF_PARAMETER, DIM_CHANNELS), MAY_OUT(dinitial_state, OF_STORAGE, PAST_DIMS)},
+     {BOOL(forward.silu)}},
+#undef ARGS
+#define ARGS clm_causal_conv1d_update_args
+    {&op_causal_conv1d_update,
+     false,
+     {IN(x, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), IN(weight, OF_PARAMETER, NULL, DIM_CHANNELS, DIM_WIDTH),
+      MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS), BOTH(state, OF_STORAGE, NULL, PAST_DIMS),
+      OUT(out, OF_STORAGE, DIM_BATCH, DIM_CHANNELS)},
+     {BOOL(silu)}},
+#undef ARGS
+#define ARGS clm_selective_scan_args
+    {&op_selective_scan,
+     true,
+     {SCAN_INPUTS, OUT(out, OF_STORAGE, STEP_DIMS), MAY_OUT_OR(final_state, OF_NUMBER, "initial_state", STATE_DIMS)},
+     {SCAN_SCALARS}},
+    {&op_selective_scan_backward,
+     true,
+     {SCAN_INPUTS,
+#undef ARGS
+#define ARGS clm_selective_scan_backward_args
+      IN(dout, OF_STORAGE, NULL, STEP_DIMS), MAY(dfinal_state, OF_NUMBER, NULL, STATE_DIMS),
+      MAY_OUT(du, OF_STORAGE, STEP_DIMS), MAY_OUT(ddelta, OF_STORAGE, STEP_DIMS),
+      ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, STEP_DIMS),
+      MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
+      ROW(dB, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_HALF_SUM, "B", NULL, BC_DIMS),
+      ROW(dC, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_HALF_SUM, "C", NULL, BC_DIMS),
+      MAY_OUT(dD, OF_PARAMETER, DIM_CHANNELS), MAY_OUT(ddelta_bias, OF_PARAMETER, DIM_CHANNELS),
+      MAY_OUT(dinitial_state, OF_NUMBER, STATE_DIMS), MAY_OUT(out, OF_STORAGE, STEP_DIMS),
+      ROW(dgate, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "gate", NULL, STEP_DIMS)},
+     {BOOL(forward.delta_softplus), BOOL(forward.A_is_log), BOOL(forward.reverse),
+      SCALAR(forward.chunk, SCALAR_INT64, 0, 20)}},
+#undef ARGS
+#define ARGS clm_selective_state_update_args
+    {&op_selective_state_update,
+     true,
+     {IN(u, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), IN(delta, OF_STORAGE, draw_step, DIM_BATCH, DIM_CHANNELS),
+      IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),
+      IN(B, OF_INPUT, NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES),
+      IN(C, OF_INPUT, NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES), MAY(D, OF_PARAMETER, NULL, DIM_CHANNELS),
+      MAY(z, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), MAY(delta_bias, OF_PARAMETER, draw_step, DIM_CHANNELS),
+      BOTH(state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
+      OUT(out, OF_STORAGE, DIM_BATCH, DIM_CHANNELS)},
+     {BOOL(delta_softplus), BOOL(A_is_log)}},
+#undef ARGS
+#define ARGS clm_matmul_args
+    {&op_matmul,
+     false,
+     {IN(a, OF_ANY, NULL, DIM_ROWS, DIM_INNER), IN(b, OF_ANY, NULL, DIM_INNER, DIM_COLUMNS),
+      MAY(bias, OF_PARAMETER, NULL, DIM_COLUMNS), MAY(residual, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
+      OUT_OR(out, OF_STORAGE, "residual", DIM_ROWS, DIM_COLUMNS)},
+     {SCALAR(activation, SCALAR_CHOICE, 0, CLM_ACTIVATION_SOFTPLUS), ANY_FLOAT(scale, 0.5, 2)}},
+#undef ARGS
+#define ARGS clm_norm_args
+    {&op_norm, false, {NORM_INPUTS, OUT_OR(out, OF_STORAGE, "x", DIM_ROWS, DIM_COLUMNS)}, {NORM_SCALARS}},
+    {&op_norm_backward,
+     false,
+     {NORM_INPUTS,
+#undef ARGS
+#define ARGS clm_norm_backward_args
+      IN(dout, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
+      ROW(residual, OF_STORAGE, NULL, TEST_IN, ROW_OPTIONAL, "dx", NULL, DIM_ROWS, DIM_COLUMNS),
+      MAY_OUT_OR(dx, OF_STORAGE, "residual", DIM_ROWS, DIM_COLUMNS), MAY_OUT(dweight, OF_PARAMETER, DIM_COLUMNS),
+      MAY_OUT(dbias, OF_PARAMETER, DIM_COLUMNS)},
+     {SCALAR(forward.kind, SCALAR_CHOICE, 0, CLM_LAYER_NORM), SCALAR(forward.epsilon, SCALAR_FLOAT, 1e-6, 1e-2)}},
+#undef ARGS
+#define ARGS clm_axpby_args
+    {&op_axpby,
+     false,
+     {MAY(x, OF_ANY, NULL, STEP_DIMS), ROW(out, OF_ANY, NULL, TEST_INOUT, 0, NULL, "x", STEP_DIMS)},
+     {ANY_FLOAT(alpha, -2, 2), ANY_FLOAT(beta, -2, 2)}},
+#undef ARGS
+#define ARGS clm_dropout_args
+    {&op_dropout,
+     false,
+     {IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY(residual, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
+      OUT_OR(out, OF_STORAGE, "x", DIM_ROWS, DIM_COLUMNS)},
+     {SCALAR(rate, SCALAR_FLOAT, 0, 0.9)}},
+#undef ARGS
+#define ARGS clm_column_sum_args
+    {&op_column_sum,
+     false,
+     {IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), OUT(out, OF_PARAMETER, DIM_COLUMNS)},
+     {{0}}},
+#undef ARGS
+#define ARGS clm_sum_squares_args
+    {&op_sum_squares, false, {IN(x, OF_PARAMETER, NULL, DIM_COUNT), OUT(out, OF_PARAMETER, DIM_ONE)}, {{0}}},
+#undef ARGS
+#define ARGS clm_embedding_args
+    {&op_embedding,
+     false,
+     {IN(ids, OF_INDEX, NULL, DIM_COUNT), IN(table, OF_ANY, NULL, DIM_ROWS, DIM_COLUMNS),
+      OUT(out, OF_ANY, DIM_COUNT, DIM_COLUMNS)},
+     {{0}}},
+#undef ARGS
+#define ARGS clm_embedding_backward_args
+    {&op_embedding_backward,
+     false,
+     {IN(ids, OF_INDEX, NULL, DIM_COUNT), IN(dout, OF_STORAGE, NULL, DIM_COUNT, DIM_COLUMNS),
+      BOTH(dtable, OF_PARAMETER, NULL, DIM_ROWS, DIM_COLUMNS)},
+     {BOOL(accumulate)}},
+#undef ARGS
+#define ARGS clm_cross_entropy_args
+    {&op_cross_entropy,
+     false,
+     {IN(logits, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), IN(targets, OF_INDEX, NULL, DIM_ROWS),
+      MAY_OUT(losses, OF_PARAMETER, DIM_ROWS), MAY_OUT_OR(dlogits, OF_STORAGE, "logits", DIM_ROWS, DIM_COLUMNS)},
+     {ANY_FLOAT(scale, 0.1, 1)}},
+#undef ARGS
+#define ARGS clm_adamw_args
+    {&op_adamw,
+     false,
+     {BOTH(parameter, OF_PARAMETER, NULL, DIM_COUNT), IN(gradient, OF_PARAMETER, NULL, DIM_COUNT),
+      BOTH(m, OF_PARAMETER, NULL, DIM_COUNT), BOTH(v, OF_PARAMETER, draw_positive, DIM_COUNT),
+      MAY(sum_squares, OF_PARAMETER, draw_positive, DIM_ONE)},
+     {SCALAR(lr, SCALAR_FLOAT, 0, 1), SCALAR(beta1, SCALAR_FLOAT, 0, 0.99), SCALAR(beta2, SCALAR_FLOAT, 0, 0.99),
+      SCALAR(epsilon, SCALAR_FLOAT, 1e-6, 1e-2), SCALAR(weight_decay, SCALAR_FLOAT, 0, 0.5),
+      SCALAR(max_norm, SCALAR_FLOAT, 0, 2), SCALAR(step, SCALAR_INT64, 1, 100)}},
+};
+const size_t catalog_count = sizeof catalog / sizeof catalog[0];
+
+/* ---- Of one call ---- */
+
+clm_dtype catalog_dtype(const catalog_choice *c, size_t row) {
+  const catalog_row *r = &c->op->rows[row];
+  const clm_dtype number = c->complex ? CLM_C64 : CLM_F32;
+  const int of = r->with && r->role == TEST_OUT ? catalog_find(c->op, r->with) : -1;
+  const bool fixed = (c->statics >> (of >= 0 ? of : (int)row) & 1) != 0;
+  switch (r->kind) {
+  case OF_STORAGE: return c->storage;
+  case OF_ANY: return c->any[row];
+  case OF_PARAMETER: return CLM_F32;
+  case OF_NUMBER: return number;
+  case OF_INPUT: return fixed || (c->sums >> row & 1) ? number : c->complex ? CLM_C64 : c->storage;
+  case OF_INDEX: return CLM_I32;
+  }
+  return c->storage;
+}
+
+int catalog_shape(const catalog_choice *c, size_t row, int64_t shape[CLM_MAX_RANK]) {
+  const catalog_row *r = &c->op->rows[row];
+  const int of = r->with && r->role == TEST_OUT ? catalog_find(c->op, r->with) : -1;
+  if (c->statics >> (of >= 0 ? of : (int)row) & 1) {
+    shape[0] = c->size[DIM_CHANNELS];
+    shape[1] = c->size[DIM_STATES];
+    return 2;
+  }
+  for (int i = 0; i < r->rank; i++) shape[i] = c->size[r->dims[i]];
+  return r->rank;
+}
+
+int catalog_find(const catalog_op *op, const char *name) {
+  for (int i = 0; op->rows[i].name; i++)
+    if (strcmp(op->rows[i].name, name) == 0) return i;
+  return -1;
+}

@@ -1,0 +1,96 @@
+/* Every public operation as data: its tensors with their dimensions by name, and its scalars. The fuzz test draws
+ * calls from it, the portability suite asks the launchers for the programs of many of them. */
+#ifndef TEST_CATALOG_H
+#define TEST_CATALOG_H
+
+#include "problem.h"
+
+/* Dimensions by name; `rows` of the catalog hold these where a problem holds sizes. */
+typedef enum catalog_dim {
+  DIM_BATCH = 1,
+  DIM_LENGTH,
+  DIM_CHANNELS,
+  DIM_STATES,
+  DIM_GROUPS,
+  DIM_WIDTH,
+  DIM_HISTORY,   /* width - 1; a tensor with none of it is absent */
+  DIM_SEQUENCES, /* rows of states: batch, or the packed sequences */
+  DIM_ENDS,      /* sequences + 1 */
+  DIM_ROWS,
+  DIM_COLUMNS,
+  DIM_INNER,
+  DIM_COUNT,
+  DIM_ONE,
+  CATALOG_DIMS
+} catalog_dim;
+
+typedef enum catalog_kind {
+  OF_STORAGE,   /* f32, f16, bf16: the same for the whole call       */
+  OF_ANY,       /* f32, f16, bf16: each tensor its own               */
+  OF_PARAMETER, /* f32                                               */
+  OF_NUMBER,    /* f32, c64 in a complex call                        */
+  OF_INPUT,     /* as storage, c64 in a complex call                 */
+  OF_INDEX,     /* i32                                               */
+} catalog_kind;
+
+enum {
+  ROW_OPTIONAL = 1,
+  ROW_STATIC = 2,   /* may be (channels, states) as A instead: B and C of a scan */
+  ROW_HALF_SUM = 4, /* a gradient that may also be f32 or c64, as A              */
+};
+
+typedef struct catalog_row {
+  const char *name;
+  size_t member;
+  test_role role;
+  catalog_kind kind;
+  double (*draw)(test_random *); /* NULL: normal; indexes are drawn by what they index */
+  unsigned flags;
+  const char *with;  /* only where this tensor is present; a gradient of it    */
+  const char *alias; /* an output that may be the very same view as this input */
+  int rank;
+  int64_t dims[CLM_MAX_RANK];
+} catalog_row;
+
+typedef enum catalog_scalar_kind { SCALAR_BOOL, SCALAR_CHOICE, SCALAR_FLOAT, SCALAR_INT64 } catalog_scalar_kind;
+
+typedef struct catalog_scalar {
+  const char *name;
+  size_t member;
+  catalog_scalar_kind kind;
+  double low, high; /* valid: low <= value <= high; of a choice 0 to high                      */
+  bool unchecked;   /* every value is valid                                                       */
+} catalog_scalar;
+
+#define CATALOG_ROWS    32
+#define CATALOG_SCALARS 8
+
+typedef struct catalog_op {
+  const test_op *op;
+  bool may_be_complex;
+  catalog_row rows[CATALOG_ROWS + 1];          /* until one without a name */
+  catalog_scalar scalars[CATALOG_SCALARS + 1]; /* likewise                 */
+} catalog_op;
+
+extern const catalog_op catalog[];
+extern const size_t catalog_count;
+
+/* One call: what is chosen of what an operation leaves open. */
+typedef struct catalog_choice {
+  const catalog_op *op;
+  int64_t size[CATALOG_DIMS];
+  clm_dtype storage;
+  clm_dtype any[CATALOG_ROWS];     /* of rows OF_ANY              */
+  uint32_t present, statics, sums; /* a bit for each row      */
+  bool complex;
+} catalog_choice;
+
+clm_dtype catalog_dtype(const catalog_choice *, size_t row);
+
+/* Fills the shape; the rank. */
+int catalog_shape(const catalog_choice *, size_t row, int64_t shape[CLM_MAX_RANK]);
+
+/* The row's number; -1: there is none of this name. */
+int catalog_find(const catalog_op *, const char *name);
+
+#endif
