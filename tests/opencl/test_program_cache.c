@@ -78,10 +78,10 @@ static void test_damage(const test_device *device, const void *unused) {
   size_t whole = read_all(path, file, sizeof file);
   assert_true(whole > sizeof payload && whole < sizeof file);
   for (size_t i = 0; i < whole; i++) { /* every byte: magic, format, length, key, checksum, payload */
-    file[i] ^= 1u << (i % 8);
+    file[i] = (unsigned char)(file[i] ^ 1u << (i % 8));
     write_all(path, file, whole);
     if (loads(&cache, &key)) fail_msg("byte %zu was changed and the entry still loads", i);
-    file[i] ^= 1u << (i % 8);
+    file[i] = (unsigned char)(file[i] ^ 1u << (i % 8));
   }
   for (size_t length = 0; length < whole; length += length < 80 ? 1 : 13) {
     write_all(path, file, length);

@@ -58,7 +58,9 @@ static void add_device(const char *name, clm_context *context, const clm_device_
   snprintf(d->name, sizeof d->name, "%s", name);
   d->context = context;
   d->opencl = info != NULL;
-  d->slow = SANITIZED || (info && (info->type == CLM_DEVICE_CPU || contains(info->name, "llvmpipe", 8)));
+  d->simulated = info && contains(info->name, "Oclgrind", 8);
+  d->slow =
+      SANITIZED || d->simulated || (info && (info->type == CLM_DEVICE_CPU || contains(info->name, "llvmpipe", 8)));
 }
 
 static bool processor_has(const char *level) {
@@ -172,8 +174,16 @@ typedef struct test_entry {
 static test_entry **entries;
 static size_t entry_count, entry_room;
 
+/* CLM_TEST_EVERY=N: of the tests on OpenCL devices only every Nth. */
+static bool left_out(const test_device *device) {
+  static int count;
+  const char *text = getenv("CLM_TEST_EVERY");
+  const int every = text ? atoi(text) : 1;
+  return device && device->opencl && every > 1 && count++ % every != 0;
+}
+
 void test_add(const test_device *device, test_body body, const void *data, const char *format, ...) {
-  if (!device && share != 0) return;
+  if ((!device && share != 0) || left_out(device)) return;
   if (entry_count == entry_room) {
     entry_room = entry_room ? 2 * entry_room : 64;
     entries = realloc(entries, entry_room * sizeof *entries);

@@ -3,7 +3,9 @@
  *
  * CLM_TEST_DEVICES=cpu,pocl       only devices whose name has one of these in it
  * CLM_REQUIRE_PLATFORMS=pocl,...  fail if one of these platforms has no usable device
- * CLM_TEST_SHARE=1/2              every other device: one program's tests as two processes */
+ * CLM_TEST_EVERY=6                of the tests on OpenCL devices every sixth: sanitizers and other compilers test the
+ * host side of them, which is the same for all CLM_TEST_SHARE=1/2              every other device: one program's
+ * tests as two processes */
 #ifndef TEST_DEVICES_H
 #define TEST_DEVICES_H
 
@@ -13,7 +15,8 @@ typedef struct test_device {
   char name[300];
   clm_context *context;
   bool opencl;
-  bool slow; /* OpenCL on a CPU, or a sanitizer's build: not for large shapes or many kernel variants */
+  bool slow;      /* OpenCL on a CPU, or a sanitizer's build: not for large shapes or many kernel variants */
+  bool simulated; /* oclgrind, a thousand times slower: problem_check leaves out all but small problems */
 } test_device;
 
 extern test_device test_devices[];
