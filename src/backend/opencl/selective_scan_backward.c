@@ -193,7 +193,7 @@ static clm_status check_dtypes(clm_context *ctx, const selective_scan_shape *s,
 static clm_status run_all(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_backward_args *b,
                           const backward_plan *p, const backward_workspace *w) {
   const clm_selective_scan_args *a = &b->forward;
-  const clm_tensor none = {NULL};
+  const clm_tensor none = {.rank = 0};
   int32_t flags = wanted(b);
   clm_status status = CLM_OK;
   if (p->tile.chunks > 1) {
