@@ -207,6 +207,7 @@ clm_status opencl_kernel_run(clm_context *ctx, opencl_kernel *k, int dims, const
              rounded[2]);
     return opencl_check(ctx, error, what);
   }
+  clm_status status = event && s->trace ? opencl_event_trace(ctx, k->name, event) : CLM_OK;
   if (event) opencl_event_keep(s, event);
-  return CLM_OK;
+  return status;
 }

@@ -79,6 +79,7 @@ typedef struct opencl_state {
   schedule_device schedule;
   bool scheduled;    /* `schedule` is filled (the first question runs the probes)       */
   bool profile_open; /* between clm_profile_begin and _end                             */
+  bool trace;        /* CLM_OPENCL_TRACE: the log tells each kernel's time while a profile is open */
   struct timespec profile_begun;
   cl_event first, last; /* first and last kernel since clm_profile_begin                 */
   program_cache cache;
@@ -100,6 +101,9 @@ void opencl_kernels_destroy(kernel_table *);
 /* Where an enqueued command shall leave its event: NULL unless a profile is open. opencl_event_keep takes it over. */
 cl_event *opencl_event_slot(opencl_state *, cl_event *event);
 void opencl_event_keep(opencl_state *, cl_event event);
+
+/* Waits for the kernel `name` and logs its time. */
+clm_status opencl_event_trace(clm_context *, const char *name, cl_event event);
 
 /* Opens the interval for commands whose first kernel gives no event (CLBlast). */
 clm_status opencl_event_mark(clm_context *);

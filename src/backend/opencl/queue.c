@@ -28,6 +28,23 @@ clm_status opencl_event_mark(clm_context *ctx) {
   return opencl_check(ctx, clEnqueueMarkerWithWaitList(s->queue, 0, NULL, &s->first), "clEnqueueMarkerWithWaitList");
 }
 
+static clm_status event_time(clm_context *ctx, cl_event event, cl_profiling_info what, cl_ulong *nanoseconds) {
+  cl_int execution = CL_COMPLETE;
+  cl_int error = clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof execution, &execution, NULL);
+  if (error == CL_SUCCESS && execution < 0) error = execution; /* the command itself failed */
+  if (error == CL_SUCCESS) error = clGetEventProfilingInfo(event, what, sizeof *nanoseconds, nanoseconds, NULL);
+  return opencl_check(ctx, error, "timing a kernel");
+}
+
+clm_status opencl_event_trace(clm_context *ctx, const char *name, cl_event event) {
+  cl_ulong begin = 0, end = 0;
+  clm_status status = opencl_check(ctx, clWaitForEvents(1, &event), name);
+  if (!status) status = event_time(ctx, event, CL_PROFILING_COMMAND_START, &begin);
+  if (!status) status = event_time(ctx, event, CL_PROFILING_COMMAND_END, &end);
+  if (!status) context_log(ctx, CLM_LOG_WARNING, "%9.4f ms  %s", (double)(end - begin) * 1e-6, name);
+  return status;
+}
+
 clm_status opencl_profile_begin(clm_context *ctx) {
   opencl_state *s = opencl_state_of(ctx);
   forget(&s->first);
@@ -45,14 +62,6 @@ static double believable(const opencl_state *s, cl_ulong begin, cl_ulong end) {
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (double)(now.tv_sec - s->profile_begun.tv_sec) * 1e3 +
          (double)(now.tv_nsec - s->profile_begun.tv_nsec) * 1e-6;
-}
-
-static clm_status event_time(clm_context *ctx, cl_event event, cl_profiling_info what, cl_ulong *nanoseconds) {
-  cl_int execution = CL_COMPLETE;
-  cl_int error = clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof execution, &execution, NULL);
-  if (error == CL_SUCCESS && execution < 0) error = execution; /* the command itself failed */
-  if (error == CL_SUCCESS) error = clGetEventProfilingInfo(event, what, sizeof *nanoseconds, nanoseconds, NULL);
-  return opencl_check(ctx, error, "timing a kernel");
 }
 
 clm_status opencl_profile_end(clm_context *ctx, double *milliseconds) {
