@@ -12,21 +12,30 @@ typedef struct run {
   clm_context *context;
   clm_buffer *buffers[40];
   size_t count;
-  float *out[40];
+  void *out[40];
   size_t out_bytes[40];
   size_t outs;
   uint32_t random;
 } run;
 
-static clm_tensor tensor(run *r, bool output, int rank, const int64_t *shape) {
-  clm_tensor t = clm_tensor_of(NULL, 0, CLM_F32, rank, shape);
-  size_t count = (size_t)clm_tensor_count(t), bytes = count * sizeof(float);
-  float *memory = malloc(bytes);
-  assert_non_null(memory);
+static void fill(run *r, clm_dtype dtype, void *memory, size_t count) {
   for (size_t i = 0; i < count; i++) {
     r->random = r->random * 1664525u + 1013904223u;
-    memory[i] = output ? 0 : (float)(r->random >> 8) * 0x1p-23f - 1;
+    float x = (float)(r->random >> 8) * 0x1p-23f - 1;
+    if (dtype == CLM_F32) ((float *)memory)[i] = x;
+    else if (dtype == CLM_F16)
+      ((uint16_t *)memory)[i] = (uint16_t)(0x2c00 | (r->random >> 9 & 0x8fff)); /* 2^-4 to 1 */
+    else ((int32_t *)memory)[i] = x < -0.8f ? -1 : (int32_t)(i / 41);
   }
+}
+
+static clm_tensor tensor(run *r, bool output, clm_dtype dtype, int rank, const int64_t *shape) {
+  clm_dtype part = dtype == CLM_C64 ? CLM_F32 : dtype;
+  clm_tensor t = clm_tensor_of(NULL, 0, dtype, rank, shape);
+  size_t count = (size_t)clm_tensor_count(t), bytes = count * clm_dtype_size(dtype);
+  void *memory = calloc(1, bytes);
+  assert_non_null(memory);
+  if (!output) fill(r, part, memory, bytes / clm_dtype_size(part));
   assert_int_equal(clm_buffer_wrap_host(r->context, memory, bytes, &r->buffers[r->count]), CLM_OK);
   t.buffer = r->buffers[r->count++];
   r->out[r->outs] = memory; /* inputs too: they must come out as they went in */
@@ -34,8 +43,12 @@ static clm_tensor tensor(run *r, bool output, int rank, const int64_t *shape) {
   return t;
 }
 
-#define IN(...)  tensor(r, false, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__})
-#define OUT(...) tensor(r, true, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__})
+#define SHAPE(...)                                                                                                   \
+  (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]) { __VA_ARGS__ }
+#define IN_OF(dtype, ...)  tensor(r, false, dtype, SHAPE(__VA_ARGS__))
+#define OUT_OF(dtype, ...) tensor(r, true, dtype, SHAPE(__VA_ARGS__))
+#define IN(...)            IN_OF(CLM_F32, __VA_ARGS__)
+#define OUT(...)           OUT_OF(CLM_F32, __VA_ARGS__)
 
 static clm_status scan(run *r) {
   return clm_selective_scan_backward(
@@ -68,6 +81,53 @@ static clm_status scan_forward(run *r) {
                                                                    .out = OUT(BATCH, LENGTH, CHANNELS),
                                                                    .delta_softplus = true,
                                                                    .A_is_log = true});
+}
+
+/* Packed sequences of unequal length. */
+static clm_status scan_packed(run *r) {
+  static const int32_t ends[] = {0, 3, 3, 90, 91, 140, LENGTH};
+  enum { SEQUENCES = sizeof ends / sizeof *ends - 1 };
+  clm_tensor cu_seqlens = OUT_OF(CLM_I32, SEQUENCES + 1);
+  memcpy(r->out[r->outs - 1], ends, sizeof ends);
+  return clm_selective_scan_backward(
+      r->context, &(clm_selective_scan_backward_args){.forward = {.u = IN_OF(CLM_F16, 1, LENGTH, CHANNELS),
+                                                                  .delta = IN_OF(CLM_F16, 1, LENGTH, CHANNELS),
+                                                                  .A = IN(CHANNELS, STATE),
+                                                                  .B = IN_OF(CLM_F16, 1, LENGTH, 1, STATE),
+                                                                  .C = IN(CHANNELS, STATE),
+                                                                  .gate = IN_OF(CLM_F16, 1, LENGTH, CHANNELS),
+                                                                  .initial_state = IN(SEQUENCES, CHANNELS, STATE),
+                                                                  .cu_seqlens = cu_seqlens,
+                                                                  .delta_softplus = true,
+                                                                  .A_is_log = true,
+                                                                  .reverse = true},
+                                                      .dout = IN_OF(CLM_F16, 1, LENGTH, CHANNELS),
+                                                      .du = OUT_OF(CLM_F16, 1, LENGTH, CHANNELS),
+                                                      .dgate = OUT_OF(CLM_F16, 1, LENGTH, CHANNELS),
+                                                      .dA = OUT(CHANNELS, STATE),
+                                                      .dB = OUT(1, LENGTH, 1, STATE),
+                                                      .dC = OUT(CHANNELS, STATE),
+                                                      .dinitial_state = OUT(SEQUENCES, CHANNELS, STATE)});
+}
+
+/* Complex A; sequences that begin anywhere, and padding. */
+static clm_status scan_complex(run *r) {
+  return clm_selective_scan_backward(
+      r->context, &(clm_selective_scan_backward_args){.forward = {.u = IN(BATCH, LENGTH, CHANNELS),
+                                                                  .delta = IN(BATCH, LENGTH, CHANNELS),
+                                                                  .A = IN_OF(CLM_C64, CHANNELS, STATE),
+                                                                  .B = IN_OF(CLM_C64, BATCH, LENGTH, 1, STATE),
+                                                                  .C = IN_OF(CLM_C64, BATCH, LENGTH, 1, STATE),
+                                                                  .seq_idx = IN_OF(CLM_I32, BATCH, LENGTH),
+                                                                  .delta_softplus = true,
+                                                                  .A_is_log = true},
+                                                      .dout = IN(BATCH, LENGTH, CHANNELS),
+                                                      .du = OUT(BATCH, LENGTH, CHANNELS),
+                                                      .ddelta = OUT(BATCH, LENGTH, CHANNELS),
+                                                      .dA = OUT_OF(CLM_C64, CHANNELS, STATE),
+                                                      .dB = OUT_OF(CLM_C64, BATCH, LENGTH, 1, STATE),
+                                                      .dC = OUT_OF(CLM_C64, BATCH, LENGTH, 1, STATE),
+                                                      .out = OUT(BATCH, LENGTH, CHANNELS)});
 }
 
 static clm_status conv(run *r) {
@@ -109,9 +169,14 @@ static const struct {
   const char *name;
   clm_status (*call)(run *);
 } ops[] = {
-    {"selective_scan", scan_forward}, {"selective_scan_backward", scan},
-    {"causal_conv1d_backward", conv}, {"matmul", product},
-    {"norm_backward", norm},          {"column_sum", columns},
+    {"selective_scan", scan_forward},
+    {"selective_scan_backward", scan},
+    {"selective_scan_backward, packed", scan_packed},
+    {"selective_scan_backward, complex", scan_complex},
+    {"causal_conv1d_backward", conv},
+    {"matmul", product},
+    {"norm_backward", norm},
+    {"column_sum", columns},
     {"sum_squares", squares},
 };
 

@@ -1,25 +1,29 @@
 /* What the selective scan and its gradient share: channels are cut into blocks of LANES (a block never crosses a
- * group of B and C), the sequence into tiles; a tile's operands are read in place where their layout allows, else
- * packed. */
+ * group of B and C), the sequence into tiles; a tile's operands are read in place where they lie so, else packed. */
 #ifndef CLM_CPU_SCAN_TILE_H
 #define CLM_CPU_SCAN_TILE_H
 
-#include "kernels.h"
+#include "storage.h"
 #include "transpose.h"
 
 #define STATE_QUANTUM 4 /* states are padded with zeros to a multiple of this */
 
 typedef struct scan_blocks {
-  int64_t per_group;        /* channels of a group     */
-  int64_t blocks_per_group; /* blocks of LANES in it   */
-  int64_t count;            /* blocks of a batch row   */
-  int64_t states;           /* d_state padded          */
+  int64_t per_group;        /* channels of a group                        */
+  int64_t blocks_per_group; /* blocks of LANES in it                      */
+  int64_t count;            /* blocks of a batch row                      */
+  int64_t d_state, states;  /* as given, and padded                       */
+  int64_t parts, numbers;   /* 2 where states are complex; states x parts */
 } scan_blocks;
 
 static inline scan_blocks scan_blocks_of(const selective_scan_shape *s) {
-  scan_blocks b = {.per_group = s->d_inner / s->n_groups, .states = round_up(s->d_state, STATE_QUANTUM)};
+  scan_blocks b = {.per_group = s->d_inner / s->n_groups,
+                   .d_state = s->d_state,
+                   .states = round_up(s->d_state, STATE_QUANTUM),
+                   .parts = s->complex ? 2 : 1};
   b.blocks_per_group = div_up(b.per_group, LANES);
   b.count = b.blocks_per_group * s->n_groups;
+  b.numbers = b.states * b.parts;
   return b;
 }
 
@@ -60,36 +64,83 @@ typedef struct tile_rows {
 } tile_rows;
 
 static inline bool scan_in_place(const clm_tensor *x, const scan_strip *s) {
-  return x->stride[2] == 1 && s->block[s->count - 1].lanes == LANES;
+  return x->dtype == CLM_F32 && x->stride[2] == 1 && s->block[s->count - 1].lanes == LANES;
 }
 
-static inline float *scan_tile_start(const clm_tensor *x, int64_t b, int64_t t0, const scan_strip *s) {
-  return kernel_data(*x) + b * x->stride[0] + t0 * x->stride[1] + s->block[0].channel * x->stride[2];
+/* Of the strip's first channel at step t0: an element's number. */
+static inline int64_t scan_tile_start(const clm_tensor *x, int64_t b, int64_t t0, const scan_strip *s) {
+  return b * x->stride[0] + t0 * x->stride[1] + s->block[0].channel * x->stride[2];
 }
 
 static inline int scan_strip_lanes(const scan_strip *s) {
   return (s->count - 1) * LANES + s->block[s->count - 1].lanes;
 }
 
+/* A tile in memory and as rows of channels in scratch: by lines of channels, or by squares of LANES steps and
+ * channels where the sequence lies closer together. A sequence that runs backwards is read forwards and stored
+ * backwards. */
+static inline bool scan_by_steps(const clm_tensor *x) {
+  return (x->stride[1] == 1 || x->stride[1] == -1) && x->stride[2] != 1;
+}
+
+typedef struct scan_square {
+  int64_t at; /* the element lowest in memory            */
+  int64_t channels, steps;
+  int64_t first, row; /* in scratch: its place, and to the next step */
+} scan_square;
+
+static inline scan_square scan_square_at(const clm_tensor *x, int64_t start, int64_t c, int64_t t, int lanes,
+                                         int steps, int64_t width) {
+  scan_square q = {.channels = min_of(LANES, lanes - c), .steps = min_of(LANES, steps - t), .row = width};
+  int64_t lowest = x->stride[1] < 0 ? t + q.steps - 1 : t;
+  q.at = start + c * x->stride[2] + lowest * x->stride[1];
+  q.first = lowest * width + c;
+  if (x->stride[1] < 0) q.row = -width;
+  return q;
+}
+
+static inline void scan_read_square(const clm_tensor *x, const scan_square *q, float *out) {
+  if (x->dtype == CLM_F32) {
+    transpose_block(kernel_data(*x) + q->at, x->stride[2], q->channels, q->steps, out + q->first, q->row);
+    return;
+  }
+  float lines[LANES * LANES];
+  for (int64_t i = 0; i < q->channels; i++)
+    line_read(line_at(x, q->at + i * x->stride[2], 1), q->steps, lines + i * LANES);
+  transpose_block(lines, LANES, q->channels, q->steps, out + q->first, q->row);
+}
+
+static inline void scan_write_square(const clm_tensor *x, const scan_square *q, const float *in) {
+  if (x->dtype == CLM_F32 && q->steps == LANES) {
+    transpose_block(in + q->first, q->row, LANES, q->channels, kernel_data(*x) + q->at, x->stride[2]);
+    return;
+  }
+  float lines[LANES * LANES];
+  transpose_block(in + q->first, q->row, q->steps, q->channels, lines, LANES);
+  for (int64_t i = 0; i < q->channels; i++)
+    line_write(line_at(x, q->at + i * x->stride[2], 1), q->steps, lines + i * LANES);
+}
+
 /* Steps [t0, t0 + steps) of a (batch, length, channel) tensor, in place or packed into scratch; padding lanes are 0.
  */
 static inline tile_rows scan_tile_pack(const clm_tensor *x, int64_t b, int64_t t0, int steps, const scan_strip *s,
                                        vec *scratch) {
-  const float *p = scan_tile_start(x, b, t0, s);
-  if (scan_in_place(x, s)) return (tile_rows){p, x->stride[1]};
+  int64_t start = scan_tile_start(x, b, t0, s);
+  if (scan_in_place(x, s)) return (tile_rows){kernel_data(*x) + start, x->stride[1]};
   float *out = (float *)scratch;
   int lanes = scan_strip_lanes(s), width = s->count * LANES;
-  if (x->stride[2] == 1)
-    for (int t = 0; t < steps; t++)
-      for (int c = 0; c < width; c++) out[t * width + c] = c < lanes ? p[t * x->stride[1] + c] : 0;
-  else if (x->stride[1] == 1)
-    for (int c = 0; c < width; c += LANES)
-      for (int t = 0; t < steps; t += LANES)
-        transpose_block(p + c * x->stride[2] + t, x->stride[2], min_of(LANES, lanes - c), min_of(LANES, steps - t),
-                        out + t * width + c, width);
-  else
-    for (int c = 0; c < width; c++)
-      for (int t = 0; t < steps; t++) out[t * width + c] = c < lanes ? p[c * x->stride[2] + t * x->stride[1]] : 0;
+  if (scan_by_steps(x)) {
+    for (int c = 0; c < lanes; c += LANES)
+      for (int t = 0; t < steps; t += LANES) {
+        scan_square q = scan_square_at(x, start, c, t, lanes, steps, width);
+        scan_read_square(x, &q, out);
+      }
+  } else {
+    for (int t = 0; t < steps; t++) {
+      line_read(line_at(x, start + t * x->stride[1], x->stride[2]), lanes, out + t * width);
+      for (int c = lanes; c < width; c++) out[t * width + c] = 0;
+    }
+  }
   return (tile_rows){out, width};
 }
 
@@ -98,28 +149,24 @@ static inline float *scan_tile_target(const clm_tensor *x, int64_t b, int64_t t0
                                       int64_t *stride) {
   bool in_place = scan_in_place(x, s);
   *stride = in_place ? x->stride[1] : s->count * LANES;
-  return in_place ? scan_tile_start(x, b, t0, s) : (float *)scratch;
+  return in_place ? kernel_data(*x) + scan_tile_start(x, b, t0, s) : (float *)scratch;
 }
 
 static inline void scan_tile_unpack(const clm_tensor *x, int64_t b, int64_t t0, int steps, const scan_strip *s,
                                     const vec *scratch) {
   if (scan_in_place(x, s)) return;
   const float *in = (const float *)scratch;
-  float *p = scan_tile_start(x, b, t0, s);
+  int64_t start = scan_tile_start(x, b, t0, s);
   int lanes = scan_strip_lanes(s), width = s->count * LANES;
-  if (x->stride[2] == 1)
-    for (int t = 0; t < steps; t++) memcpy(p + t * x->stride[1], in + t * width, (size_t)lanes * sizeof *p);
-  else {
-    bool by_steps = x->stride[1] == 1;
+  if (scan_by_steps(x)) {
     for (int c = 0; c < lanes; c += LANES)
       for (int t = 0; t < steps; t += LANES) {
-        int64_t rows = min_of(LANES, steps - t), columns = min_of(LANES, lanes - c);
-        float *out = p + c * x->stride[2] + t * x->stride[1];
-        if (by_steps && rows == LANES) transpose_block(in + t * width + c, width, rows, columns, out, x->stride[2]);
-        else
-          for (int64_t i = 0; i < columns; i++)
-            for (int64_t k = 0; k < rows; k++) out[i * x->stride[2] + k * x->stride[1]] = in[(t + k) * width + c + i];
+        scan_square q = scan_square_at(x, start, c, t, lanes, steps, width);
+        scan_write_square(x, &q, in);
       }
+  } else {
+    for (int t = 0; t < steps; t++)
+      line_write(line_at(x, start + t * x->stride[1], x->stride[2]), lanes, in + t * width);
   }
 }
 
@@ -130,15 +177,15 @@ typedef struct tile_ahead {
   int tensors, line, lines, rows;
 } tile_ahead;
 
-static inline void tile_ahead_start(tile_ahead *ahead, int rows, const scan_strip *s) {
-  *ahead = (tile_ahead){.rows = rows, .lines = s->count * VEC_BYTES / 64};
+static inline void tile_ahead_start(tile_ahead *ahead, int rows, const scan_strip *s, clm_dtype dtype) {
+  *ahead = (tile_ahead){.rows = rows, .lines = (int)div_up(s->count * LANES * storage_bytes(dtype), 64)};
 }
 
 static inline void tile_ahead_add(tile_ahead *ahead, const clm_tensor *x, int64_t b, int64_t t0,
                                   const scan_strip *s) {
   if (!x->buffer || x->stride[2] != 1) return;
-  ahead->row[ahead->tensors] = (const char *)scan_tile_start(x, b, t0, s);
-  ahead->bytes[ahead->tensors++] = 4 * x->stride[1];
+  ahead->row[ahead->tensors] = element_data(x) + scan_tile_start(x, b, t0, s) * storage_bytes(x->dtype);
+  ahead->bytes[ahead->tensors++] = storage_bytes(x->dtype) * x->stride[1];
 }
 
 INLINE void tile_prefetch(tile_ahead *ahead) {
@@ -148,70 +195,6 @@ INLINE void tile_prefetch(tile_ahead *ahead) {
   ahead->line = 0;
   ahead->rows--;
   for (int i = 0; i < ahead->tensors; i++) ahead->row[i] += ahead->bytes[i];
-}
-
-/* The states of steps [t0, t0 + steps) of a (batch, length, group, state) tensor, padded. */
-static inline tile_rows scan_tile_states(const clm_tensor *x, const scan_blocks *s, int64_t d_state, int64_t b,
-                                         int64_t t0, int steps, int64_t group, float *scratch) {
-  const float *p = kernel_data(*x) + b * x->stride[0] + t0 * x->stride[1] + group * x->stride[2];
-  if (x->stride[3] == 1 && d_state == s->states) return (tile_rows){p, x->stride[1]};
-  for (int t = 0; t < steps; t++)
-    for (int64_t n = 0; n < s->states; n++)
-      scratch[t * s->states + n] = n < d_state ? p[t * x->stride[1] + n * x->stride[3]] : 0;
-  return (tile_rows){scratch, s->states};
-}
-
-/* A (channel, state) matrix at row `offset`, as one vector of channels for each padded state. */
-static inline void scan_gather(const float *p, int64_t channel_stride, int64_t state_stride, int64_t d_state,
-                               int64_t states, scan_block k, vec *out) {
-  float *o = (float *)out;
-  memset(out, 0, (size_t)states * sizeof(vec));
-  if (!p) return;
-  for (int lane = 0; lane < k.lanes; lane++)
-    for (int64_t n = 0; n < d_state; n++) o[n * LANES + lane] = p[lane * channel_stride + n * state_stride];
-}
-
-static inline void scan_scatter(float *p, int64_t channel_stride, int64_t state_stride, int64_t d_state, scan_block k,
-                                const vec *in) {
-  const float *o = (const float *)in;
-  for (int lane = 0; lane < k.lanes; lane++)
-    for (int64_t n = 0; n < d_state; n++) p[lane * channel_stride + n * state_stride] = o[n * LANES + lane];
-}
-
-static inline void scan_gather_fixed(const clm_tensor *x, const scan_blocks *s, int64_t d_state, scan_block k,
-                                     vec *out) {
-  const float *p = kernel_data(*x);
-  scan_gather(p ? p + k.channel * x->stride[0] : NULL, x->stride[0], x->stride[1], d_state, s->states, k, out);
-}
-
-/* States of batch row b: (batch, channel, state); zeros if the tensor is absent. */
-static inline void scan_gather_state(const clm_tensor *x, const scan_blocks *s, int64_t d_state, int64_t b,
-                                     scan_block k, vec *out) {
-  const float *p = kernel_data(*x);
-  if (p) p += b * x->stride[0] + k.channel * x->stride[1];
-  scan_gather(p, x->stride[1], x->stride[2], d_state, s->states, k, out);
-}
-
-static inline void scan_scatter_state(const clm_tensor *x, int64_t d_state, int64_t b, scan_block k, const vec *in) {
-  float *p = kernel_data(*x);
-  if (p) scan_scatter(p + b * x->stride[0] + k.channel * x->stride[1], x->stride[1], x->stride[2], d_state, k, in);
-}
-
-/* A times log2 e, so that a decay is 2^(dt A2). */
-static inline void scan_gather_A(const clm_tensor *A, bool is_log, const scan_blocks *s, int64_t d_state,
-                                 scan_block k, vec *A2) {
-  scan_gather_fixed(A, s, d_state, k, A2);
-  for (int64_t n = 0; n < s->states; n++) {
-    if (is_log) A2[n] = -vec_exp(A2[n]);
-    A2[n] = n < d_state ? A2[n] * vec_set(LOG2E) : vec_set(0);
-  }
-}
-
-static inline vec scan_channel_vector(const clm_tensor *x, scan_block k) {
-  float lane[LANES] = {0};
-  const float *p = kernel_data(*x);
-  for (int i = 0; p && i < k.lanes; i++) lane[i] = p[(k.channel + i) * x->stride[0]];
-  return vec_load(lane);
 }
 
 INLINE vec scan_dt(vec delta, bool softplus) { return softplus ? vec_softplus(delta) : delta; }

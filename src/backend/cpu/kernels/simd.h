@@ -162,6 +162,21 @@ INLINE vec vec_exp(vec x) {
   return vec_scale_exponent(vec_exp2_fraction(f), shifted);
 }
 
+/* Cosine and sine of a b quarter turns. Polynomials of Cephes' cosf and sinf (Moshier 1989), error below 1 ulp. */
+INLINE void vec_cos_sin(vec a, vec b, vec *cosine, vec *sine) {
+  vec shifted = a * b + vec_set(MAGIC), f = a * b - (shifted - vec_set(MAGIC));
+  vec x = vec_min(vec_set(1.0f), vec_max(vec_set(-1.0f), f)) * vec_set(1.57079632679489662f), x2 = x * x;
+  vec s = vec_set(-1.9515295891e-4f) * x2 + vec_set(8.3321608736e-3f);
+  s = s * x2 + vec_set(-1.6666654611e-1f);
+  s = x + x * (s * x2);
+  vec c = vec_set(2.443315711809948e-5f) * x2 + vec_set(-1.388731625493765e-3f);
+  c = c * x2 + vec_set(4.166664568298827e-2f);
+  c = (c * x2 - vec_set(0.5f)) * x2 + vec_set(1.0f);
+  vec_i quarter = (vec_i)shifted, odd = -(quarter & 1);
+  *cosine = (vec)(((odd & (vec_i)s) | (~odd & (vec_i)c)) ^ (((quarter + 1) & 2) << 30));
+  *sine = (vec)(((odd & (vec_i)c) | (~odd & (vec_i)s)) ^ ((quarter & 2) << 30));
+}
+
 /* 1/(1 + e^-x) */
 INLINE vec vec_sigmoid(vec x) { return vec_reciprocal(vec_set(1.0f) + vec_exp(-x)); }
 

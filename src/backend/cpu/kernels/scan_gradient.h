@@ -1,0 +1,221 @@
+/* The arithmetic of the selective scan's gradient on one block of channels and one tile: a group of states is run
+ * forward over the tile, its states and decays kept, then backward. A complex gradient is dL/dRe + i dL/dIm. */
+#ifndef CLM_CPU_SCAN_GRADIENT_H
+#define CLM_CPU_SCAN_GRADIENT_H
+
+#include "scan_rows.h"
+#include "scan_states.h"
+
+#define TILE 16
+#if SIMD_LANES == 16
+#define STATES 8 /* states of a group; of complex ones half as many */
+#else
+#define STATES 4
+#endif
+
+/* One block's part of a tile. Vectors for each state have the imaginary parts `states` behind. */
+typedef struct block_tile {
+  const scan_cut *cut;
+  const vec *rate; /* dt, times the gate on A if there is one */
+  const vec *u, *dtu, *dy, *A2, *B_fixed, *C_fixed;
+  vec *y, *dh, *dA, *dB_fixed, *dC_fixed;
+  tile_rows B, C;
+  int64_t states;
+  bool first; /* of the strip: sums over blocks begin here */
+  tile_ahead *ahead;
+  /* shared by the blocks */
+  vec *sum_B, *sum_A;   /* TILE: sum over states of Re(conj(B) dh) and of Re(conj(A2) q)              */
+  vec *sum_dB, *sum_dC; /* TILE of all numbers: sums over blocks                                      */
+  vec *h, *decay;       /* slots: step t of segment i finds the state before it in t + i, its own in t + i + 1 */
+} block_tile;
+
+#define SLOT(complex) ((complex) ? 2 * STATES : STATES) /* of h and decay: real parts, then imaginary ones */
+
+/* The states at the end of the tile from those at its beginning, in place. */
+INLINE void advance(int count, bool B_varies, bool complex, const block_tile *k, int64_t first, vec *state) {
+  const vec *A2 = k->A2 + first, *A2_im = A2 + k->states;
+  const vec *B_fixed = k->B_fixed + first, *B_fixed_im = B_fixed + k->states;
+  vec h[STATES], h_im[STATES];
+  state += first;
+  UNROLL for (int n = 0; n < count; n++) {
+    h[n] = state[n];
+    if (complex) h_im[n] = state[k->states + n];
+  }
+  for (int i = 0; i < k->cut->count; i++) {
+    scan_segment segment = k->cut->at[i];
+    UNROLL for (int n = 0; n < count; n++) if (segment.resets) h[n] = h_im[n] = vec_set(0);
+    for (int t = segment.begin; t < segment.end; t++) {
+      const float *B = k->B.data + t * k->B.stride + first, *B_im = B + k->states;
+      vec rate = k->rate[t], dtu = k->dtu[t];
+      tile_prefetch(k->ahead);
+      UNROLL for (int n = 0; n < count; n++) {
+        vec decay_im, decay = scan_decay(complex, rate, A2[n], complex ? A2_im[n] : rate, &decay_im);
+        vec re = decay * h[n] + dtu * (B_varies ? vec_set(B[n]) : B_fixed[n]);
+        if (complex) {
+          re -= decay_im * h_im[n];
+          h_im[n] = decay * h_im[n] + decay_im * h[n] + dtu * (B_varies ? vec_set(B_im[n]) : B_fixed_im[n]);
+        }
+        h[n] = re;
+      }
+    }
+  }
+  UNROLL for (int n = 0; n < count; n++) {
+    state[n] = h[n];
+    if (complex) state[k->states + n] = h_im[n];
+  }
+}
+
+/* States of every step of the tile, the one before each segment with them, decays, and y. */
+INLINE void recompute(int count, bool B_varies, bool C_varies, bool complex, const block_tile *k, int64_t first,
+                      const vec *start) {
+  const vec *A2 = k->A2 + first, *A2_im = A2 + k->states;
+  const vec *B_fixed = k->B_fixed + first, *B_fixed_im = B_fixed + k->states;
+  const vec *C_fixed = k->C_fixed + first, *C_fixed_im = C_fixed + k->states;
+  vec h[STATES], h_im[STATES];
+  start += first;
+  UNROLL for (int n = 0; n < count; n++) {
+    h[n] = start[n];
+    if (complex) h_im[n] = start[k->states + n];
+  }
+  for (int i = 0; i < k->cut->count; i++) {
+    scan_segment segment = k->cut->at[i];
+    vec *kept = k->h + (segment.begin + i) * SLOT(complex);
+    UNROLL for (int n = 0; n < count; n++) {
+      if (segment.resets) h[n] = h_im[n] = vec_set(0);
+      kept[n] = h[n];
+      if (complex) kept[STATES + n] = h_im[n];
+    }
+    for (int t = segment.begin; t < segment.end; t++) {
+      const float *B = k->B.data + t * k->B.stride + first, *B_im = B + k->states;
+      const float *C = k->C.data + t * k->C.stride + first, *C_im = C + k->states;
+      vec rate = k->rate[t], dtu = k->dtu[t], y = complex ? vec_set(0) : k->y[t],
+          *kept_decay = k->decay + t * SLOT(complex);
+      tile_prefetch(k->ahead);
+      kept += SLOT(complex);
+      UNROLL for (int n = 0; n < count; n++) {
+        vec decay_im, decay = scan_decay(complex, rate, A2[n], complex ? A2_im[n] : rate, &decay_im);
+        vec re = decay * h[n] + dtu * (B_varies ? vec_set(B[n]) : B_fixed[n]);
+        if (complex) {
+          re -= decay_im * h_im[n];
+          h_im[n] = decay * h_im[n] + decay_im * h[n] + dtu * (B_varies ? vec_set(B_im[n]) : B_fixed_im[n]);
+          y -= h_im[n] * (C_varies ? vec_set(C_im[n]) : C_fixed_im[n]);
+          kept_decay[STATES + n] = decay_im;
+          kept[STATES + n] = h_im[n];
+        }
+        h[n] = re;
+        y = h[n] * (C_varies ? vec_set(C[n]) : C_fixed[n]) + y;
+        kept_decay[n] = decay;
+        kept[n] = h[n];
+      }
+      k->y[t] = complex ? k->y[t] + vec_set(2) * y : y;
+    }
+  }
+}
+
+/* The steps of the tile backwards. With q = conj(h[t-1]) conj(decay) dh:  sum_A = sum of Re(conj(A2) q),
+ * dA = sum of rate q. */
+INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, const block_tile *k, int64_t first) {
+  const int64_t im = k->states, numbers = complex ? 2 * im : im;
+  const vec *A2 = k->A2 + first, *B_fixed = k->B_fixed + first, *C_fixed = k->C_fixed + first;
+  const vec turn = vec_set(QUARTER_TURN / LN2); /* between the units of A2's parts */
+  vec dh[STATES], dh_im[STATES], dA[STATES], dA_im[STATES];
+  UNROLL for (int n = 0; n < count; n++) {
+    dh[n] = k->dh[first + n];
+    dA[n] = k->dA[first + n];
+    if (complex) dh_im[n] = k->dh[im + first + n];
+    if (complex) dA_im[n] = k->dA[im + first + n];
+  }
+  for (int i = k->cut->count - 1; i >= 0; i--) {
+    scan_segment segment = k->cut->at[i];
+    for (int t = segment.end - 1; t >= segment.begin; t--) {
+      const float *B = k->B.data + t * k->B.stride + first, *C = k->C.data + t * k->C.stride + first;
+      const vec *before = k->h + (t + i) * SLOT(complex), *now = before + SLOT(complex);
+      const vec *decay = k->decay + t * SLOT(complex);
+      vec rate = k->rate[t], dtu = k->dtu[t], dy = complex ? vec_set(2) * k->dy[t] : k->dy[t];
+      vec sum_B = k->sum_B[t], sum_A = k->sum_A[t];
+      vec *sum_dB = (B_varies ? k->sum_dB + t * numbers : k->dB_fixed) + first;
+      vec *sum_dC = (C_varies ? k->sum_dC + t * numbers : k->dC_fixed) + first;
+      UNROLL for (int n = 0; n < count; n++) {
+        sum_dC[n] = dy * now[n] + (C_varies && k->first ? vec_set(0) : sum_dC[n]);
+        dh[n] = dy * (C_varies ? vec_set(C[n]) : C_fixed[n]) + dh[n];
+        sum_dB[n] = dtu * dh[n] + (B_varies && k->first ? vec_set(0) : sum_dB[n]);
+        sum_B = dh[n] * (B_varies ? vec_set(B[n]) : B_fixed[n]) + sum_B;
+        if (!complex) {
+          dh[n] *= decay[n];
+          vec q = dh[n] * before[n];
+          sum_A = q * A2[n] + sum_A;
+          dA[n] = q * rate + dA[n];
+          continue;
+        }
+        sum_dC[im + n] = (C_varies && k->first ? vec_set(0) : sum_dC[im + n]) - dy * now[STATES + n];
+        dh_im[n] = dh_im[n] - dy * (C_varies ? vec_set(C[im + n]) : C_fixed[im + n]);
+        sum_dB[im + n] = dtu * dh_im[n] + (B_varies && k->first ? vec_set(0) : sum_dB[im + n]);
+        sum_B = dh_im[n] * (B_varies ? vec_set(B[im + n]) : B_fixed[im + n]) + sum_B;
+        vec re = dh[n] * decay[n] + dh_im[n] * decay[STATES + n];
+        dh_im[n] = dh_im[n] * decay[n] - dh[n] * decay[STATES + n];
+        dh[n] = re;
+        vec q = before[n] * dh[n] + before[STATES + n] * dh_im[n];
+        vec q_im = before[n] * dh_im[n] - before[STATES + n] * dh[n];
+        sum_A = q * A2[n] + q_im * (turn * A2[im + n]) + sum_A;
+        dA[n] = q * rate + dA[n];
+        dA_im[n] = q_im * rate + dA_im[n];
+      }
+      k->sum_B[t] = sum_B;
+      k->sum_A[t] = sum_A;
+    }
+    UNROLL for (int n = 0; n < count; n++) if (segment.resets) dh[n] = dh_im[n] = vec_set(0);
+  }
+  UNROLL for (int n = 0; n < count; n++) {
+    k->dh[first + n] = dh[n];
+    k->dA[first + n] = dA[n];
+    if (complex) k->dh[im + first + n] = dh_im[n];
+    if (complex) k->dA[im + first + n] = dA_im[n];
+  }
+}
+
+INLINE void some_states(int count, bool B_varies, bool C_varies, bool complex, bool forward, const block_tile *k,
+                        int64_t first, vec *start) {
+  if (forward) {
+    advance(count, B_varies, complex, k, first, start);
+    return;
+  }
+  recompute(count, B_varies, C_varies, complex, k, first, start);
+  walk_back(count, B_varies, C_varies, complex, k, first);
+}
+
+INLINE void all_states(bool B_varies, bool C_varies, bool complex, bool forward, const block_tile *k, vec *start) {
+  const int group = complex && STATES > STATE_QUANTUM ? STATES / 2 : STATES;
+  int64_t n = 0;
+  for (; n + group <= k->states; n += group) some_states(group, B_varies, C_varies, complex, forward, k, n, start);
+  if (group > STATE_QUANTUM)
+    for (; n < k->states; n += STATE_QUANTUM)
+      some_states(STATE_QUANTUM, B_varies, C_varies, complex, forward, k, n, start);
+}
+
+/* `state` from the tile's beginning to its end. */
+static void run_forward(const selective_scan_shape *s, const block_tile *k, vec *state) {
+  if (s->complex && s->B_varies) all_states(true, false, true, true, k, state);
+  else if (s->complex) all_states(false, false, true, true, k, state);
+  else if (s->B_varies) all_states(true, false, false, true, k, state);
+  else all_states(false, false, false, true, k, state);
+}
+
+static void run_real(bool B_varies, bool C_varies, const block_tile *k, vec *start) {
+  if (B_varies && C_varies) all_states(true, true, false, false, k, start);
+  else if (B_varies) all_states(true, false, false, false, k, start);
+  else if (C_varies) all_states(false, true, false, false, k, start);
+  else all_states(false, false, false, false, k, start);
+}
+
+static void run_complex(bool B_varies, bool C_varies, const block_tile *k, vec *start) {
+  if (B_varies && C_varies) all_states(true, true, true, false, k, start);
+  else if (B_varies) all_states(true, false, true, false, k, start);
+  else if (C_varies) all_states(false, true, true, false, k, start);
+  else all_states(false, false, true, false, k, start);
+}
+
+static void run_backward(const selective_scan_shape *s, const block_tile *k, vec *start) {
+  (s->complex ? run_complex : run_real)(s->B_varies, s->C_varies, k, start);
+}
+
+#endif
