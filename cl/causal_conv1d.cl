@@ -7,8 +7,8 @@
 
 #define BEFORE (CONV_WIDTH - 1)
 
-inline float silu(float x) { return x * sigmoid(x); }
-inline float silu_gradient(float x) {
+static inline float silu(float x) { return x * sigmoid(x); }
+static inline float silu_gradient(float x) {
   float s = sigmoid(x);
   return s * (1.0f + x * (1.0f - s));
 }

@@ -31,7 +31,7 @@ typedef STORAGE(STORAGE_TYPE) storage_t;
 #define STRIDES3(name, a, b, c)     long name##_##a, long name##_##b, long name##_##c
 #define STRIDES4(name, a, b, c, d)  long name##_##a, long name##_##b, long name##_##c, long name##_##d
 
-inline float exp2_fast(float x) {
+static inline float exp2_fast(float x) {
 #ifdef CLM_PTX
   float r;
   __asm__("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
@@ -41,7 +41,7 @@ inline float exp2_fast(float x) {
 #endif
 }
 
-inline float reciprocal(float x) {
+static inline float reciprocal(float x) {
 #ifdef CLM_PTX
   float r;
   __asm__("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
@@ -51,11 +51,11 @@ inline float reciprocal(float x) {
 #endif
 }
 
-inline float sigmoid(float x) { return reciprocal(1.0f + exp2_fast(-LOG2_E * x)); }
+static inline float sigmoid(float x) { return reciprocal(1.0f + exp2_fast(-LOG2_E * x)); }
 
 /* max(x, 0) + log1p(e) with e = exp(-|x|) in [0, 1]: log1p(e) = 2 atanh(s), s = e / (2 + e) <= 1/3, as an odd polynomial
  * with a relative error of 4e-9. Two special functions, and exact to rounding down to the smallest dt. */
-inline float softplus(float x) {
+static inline float softplus(float x) {
   float e = exp2_fast(-LOG2_E * fabs(x));
   float s = e * reciprocal(2.0f + e);
   float q = s * s;
@@ -65,20 +65,20 @@ inline float softplus(float x) {
 }
 
 #if defined(SHUFFLE_PTX)
-inline float lane_xor(float value, int mask) {
+static inline float lane_xor(float value, int mask) {
   float r;
   __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(r) : "f"(value), "r"(mask));
   return r;
 }
 #elif defined(SHUFFLE_KHR)
 #pragma OPENCL EXTENSION cl_khr_subgroup_shuffle : enable
-inline float lane_xor(float value, int mask) { return sub_group_shuffle_xor(value, (uint)mask); }
+static inline float lane_xor(float value, int mask) { return sub_group_shuffle_xor(value, (uint)mask); }
 #endif
 
 /* SHUFFLE_LOCAL imitates shuffles through local memory, so that the kernels that use them can be tested anywhere; a
  * function that shuffles takes SHUFFLE_PARAMETER last and is given SHUFFLE_ARGUMENT. */
 #ifdef SHUFFLE_LOCAL
-inline float lane_xor_local(float value, int mask, local float *scratch) {
+static inline float lane_xor_local(float value, int mask, local float *scratch) {
   const int lid = (int)get_local_id(0);
   barrier(CLK_LOCAL_MEM_FENCE);
   scratch[lid] = value;

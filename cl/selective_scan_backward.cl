@@ -32,7 +32,7 @@
 #if SCAN_SHUFFLE
 /* Sums the 2 * SCAN_STATES values of each lane over the channels of a sub-group: each exchange halves the values a lane
  * still holds (or, with one left, adds it), and the rest goes to row[] for a sum over sub-groups. */
-__attribute__((always_inline)) inline void sum_channels(float *value, int lid, int lane, local float *row SHUFFLE_PARAMETER) {
+__attribute__((always_inline)) static inline void sum_channels(float *value, int lid, int lane, local float *row SHUFFLE_PARAMETER) {
   int base = 0;
   bool first = true;
 #define CHANNEL_LEVEL(width)                                                                                          \

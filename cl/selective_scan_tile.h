@@ -72,7 +72,7 @@ typedef float state_vector;
 #define STATE(lane, s) (((s) / VECTOR * SCAN_LANES + (lane)) * VECTOR + (s) % VECTOR)
 
 /* float[count] read as state_vectors: lane `lane`, row `row` of PADDED floats. */
-__attribute__((always_inline)) inline void read_states(float *values, local const float *row, int lane) {
+__attribute__((always_inline)) static inline void read_states(float *values, local const float *row, int lane) {
   local const state_vector *vectors = (local const state_vector *)row + lane;
 UNROLL
   for (int q = 0; q < SCAN_STATES / VECTOR; q++) {
@@ -103,7 +103,7 @@ UNROLL
     }                                                                                                                 \
   }
 #if OWNED > 0
-__attribute__((always_inline)) inline void sum_lanes(float *y, int lane SHUFFLE_PARAMETER) {
+__attribute__((always_inline)) static inline void sum_lanes(float *y, int lane SHUFFLE_PARAMETER) {
 #if SCAN_LANES > 16
   SUM_LEVEL(16)
 #endif

@@ -33,6 +33,10 @@ mesa-opencl-icd|file /etc/OpenCL/vendors/mesa.icd
 packages_all='
 clang|cmd clang
 oclgrind|cmd oclgrind
+clang-15|cmd clang-15
+llvm-spirv-15|cmd llvm-spirv-15
+spirv-tools|cmd spirv-val
+rocm-device-libs|file /usr/lib/x86_64-linux-gnu/amdgcn/bitcode
 '
 
 is_here() { # cmd|pc|file NAME

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Compiles every program of `variants` offline for GPUs that are not here and reports what their compilers say.
+
+    compile.py VARIANTS FOLDER [few] [--targets=gfx90a,spirv1.0] [--rows]
+
+Fails where a program does not compile, where SPIR-V is not valid and where a forward kernel spills registers. Targets
+whose compilers are missing are named and left out; exit status 77 if none is left. What was compiled before is
+remembered in FOLDER. --rows prints a line for each kernel of each program, not only the table."""
+import concurrent.futures
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+# ---- Tools ----
+
+
+def tool(*names):
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+def first(*patterns):
+    return next((path for pattern in patterns for path in sorted(glob.glob(pattern), reverse=True)), None)
+
+
+CLANG = os.environ.get('CLM_CLANG') or tool('clang-15', 'clang-14', 'clang')
+TRANSLATOR = tool('llvm-spirv-15', 'llvm-spirv-14', 'llvm-spirv')
+VALIDATOR = tool('spirv-val')
+PTXAS = tool('ptxas') or first('/usr/local/cuda*/bin/ptxas', '/opt/cuda*/bin/ptxas')
+DEVICE_LIBRARY = first('/usr/lib/*/amdgcn/bitcode', '/usr/lib/amdgcn/bitcode', '/opt/rocm*/amdgcn/bitcode')
+LIBCLC = first('/usr/lib/clc/nvptx64--nvidiacl.bc', '/usr/share/clc/nvptx64--nvidiacl.bc')
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError('%s\n%s' % (' '.join(command), (done.stderr or done.stdout).strip()[:2000]))
+    return done.stdout + done.stderr
+
+
+def clang(source, options, out, *more):
+    run([CLANG, '-x', 'cl', '-O2', '-D__OPENCL_VERSION__=120', *options.split(), *more, '-o', out, source])
+
+
+# ---- Targets: each gives a list of kernels: name, registers, local, spills (bytes or registers), occupancy ----
+
+
+def amd(processor):
+    def compile(source, options, out):
+        clang(source, options, out, '-target', 'amdgcn-amd-amdhsa', '-mcpu=' + processor, '-S',
+              '--rocm-device-lib-path=' + os.path.dirname(DEVICE_LIBRARY) + '/bitcode')
+        text = open(out).read()
+        occupancy = dict(re.findall(r'^(\w+):.*?; Occupancy: (\d+)', text, re.S | re.M))
+        kernels = []
+        for block in re.split(r'\n  - \.a(?:gpr_count|rgs):', text[text.find('amdhsa.kernels:'):])[1:]:
+            def number(name):
+                found = re.search(r'\.%s:\s+(\d+)' % name, block)
+                return int(found.group(1)) if found else 0
+            name = re.search(r'\.name:\s+(\w+)\n\s+\.private_segment', block).group(1)
+            kernels.append(dict(name=name, registers=number('vgpr_count'), local=number('group_segment_fixed_size'),
+                                spills=number('vgpr_spill_count'),  # scalar ones go to vector registers
+                                stack=number('private_segment_fixed_size'), occupancy=int(occupancy.get(name, 0))))
+        return kernels
+    return compile
+
+
+def nvidia(architecture):
+    ptx = 75 if architecture >= 80 else 70
+
+    def compile(source, options, out):
+        clang(source, options, out + '.ptx', '-target', 'nvptx64-nvidia-nvcl', '-S', '-Xclang', '-target-cpu',
+              '-Xclang', 'sm_%d' % min(architecture, 80), '-Xclang', '-target-feature', '-Xclang', '+ptx%d' % ptx,
+              '-Xclang', '-mlink-builtin-bitcode', '-Xclang', LIBCLC)
+        text = run([PTXAS, '-v', '-arch=sm_%d' % architecture, out + '.ptx', '-o', out])
+        os.remove(out + '.ptx')
+        kernels = []
+        for name, block in re.findall(r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", text, re.S):
+            def number(pattern):
+                found = re.search(pattern, block)
+                return int(found.group(1)) if found else 0
+            kernels.append(dict(name=name, registers=number(r'Used (\d+) registers'), local=number(r'(\d+) bytes smem'),
+                                spills=number(r'(\d+) bytes spill stores') + number(r'(\d+) bytes spill loads'),
+                                stack=number(r'(\d+) bytes stack frame'), occupancy=0))
+        return kernels
+    return compile
+
+
+def spirv(version, environment, *more):
+    def compile(source, options, out):
+        clang(source, options, out + '.bc', *more, '-target', 'spir64', '-emit-llvm', '-c',
+              '-Xclang', '-disable-llvm-passes')  # the translator wants what the source says, not what -O2 makes of it
+        run([TRANSLATOR, '--spirv-max-version=' + version, out + '.bc', '-o', out])
+        os.remove(out + '.bc')
+        run([VALIDATOR, '--target-env', environment, out])
+        return [dict(name=os.path.basename(source), registers=0, local=0, spills=0, stack=0, occupancy=0)]
+    return compile
+
+
+def missing(**needed):
+    return [name for name, path in needed.items() if not path]
+
+
+# Name, how, for which devices of `variants`, what is missing.
+AMD = missing(clang=CLANG, rocm_device_libs=DEVICE_LIBRARY)
+NVIDIA = missing(clang=CLANG, libclc=LIBCLC, ptxas=PTXAS)
+SPIRV = missing(clang=CLANG, llvm_spirv=TRANSLATOR, spirv_val=VALIDATOR)
+TARGETS = {
+    'gfx90a': (amd('gfx90a'), ('plain', 'gfx90a'), AMD),
+    'gfx1030': (amd('gfx1030'), ('plain', 'gfx1030'), AMD),
+    'sm_75': (nvidia(75), ('plain', 'nvidia'), NVIDIA),
+    'sm_80': (nvidia(80), ('plain', 'nvidia'), NVIDIA),
+    'sm_90': (nvidia(90), ('plain', 'nvidia'), NVIDIA),
+    'spirv1.0': (spirv('1.0', 'opencl1.2'), ('plain', 'gfx90a', 'gfx1030'), SPIRV),
+    'spirv1.3': (spirv('1.3', 'spv1.3', '-include', os.path.join(os.path.dirname(__file__), 'shuffle.h')), ('shuffle',), SPIRV),
+}
+
+RECIPES = 3  # another number: what was compiled is forgotten
+
+# ---- One program for one target ----
+
+
+def compile_one(job):
+    target, device, source, options, key, folder = job
+    out = os.path.join(folder, key)
+    try:
+        result = dict(kernels=TARGETS[target][0](source, options, out))
+    except (RuntimeError, AttributeError, OSError) as error:
+        result = dict(error=str(error))
+    if os.path.exists(out):
+        os.remove(out)
+    return job, result
+
+
+def read_jobs(folder, targets):
+    version = run([CLANG, '--version']).splitlines()[0]
+    sources = {}
+    for line in open(os.path.join(folder, 'variants.tsv')):
+        device, family, options = line.rstrip('\n').split('\t')
+        source = os.path.join(folder, family + '.cl')
+        if source not in sources:
+            sources[source] = open(source).read()
+        for target in targets:
+            if device in TARGETS[target][1]:
+                text = '\0'.join((target, version, sources[source], options, str(RECIPES)))
+                yield target, device, source, options, hashlib.sha256(text.encode()).hexdigest()[:24], folder
+
+
+# ---- The report ----
+
+
+def is_forward(kernel):
+    return 'backward' not in kernel
+
+
+def table(results):
+    rows = {}
+    for (target, device, *_), result in results:
+        for k in result.get('kernels', ()):
+            row = rows.setdefault((target, 'PTX' if device == 'nvidia' else 'plain', k['name']),
+                                  dict(programs=0, registers=0, local=0, spilling=0, spills=0, occupancy=99))
+            row['programs'] += 1
+            row['registers'] = max(row['registers'], k['registers'])
+            row['local'] = max(row['local'], k['local'])
+            row['spills'] = max(row['spills'], k['spills'])
+            row['spilling'] += k['spills'] > 0
+            row['occupancy'] = min(row['occupancy'], k['occupancy'])
+    print('%-9s %-6s %-28s %8s %9s %7s %9s %8s %6s' % ('target', 'form', 'kernel', 'programs', 'registers', 'local',
+                                                      'occupancy', 'spilling', 'spills'))
+    for (target, form, name), r in sorted(rows.items()):
+        print('%-9s %-6s %-28s %8d %9d %7d %9s %8d %6d' % (target, form, name, r['programs'], r['registers'], r['local'],
+                                                          r['occupancy'] or '-', r['spilling'], r['spills']))
+
+
+def main():
+    arguments = [a for a in sys.argv[1:] if not a.startswith('--')]
+    options = dict(a[2:].split('=', 1) if '=' in a else (a[2:], '1') for a in sys.argv[1:] if a.startswith('--'))
+    program, folder, few = arguments[0], arguments[1], arguments[2:]
+    os.makedirs(folder, exist_ok=True)
+    print(run([program, folder, *few]).strip())
+    chosen = options.get('targets', ','.join(TARGETS)).split(',')
+    for target in chosen:
+        if TARGETS[target][2]:
+            print('%s left out: no %s' % (target, ', '.join(TARGETS[target][2])))
+    chosen = [target for target in chosen if not TARGETS[target][2]]
+    if not chosen:
+        print('no compiler for any target')
+        return 77
+    memory = os.path.join(folder, 'compiled.json')
+    known = json.load(open(memory)) if os.path.exists(memory) else {}
+    jobs = list(read_jobs(folder, chosen))
+    new = [job for job in jobs if job[4] not in known]
+    print('%d programs x targets, %d of them to compile' % (len(jobs), len(new)), flush=True)
+    with concurrent.futures.ThreadPoolExecutor(int(os.environ.get('CLM_JOBS', os.cpu_count() or 2))) as pool:
+        for job, result in pool.map(compile_one, new):
+            known[job[4]] = result
+            if 'error' in result:
+                print('%s for %s\n%s' % (os.path.basename(job[2]), job[0], result['error']), flush=True)
+    with open(memory, 'w') as file:
+        json.dump({job[4]: known[job[4]] for job in jobs if 'kernels' in known[job[4]]}, file)
+    results = [(job, known[job[4]]) for job in jobs]
+    table(results)
+    failed = [job for job, result in results if 'error' in result]
+    spilling = [(job, k) for job, result in results for k in result.get('kernels', ())
+                if k['spills'] and is_forward(k['name'])]
+    if 'rows' in options:
+        for job, result in results:
+            for k in result.get('kernels', ()):
+                print('\t'.join(map(str, (job[0], *k.values(), job[3]))))
+    for job, k in spilling:
+        print('SPILLS %s of %s: %d, with %s' % (k['name'], job[0], k['spills'], job[3]))
+    print('%d compiled, %d failed, %d forward kernels spill' % (len(results) - len(failed), len(failed), len(spilling)))
+    return 1 if failed or spilling else 0
+
+
+sys.exit(main())
