@@ -10,6 +10,13 @@
 #include "scan.h"
 #include "number.h"
 
+#ifndef X_TYPE /* of the sequences; states are f32 */
+#define X_TYPE f32
+#endif
+#ifndef H_TYPE /* of the states written; f32 where they are kept for the gradient */
+#define H_TYPE X_TYPE
+#endif
+
 #define WORK_GROUP (SCAN_CHANNELS * SCAN_SEGMENTS)
 #define TILE       (SCAN_SEGMENTS * SCAN_STEPS)
 
@@ -67,12 +74,13 @@ static inline pair scan_segments(local number_t *A, local number_t *B, int c, in
 }
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
-assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b, batch, step, channel), /* */
+assoc_scan(NUMBERS_AS(X_TYPE, a), STRIDES3(a, batch, step, channel), NUMBERS_AS(X_TYPE, b),                 /* */
+           STRIDES3(b, batch, step, channel),                                                            /* */
            NUMBERS(initial), STRIDES2(initial, batch, channel),                                          /* */
-           NUMBERS_OUT(h), STRIDES3(h, batch, step, channel),                                            /* */
+           NUMBERS_OUT_AS(H_TYPE, h), STRIDES3(h, batch, step, channel),                                 /* */
            NUMBERS_OUT(final), STRIDES2(final, batch, channel),                                          /* */
            NUMBERS(factor), STRIDES3(factor, batch, step, channel),       /* product = conj(factor) h    */
-           NUMBERS_OUT(product), STRIDES3(product, batch, step, channel), /*                             */
+           NUMBERS_OUT_AS(X_TYPE, product), STRIDES3(product, batch, step, channel), /*                  */
            global number_t *restrict pairs,         /* (batch, chunks, channels, 2): ASSOC_REDUCE writes   */
            global const number_t *restrict carries, /* (batch, chunks, channels): ASSOC_CARRIED reads      */
            long carries_offset, long count, long length, long chunk, int chunks, int channels, int a_shift,
@@ -102,8 +110,8 @@ assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b
     for (int k = 0; k < SCAN_STEPS; k++) {
       const long i_a = first + k - a_shift, i_b = first + k - b_shift;
       const bool inside = real && first + k < end;
-      steps[k].a = inside && i_a >= 0 && i_a < length ? a[STEP(i_a) * a_step] : NUMBER(1);
-      steps[k].b = inside && i_b >= 0 && i_b < length ? b[STEP(i_b) * b_step] : NUMBER(0);
+      steps[k].a = inside && i_a >= 0 && i_a < length ? NUMBER_LOAD(X_TYPE, a, STEP(i_a) * a_step) : NUMBER(1);
+      steps[k].b = inside && i_b >= 0 && i_b < length ? NUMBER_LOAD(X_TYPE, b, STEP(i_b) * b_step) : NUMBER(0);
       if (flags & ASSOC_CONJUGATE) steps[k].a = conjugate(steps[k].a);
     }
 #pragma unroll
@@ -122,11 +130,13 @@ assoc_scan(NUMBERS(a), STRIDES3(a, batch, step, channel), NUMBERS(b), STRIDES3(b
         now = times(steps[k].a, now) + steps[k].b;
         if (!real || i >= end || i >= length) continue;
         if (flags & ASSOC_OUTPUT)
-          h[h_offset + batch * h_batch + t * h_step + channel * h_channel] = (flags & ASSOC_EXCLUSIVE) ? before : now;
+          NUMBER_STORE(H_TYPE, h, h_offset + batch * h_batch + t * h_step + channel * h_channel,
+                       (flags & ASSOC_EXCLUSIVE) ? before : now);
         if (flags & ASSOC_PRODUCT)
-          product[product_offset + batch * product_batch + t * product_step + channel * product_channel] =
+          NUMBER_STORE(
+              X_TYPE, product, product_offset + batch * product_batch + t * product_step + channel * product_channel,
               times(conjugate(factor[factor_offset + batch * factor_batch + t * factor_step + channel * factor_channel]),
-                    now);
+                    now));
       }
       state = times(total.a, state) + total.b;
     }

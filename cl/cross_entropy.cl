@@ -4,6 +4,11 @@
  * Gimelshein 2018), four logits for one rescaling; the work-group then combines them in a fixed order. Second pass, only
  * for the gradient: the softmax. So a row is read twice and written once, and dlogits may be the logits themselves. */
 #include "common.h"
+#include "storage.h"
+
+#ifndef X_TYPE /* of logits and dlogits */
+#define X_TYPE f32
+#endif
 
 #define LOWEST (-3.0e38f) /* not -inf: exp(-inf - -inf) would be NaN where a logit is masked by -inf */
 
@@ -19,17 +24,17 @@ static inline float work_group_max(float value, __local float *scratch) {
   return scratch[0];
 }
 
-__kernel void cross_entropy(__global const float *logits, long logits_offset, long logits_row, long logits_column,
+__kernel void cross_entropy(__global const STORAGE(X_TYPE) *logits, long logits_offset, long logits_row, long logits_column,
                             __global const int *targets, long targets_offset, long targets_stride,
                             __global float *losses, long losses_offset, long losses_stride, int has_losses,
-                            __global float *dlogits, long dlogits_offset, long dlogits_row, long dlogits_column,
+                            __global STORAGE(X_TYPE) *dlogits, long dlogits_offset, long dlogits_row, long dlogits_column,
                             int has_dlogits, int vocab, float scale, __local float *scratch) {
   long row = (long)get_group_id(0);
   int lid = (int)get_local_id(0), items = (int)get_local_size(0);
-  __global const float *x = logits + logits_offset + row * logits_row;
+  __global const STORAGE(X_TYPE) *x = logits + logits_offset + row * logits_row;
   int target = targets[targets_offset + row * targets_stride];
   int ignored = target < 0 || target >= vocab;
-  float at_target = ignored ? 0.0f : x[(long)target * logits_column]; /* before the gradient may overwrite it */
+  float at_target = ignored ? 0.0f : LOAD(X_TYPE, x, (long)target * logits_column); /* before the gradient may overwrite it */
 
   float largest = LOWEST, sum = 0.0f;
   for (int j = lid; j < vocab; j += 4 * items) {
@@ -38,7 +43,7 @@ __kernel void cross_entropy(__global const float *logits, long logits_offset, lo
 #pragma unroll
     for (int k = 0; k < 4; k++) {
       int at = j + k * items;
-      value[k] = at < vocab ? x[(long)at * logits_column] : -INFINITY;
+      value[k] = at < vocab ? LOAD(X_TYPE, x, (long)at * logits_column) : -INFINITY;
       top = fmax(top, value[k]);
     }
     sum *= exp(largest - top);
@@ -52,10 +57,10 @@ __kernel void cross_entropy(__global const float *logits, long logits_offset, lo
   barrier(CLK_GLOBAL_MEM_FENCE); /* every logit has been read where dlogits are the logits themselves */
   if (!has_dlogits) return;
 
-  __global float *dx = dlogits + dlogits_offset + row * dlogits_row;
+  __global STORAGE(X_TYPE) *dx = dlogits + dlogits_offset + row * dlogits_row;
   float factor = ignored ? 0.0f : scale / total;
   for (int j = lid; j < vocab; j += items) {
-    float p = ignored ? 0.0f : factor * exp(x[(long)j * logits_column] - top);
-    dx[(long)j * dlogits_column] = j == target ? p - scale : p;
+    float p = ignored ? 0.0f : factor * exp(LOAD(X_TYPE, x, (long)j * logits_column) - top);
+    STORE(X_TYPE, dx, (long)j * dlogits_column, j == target ? p - scale : p);
   }
 }

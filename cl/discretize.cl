@@ -6,6 +6,22 @@
 #include "scan.h"
 #include "number.h"
 
+#ifndef DELTA_TYPE
+#define DELTA_TYPE f32
+#endif
+#ifndef B_TYPE
+#define B_TYPE f32
+#endif
+#ifndef A_BAR_TYPE /* of A_bar, or of its gradient */
+#define A_BAR_TYPE f32
+#endif
+#ifndef B_BAR_TYPE
+#define B_BAR_TYPE f32
+#endif
+#ifndef DB_TYPE
+#define DB_TYPE f32
+#endif
+
 #define ZOH      (DISCRETIZE_METHOD == 0)
 #define BILINEAR (DISCRETIZE_METHOD == 2)
 
@@ -48,32 +64,34 @@ static inline response respond(number_t x) {
 
 /* B is (batch, length, d_state) or (d_inner, d_state): whichever strides do not apply are 0. */
 #define INPUTS                                                                                                        \
-  TENSOR_F32(delta), STRIDES3(delta, batch, step, channel), NUMBERS(A), STRIDES2(A, channel, state), NUMBERS(B),      \
-      STRIDES4(B, batch, step, channel, state)
+  global const STORAGE(DELTA_TYPE) *restrict delta, long delta_offset, STRIDES3(delta, batch, step, channel),         \
+      NUMBERS(A), STRIDES2(A, channel, state), NUMBERS_AS(B_TYPE, B), STRIDES4(B, batch, step, channel, state)
 
-#define DELTA(b, t, d)  delta[delta_offset + (b) * delta_batch + (t) * delta_step + (d) * delta_channel]
+#define DELTA(b, t, d) \
+  LOAD(DELTA_TYPE, delta, delta_offset + (b) * delta_batch + (t) * delta_step + (d) * delta_channel)
 #define A_AT(d, n)      A[A_offset + (d) * A_channel + (n) * A_state]
-#define B_AT(b, t, d, n) B[B_offset + (b) * B_batch + (t) * B_step + (d) * B_channel + (n) * B_state]
+#define B_AT(b, t, d, n) \
+  NUMBER_LOAD(B_TYPE, B, B_offset + (b) * B_batch + (t) * B_step + (d) * B_channel + (n) * B_state)
 #define AT(name, b, t, d, n)                                                                                          \
-  name[name##_offset + (b) * name##_batch + (t) * name##_step + (d) * name##_channel + (n) * name##_state]
+  name##_offset + (b) * name##_batch + (t) * name##_step + (d) * name##_channel + (n) * name##_state
 
 #ifdef DISCRETIZE_FORWARD
-kernel void discretize(INPUTS, NUMBERS_OUT(A_bar), STRIDES4(A_bar, batch, step, channel, state), /* */
-                       NUMBERS_OUT(B_bar), STRIDES4(B_bar, batch, step, channel, state), long length, int d_inner,
+kernel void discretize(INPUTS, NUMBERS_OUT_AS(A_BAR_TYPE, A_bar), STRIDES4(A_bar, batch, step, channel, state), /* */
+                       NUMBERS_OUT_AS(B_BAR_TYPE, B_bar), STRIDES4(B_bar, batch, step, channel, state), long length, int d_inner,
                        int d_state) {
   const long element = (long)get_global_id(0), t = (long)get_global_id(1), b = (long)get_global_id(2);
   const long d = element / d_state, n = element % d_state;
   const float dt = DELTA(b, t, d);
   const response r = respond(dt * A_AT(d, n));
-  AT(A_bar, b, t, d, n) = r.f;
-  AT(B_bar, b, t, d, n) = dt * times(r.g, B_AT(b, t, d, n));
+  NUMBER_STORE(A_BAR_TYPE, A_bar, AT(A_bar, b, t, d, n), r.f);
+  NUMBER_STORE(B_BAR_TYPE, B_bar, AT(B_bar, b, t, d, n), dt * times(r.g, B_AT(b, t, d, n)));
 }
 #endif
 
 #ifdef DISCRETIZE_BACKWARD
 #define GRADIENTS                                                                                                     \
-  INPUTS, NUMBERS(dA_bar), STRIDES4(dA_bar, batch, step, channel, state), NUMBERS(dB_bar),                            \
-      STRIDES4(dB_bar, batch, step, channel, state), int has_dA_bar, int has_dB_bar
+  INPUTS, NUMBERS_AS(A_BAR_TYPE, dA_bar), STRIDES4(dA_bar, batch, step, channel, state),                              \
+      NUMBERS_AS(B_BAR_TYPE, dB_bar), STRIDES4(dB_bar, batch, step, channel, state), int has_dA_bar, int has_dB_bar
 
 typedef struct gradient { /* what one element adds to each sum */
   float delta;
@@ -91,23 +109,24 @@ static inline gradient gradient_of(float dt, number_t a, number_t b, number_t dA
 }
 
 #define GRADIENT(b, t, d, n)                                                                                          \
-  gradient_of(DELTA(b, t, d), A_AT(d, n), B_AT(b, t, d, n), has_dA_bar ? AT(dA_bar, b, t, d, n) : NUMBER(0),           \
-              has_dB_bar ? AT(dB_bar, b, t, d, n) : NUMBER(0))
+  gradient_of(DELTA(b, t, d), A_AT(d, n), B_AT(b, t, d, n),                                          \
+              has_dA_bar ? NUMBER_LOAD(A_BAR_TYPE, dA_bar, AT(dA_bar, b, t, d, n)) : NUMBER(0),                         \
+              has_dB_bar ? NUMBER_LOAD(B_BAR_TYPE, dB_bar, AT(dB_bar, b, t, d, n)) : NUMBER(0))
 
 /* ddelta: one work-item for each (channel, step, batch row) adds up its states. */
-kernel void discretize_delta(GRADIENTS, OUTPUT_F32(ddelta), STRIDES3(ddelta, batch, step, channel), int d_state) {
+kernel void discretize_delta(GRADIENTS, global STORAGE(DELTA_TYPE) *restrict ddelta, long ddelta_offset, STRIDES3(ddelta, batch, step, channel), int d_state) {
   const long d = (long)get_global_id(0), t = (long)get_global_id(1), b = (long)get_global_id(2);
   float sum = 0.0f;
   for (int n = 0; n < d_state; n++) sum += GRADIENT(b, t, d, n).delta;
-  ddelta[ddelta_offset + b * ddelta_batch + t * ddelta_step + d * ddelta_channel] = sum;
+  STORE(DELTA_TYPE, ddelta, ddelta_offset + b * ddelta_batch + t * ddelta_step + d * ddelta_channel, sum);
 }
 
 /* dB for each step: one work-item for each (state, step, batch row) adds up its channels. */
-kernel void discretize_input(GRADIENTS, NUMBERS_OUT(dB), STRIDES3(dB, batch, step, state), int d_inner) {
+kernel void discretize_input(GRADIENTS, NUMBERS_OUT_AS(DB_TYPE, dB), STRIDES3(dB, batch, step, state), int d_inner) {
   const long n = (long)get_global_id(0), t = (long)get_global_id(1), b = (long)get_global_id(2);
   number_t sum = NUMBER(0);
   for (int d = 0; d < d_inner; d++) sum += GRADIENT(b, t, d, n).B;
-  dB[dB_offset + b * dB_batch + t * dB_step + n * dB_state] = sum;
+  NUMBER_STORE(DB_TYPE, dB, dB_offset + b * dB_batch + t * dB_step + n * dB_state, sum);
 }
 
 /* dA, and dB that is the same for all steps: a work-item adds up one run of (batch row, step) for one (channel, state)

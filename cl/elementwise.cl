@@ -4,11 +4,17 @@
  * 1; dimension 0 is the innermost. A work-group owns ELEMENTS consecutive runs of its own size, so that neighbours
  * touch neighbouring memory and several loads are in flight.
  *   bytes per element: each input read once, the output written once
- * X_TYPE, OUT_TYPE: f32, f16 or bf16 (axpby; dropout is f32). */
+ * X_TYPE, OUT_TYPE: f32, f16 or bf16 (dropout: X_TYPE alone); cast: f64 too, as X_F64 and OUT_F64. */
 #include "storage.h"
 #include "random.h"
 
 #define ELEMENTS 4
+#ifndef X_TYPE
+#define X_TYPE f32
+#endif
+#ifndef OUT_TYPE
+#define OUT_TYPE f32
+#endif
 
 /* Offset of element `number` in row-major order of the logical shape. */
 static inline long element_at(long number, int rank, long8 shape, long8 stride) {
@@ -64,21 +70,91 @@ __kernel void axpby(__global const STORAGE(X_TYPE) *x, long x_offset, __global S
 }
 #endif
 
+#ifdef ELEMENTWISE_CAST
+/* Doubles as their bits: no device has to have them. */
+#if defined(X_F64)
+typedef ulong cast_x;
+#else
+typedef STORAGE(X_TYPE) cast_x;
+#endif
+#if defined(OUT_F64)
+typedef ulong cast_out;
+#else
+typedef STORAGE(OUT_TYPE) cast_out;
+#endif
+
+/* The nearest float, ties to even; or with `odd`, on the way to a half, the one towards zero with its last bit set if
+ * anything was lost, which then rounds as the double would. */
+static inline float float_of(ulong bits, int odd) {
+  uint sign = (uint)(bits >> 63) << 31;
+  int exponent = (int)(bits >> 52 & 0x7ff) - 1023 + 127;
+  ulong fraction = bits & 0xfffffffffffffUL, value = (ulong)max(exponent, 0) << 52 | fraction;
+  int shift = 29;
+  if (exponent == 0x7ff - 1023 + 127) return as_float(sign | 0x7f800000u | (fraction ? 0x400000u : 0u));
+  if (exponent >= 255) return as_float(sign | (odd ? 0x7f7fffffu : 0x7f800000u));
+  if (exponent <= 0) { /* a subnormal float */
+    value = fraction | 1UL << 52;
+    shift = min(30 - exponent, 60);
+  }
+  ulong kept = value >> shift, lost = value & ((1UL << shift) - 1), tie = 1UL << (shift - 1);
+  if (odd)
+    kept |= lost != 0;
+  else
+    kept += lost > tie || (lost == tie && (kept & 1));
+  return as_float(sign | (uint)kept);
+}
+
+static inline ulong double_of(float x) {
+  uint bits = as_uint(x), fraction = bits & 0x7fffffu;
+  int exponent = (int)(bits >> 23 & 0xff);
+  ulong sign = (ulong)(bits >> 31) << 63;
+  if (exponent == 255) return sign | 0x7ffUL << 52 | (ulong)fraction << 29;
+  if (exponent == 0) {
+    if (fraction == 0) return sign;
+    int shift = (int)clz(fraction) - 8;
+    fraction = fraction << shift & 0x7fffffu;
+    exponent = 1 - shift;
+  }
+  return sign | (ulong)(exponent - 127 + 1023) << 52 | (ulong)fraction << 29;
+}
+
+/* odd: out is f16 or bf16. */
+__kernel void cast(__global const cast_x *x, long x_offset, __global cast_out *out, long out_offset, long count, int rank,
+                   long8 shape, long8 x_stride, long8 out_stride, int odd) {
+  long i = first_element();
+#pragma unroll
+  for (int k = 0; k < ELEMENTS; k++, i += (long)get_local_size(0)) {
+    if (i < count) {
+      long from = x_offset + element_at(i, rank, shape, x_stride), to = out_offset + element_at(i, rank, shape, out_stride);
+#if defined(X_F64) && defined(OUT_F64)
+      out[to] = x[from];
+#elif defined(X_F64)
+      STORE(OUT_TYPE, out, to, float_of(x[from], odd));
+#elif defined(OUT_F64)
+      out[to] = double_of(LOAD(X_TYPE, x, from));
+#else
+      STORE(OUT_TYPE, out, to, LOAD(X_TYPE, x, from));
+#endif
+    }
+  }
+}
+#endif
+
 #ifdef ELEMENTWISE_DROPOUT
 /* out = residual + x scale where the element's random bits reach the threshold, else residual. */
-__kernel void dropout(__global const float *x, long x_offset, __global const float *residual, long residual_offset,
-                      __global float *out, long out_offset, long count, int rank, long8 shape, long8 x_stride,
-                      long8 residual_stride, long8 out_stride, int has_residual, float scale, int threshold,
-                      ulong seed) {
+__kernel void dropout(__global const STORAGE(X_TYPE) *x, long x_offset, __global const STORAGE(X_TYPE) *residual,
+                      long residual_offset, __global STORAGE(X_TYPE) *out, long out_offset, long count, int rank,
+                      long8 shape, long8 x_stride, long8 residual_stride, long8 out_stride, int has_residual,
+                      float scale, int threshold, ulong seed) {
   long i = first_element();
 #pragma unroll
   for (int k = 0; k < ELEMENTS; k++, i += (long)get_local_size(0)) {
     if (i < count) {
       float value = 0.0f;
-      if (has_residual) value = residual[residual_offset + element_at(i, rank, shape, residual_stride)];
+      if (has_residual) value = LOAD(X_TYPE, residual, residual_offset + element_at(i, rank, shape, residual_stride));
       if (random_keep(random_bits(seed, (ulong)i), (uint)threshold))
-        value += x[x_offset + element_at(i, rank, shape, x_stride)] * scale;
-      out[out_offset + element_at(i, rank, shape, out_stride)] = value;
+        value += LOAD(X_TYPE, x, x_offset + element_at(i, rank, shape, x_stride)) * scale;
+      STORE(X_TYPE, out, out_offset + element_at(i, rank, shape, out_stride), value);
     }
   }
 }

@@ -17,7 +17,7 @@
 #define DEPTH 16
 
 __kernel __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) void
-matmul(__global const float *a, long a_offset, long a_row, long a_column, __global const float *b, long b_offset,
+matmul(__global const a_t *a, long a_offset, long a_row, long a_column, __global const b_t *b, long b_offset,
        long b_row, long b_column, int m, int n, int k, int part, __global float *partial, long partial_offset,
        int has_partial, EPILOGUE_PARAMETERS) {
   __local float a_tile[DEPTH][TILE + 1], b_tile[DEPTH][TILE + 1];
@@ -38,10 +38,10 @@ matmul(__global const float *a, long a_offset, long a_row, long a_column, __glob
     for (int e = 0; e < TILE * DEPTH / (SIDE * SIDE); e++) {
       int at = e * SIDE * SIDE + item;
       int kk = a_column == 1 ? at % DEPTH : at / TILE, i = a_column == 1 ? at / DEPTH : at % TILE;
-      a_tile[kk][i] = i0 + i < m && k0 + kk < end ? a[(i0 + i) * a_row + (k0 + kk) * a_column] : 0.0f;
+      a_tile[kk][i] = i0 + i < m && k0 + kk < end ? LOAD(A_TYPE, a, (i0 + i) * a_row + (k0 + kk) * a_column) : 0.0f;
       kk = b_row == 1 ? at % DEPTH : at / TILE;
       int j = b_row == 1 ? at / DEPTH : at % TILE;
-      b_tile[kk][j] = j0 + j < n && k0 + kk < end ? b[(k0 + kk) * b_row + (j0 + j) * b_column] : 0.0f;
+      b_tile[kk][j] = j0 + j < n && k0 + kk < end ? LOAD(B_TYPE, b, (k0 + kk) * b_row + (j0 + j) * b_column) : 0.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 #ifndef MATMUL_ROLLED /* CPU compilers take seconds over the unrolled loop and gain nothing */

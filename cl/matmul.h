@@ -1,5 +1,20 @@
 /* The end of every matrix product: out = activation(scale sum + bias) + residual, or out += scale sum. */
 #include "common.h"
+#include "storage.h"
+
+/* f32 sums whatever the storage. */
+#ifndef A_TYPE
+#define A_TYPE f32
+#endif
+#ifndef B_TYPE
+#define B_TYPE f32
+#endif
+#ifndef OUT_TYPE /* of residual and out */
+#define OUT_TYPE f32
+#endif
+typedef STORAGE(A_TYPE) a_t;
+typedef STORAGE(B_TYPE) b_t;
+typedef STORAGE(OUT_TYPE) out_t;
 
 /* `activation` counts like clm_activation. */
 static inline float activate(float x, int activation) {
@@ -10,8 +25,8 @@ static inline float activate(float x, int activation) {
 
 /* Where and how a result is written: the last parameters of each kernel. */
 #define EPILOGUE_PARAMETERS                                                                                            \
-  __global const float *bias, long bias_offset, long bias_stride, int has_bias, __global const float *residual,        \
-      long residual_offset, long residual_row, long residual_column, int has_residual, __global float *out,            \
+  __global const float *bias, long bias_offset, long bias_stride, int has_bias, __global const out_t *residual,        \
+      long residual_offset, long residual_row, long residual_column, int has_residual, __global out_t *out,            \
       long out_offset, long out_row, long out_column, float scale, int activation, int accumulate
 
 #define EPILOGUE(sum, i, j)                                                                                            \
@@ -21,7 +36,7 @@ static inline float activate(float x, int activation) {
     if (has_bias) value_ += bias[bias_offset + (long)(j) * bias_stride];                                               \
     value_ = activate(value_, activation);                                                                             \
     if (has_residual)                                                                                                  \
-      value_ += residual[residual_offset + (long)(i) * residual_row + (long)(j) * residual_column];                    \
-    if (accumulate) value_ += out[at_];                                                                                \
-    out[at_] = value_;                                                                                                 \
+      value_ += LOAD(OUT_TYPE, residual, residual_offset + (long)(i) * residual_row + (long)(j) * residual_column);                  \
+    if (accumulate) value_ += LOAD(OUT_TYPE, out, at_);                                                                                \
+    STORE(OUT_TYPE, out, at_, value_);                                                                                                 \
   } while (0)

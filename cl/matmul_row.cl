@@ -7,7 +7,7 @@
 #define MATMUL_ROWS 1
 #endif
 
-__kernel void matmul_row(__global const float *a, long a_offset, long a_row, long a_column, __global const float *b,
+__kernel void matmul_row(__global const a_t *a, long a_offset, long a_row, long a_column, __global const b_t *b,
                          long b_offset, long b_column, int n, int k, __local float *scratch, EPILOGUE_PARAMETERS) {
   int x = (int)get_local_id(0), lanes = (int)get_local_size(0), line = (int)get_local_id(1) * lanes;
   int j = (int)get_global_id(1);
@@ -19,9 +19,9 @@ __kernel void matmul_row(__global const float *a, long a_offset, long a_row, lon
     b += b_offset + j * b_column;
 #pragma unroll 4
     for (int kk = x; kk < k; kk += lanes) {
-      float value = b[kk];
+      float value = LOAD(B_TYPE, b, kk);
 #pragma unroll
-      for (int r = 0; r < MATMUL_ROWS; r++) sum[r] = fma(a[r * a_row + kk * a_column], value, sum[r]);
+      for (int r = 0; r < MATMUL_ROWS; r++) sum[r] = fma(LOAD(A_TYPE, a, r * a_row + kk * a_column), value, sum[r]);
     }
   }
   for (int r = 0; r < MATMUL_ROWS; r++) {

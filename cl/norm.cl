@@ -6,47 +6,53 @@
  * The gradients of weight and bias are sums over rows: columns.h. */
 #include "columns.h"
 #include "common.h"
+#include "storage.h"
+
+#ifndef X_TYPE /* of x, out, dout, residual, dx; parameters and sums are f32 */
+#define X_TYPE f32
+#endif
+typedef STORAGE(X_TYPE) x_t;
 
 /* Mean and scale of the row x, the same in every work-item. */
-static inline float2 row_statistics(__global const float *x, long stride, int dim, float epsilon,
+static inline float2 row_statistics(__global const x_t *x, long stride, int dim, float epsilon,
                                     __local float *scratch) {
   int lid = (int)get_local_id(0), items = (int)get_local_size(0);
   float mean = 0.0f, squares = 0.0f;
 #ifdef NORM_LAYER
   float sum = 0.0f;
-  for (int j = lid; j < dim; j += items) sum += x[j * stride];
+  for (int j = lid; j < dim; j += items) sum += LOAD(X_TYPE, x, j * stride);
   mean = work_group_sum(sum, scratch) / (float)dim;
 #endif
   for (int j = lid; j < dim; j += items) {
-    float centred = x[j * stride] - mean;
+    float centred = LOAD(X_TYPE, x, j * stride) - mean;
     squares += centred * centred;
   }
   squares = work_group_sum(squares, scratch);
   return (float2)(mean, 1.0f / sqrt(squares / (float)dim + epsilon));
 }
 
-__kernel void norm(__global const float *x, long x_offset, long x_row, long x_column, __global const float *weight,
+__kernel void norm(__global const x_t *x, long x_offset, long x_row, long x_column, __global const float *weight,
                    long weight_offset, long weight_stride, int has_weight, __global const float *bias, long bias_offset,
-                   long bias_stride, int has_bias, __global float *out, long out_offset, long out_row, long out_column,
+                   long bias_stride, int has_bias, __global x_t *out, long out_offset, long out_row, long out_column,
                    int dim, float epsilon, __local float *scratch) {
   long row = (long)get_group_id(0);
   x += x_offset + row * x_row;
   out += out_offset + row * out_row;
   float2 s = row_statistics(x, x_column, dim, epsilon, scratch);
   for (int j = (int)get_local_id(0); j < dim; j += (int)get_local_size(0)) {
-    float value = (x[j * x_column] - s.x) * s.y;
+    float value = (LOAD(X_TYPE, x, j * x_column) - s.x) * s.y;
     if (has_weight) value *= weight[weight_offset + j * weight_stride];
     if (has_bias) value += bias[bias_offset + j * bias_stride];
-    out[j * out_column] = value;
+    STORE(X_TYPE, out, j * out_column, value);
   }
 }
 
 /* dx, and the row's mean and scale for the second kernel (statistics: (rows, 2)). */
-__kernel void norm_backward(__global const float *x, long x_offset, long x_row, long x_column,
+__kernel void norm_backward(__global const x_t *x, long x_offset, long x_row, long x_column,
                             __global const float *weight, long weight_offset, long weight_stride, int has_weight,
-                            __global const float *dout, long dout_offset, long dout_row, long dout_column,
-                            __global const float *residual, long residual_offset, long residual_row,
-                            long residual_column, int has_residual, __global float *dx, long dx_offset, long dx_row,
+                            __global const x_t *dout, long dout_offset, long dout_row, long dout_column,
+                            __global const x_t *residual, long residual_offset, long residual_row,
+                            long residual_column, int has_residual, __global x_t *dx, long dx_offset, long dx_row,
                             long dx_column, int has_dx, __global float *statistics, long statistics_offset, int dim,
                             float epsilon, __local float *scratch) {
   long row = (long)get_group_id(0);
@@ -61,9 +67,9 @@ __kernel void norm_backward(__global const float *x, long x_offset, long x_row, 
   if (!has_dx) dim = 0; /* no early return: every barrier below is met on every path */
   float along = 0.0f, level = 0.0f;
   for (int j = lid; j < dim; j += items) {
-    float g = dout[j * dout_column];
+    float g = LOAD(X_TYPE, dout, j * dout_column);
     if (has_weight) g *= weight[weight_offset + j * weight_stride];
-    along += g * (x[j * x_column] - s.x) * s.y;
+    along += g * (LOAD(X_TYPE, x, j * x_column) - s.x) * s.y;
     level += g;
   }
   along = work_group_sum(along, scratch) / (float)dim;
@@ -73,17 +79,17 @@ __kernel void norm_backward(__global const float *x, long x_offset, long x_row, 
   level = 0.0f;
 #endif
   for (int j = lid; j < dim; j += items) {
-    float g = dout[j * dout_column];
+    float g = LOAD(X_TYPE, dout, j * dout_column);
     if (has_weight) g *= weight[weight_offset + j * weight_stride];
-    float value = s.y * (g - (x[j * x_column] - s.x) * s.y * along - level);
-    if (has_residual) value += residual[residual_offset + row * residual_row + j * residual_column];
-    dx[dx_offset + row * dx_row + j * dx_column] = value;
+    float value = s.y * (g - (LOAD(X_TYPE, x, j * x_column) - s.x) * s.y * along - level);
+    if (has_residual) value += LOAD(X_TYPE, residual, residual_offset + row * residual_row + j * residual_column);
+    STORE(X_TYPE, dx, dx_offset + row * dx_row + j * dx_column, value);
   }
 }
 
 /* partial[chunk][0][column] of dweight and partial[chunk][1][column] of dbias. Groups: (column tiles, chunks). */
-__kernel void norm_columns(__global const float *x, long x_offset, long x_row, long x_column,
-                           __global const float *dout, long dout_offset, long dout_row, long dout_column,
+__kernel void norm_columns(__global const x_t *x, long x_offset, long x_row, long x_column,
+                           __global const x_t *dout, long dout_offset, long dout_row, long dout_column,
                            __global const float *statistics, long statistics_offset, int rows, int dim, int chunk_rows,
                            __global float *partial, long partial_offset, __local float *scratch) {
   int column = (int)get_global_id(0), chunk = (int)get_group_id(1);
@@ -95,8 +101,8 @@ __kernel void norm_columns(__global const float *x, long x_offset, long x_row, l
     dout += dout_offset + column * dout_column;
 #pragma unroll 4
     for (int i = begin; i < end; i += (int)get_local_size(1)) {
-      float g = dout[i * dout_row];
-      dweight += g * ((x[i * x_row] - statistics[2 * i]) * statistics[2 * i + 1]);
+      float g = LOAD(X_TYPE, dout, i * dout_row);
+      dweight += g * ((LOAD(X_TYPE, x, i * x_row) - statistics[2 * i]) * statistics[2 * i + 1]);
       dbias += g;
     }
   }

@@ -1,17 +1,22 @@
 /* Sums in two stages and a fixed order: over the rows of a matrix, and of squares over a vector. */
 #include "columns.h"
 #include "common.h"
+#include "storage.h"
+
+#ifndef X_TYPE
+#define X_TYPE f32
+#endif
 
 /* partial[chunk][column] = sum of x over the chunk's rows. Groups: (column tiles, chunks). */
-__kernel void column_partial(__global const float *x, long x_offset, long x_row, long x_column, int rows, int dim,
+__kernel void column_partial(__global const STORAGE(X_TYPE) *x, long x_offset, long x_row, long x_column, int rows, int dim,
                              int chunk_rows, __global float *partial, long partial_offset, __local float *scratch) {
   int column = (int)get_global_id(0), chunk = (int)get_group_id(1);
   int begin = chunk * chunk_rows + (int)get_local_id(1), end = min((chunk + 1) * chunk_rows, rows);
   float sum = 0.0f;
   if (column < dim) {
-    __global const float *p = x + x_offset + column * x_column;
+    __global const STORAGE(X_TYPE) *p = x + x_offset + column * x_column;
 #pragma unroll 4
-    for (int i = begin; i < end; i += (int)get_local_size(1)) sum += p[i * x_row];
+    for (int i = begin; i < end; i += (int)get_local_size(1)) sum += LOAD(X_TYPE, p, i * x_row);
   }
   sum = lane_sum(sum, scratch);
   if (get_local_id(1) == 0 && column < dim) partial[partial_offset + (long)chunk * dim + column] = sum;
@@ -29,7 +34,7 @@ __kernel void column_finish(__global const float *partial, long partial_offset, 
 }
 
 /* partial[group] = sum of squares of the elements that the group visits; all groups walk the vector together. */
-__kernel void square_partial(__global const float *x, long x_offset, long x_stride, long count,
+__kernel void square_partial(__global const STORAGE(X_TYPE) *x, long x_offset, long x_stride, long count,
                              __global float *partial, long partial_offset, __local float *scratch) {
   long step = (long)get_global_size(0);
   float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -37,11 +42,11 @@ __kernel void square_partial(__global const float *x, long x_offset, long x_stri
   for (; i + 3 * step < count; i += 4 * step)
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-      float value = x[x_offset + (i + k * step) * x_stride];
+      float value = LOAD(X_TYPE, x, x_offset + (i + k * step) * x_stride);
       sum[k] += value * value;
     }
   for (; i < count; i += step) {
-    float value = x[x_offset + i * x_stride];
+    float value = LOAD(X_TYPE, x, x_offset + i * x_stride);
     sum[0] += value * value;
   }
   float total = work_group_sum((sum[0] + sum[1]) + (sum[2] + sum[3]), scratch);

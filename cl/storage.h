@@ -1,5 +1,6 @@
 /* Elements in storage and in arithmetic: load_<type>(pointer, index) gives a float (c64: a float2), store_<type> rounds
- * one to nearest even. The type arrives as a define, so that one kernel source serves all: LOAD(X_TYPE, x, i). */
+ * one to nearest even, load16_<type> gives sixteen neighbours. The type arrives as a define, so that one kernel source
+ * serves all: LOAD(X_TYPE, x, i). */
 typedef float storage_f32;
 typedef ushort storage_f16; /* half itself is an optional type; its bits are not */
 typedef ushort storage_bf16;
@@ -20,9 +21,17 @@ static inline void store_bf16(__global ushort *p, long i, float x) {
   p[i] = (ushort)(isnan(x) ? (bits >> 16) | 0x40u : rounded);
 }
 
+static inline float16 load16_f32(__global const float *p, long i) { return vload16(0, p + i); }
+static inline float16 load16_f16(__global const ushort *p, long i) { return vload_half16(0, (__global const half *)(p + i)); }
+static inline float16 load16_bf16(__global const ushort *p, long i) {
+  return as_float16(convert_uint16(vload16(0, p + i)) << (uint16)(16));
+}
+
 #define STORAGE_PASTE(a, b)       a##b
 #define STORAGE(type)             STORAGE_PASTE(storage_, type)
 #define LOAD_BY(type)             STORAGE_PASTE(load_, type)
 #define STORE_BY(type)            STORAGE_PASTE(store_, type)
 #define LOAD(type, p, i)          LOAD_BY(type)(p, i)
 #define STORE(type, p, i, x)      STORE_BY(type)(p, i, x)
+#define LOAD16_BY(type)           STORAGE_PASTE(load16_, type)
+#define LOAD16(type, p, i)        LOAD16_BY(type)(p, i)

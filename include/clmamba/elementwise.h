@@ -16,6 +16,15 @@ typedef struct clm_axpby_args {
 
 CLM_API clm_status clm_axpby(clm_context *context, const clm_axpby_args *args);
 
+/* out = x in another dtype, rounded once, to nearest even: any of f32, f16, bf16 and f64 to any. Numbers below
+ * 2^-126, where f32 is subnormal, may become 0. */
+typedef struct clm_cast_args {
+  clm_tensor x;   /* (...)           */
+  clm_tensor out; /* (...)  written  */
+} clm_cast_args;
+
+CLM_API clm_status clm_cast(clm_context *context, const clm_cast_args *args);
+
 /* out = residual + x * mask / (1 - rate), mask drawn per element from (seed, element number); the same call with dout
  * for x and no residual is its gradient. */
 typedef struct clm_dropout_args {
@@ -38,7 +47,7 @@ CLM_API clm_status clm_column_sum(clm_context *context, const clm_column_sum_arg
 
 /* out[0] = sum of x^2 over all elements, in a fixed order: for clipping by the global norm. */
 typedef struct clm_sum_squares_args {
-  clm_tensor x;   /* (count)   f32          */
+  clm_tensor x;   /* (count)                */
   clm_tensor out; /* (1)       f32, written */
 } clm_sum_squares_args;
 

@@ -25,6 +25,7 @@
   X(norm, matrix_shape)                                                                                              \
   X(norm_backward, matrix_shape)                                                                                     \
   X(axpby, elementwise_shape)                                                                                        \
+  X(cast, elementwise_shape)                                                                                         \
   X(dropout, elementwise_shape)                                                                                      \
   X(column_sum, matrix_shape)                                                                                        \
   X(sum_squares, elementwise_shape)                                                                                  \

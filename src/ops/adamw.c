@@ -25,12 +25,15 @@ static clm_status check_scalars(checker *c, const clm_adamw_args *a) {
 }
 
 static clm_status check(checker *c, const clm_adamw_args *a, elementwise_shape *s) {
+  const unsigned storage = check_storage_of(a->parameter.dtype);
   check_dim CHECK_NAMED(count), one = {.name = "count", .size = 1};
-  clm_status status = CHECK_TENSORS(c, CHECK_ROW(a, parameter, CHECK_WRITTEN, .dtypes = CHECK_REAL, .dims = {&count}),
-                                    CHECK_ROW(a, gradient, 0, .as = &a->parameter, .dims = {&count}),
-                                    CHECK_ROW(a, m, CHECK_WRITTEN, .as = &a->parameter, .dims = {&count}),
-                                    CHECK_ROW(a, v, CHECK_WRITTEN, .as = &a->parameter, .dims = {&count}),
-                                    CHECK_ROW(a, sum_squares, CHECK_OPTIONAL, .as = &a->parameter, .dims = {&one}));
+  clm_status status =
+      CHECK_TENSORS(c, CHECK_ROW(a, parameter, CHECK_WRITTEN, .dtypes = CHECK_REAL, .dims = {&count}),
+                    CHECK_ROW(a, gradient, 0, .dtypes = storage, .dims = {&count}),
+                    CHECK_ROW(a, m, CHECK_WRITTEN, .as = &a->parameter, .dims = {&count}),
+                    CHECK_ROW(a, v, CHECK_WRITTEN, .as = &a->parameter, .dims = {&count}),
+                    CHECK_ROW(a, sum_squares, CHECK_OPTIONAL, .as = &a->parameter, .dims = {&one}),
+                    CHECK_ROW(a, copy, CHECK_OPTIONAL | CHECK_WRITTEN, .dtypes = storage, .dims = {&count}));
   s->count = count.size;
   return status ? status : check_scalars(c, a);
 }

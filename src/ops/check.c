@@ -29,6 +29,9 @@ clm_status check_begin(checker *c, clm_context *context, const char *op, const v
 
 clm_dtype check_real_of(clm_dtype dtype) { return dtype == CLM_F64 || dtype == CLM_C128 ? CLM_F64 : CLM_F32; }
 clm_dtype check_complex_of(clm_dtype dtype) { return dtype == CLM_F64 || dtype == CLM_C128 ? CLM_C128 : CLM_C64; }
+unsigned check_storage_of(clm_dtype dtype) {
+  return check_real_of(dtype) == CLM_F64 ? CHECK_DTYPE(CLM_F64) : CHECK_FLOAT & ~CHECK_DTYPE(CLM_F64);
+}
 bool check_is_complex(clm_dtype dtype) { return dtype == CLM_C64 || dtype == CLM_C128; }
 bool check_present(const clm_tensor *tensor) { return tensor->buffer != NULL; }
 

@@ -73,6 +73,7 @@ clm_status check_fail(checker *, const char *format, ...) __attribute__((format(
 /* What a tensor that the headers call f32 has beside `dtype`: f64 beside f64 or c128. And the complex form of it. */
 clm_dtype check_real_of(clm_dtype dtype);
 clm_dtype check_complex_of(clm_dtype dtype);
+unsigned check_storage_of(clm_dtype dtype); /* f32, f16 and bf16 beside f32; f64 beside f64 */
 bool check_is_complex(clm_dtype dtype);
 bool check_present(const clm_tensor *tensor);
 

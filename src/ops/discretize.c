@@ -8,16 +8,25 @@ static unsigned parameter_dtypes(clm_dtype delta) {
   return CHECK_DTYPE(check_real_of(delta)) | CHECK_DTYPE(check_complex_of(delta));
 }
 
+/* Of what varies with time. */
+static unsigned varying_dtypes(const clm_discretize_args *a) {
+  return CHECK_DTYPE(a->A.dtype) | (check_is_complex(a->A.dtype) ? 0 : CHECK_DTYPE(a->delta.dtype));
+}
+
+static unsigned input_dtypes(const clm_discretize_args *a) {
+  return a->B.rank == 3 ? varying_dtypes(a) : CHECK_DTYPE(a->A.dtype);
+}
+
 /* clang-format off */
 #define DIMS {CHECK_DIM(batch), CHECK_DIM(length), CHECK_DIM(d_inner), CHECK_DIM(d_state)}
 #define STEP    .dims = {&d.batch, &d.length, &d.d_inner}
 #define MATRIX  .dims = {&d.d_inner, &d.d_state}
 #define INPUT   .dims = {&d.batch, &d.length, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
-#define PAIR    .dims = {&d.batch, &d.length, &d.d_inner, &d.d_state}
+#define PAIR    .dtypes = varying_dtypes(a), .dims = {&d.batch, &d.length, &d.d_inner, &d.d_state}
 #define INPUTS                                                                                                        \
-  CHECK_ROW(a, delta, 0, .dtypes = CHECK_REAL, STEP),                                                                 \
+  CHECK_ROW(a, delta, 0, .dtypes = CHECK_FLOAT, STEP),                                                                 \
   CHECK_ROW(a, A, 0, .dtypes = parameter_dtypes(a->delta.dtype), MATRIX),                                             \
-  CHECK_ROW(a, B, 0, .as = &a->A, INPUT)
+  CHECK_ROW(a, B, 0, .dtypes = input_dtypes(a), INPUT)
 /* clang-format on */
 
 static clm_status shape_of(checker *c, const discretize_dims *d, const clm_discretize_args *a, discretize_shape *s) {
@@ -34,8 +43,8 @@ static clm_status shape_of(checker *c, const discretize_dims *d, const clm_discr
 
 static clm_status check(checker *c, const clm_discretize_args *a, discretize_shape *s) {
   discretize_dims d = DIMS;
-  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, A_bar, CHECK_WRITTEN, .as = &a->A, PAIR),
-                                    CHECK_ROW(a, B_bar, CHECK_WRITTEN, .as = &a->A, PAIR));
+  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, A_bar, CHECK_WRITTEN, PAIR),
+                                    CHECK_ROW(a, B_bar, CHECK_WRITTEN, .as = &a->A_bar, PAIR));
   return status ? status : shape_of(c, &d, a, s);
 }
 
@@ -43,11 +52,11 @@ static clm_status check_backward(checker *c, const clm_discretize_backward_args 
   const clm_discretize_args *a = &b->forward;
   const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
   discretize_dims d = DIMS;
-  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(b, dA_bar, CHECK_OPTIONAL, .as = &a->A, PAIR),
-                                    CHECK_ROW(b, dB_bar, CHECK_OPTIONAL, .as = &a->A, PAIR),
-                                    CHECK_ROW(b, ddelta, gradient, .as = &a->delta, STEP),
-                                    CHECK_ROW(b, dA, gradient, .as = &a->A, MATRIX),
-                                    CHECK_ROW(b, dB, gradient, .as = &a->A, INPUT, .shape_as = &a->B));
+  clm_status status = CHECK_TENSORS(
+      c, INPUTS, CHECK_ROW(b, dA_bar, CHECK_OPTIONAL, PAIR), CHECK_ROW(b, dB_bar, CHECK_OPTIONAL, PAIR),
+      CHECK_ROW(b, ddelta, gradient, .as = &a->delta, STEP), CHECK_ROW(b, dA, gradient, .as = &a->A, MATRIX),
+      CHECK_ROW(b, dB, gradient, .dtypes = CHECK_DTYPE(a->A.dtype) | CHECK_DTYPE(a->B.dtype), INPUT,
+                .shape_as = &a->B));
   return status ? status : shape_of(c, &d, a, s);
 }
 

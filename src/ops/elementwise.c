@@ -9,6 +9,13 @@ static clm_status check_axpby(checker *c, const clm_axpby_args *a, elementwise_s
   return status;
 }
 
+static clm_status check_cast(checker *c, const clm_cast_args *a, elementwise_shape *s) {
+  clm_status status = CHECK_TENSORS(c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT),
+                                    CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = CHECK_FLOAT, .shape_as = &a->x));
+  if (!status) s->count = clm_tensor_count(a->out);
+  return status;
+}
+
 static clm_status check_dropout(checker *c, const clm_dropout_args *a, elementwise_shape *s) {
   clm_status status = CHECK_TENSORS(
       c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT),
@@ -29,9 +36,10 @@ static clm_status check_column_sum(checker *c, const clm_column_sum_args *a, mat
 }
 
 static clm_status check_sum_squares(checker *c, const clm_sum_squares_args *a, elementwise_shape *s) {
+  const unsigned real = CHECK_DTYPE(check_real_of(a->x.dtype));
   check_dim CHECK_NAMED(count), one = {.name = "count", .size = 1};
-  clm_status status = CHECK_TENSORS(c, CHECK_ROW(a, x, 0, .dtypes = CHECK_REAL, .dims = {&count}),
-                                    CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, .dims = {&one}));
+  clm_status status = CHECK_TENSORS(c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, .dims = {&count}),
+                                    CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = real, .dims = {&one}));
   s->count = count.size;
   return status;
 }
@@ -42,6 +50,14 @@ clm_status clm_axpby(clm_context *context, const clm_axpby_args *args) {
   clm_status status = check_begin(&c, context, "axpby", args);
   if (!status) status = check_axpby(&c, args, &s);
   return status ? status : OPS_CALL(&c, axpby, &s, args);
+}
+
+clm_status clm_cast(clm_context *context, const clm_cast_args *args) {
+  checker c;
+  elementwise_shape s;
+  clm_status status = check_begin(&c, context, "cast", args);
+  if (!status) status = check_cast(&c, args, &s);
+  return status ? status : OPS_CALL(&c, cast, &s, args);
 }
 
 clm_status clm_dropout(clm_context *context, const clm_dropout_args *args) {

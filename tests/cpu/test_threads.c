@@ -157,6 +157,18 @@ static clm_status norm(run *r) {
                                                      .dbias = OUT(CHANNELS)});
 }
 
+static clm_status discretize(run *r) {
+  return clm_discretize_backward(
+      r->context,
+      &(clm_discretize_backward_args){
+          .forward = {.delta = IN(BATCH, LENGTH, CHANNELS), .A = IN(CHANNELS, STATE), .B = IN(CHANNELS, STATE)},
+          .dA_bar = IN(BATCH, LENGTH, CHANNELS, STATE),
+          .dB_bar = IN(BATCH, LENGTH, CHANNELS, STATE),
+          .ddelta = OUT(BATCH, LENGTH, CHANNELS),
+          .dA = OUT(CHANNELS, STATE),
+          .dB = OUT(CHANNELS, STATE)});
+}
+
 static clm_status columns(run *r) {
   return clm_column_sum(r->context, &(clm_column_sum_args){.x = IN(ROWS, CHANNELS), .out = OUT(CHANNELS)});
 }
@@ -178,6 +190,7 @@ static const struct {
     {"norm_backward", norm},
     {"column_sum", columns},
     {"sum_squares", squares},
+    {"discretize_backward", discretize},
 };
 
 static void test_bits(void **state) {

@@ -16,6 +16,7 @@ X(matmul)
 X(norm)
 X(norm_backward)
 X(axpby)
+X(cast)
 X(dropout)
 X(column_sum)
 X(sum_squares)
@@ -138,6 +139,7 @@ static void add_matrices(void) {
   static const clm_norm_args norm = {.epsilon = 1e-5f};
   static const clm_norm_backward_args norm_backward = {.forward.epsilon = 1e-5f};
   static const clm_axpby_args axpby = {.alpha = 1};
+  static const clm_cast_args cast;
   static const clm_dropout_args dropout = {.rate = 0.5f};
   static const clm_column_sum_args column_sum;
   static const clm_sum_squares_args sum_squares;
@@ -160,6 +162,10 @@ static void add_matrices(void) {
 #define ARGS clm_axpby_args
   call = begin(&op_axpby, &axpby);
   MAY(x, 3, 4, 2), OUT(out, 3, 4, 2);
+#undef ARGS
+#define ARGS clm_cast_args
+  call = begin(&op_cast, &cast);
+  IN(x, 3, 4, 2), OUT(out, 3, 4, 2);
 #undef ARGS
 #define ARGS clm_dropout_args
   call = begin(&op_dropout, &dropout);
@@ -198,6 +204,7 @@ static void add_language(void) {
   TENSOR(parameter, TEST_INOUT, TEST_STORAGE, false, 7), IN(gradient, 7),
       TENSOR(m, TEST_INOUT, TEST_STORAGE, false, 7);
   add(call, false, (test_tensor)TEST_ROW(ARGS, v, TEST_INOUT, TEST_STORAGE, draw_positive, 7)), MAY(sum_squares, 1);
+  MAY_OUT(copy, 7);
 #undef ARGS
 }
 

@@ -35,7 +35,8 @@ static const scan_case cases[] = {
 };
 #define CASES (sizeof cases / sizeof cases[0])
 
-static test_kind kind_of(const scan_case *c) { return c->flags & COMPLEX ? TEST_COMPLEX : TEST_PARAMETER; }
+static test_kind kind_of(const scan_case *c) { return c->flags & COMPLEX ? TEST_COMPLEX : TEST_STORAGE; }
+static test_kind state_kind_of(const scan_case *c) { return c->flags & COMPLEX ? TEST_COMPLEX : TEST_PARAMETER; }
 
 static double draw_complex_factor(test_random *r) { return 1.3 * random_uniform(r) - 0.65; }
 
@@ -49,7 +50,7 @@ static test_problem problem_of(const scan_case *c, const test_op *op, const void
                            c->flags & COMPLEX ? draw_complex_factor : draw_factor, c->batch, c->length, c->channels));
   PROBLEM_ADD(&p, TEST_ROW(clm_assoc_scan_args, b, TEST_IN, kind_of(c), NULL, c->batch, c->length, c->channels));
   if (c->flags & INITIAL)
-    PROBLEM_ADD(&p, TEST_ROW(clm_assoc_scan_args, initial, TEST_IN, kind_of(c), NULL, c->batch, c->channels));
+    PROBLEM_ADD(&p, TEST_ROW(clm_assoc_scan_args, initial, TEST_IN, state_kind_of(c), NULL, c->batch, c->channels));
   return p;
 }
 
@@ -57,22 +58,24 @@ static test_problem forward_of(const scan_case *c, const clm_assoc_scan_args *ar
   test_problem p = problem_of(c, &op_assoc_scan, args);
   PROBLEM_ADD(&p, TEST_ROW(clm_assoc_scan_args, h, TEST_OUT, kind_of(c), NULL, c->batch, c->length, c->channels));
   if (c->flags & FINAL)
-    PROBLEM_ADD(&p, TEST_ROW(clm_assoc_scan_args, final, TEST_OUT, kind_of(c), NULL, c->batch, c->channels));
+    PROBLEM_ADD(&p, TEST_ROW(clm_assoc_scan_args, final, TEST_OUT, state_kind_of(c), NULL, c->batch, c->channels));
   return p;
 }
 
 #define GRADIENT(field, role, of, ...)                                                                               \
   PROBLEM_ADD(&p, TEST_GRADIENT(clm_assoc_scan_backward_args, field, role, kind_of(c), of, __VA_ARGS__))
+#define STATE_GRADIENT(field, role, of, ...)                                                                         \
+  PROBLEM_ADD(&p, TEST_GRADIENT(clm_assoc_scan_backward_args, field, role, state_kind_of(c), of, __VA_ARGS__))
 
 /* `wanted`: bits for da, db, dinitial. */
 static test_problem backward_of(const scan_case *c, const clm_assoc_scan_backward_args *args, unsigned wanted) {
   test_problem p = problem_of(c, &op_assoc_scan_backward, args);
   p.tolerance = 1e-5;
   GRADIENT(dh, TEST_IN, h, c->batch, c->length, c->channels);
-  if (c->flags & FINAL) GRADIENT(dfinal, TEST_IN, final, c->batch, c->channels);
+  if (c->flags & FINAL) STATE_GRADIENT(dfinal, TEST_IN, final, c->batch, c->channels);
   if (wanted & 1) GRADIENT(da, TEST_OUT, a, c->batch, c->length, c->channels);
   if (wanted & 2) GRADIENT(db, TEST_OUT, b, c->batch, c->length, c->channels);
-  if (wanted & 4 && c->flags & INITIAL) GRADIENT(dinitial, TEST_OUT, initial, c->batch, c->channels);
+  if (wanted & 4 && c->flags & INITIAL) STATE_GRADIENT(dinitial, TEST_OUT, initial, c->batch, c->channels);
   return p;
 }
 
@@ -86,6 +89,13 @@ static void test_backward(const test_device *device, const void *data) {
   const clm_assoc_scan_backward_args args = {.forward = args_of(data)};
   const test_problem p = backward_of(data, &args, 7);
   problem_check(&p, device);
+}
+
+static void test_halves(const test_device *device, const void *data) {
+  const clm_assoc_scan_backward_args args = {.forward = args_of(data)};
+  const test_problem forward = forward_of(data, &args.forward), backward = backward_of(data, &args, 7);
+  problem_check_halves(&forward, device);
+  problem_check_halves(&backward, device);
 }
 
 static void test_some_gradients(const test_device *device, const void *data) {
@@ -132,6 +142,8 @@ static void add(void) {
     for (size_t d = 0; d < test_device_count; d++) {
       test_add(&test_devices[d], test_forward, &cases[i], "assoc_scan: %s", cases[i].why);
       test_add(&test_devices[d], test_backward, &cases[i], "assoc_scan backward: %s", cases[i].why);
+      if (!(cases[i].flags & COMPLEX) && (!test_devices[d].slow || i == 8))
+        test_add(&test_devices[d], test_halves, &cases[i], "assoc_scan in halves: %s", cases[i].why);
     }
     if (cases[i].length <= 100) test_add(NULL, test_gradients, &cases[i], "assoc_scan gradients: %s", cases[i].why);
   }

@@ -49,6 +49,12 @@ static void test_loss(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
+static void test_halves(const test_device *device, const void *data) {
+  const clm_cross_entropy_args args = {.scale = 0.125f};
+  const test_problem p = problem_of(data, &args);
+  problem_check_halves(&p, device);
+}
+
 static void test_in_place(const test_device *device, const void *data) {
   const clm_cross_entropy_args args = {.scale = 0.5f};
   const test_problem p = problem_of(data, &args);
@@ -105,6 +111,9 @@ static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     for (size_t i = 0; i < CASES; i++)
       test_add(&test_devices[d], test_loss, &cases[i], "cross_entropy: %s", cases[i].why);
+    for (size_t i = 0; i < CASES; i++)
+      if (!test_devices[d].slow || i == 7)
+        test_add(&test_devices[d], test_halves, &cases[i], "cross_entropy in halves: %s", cases[i].why);
     test_add(&test_devices[d], test_in_place, &cases[2], "cross_entropy: gradient in place of the logits");
   }
   test_add(NULL, test_gradients, &cases[1], "cross_entropy gradients: %s", cases[1].why);

@@ -36,6 +36,12 @@ typedef struct method_case {
 } method_case;
 static method_case cases[3 * SHAPES];
 
+/* What varies with time has the storage of delta, unless A is complex. */
+static test_kind parameter_kind(const discretize_case *c) {
+  return c->flags & COMPLEX ? TEST_COMPLEX : TEST_PARAMETER;
+}
+static test_kind varying_kind(const discretize_case *c) { return c->flags & COMPLEX ? TEST_COMPLEX : TEST_STORAGE; }
+
 /* Some exactly 0, some so small that expm1(x)/x must not cancel. */
 static double draw_near_zero(test_random *r) {
   double n = random_normal(r);
@@ -43,20 +49,22 @@ static double draw_near_zero(test_random *r) {
 }
 
 static test_problem problem_of(const discretize_case *c, const test_op *op, const void *args) {
-  const test_kind kind = c->flags & COMPLEX ? TEST_COMPLEX : TEST_PARAMETER;
+  const test_kind kind = parameter_kind(c);
   double (*draw)(test_random *) = c->flags & AT_ZERO ? draw_near_zero : c->flags & COMPLEX ? draw_normal : draw_decay;
   test_problem p = {.op = op, .args = args, .seed = 21, .layout = c->layout, .tolerance = 3e-6};
   PROBLEM_ADD(
-      &p, TEST_ROW(clm_discretize_args, delta, TEST_IN, TEST_PARAMETER, draw_step, c->batch, c->length, c->d_inner));
+      &p, TEST_ROW(clm_discretize_args, delta, TEST_IN, TEST_STORAGE, draw_step, c->batch, c->length, c->d_inner));
   PROBLEM_ADD(&p, TEST_ROW(clm_discretize_args, A, TEST_IN, kind, draw, c->d_inner, c->d_state));
   if (c->flags & STATIC_B)
     PROBLEM_ADD(&p, TEST_ROW(clm_discretize_args, B, TEST_IN, kind, NULL, c->d_inner, c->d_state));
-  else PROBLEM_ADD(&p, TEST_ROW(clm_discretize_args, B, TEST_IN, kind, NULL, c->batch, c->length, c->d_state));
+  else
+    PROBLEM_ADD(&p,
+                TEST_ROW(clm_discretize_args, B, TEST_IN, varying_kind(c), NULL, c->batch, c->length, c->d_state));
   return p;
 }
 
 static test_problem forward_of(const discretize_case *c, const clm_discretize_args *args) {
-  const test_kind kind = c->flags & COMPLEX ? TEST_COMPLEX : TEST_PARAMETER;
+  const test_kind kind = varying_kind(c);
   test_problem p = problem_of(c, &op_discretize, args);
   PROBLEM_ADD(
       &p, TEST_ROW(clm_discretize_args, A_bar, TEST_OUT, kind, NULL, c->batch, c->length, c->d_inner, c->d_state));
@@ -71,15 +79,15 @@ static test_problem forward_of(const discretize_case *c, const clm_discretize_ar
 /* `wanted`: bits for ddelta, dA, dB; `given`: bits for dA_bar, dB_bar. */
 static test_problem backward_of(const discretize_case *c, const clm_discretize_backward_args *args, unsigned wanted,
                                 unsigned given) {
-  const test_kind kind = c->flags & COMPLEX ? TEST_COMPLEX : TEST_PARAMETER;
+  const test_kind kind = parameter_kind(c), varying = varying_kind(c);
   test_problem p = problem_of(c, &op_discretize_backward, args);
   p.tolerance = 2e-5;
-  if (given & 1) GRADIENT(dA_bar, TEST_IN, kind, A_bar, c->batch, c->length, c->d_inner, c->d_state);
-  if (given & 2) GRADIENT(dB_bar, TEST_IN, kind, B_bar, c->batch, c->length, c->d_inner, c->d_state);
-  if (wanted & 1) GRADIENT(ddelta, TEST_OUT, TEST_PARAMETER, delta, c->batch, c->length, c->d_inner);
+  if (given & 1) GRADIENT(dA_bar, TEST_IN, varying, A_bar, c->batch, c->length, c->d_inner, c->d_state);
+  if (given & 2) GRADIENT(dB_bar, TEST_IN, varying, B_bar, c->batch, c->length, c->d_inner, c->d_state);
+  if (wanted & 1) GRADIENT(ddelta, TEST_OUT, TEST_STORAGE, delta, c->batch, c->length, c->d_inner);
   if (wanted & 2) GRADIENT(dA, TEST_OUT, kind, A, c->d_inner, c->d_state);
   if (wanted & 4 && c->flags & STATIC_B) GRADIENT(dB, TEST_OUT, kind, B, c->d_inner, c->d_state);
-  if (wanted & 4 && !(c->flags & STATIC_B)) GRADIENT(dB, TEST_OUT, kind, B, c->batch, c->length, c->d_state);
+  if (wanted & 4 && !(c->flags & STATIC_B)) GRADIENT(dB, TEST_OUT, varying, B, c->batch, c->length, c->d_state);
   return p;
 }
 
@@ -95,6 +103,23 @@ static void test_backward(const test_device *device, const void *data) {
   const clm_discretize_backward_args args = {.forward.method = m->method};
   const test_problem p = backward_of(m->shape, &args, 7, 3);
   problem_check(&p, device);
+}
+
+/* All in halves, then with the pair in f32: A_bar near 1 needs it. */
+static void test_halves(const test_device *device, const void *data) {
+  const method_case *m = data;
+  const clm_discretize_backward_args args = {.forward.method = m->method};
+  for (int wide = 0; wide < 2; wide++) {
+    test_problem problems[] = {forward_of(m->shape, &args.forward), backward_of(m->shape, &args, 7, 3)};
+    static const char *const pair[] = {"A_bar", "B_bar", "dA_bar", "dB_bar", "dB"};
+    for (int i = 0; i < 2; i++) {
+      for (size_t k = 0; wide && k < TEST_COUNT(pair); k++) {
+        test_tensor *t = problem_find(&problems[i], pair[k]);
+        if (t && t->kind == TEST_STORAGE) t->kind = TEST_PARAMETER;
+      }
+      problem_check_halves(&problems[i], device);
+    }
+  }
 }
 
 static void test_some_gradients(const test_device *device, const void *data) {
@@ -124,6 +149,8 @@ static void add(void) {
     for (size_t d = 0; d < test_device_count; d++) {
       test_add(&test_devices[d], test_forward, &cases[i], "discretize %s: %s", method, shape->why);
       test_add(&test_devices[d], test_backward, &cases[i], "discretize %s backward: %s", method, shape->why);
+      if (!test_devices[d].slow || i == 3)
+        test_add(&test_devices[d], test_halves, &cases[i], "discretize %s in halves: %s", method, shape->why);
     }
     if (shape->length < 20)
       test_add(NULL, test_gradients, &cases[i], "discretize %s gradients: %s", method, shape->why);

@@ -1,4 +1,5 @@
 /* axpby, dropout, column sums and the sum of squares. */
+#include "numbers.h"
 #include "problem.h"
 
 TEST_OP(axpby);
@@ -38,17 +39,34 @@ static test_tensor shaped(test_tensor t, int rank, const int64_t *shape) {
   return t;
 }
 
-static void test_axpby(const test_device *device, const void *data) {
-  const axpby_case *c = data;
-  const clm_axpby_args args = {.alpha = c->alpha, .beta = c->beta};
-  test_problem p = {.op = &op_axpby, .args = &args, .seed = 81, .layout = c->layout, .tolerance = 1e-6};
+static test_problem axpby_problem(const axpby_case *c, const clm_axpby_args *args) {
+  test_problem p = {.op = &op_axpby, .args = args, .seed = 81, .layout = c->layout, .tolerance = 1e-6};
   if (!c->no_x)
     problem_add(&p,
                 shaped((test_tensor)TEST_ROW(clm_axpby_args, x, TEST_IN, TEST_STORAGE, NULL, 1), c->rank, c->shape));
   problem_add(&p, shaped((test_tensor)TEST_ROW(clm_axpby_args, out, c->beta != 0 ? TEST_INOUT : TEST_OUT,
                                                TEST_STORAGE, NULL, 1),
                          c->rank, c->shape));
+  return p;
+}
+
+static void test_axpby(const test_device *device, const void *data) {
+  const axpby_case *c = data;
+  const clm_axpby_args args = {.alpha = c->alpha, .beta = c->beta};
+  const test_problem p = axpby_problem(c, &args);
   problem_check(&p, device);
+}
+
+/* Halves, and between halves and f32. */
+static void test_axpby_halves(const test_device *device, const void *data) {
+  const axpby_case *c = data;
+  const clm_axpby_args args = {.alpha = c->alpha, .beta = c->beta};
+  for (int mix = 0; mix < (device->slow ? 1 : 3); mix++) {
+    test_problem p = axpby_problem(c, &args);
+    if (mix == 1) p.tensors[0].kind = TEST_PARAMETER;
+    if (mix == 2) p.tensors[p.count - 1].kind = TEST_PARAMETER;
+    problem_check_halves(&p, device);
+  }
 }
 
 /* Between two layouts. */
@@ -60,6 +78,61 @@ static void test_transposing_copy(const test_device *device, const void *data) {
   PROBLEM_ADD(&p, TEST_ROW(clm_axpby_args, out, TEST_OUT, TEST_STORAGE, NULL, 70, 45));
   p.tensors[0].transposed = true;
   problem_check(&p, device);
+}
+
+/* ---- cast ---- */
+
+static double rounded(double x, clm_dtype dtype) {
+  const int bits = dtype == CLM_F64 ? 53 : dtype == CLM_F32 ? 24 : dtype == CLM_F16 ? 11 : 8;
+  int exponent;
+  if (x == 0 || !isfinite(x)) return x;
+  frexp(x, &exponent);
+  return ldexp(rint(ldexp(x, bits - exponent)), exponent - bits);
+}
+
+/* Every dtype to every other, from a padded to a transposed view, by the one rounding that is allowed: numbers of 53
+ * bits, ties of each target and what lies just beside them, zeros and infinities. */
+static void cast_once(const test_device *device, clm_dtype from, clm_dtype to) {
+  enum { ROWS = 37, COLUMNS = 29, WIDE = 31, BITS = 4 };
+  static const int targets[BITS] = {8, 11, 24, 40};
+  static double want[ROWS * COLUMNS];
+  static unsigned char memory[2][ROWS * WIDE * 8];
+  test_random r = random_seeded(5, "cast");
+  for (int i = 0; i < ROWS; i++)
+    for (int k = 0; k < COLUMNS; k++) {
+      double x = random_normal(&r), last = ldexp(1, -targets[k % BITS]);
+      if (k % 3 == 0) x = (rint(ldexp(fabs(x), 6)) / 64 + 1 + last) * (1 + (k % 5 - 2) * 0x1p-45); /* about a tie */
+      if (k == 7) x = i % 4 == 0 ? 0.0 : i % 4 == 1 ? -0.0 : i % 4 == 2 ? (double)INFINITY : -(double)INFINITY;
+      x = rounded(x, from);
+      number_set(from, memory[0], (size_t)(i * WIDE + k), x);
+      want[i * COLUMNS + k] = rounded(x, to);
+    }
+  clm_buffer *buffers[2];
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(clm_buffer_create(device->context, sizeof memory[i], &buffers[i]), CLM_OK);
+    assert_int_equal(clm_buffer_write(buffers[i], 0, sizeof memory[i], memory[i]), CLM_OK);
+  }
+  clm_tensor x = clm_tensor_of(buffers[0], 0, from, 2, (const int64_t[]){ROWS, WIDE});
+  clm_tensor out = clm_tensor_of(buffers[1], 0, to, 2, (const int64_t[]){COLUMNS, ROWS});
+  const clm_cast_args args = {.x = clm_tensor_slice(x, 1, 0, COLUMNS), .out = clm_tensor_transpose(out, 0, 1)};
+  if (clm_cast(device->context, &args)) fail_msg("%s", clm_context_error(device->context));
+  assert_int_equal(clm_buffer_read(buffers[1], 0, sizeof memory[1], memory[1]), CLM_OK);
+  for (int i = 0; i < ROWS; i++)
+    for (int k = 0; k < COLUMNS; k++) {
+      double got = number_get(to, memory[1], (size_t)(k * ROWS + i)), expected = want[i * COLUMNS + k];
+      if (got != expected || signbit(got) != signbit(expected))
+        fail_msg("%s to %s: [%d, %d] is %.17g, expected %.17g", clm_dtype_name(from), clm_dtype_name(to), i, k, got,
+                 expected);
+    }
+  for (int i = 0; i < 2; i++) clm_buffer_destroy(&buffers[i]);
+}
+
+static void test_cast(const test_device *device, const void *data) {
+  static const clm_dtype dtypes[] = {CLM_F64, CLM_F32, CLM_F16, CLM_BF16};
+  (void)data;
+  for (int from = 0; from < 4; from++)
+    for (int to = 0; to < 4; to++)
+      if (!device->slow || (from + 3 * to) % 4 < 2 || from == 0) cast_once(device, dtypes[from], dtypes[to]);
 }
 
 /* ---- dropout ---- */
@@ -75,6 +148,16 @@ static void test_dropout(const test_device *device, const void *data) {
     PROBLEM_ADD(&p, TEST_ROW(clm_dropout_args, out, TEST_OUT, TEST_STORAGE, NULL, 37, 53));
     problem_check(&p, device);
   }
+}
+
+static void test_dropout_halves(const test_device *device, const void *data) {
+  const clm_dropout_args args = {.rate = 0.3f, .seed = 17};
+  test_problem p = {
+      .op = &op_dropout, .args = &args, .seed = 83, .layout = *(const test_layout *)data, .tolerance = 1e-6};
+  PROBLEM_ADD(&p, TEST_ROW(clm_dropout_args, x, TEST_IN, TEST_STORAGE, NULL, 37, 53));
+  PROBLEM_ADD(&p, TEST_ROW(clm_dropout_args, residual, TEST_IN, TEST_STORAGE, NULL, 37, 53));
+  PROBLEM_ADD(&p, TEST_ROW(clm_dropout_args, out, TEST_OUT, TEST_STORAGE, NULL, 37, 53));
+  problem_check_halves(&p, device);
 }
 
 static double draw_one(test_random *r) {
@@ -132,36 +215,57 @@ static const sum_case sum_cases[] = {
 };
 #define SUM_CASES (sizeof sum_cases / sizeof sum_cases[0])
 
-static void test_column_sum(const test_device *device, const void *data) {
-  const sum_case *c = data;
-  const clm_column_sum_args args = {0};
-  test_problem p = {.op = &op_column_sum, .args = &args, .seed = 85, .layout = c->layout, .tolerance = 1e-5};
+static test_problem column_problem(const sum_case *c, const clm_column_sum_args *args) {
+  test_problem p = {.op = &op_column_sum, .args = args, .seed = 85, .layout = c->layout, .tolerance = 1e-5};
   PROBLEM_ADD(&p, TEST_ROW(clm_column_sum_args, x, TEST_IN, TEST_STORAGE, NULL, c->rows, c->dim));
   PROBLEM_ADD(&p, TEST_ROW(clm_column_sum_args, out, TEST_OUT, TEST_PARAMETER, NULL, c->dim));
-  problem_check(&p, device);
+  return p;
 }
 
-static void test_sum_squares(const test_device *device, const void *data) {
-  const sum_case *c = data;
-  const clm_sum_squares_args args = {0};
-  test_problem p = {.op = &op_sum_squares, .args = &args, .seed = 86, .layout = c->layout, .tolerance = 1e-6};
-  PROBLEM_ADD(&p, TEST_ROW(clm_sum_squares_args, x, TEST_IN, TEST_PARAMETER, NULL, c->rows * c->dim));
+static test_problem squares_problem(const sum_case *c, const clm_sum_squares_args *args) {
+  test_problem p = {.op = &op_sum_squares, .args = args, .seed = 86, .layout = c->layout, .tolerance = 1e-6};
+  PROBLEM_ADD(&p, TEST_ROW(clm_sum_squares_args, x, TEST_IN, TEST_STORAGE, NULL, c->rows * c->dim));
   PROBLEM_ADD(&p, TEST_ROW(clm_sum_squares_args, out, TEST_OUT, TEST_PARAMETER, NULL, 1));
+  return p;
+}
+
+static void test_sums(const test_device *device, const void *data) {
+  const clm_column_sum_args columns = {0};
+  const clm_sum_squares_args squares = {0};
+  const test_problem p = column_problem(data, &columns), q = squares_problem(data, &squares);
   problem_check(&p, device);
+  problem_check(&q, device);
+}
+
+static void test_sums_halves(const test_device *device, const void *data) {
+  const clm_column_sum_args columns = {0};
+  const clm_sum_squares_args squares = {0};
+  const test_problem p = column_problem(data, &columns), q = squares_problem(data, &squares);
+  problem_check_halves(&p, device);
+  problem_check_halves(&q, device);
 }
 
 static void add(void) {
   static const test_layout layouts[] = {TEST_CONTIGUOUS, TEST_PADDED, TEST_TRANSPOSED, TEST_SPREAD};
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
-    for (size_t i = 0; i < AXPBY_CASES; i++)
+    for (size_t i = 0; i < AXPBY_CASES; i++) {
       test_add(device, test_axpby, &axpby_cases[i], "axpby: %s", axpby_cases[i].why);
+      if (!device->slow || i == 3)
+        test_add(device, test_axpby_halves, &axpby_cases[i], "axpby in halves: %s", axpby_cases[i].why);
+    }
     test_add(device, test_transposing_copy, NULL, "axpby: transposing copy");
-    for (int i = 0; i < 4; i++) test_add(device, test_dropout, &layouts[i], "dropout: layout %d", layouts[i]);
+    test_add(device, test_cast, NULL, "cast: every dtype to every other");
+    for (int i = 0; i < 4; i++) {
+      test_add(device, test_dropout, &layouts[i], "dropout: layout %d", layouts[i]);
+      if (!device->slow || i == 2)
+        test_add(device, test_dropout_halves, &layouts[i], "dropout in halves: layout %d", layouts[i]);
+    }
     test_add(device, test_dropout_mask, NULL, "dropout: shares");
     for (size_t i = 0; i < SUM_CASES; i++) {
-      test_add(device, test_column_sum, &sum_cases[i], "column_sum: %s", sum_cases[i].why);
-      test_add(device, test_sum_squares, &sum_cases[i], "sum_squares: %s", sum_cases[i].why);
+      test_add(device, test_sums, &sum_cases[i], "sums: %s", sum_cases[i].why);
+      if (!device->slow || i == 3)
+        test_add(device, test_sums_halves, &sum_cases[i], "sums of halves: %s", sum_cases[i].why);
     }
   }
 }

@@ -64,6 +64,16 @@ static void test_backward(const test_device *device, const void *data) {
   }
 }
 
+static void test_halves(const test_device *device, const void *data) {
+  const clm_embedding_args args = {0};
+  const clm_embedding_backward_args backward_args = {0};
+  test_problem forward = forward_of(data, &args), backward = backward_of(data, &backward_args);
+  problem_check_halves(&forward, device);
+  problem_check_halves(&backward, device);
+  problem_find(&forward, "table")->kind = TEST_PARAMETER;
+  problem_check_halves(&forward, device);
+}
+
 static void test_gradients(const test_device *device, const void *data) {
   (void)device;
   const clm_embedding_args args = {0};
@@ -109,6 +119,8 @@ static void add(void) {
     for (size_t d = 0; d < test_device_count; d++) {
       test_add(&test_devices[d], test_forward, &cases[i], "embedding: %s", cases[i].why);
       test_add(&test_devices[d], test_backward, &cases[i], "embedding backward: %s", cases[i].why);
+      if (!test_devices[d].slow || i == 4)
+        test_add(&test_devices[d], test_halves, &cases[i], "embedding in halves: %s", cases[i].why);
     }
     test_add(NULL, test_gradients, &cases[i], "embedding gradients: %s", cases[i].why);
   }

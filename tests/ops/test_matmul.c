@@ -87,12 +87,23 @@ static void test_product(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-static void test_half(const test_device *device, const void *data) {
+/* f16 and bf16 in a, b and out alike, with f32 weights, with an f32 result, and f32 times halves. */
+static void test_halves(const test_device *device, const void *data) {
+  static const struct {
+    test_kind a, b, out;
+  } mixes[] = {{TEST_STORAGE, TEST_STORAGE, TEST_STORAGE},
+               {TEST_STORAGE, TEST_PARAMETER, TEST_STORAGE},
+               {TEST_STORAGE, TEST_STORAGE, TEST_PARAMETER},
+               {TEST_PARAMETER, TEST_STORAGE, TEST_STORAGE}};
   const clm_matmul_args args = args_of(data);
-  test_problem p = problem_of(data, &args);
-  p.storage = CLM_BF16;
-  p.tolerance = 5e-3;
-  problem_check_or_unsupported(&p, device);
+  for (size_t i = 0; i < (device->slow ? 2 : TEST_COUNT(mixes)); i++) {
+    test_problem p = problem_of(data, &args);
+    problem_find(&p, "a")->kind = mixes[i].a;
+    problem_find(&p, "b")->kind = mixes[i].b;
+    problem_find(&p, "out")->kind = mixes[i].out;
+    if (problem_find(&p, "residual")) problem_find(&p, "residual")->kind = mixes[i].out;
+    problem_check_halves(&p, device);
+  }
 }
 
 /* The residual may be out. */
@@ -139,8 +150,9 @@ static void add(void) {
       const matmul_case *c = &cases[i];
       if ((c->flags & LARGE && device->slow) || (c->flags & GPU && (!device->opencl || device->slow))) continue;
       test_add(device, test_product, c, "matmul: %s", c->why);
+      if (!device->slow || i == 5 || i == 7 || i == 15)
+        test_add(device, test_halves, c, "matmul in halves: %s", c->why);
     }
-    test_add(device, test_half, &cases[7], "matmul: half storage");
     test_add(device, test_residual_in_place, &cases[7], "matmul: residual in place");
     test_add(device, test_residual_in_place, &cases[9], "matmul: transposed residual in place");
     if (device->opencl && !device->slow)

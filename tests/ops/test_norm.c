@@ -79,6 +79,13 @@ static void test_backward(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
+static void test_halves(const test_device *device, const void *data) {
+  const clm_norm_backward_args args = {.forward = args_of(data)};
+  const test_problem forward = forward_of(data, &args.forward), backward = backward_of(data, &args, 7);
+  problem_check_halves(&forward, device);
+  problem_check_halves(&backward, device);
+}
+
 /* Each gradient on its own. */
 static void test_some_gradients(const test_device *device, const void *data) {
   const clm_norm_backward_args args = {.forward = args_of(data)};
@@ -120,6 +127,7 @@ static void add(void) {
       const test_device *device = &test_devices[d];
       test_add(device, test_forward, &cases[i], "norm: %s", cases[i].why);
       test_add(device, test_backward, &cases[i], "norm backward: %s", cases[i].why);
+      if (!device->slow || i == 6) test_add(device, test_halves, &cases[i], "norm in halves: %s", cases[i].why);
     }
     if (cases[i].rows * cases[i].dim < 2000)
       test_add(NULL, test_gradients, &cases[i], "norm gradients: %s", cases[i].why);

@@ -230,13 +230,17 @@ static double root_mean_square(const double *values, size_t count) {
  */
 #define NEGLIGIBLE 1e-9
 
+/* Half of the last place, relative. */
+static double rounding_of(clm_dtype dtype) { return dtype == CLM_F16 ? 0x1p-11 : dtype == CLM_BF16 ? 0x1p-8 : 0; }
+
 static bool compare_tensor(const test_run *got_run, const test_run *want_run, size_t i) {
   const char *name = got_run->problem->tensors[i].name;
   size_t count = run_values(got_run, name), off = 0, worst = 0;
   double *got = run_read(got_run, name), *want = run_read(want_run, name);
   double scale = root_mean_square(want, count), worst_excess = -1;
+  const double tolerance = got_run->problem->tolerance + rounding_of(got_run->views[i].dtype);
   for (size_t k = 0; k < count; k++) {
-    double allowed = got_run->problem->tolerance * (fabs(want[k]) + scale) + NEGLIGIBLE;
+    double allowed = tolerance * (fabs(want[k]) + scale) + NEGLIGIBLE;
     double excess = fabs(got[k] - want[k]) / allowed;
     if (excess <= 1) continue;
     off++;
@@ -344,6 +348,15 @@ void problem_check(const test_problem *p, const test_device *device) {
   run_compare_bits(got, again);
   run_destroy(again);
   run_destroy(got);
+}
+
+void problem_check_halves(const test_problem *p, const test_device *device) {
+  static const clm_dtype halves[] = {CLM_F16, CLM_BF16};
+  for (size_t i = 0; i < sizeof halves / sizeof halves[0]; i++) {
+    test_problem half = *p;
+    half.storage = halves[i];
+    problem_check(&half, device);
+  }
 }
 
 void problem_check_or_unsupported(const test_problem *p, const test_device *device) {

@@ -75,7 +75,8 @@ typedef struct test_problem {
   uint64_t seed;
   test_layout layout;
   clm_dtype storage; /* CLM_F32, CLM_F16, CLM_BF16 */
-  double tolerance;  /* |got - want| <= tolerance (|want| + root mean square of want) */
+  double
+      tolerance; /* |got - want| <= tolerance (|want| + root mean square of want), and what a half loses in storage */
 } test_problem;
 
 void problem_add(test_problem *, test_tensor);
@@ -113,6 +114,9 @@ void run_check_unwritten(const test_run *);
 
 /* The whole test of one problem on one device: against the judge, nothing else written, and twice the same bits. */
 void problem_check(const test_problem *, const test_device *);
+
+/* The same with f16 and with bf16 for storage. */
+void problem_check_halves(const test_problem *, const test_device *);
 
 /* The judge's gradients (`backward`) against central differences of `forward`, at most `most` numbers a tensor. */
 void problem_check_gradients(const test_problem *forward, const test_problem *backward, int most);

@@ -6,20 +6,21 @@
 enum { ELEMENTS = 4, ITEMS = 256 }; /* ELEMENTS as in the kernel */
 
 clm_status opencl_adamw(clm_context *ctx, const elementwise_shape *s, const clm_adamw_args *a) {
-  clm_status status = OPENCL_ONLY_F32(ctx, "adamw", OPERAND(a, parameter), OPERAND(a, gradient), OPERAND(a, m),
-                                      OPERAND(a, v), OPERAND(a, sum_squares));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "adamw", OPERAND(a, parameter));
+  opencl_defines types =
+      OPENCL_DEFINES("", OPERAND_TYPE(GRADIENT_TYPE, a->gradient), OPERAND_TYPE(COPY_TYPE, a->copy));
   if (status) return status;
   opencl_kernel *k;
-  status = opencl_kernel_get(ctx, "adamw", "adamw", "", &k);
+  status = opencl_kernel_get(ctx, "adamw", "adamw", types.text, &k);
   if (status) return status;
   size_t local = opencl_kernel_work_group(k, ITEMS);
   size_t global = ceil_div((size_t)s->count, ELEMENTS * local) * local;
   double step = (double)a->step;
   context_explain(ctx, "adamw: opencl, one pass");
-  return OPENCL_RUN(ctx, k, 1, &global, &local, ARG_VECTOR(a->parameter), ARG_VECTOR(a->gradient), ARG_VECTOR(a->m),
-                    ARG_VECTOR(a->v), ARG_TENSOR(a->sum_squares), ARG_HAS(a->sum_squares), ARG_I64(s->count),
-                    ARG_F32(a->lr), ARG_F32(a->beta1), ARG_F32(a->beta2), ARG_F32(a->epsilon),
-                    ARG_F32(a->weight_decay), ARG_F32(a->gradient_scale == 0 ? 1.0f : a->gradient_scale),
-                    ARG_F32(a->max_norm), ARG_F32((float)(1 - pow((double)a->beta1, step))),
-                    ARG_F32((float)(1 - pow((double)a->beta2, step))));
+  return OPENCL_RUN(
+      ctx, k, 1, &global, &local, ARG_VECTOR(a->parameter), ARG_VECTOR(a->gradient), ARG_VECTOR(a->m),
+      ARG_VECTOR(a->v), ARG_VECTOR(a->copy), ARG_HAS(a->copy), ARG_TENSOR(a->sum_squares), ARG_HAS(a->sum_squares),
+      ARG_I64(s->count), ARG_F32(a->lr), ARG_F32(a->beta1), ARG_F32(a->beta2), ARG_F32(a->epsilon),
+      ARG_F32(a->weight_decay), ARG_F32(a->gradient_scale == 0 ? 1.0f : a->gradient_scale), ARG_F32(a->max_norm),
+      ARG_F32((float)(1 - pow((double)a->beta1, step))), ARG_F32((float)(1 - pow((double)a->beta2, step))));
 }

@@ -1,6 +1,7 @@
 /* Associative scan: one pass, or reduce-then-scan over chunks. Its gradients are a scan against the direction of the
  * run, which also multiplies by the states before each step for the gradient of a. */
 #include "schedule/assoc_scan.h"
+#include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
 #include <stdio.h>
@@ -20,25 +21,38 @@ enum { /* as in cl/assoc_scan.cl */
 
 typedef struct scan_key {
   char op[16];
+  clm_dtype dtype;
   assoc_scan_request request;
 } scan_key;
 
 typedef struct scan_plan {
   assoc_scan_plan tile;
   opencl_kernel *scan, *carry;
+  opencl_kernel *states; /* as scan, with its output in f32: for gradients */
 } scan_plan;
 
 /* One run: the scan itself, or that of its gradients. */
 typedef struct run {
+  opencl_kernel *kernel;
   const clm_tensor *a, *b, *initial, *h, *final, *factor, *product;
   int64_t count; /* steps: `length`, or one more */
   int32_t a_shift, b_shift, flags;
 } run;
 
+static clm_status get_kernel(clm_context *ctx, const assoc_scan_shape *s, const assoc_scan_plan *tile,
+                             const clm_tensor *a, bool states, const char *name, opencl_kernel **kernel) {
+  char base[160];
+  snprintf(base, sizeof base, "%s -DNUMBER_COMPLEX=%d -DSCAN_CHANNELS=%d -DSCAN_SEGMENTS=%d -DSCAN_STEPS=%d%s",
+           scan_device_defines(opencl_schedule_device(ctx)), s->complex, tile->channels, tile->segments, tile->steps,
+           states && (a->dtype == CLM_F16 || a->dtype == CLM_BF16) ? " -DH_TYPE=f32" : "");
+  return opencl_kernel_get(ctx, "assoc_scan", name, OPENCL_DEFINES(base, OPERAND_TYPE(X_TYPE, *a)).text, kernel);
+}
+
 static clm_status find_plan(clm_context *ctx, const assoc_scan_shape *s, const clm_tensor *a, scan_plan **plan) {
   scan_key key;
   memset(&key, 0, sizeof key); /* padding too: it is compared byte by byte */
   snprintf(key.op, sizeof key.op, "assoc_scan");
+  key.dtype = a->dtype;
   key.request.batch = s->batch;
   key.request.length = s->length;
   key.request.channels = s->channels;
@@ -49,12 +63,8 @@ static clm_status find_plan(clm_context *ctx, const assoc_scan_shape *s, const c
   *plan = p;
   if (found) return CLM_OK;
   schedule_assoc_scan(opencl_schedule_device(ctx), &key.request, &p->tile);
-  char defines[256];
-  snprintf(defines, sizeof defines, "%s -DNUMBER_COMPLEX=%d -DSCAN_CHANNELS=%d -DSCAN_SEGMENTS=%d -DSCAN_STEPS=%d",
-           scan_device_defines(opencl_schedule_device(ctx)), s->complex, p->tile.channels, p->tile.segments,
-           p->tile.steps);
-  clm_status status = opencl_kernel_get(ctx, "assoc_scan", "assoc_scan", defines, &p->scan);
-  if (!status) status = opencl_kernel_get(ctx, "assoc_scan", "assoc_scan_carry", defines, &p->carry);
+  clm_status status = get_kernel(ctx, s, &p->tile, a, false, "assoc_scan", &p->scan);
+  if (!status) status = get_kernel(ctx, s, &p->tile, a, false, "assoc_scan_carry", &p->carry);
   if (status) plan_cache_forget(opencl_plans(ctx));
   return status;
 }
@@ -72,11 +82,11 @@ static clm_status run_pass(clm_context *ctx, const assoc_scan_shape *s, const sc
   size_t size = (size_t)(t->channels * t->segments);
   size_t blocks = (size_t)((s->channels + t->channels - 1) / t->channels);
   size_t global[3] = {blocks * size, (size_t)chunks, (size_t)s->batch}, local[3] = {size, 1, 1};
-  return OPENCL_RUN(ctx, p->scan, 3, global, local, ARG_TENSOR3(*r->a), ARG_TENSOR3(*r->b), ARG_TENSOR2(*r->initial),
-                    ARG_TENSOR3(*r->h), ARG_TENSOR2(*r->final), ARG_TENSOR3(*r->factor), ARG_TENSOR3(*r->product),
-                    ARG_BUFFER(workspace), ARG_BUFFER(workspace), ARG_I64(carries_at), ARG_I64(r->count),
-                    ARG_I64(s->length), ARG_I64(all == 1 ? r->count : t->chunk), ARG_I32(all), ARG_I32(s->channels),
-                    ARG_I32(r->a_shift), ARG_I32(r->b_shift), ARG_I32(flags));
+  return OPENCL_RUN(ctx, r->kernel, 3, global, local, ARG_TENSOR3(*r->a), ARG_TENSOR3(*r->b),
+                    ARG_TENSOR2(*r->initial), ARG_TENSOR3(*r->h), ARG_TENSOR2(*r->final), ARG_TENSOR3(*r->factor),
+                    ARG_TENSOR3(*r->product), ARG_BUFFER(workspace), ARG_BUFFER(workspace), ARG_I64(carries_at),
+                    ARG_I64(r->count), ARG_I64(s->length), ARG_I64(all == 1 ? r->count : t->chunk), ARG_I32(all),
+                    ARG_I32(s->channels), ARG_I32(r->a_shift), ARG_I32(r->b_shift), ARG_I32(flags));
 }
 
 /* Numbers that the chunks of a run take in the workspace: pairs, then carries; room for one chunk more. */
@@ -109,16 +119,22 @@ static void explain(clm_context *ctx, const char *op, const scan_plan *p) {
 static size_t number_bytes(const assoc_scan_shape *s) { return s->complex ? 8 : 4; }
 static clm_dtype number_dtype(const assoc_scan_shape *s) { return s->complex ? CLM_C64 : CLM_F32; }
 
+static clm_status check_dtypes(clm_context *ctx, const char *op, const assoc_scan_shape *s,
+                               const clm_assoc_scan_args *f) {
+  return s->complex && f->a.dtype == CLM_C64 ? CLM_OK : OPENCL_ONLY_STORAGE(ctx, op, OPERAND(f, a));
+}
+
 clm_status opencl_assoc_scan(clm_context *ctx, const assoc_scan_shape *s, const clm_assoc_scan_args *a) {
-  const clm_tensor *tensors[] = {&a->a}, none = {0};
-  clm_status status = scan_check_dtypes(ctx, "assoc_scan", number_dtype(s), tensors, 1);
+  const clm_tensor none = {0};
+  clm_status status = check_dtypes(ctx, "assoc_scan", s, a);
   scan_plan *p;
   clm_buffer *workspace = NULL;
   if (!status) status = find_plan(ctx, s, &a->a, &p);
   if (!status && p->tile.chunks > 1)
     status = context_workspace(ctx, (size_t)carry_numbers(s, p) * number_bytes(s), &workspace);
   if (status) return status;
-  const run r = {.a = &a->a,
+  const run r = {.kernel = p->scan,
+                 .a = &a->a,
                  .b = &a->b,
                  .initial = &a->initial,
                  .h = &a->h,
@@ -139,8 +155,8 @@ clm_status opencl_assoc_scan(clm_context *ctx, const assoc_scan_shape *s, const 
 clm_status opencl_assoc_scan_backward(clm_context *ctx, const assoc_scan_shape *s,
                                       const clm_assoc_scan_backward_args *b) {
   const clm_assoc_scan_args *f = &b->forward;
-  const clm_tensor *tensors[] = {&f->a}, none = {0};
-  clm_status status = scan_check_dtypes(ctx, "assoc_scan_backward", number_dtype(s), tensors, 1);
+  const clm_tensor none = {0};
+  clm_status status = check_dtypes(ctx, "assoc_scan_backward", s, f);
   scan_plan *p;
   if (!status) status = find_plan(ctx, s, &f->a, &p);
   if (status) return status;
@@ -154,7 +170,9 @@ clm_status opencl_assoc_scan_backward(clm_context *ctx, const assoc_scan_shape *
   clm_tensor before = none;
   if (b->da.buffer) {
     before = clm_tensor_of(workspace, carry_bytes, number_dtype(s), 3, shape);
-    const run forward = {.a = &f->a,
+    status = get_kernel(ctx, s, &p->tile, &f->a, true, "assoc_scan", &p->states);
+    const run forward = {.kernel = p->states,
+                         .a = &f->a,
                          .b = &f->b,
                          .initial = &f->initial,
                          .h = &before,
@@ -164,9 +182,10 @@ clm_status opencl_assoc_scan_backward(clm_context *ctx, const assoc_scan_shape *
                          .count = s->length,
                          .flags = ASSOC_OUTPUT | ASSOC_EXCLUSIVE | (f->reverse ? ASSOC_REVERSE : 0) |
                                   (f->initial.buffer ? ASSOC_INITIAL : 0)};
-    status = run_scan(ctx, s, p, &forward, workspace);
+    if (!status) status = run_scan(ctx, s, p, &forward, workspace);
   }
-  const run gradients = {.a = &f->a,
+  const run gradients = {.kernel = p->scan,
+                         .a = &f->a,
                          .b = &b->dh,
                          .initial = &b->dfinal,
                          .h = &b->db,

@@ -151,6 +151,7 @@ bool opencl_clblast_fits(clm_context *ctx, const matmul_shape *s, const clm_matm
   opencl_state *state = opencl_state_of(ctx);
   CLBlastLayout layout;
   blas_matrix x[3];
+  if (a->a.dtype != CLM_F32 || a->b.dtype != CLM_F32 || a->out.dtype != CLM_F32) return false;
   if (!worth_it(ctx, s) || !as_product(&a->a, &a->b, &a->out, &layout, x)) return false;
   if (state->sgemm == 0) {
     bool open = state->profile_open; /* the check is no part of what is being timed */

@@ -5,11 +5,11 @@
 enum { MOST_ITEMS = 512 };
 
 clm_status opencl_cross_entropy(clm_context *ctx, const matrix_shape *s, const clm_cross_entropy_args *a) {
-  clm_status status =
-      OPENCL_ONLY_F32(ctx, "cross_entropy", OPERAND(a, logits), OPERAND(a, losses), OPERAND(a, dlogits));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "cross_entropy", OPERAND(a, logits));
+  opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(X_TYPE, a->logits));
   if (status == CLM_OK) status = opencl_fits_int(ctx, "cross_entropy", "vocab", s->dim);
   opencl_kernel *k;
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "cross_entropy", "cross_entropy", "", &k);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "cross_entropy", "cross_entropy", types.text, &k);
   if (status) return status;
   size_t wanted = power_of_two(s->dim / 4);
   wanted = wanted < 32 ? 32 : wanted > MOST_ITEMS ? MOST_ITEMS : wanted;

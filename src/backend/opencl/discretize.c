@@ -1,4 +1,5 @@
 /* Discretization and its gradients: sums over batch and length in parts, added up in a fixed order. */
+#include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
 #include "schedule/arith.h"
@@ -6,19 +7,23 @@
 
 enum { PARTS = 64 }; /* runs of rows that are summed side by side */
 
-static clm_status get_kernel(clm_context *ctx, const discretize_shape *s, clm_discretization method, const char *form,
+/* `A_bar` and `B_bar` may be their gradients. */
+static clm_status get_kernel(clm_context *ctx, const discretize_shape *s, const clm_discretize_args *a,
+                             const clm_tensor *A_bar, const clm_tensor *B_bar, const clm_tensor *dB, const char *form,
                              const char *name, opencl_kernel **kernel) {
-  char defines[256];
-  snprintf(defines, sizeof defines, "%s -D%s -DNUMBER_COMPLEX=%d -DDISCRETIZE_METHOD=%d",
-           scan_device_defines(opencl_schedule_device(ctx)), form, s->complex, (int)method);
-  return opencl_kernel_get(ctx, "discretize", name, defines, kernel);
+  char base[128];
+  snprintf(base, sizeof base, "%s -D%s -DNUMBER_COMPLEX=%d -DDISCRETIZE_METHOD=%d",
+           scan_device_defines(opencl_schedule_device(ctx)), form, s->complex, (int)a->method);
+  opencl_defines defines =
+      OPENCL_DEFINES(base, OPERAND_TYPE(DELTA_TYPE, a->delta), OPERAND_TYPE(B_TYPE, a->B),
+                     OPERAND_TYPE(A_BAR_TYPE, *A_bar), OPERAND_TYPE(B_BAR_TYPE, *B_bar), OPERAND_TYPE(DB_TYPE, *dB));
+  return opencl_kernel_get(ctx, "discretize", name, defines.text, kernel);
 }
 
-static clm_status check_dtypes(clm_context *ctx, const char *op, const discretize_shape *s,
-                               const clm_discretize_args *a) {
-  const clm_tensor *real[] = {&a->delta}, *numbers[] = {&a->A};
-  clm_status status = scan_check_dtypes(ctx, op, CLM_F32, real, 1);
-  return status ? status : scan_check_dtypes(ctx, op, s->complex ? CLM_C64 : CLM_F32, numbers, 1);
+static clm_status get_gradient_kernel(clm_context *ctx, const discretize_shape *s,
+                                      const clm_discretize_backward_args *b, const char *name,
+                                      opencl_kernel **kernel) {
+  return get_kernel(ctx, s, &b->forward, &b->dA_bar, &b->dB_bar, &b->dB, "DISCRETIZE_BACKWARD", name, kernel);
 }
 
 /* (batch, step, channel, state), with 0 for the dimensions that B does not have. */
@@ -32,8 +37,10 @@ static clm_status check_dtypes(clm_context *ctx, const char *op, const discretiz
 
 clm_status opencl_discretize(clm_context *ctx, const discretize_shape *s, const clm_discretize_args *a) {
   opencl_kernel *kernel;
-  clm_status status = check_dtypes(ctx, "discretize", s, a);
-  if (!status) status = get_kernel(ctx, s, a->method, "DISCRETIZE_FORWARD", "discretize", &kernel);
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "discretize", OPERAND(a, delta));
+  const clm_tensor none = {0};
+  if (!status)
+    status = get_kernel(ctx, s, a, &a->A_bar, &a->B_bar, &none, "DISCRETIZE_FORWARD", "discretize", &kernel);
   if (status) return status;
   size_t global[3] = {(size_t)(s->d_inner * s->d_state), (size_t)s->length, (size_t)s->batch};
   status = OPENCL_RUN(ctx, kernel, 3, global, NULL, ARG_INPUTS(s, a), ARG_TENSOR4(a->A_bar), ARG_TENSOR4(a->B_bar),
@@ -44,7 +51,7 @@ clm_status opencl_discretize(clm_context *ctx, const discretize_shape *s, const 
 
 static clm_status run_delta(clm_context *ctx, const discretize_shape *s, const clm_discretize_backward_args *b) {
   opencl_kernel *kernel;
-  clm_status status = get_kernel(ctx, s, b->forward.method, "DISCRETIZE_BACKWARD", "discretize_delta", &kernel);
+  clm_status status = get_gradient_kernel(ctx, s, b, "discretize_delta", &kernel);
   size_t global[3] = {(size_t)s->d_inner, (size_t)s->length, (size_t)s->batch};
   return status ? status
                 : OPENCL_RUN(ctx, kernel, 3, global, NULL, ARG_GRADIENTS(s, b), ARG_TENSOR3(b->ddelta),
@@ -53,7 +60,7 @@ static clm_status run_delta(clm_context *ctx, const discretize_shape *s, const c
 
 static clm_status run_input(clm_context *ctx, const discretize_shape *s, const clm_discretize_backward_args *b) {
   opencl_kernel *kernel;
-  clm_status status = get_kernel(ctx, s, b->forward.method, "DISCRETIZE_BACKWARD", "discretize_input", &kernel);
+  clm_status status = get_gradient_kernel(ctx, s, b, "discretize_input", &kernel);
   size_t global[3] = {(size_t)s->d_state, (size_t)s->length, (size_t)s->batch};
   return status
              ? status
@@ -75,7 +82,7 @@ static clm_status run_parts(clm_context *ctx, const discretize_shape *s, const c
   const int64_t elements = s->d_inner * s->d_state, floats = elements * (s->complex ? 2 : 1);
   opencl_kernel *kernel;
   clm_buffer *workspace;
-  clm_status status = get_kernel(ctx, s, b->forward.method, "DISCRETIZE_BACKWARD", "discretize_parts", &kernel);
+  clm_status status = get_gradient_kernel(ctx, s, b, "discretize_parts", &kernel);
   if (!status) status = context_workspace(ctx, sizeof(float) * (size_t)(2 * parts * floats), &workspace);
   if (status) return status;
   size_t global[2] = {(size_t)elements, (size_t)parts};
@@ -89,7 +96,7 @@ static clm_status run_parts(clm_context *ctx, const discretize_shape *s, const c
 
 clm_status opencl_discretize_backward(clm_context *ctx, const discretize_shape *s,
                                       const clm_discretize_backward_args *b) {
-  clm_status status = check_dtypes(ctx, "discretize_backward", s, &b->forward);
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "discretize_backward", OPERAND(&b->forward, delta));
   if (!status && b->ddelta.buffer) status = run_delta(ctx, s, b);
   if (!status && b->dB.buffer && s->B_varies) status = run_input(ctx, s, b);
   if (!status && (b->dA.buffer || (b->dB.buffer && !s->B_varies))) status = run_parts(ctx, s, b);

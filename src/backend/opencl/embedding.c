@@ -5,11 +5,12 @@
 enum { ITEMS = 256, LEAST_COLUMNS = 32, MOST_LANES = 8 };
 
 clm_status opencl_embedding(clm_context *ctx, const embedding_shape *s, const clm_embedding_args *a) {
-  clm_status status = OPENCL_ONLY_F32(ctx, "embedding", OPERAND(a, table), OPERAND(a, out));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "embedding", OPERAND(a, table), OPERAND(a, out));
+  opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(X_TYPE, a->table), OPERAND_TYPE(OUT_TYPE, a->out));
   if (status == CLM_OK) status = opencl_fits_int(ctx, "embedding", "vocab", s->vocab);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "embedding", "dim", s->dim);
   opencl_kernel *k;
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "embedding", "embedding", "", &k);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "embedding", "embedding", types.text, &k);
   if (status) return status;
   size_t wanted = power_of_two(s->dim), local = opencl_kernel_work_group(k, wanted < ITEMS ? wanted : ITEMS);
   size_t tiles = ceil_div((size_t)s->dim, local), global = (size_t)s->count * tiles * local;
@@ -32,13 +33,14 @@ static void group_size(const opencl_kernel *k, const embedding_shape *s, size_t 
 
 clm_status opencl_embedding_backward(clm_context *ctx, const embedding_shape *s,
                                      const clm_embedding_backward_args *a) {
-  clm_status status = OPENCL_ONLY_F32(ctx, "embedding_backward", OPERAND(a, dout), OPERAND(a, dtable));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "embedding_backward", OPERAND(a, dout));
+  opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(X_TYPE, a->dout));
   if (status == CLM_OK) status = opencl_fits_int(ctx, "embedding_backward", "vocab", s->vocab);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "embedding_backward", "dim", s->dim);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "embedding_backward", "count", s->count);
   opencl_kernel *find, *sum;
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "embedding", "embedding_first", "", &find);
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "embedding", "embedding_backward", "", &sum);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "embedding", "embedding_first", types.text, &find);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "embedding", "embedding_backward", types.text, &sum);
   clm_buffer *workspace;
   size_t offset = 0, bytes = opencl_sort_bytes(s->count) + ((size_t)s->vocab + 1) * sizeof(int32_t) + 64;
   if (status == CLM_OK) status = context_workspace(ctx, bytes, &workspace);

@@ -8,7 +8,8 @@ enum { MOST_ROWS = 4, ROW_LANES = 32, ROW_COLUMNS = 4, SHORT_K = 512, LEAST_PART
 clm_status opencl_matmul_finish(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a,
                                 const clm_tensor *partial, int64_t part_stride, int parts, float scale) {
   opencl_kernel *k;
-  clm_status status = opencl_kernel_get(ctx, "matmul", "matmul_finish", "", &k);
+  opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(OUT_TYPE, a->out));
+  clm_status status = opencl_kernel_get(ctx, "matmul", "matmul_finish", types.text, &k);
   if (status) return status;
   size_t global[2] = {(size_t)s->n, (size_t)s->m}, local[2] = {opencl_kernel_work_group(k, 64), 1};
   return OPENCL_RUN(ctx, k, 2, global, local, ARG_TENSOR(*partial), ARG_I64(part_stride), ARG_I64(partial->stride[0]),
@@ -25,7 +26,7 @@ static clm_status matmul_row(clm_context *ctx, const matmul_shape *s, const clm_
   char defines[32];
   snprintf(defines, sizeof defines, "-DMATMUL_ROWS=%d", (int)s->m);
   opencl_kernel *k;
-  clm_status status = opencl_kernel_get(ctx, "matmul_row", "matmul_row", defines, &k);
+  clm_status status = opencl_kernel_get(ctx, "matmul_row", "matmul_row", MATMUL_DEFINES(defines, a).text, &k);
   if (status) return status;
   size_t local[2] = {opencl_kernel_work_group(k, ROW_LANES), ROW_COLUMNS};
   while (local[0] * local[1] > opencl_kernel_work_group(k, ROW_LANES * ROW_COLUMNS)) local[1] /= 2;
@@ -46,7 +47,8 @@ static bool direct_fits(clm_context *ctx, const clm_matmul_args *a) {
 static clm_status matmul_direct(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
   bool rows = a->b.stride[1] == 1;
   opencl_kernel *k;
-  clm_status status = opencl_kernel_get(ctx, "matmul_direct", rows ? "matmul_rows" : "matmul_dots", "", &k);
+  clm_status status =
+      opencl_kernel_get(ctx, "matmul_direct", rows ? "matmul_rows" : "matmul_dots", MATMUL_DEFINES("", a).text, &k);
   if (status) return status;
   size_t columns = rows ? 16 : 4, local[2] = {8, 1};
   size_t global[2] = {ceil_div((size_t)s->m, 4), ceil_div((size_t)s->n, columns)};
@@ -75,7 +77,7 @@ clm_status opencl_matmul_tiled(clm_context *ctx, const matmul_shape *s, const cl
   char defines[64];
   snprintf(defines, sizeof defines, "-DMATMUL_SIDE=%zu%s", side, d->is_cpu ? " -DMATMUL_ROLLED" : "");
   opencl_kernel *k;
-  clm_status status = opencl_kernel_get(ctx, "matmul", "matmul", defines, &k);
+  clm_status status = opencl_kernel_get(ctx, "matmul", "matmul", MATMUL_DEFINES(defines, a).text, &k);
   if (status) return status;
   size_t tiles[2] = {ceil_div((size_t)s->n, tile), ceil_div((size_t)s->m, tile)};
   int parts = parts_of(ctx, s, tiles[0] * tiles[1]);
@@ -99,8 +101,7 @@ clm_status opencl_matmul_tiled(clm_context *ctx, const matmul_shape *s, const cl
 }
 
 clm_status opencl_matmul(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
-  clm_status status = OPENCL_ONLY_F32(ctx, "matmul", OPERAND(a, a), OPERAND(a, b), OPERAND(a, bias),
-                                      OPERAND(a, residual), OPERAND(a, out));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "matmul", OPERAND(a, a), OPERAND(a, b), OPERAND(a, out));
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "m", s->m);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "n", s->n);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "k", s->k);

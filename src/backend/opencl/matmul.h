@@ -11,6 +11,11 @@
 
 static inline float matmul_scale(const clm_matmul_args *a) { return a->scale == 0 ? 1.0f : a->scale; }
 
+/* `base` with the types of the operands. */
+#define MATMUL_DEFINES(base, args)                                                                                   \
+  OPENCL_DEFINES(base, OPERAND_TYPE(A_TYPE, (args)->a), OPERAND_TYPE(B_TYPE, (args)->b),                             \
+                 OPERAND_TYPE(OUT_TYPE, (args)->out))
+
 /* Our own kernel, for any strides. */
 clm_status opencl_matmul_tiled(clm_context *, const matmul_shape *, const clm_matmul_args *);
 

@@ -4,7 +4,9 @@
 
 enum { LEAST_ITEMS = 32, MOST_ITEMS = 256 };
 
-static const char *defines_of(const clm_norm_args *a) { return a->kind == CLM_LAYER_NORM ? "-DNORM_LAYER" : ""; }
+static opencl_defines defines_of(const clm_norm_args *a) {
+  return OPENCL_DEFINES(a->kind == CLM_LAYER_NORM ? "-DNORM_LAYER" : "", OPERAND_TYPE(X_TYPE, a->x));
+}
 
 /* About four elements a work-item, so that short rows do not leave most of a work-group idle. */
 static size_t row_items(const opencl_kernel *k, int64_t dim) {
@@ -18,11 +20,10 @@ static clm_status check_sizes(clm_context *ctx, const char *op, const matrix_sha
 }
 
 clm_status opencl_norm(clm_context *ctx, const matrix_shape *s, const clm_norm_args *a) {
-  clm_status status =
-      OPENCL_ONLY_F32(ctx, "norm", OPERAND(a, x), OPERAND(a, weight), OPERAND(a, bias), OPERAND(a, out));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "norm", OPERAND(a, x));
   if (status == CLM_OK) status = check_sizes(ctx, "norm", s);
   opencl_kernel *k;
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "norm", "norm", defines_of(a), &k);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "norm", "norm", defines_of(a).text, &k);
   if (status) return status;
   size_t local = row_items(k, s->dim), global = (size_t)s->rows * local;
   context_explain(ctx, "norm: opencl, a work-group of %zu per row", local);
@@ -46,12 +47,11 @@ static clm_status columns(clm_context *ctx, const matrix_shape *s, const clm_nor
 
 clm_status opencl_norm_backward(clm_context *ctx, const matrix_shape *s, const clm_norm_backward_args *a) {
   const clm_norm_args *f = &a->forward;
-  clm_status status = OPENCL_ONLY_F32(ctx, "norm_backward", OPERAND(f, x), OPERAND(f, weight), OPERAND(a, dout),
-                                      OPERAND(a, residual), OPERAND(a, dx), OPERAND(a, dweight), OPERAND(a, dbias));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "norm_backward", OPERAND(f, x));
   if (status == CLM_OK) status = check_sizes(ctx, "norm_backward", s);
   opencl_kernel *rows, *sums;
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "norm", "norm_backward", defines_of(f), &rows);
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "norm", "norm_columns", defines_of(f), &sums);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "norm", "norm_backward", defines_of(f).text, &rows);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "norm", "norm_columns", defines_of(f).text, &sums);
   if (status) return status;
   column_plan p = opencl_column_plan(ctx, sums, s->rows, s->dim);
   clm_buffer *workspace;

@@ -1,4 +1,6 @@
 #include "backend/opencl/operands.h"
+#include <stdio.h>
+#include <string.h>
 
 clm_status opencl_only_f32(clm_context *ctx, const char *op, const operand *operands, size_t count) {
   for (size_t i = 0; i < count; i++) {
@@ -8,6 +10,29 @@ clm_status opencl_only_f32(clm_context *ctx, const char *op, const operand *oper
                           op, operands[i].name, clm_dtype_name(t->dtype));
   }
   return CLM_OK;
+}
+
+clm_status opencl_only_storage(clm_context *ctx, const char *op, const operand *operands, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    const clm_tensor *t = operands[i].tensor;
+    if (t->buffer && t->dtype != CLM_F32 && t->dtype != CLM_F16 && t->dtype != CLM_BF16)
+      return context_fail(ctx, CLM_UNSUPPORTED,
+                          "%s: %s is %s, the OpenCL backend has this operation for f32, f16 and bf16", op,
+                          operands[i].name, clm_dtype_name(t->dtype));
+  }
+  return CLM_OK;
+}
+
+opencl_defines opencl_with_types(const char *base, const operand *types, size_t count) {
+  opencl_defines d;
+  snprintf(d.text, sizeof d.text, "%s", base);
+  for (size_t i = 0; i < count; i++) {
+    const clm_tensor *t = types[i].tensor;
+    size_t used = strlen(d.text);
+    if (t->buffer && (t->dtype == CLM_F16 || t->dtype == CLM_BF16))
+      snprintf(d.text + used, sizeof d.text - used, " -D%s=%s", types[i].name, clm_dtype_name(t->dtype));
+  }
+  return d;
 }
 
 clm_status opencl_fits_int(clm_context *ctx, const char *op, const char *name, int64_t size) {

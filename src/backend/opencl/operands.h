@@ -20,6 +20,21 @@ clm_status opencl_only_f32(clm_context *, const char *op, const operand *operand
 #define OPENCL_ONLY_F32(ctx, op, ...)                                                                                \
   opencl_only_f32(ctx, op, (const operand[]){__VA_ARGS__}, sizeof((const operand[]){__VA_ARGS__}) / sizeof(operand))
 
+/* CLM_UNSUPPORTED with a sentence unless every operand that is present is f32, f16 or bf16. */
+clm_status opencl_only_storage(clm_context *, const char *op, const operand *operands, size_t count);
+#define OPENCL_ONLY_STORAGE(ctx, op, ...)                                                                            \
+  opencl_only_storage(ctx, op, (const operand[]){__VA_ARGS__},                                                       \
+                      sizeof((const operand[]){__VA_ARGS__}) / sizeof(operand))
+
+/* `base`, then " -D<name>=<type>" for each operand that is f16 or bf16; what is not named is f32 in the kernels. */
+typedef struct opencl_defines {
+  char text[256];
+} opencl_defines;
+opencl_defines opencl_with_types(const char *base, const operand *types, size_t count);
+#define OPENCL_DEFINES(base, ...)                                                                                    \
+  opencl_with_types(base, (const operand[]){__VA_ARGS__}, sizeof((const operand[]){__VA_ARGS__}) / sizeof(operand))
+#define OPERAND_TYPE(name, t) ((operand){#name, &(t)})
+
 /* CLM_UNSUPPORTED with a sentence if a size does not fit the 32 bits that the kernels count with. */
 clm_status opencl_fits_int(clm_context *, const char *op, const char *name, int64_t size);
 

@@ -19,6 +19,7 @@ const backend_ops opencl_ops = {
     .norm = opencl_norm,
     .norm_backward = opencl_norm_backward,
     .axpby = opencl_axpby,
+    .cast = opencl_cast,
     .dropout = opencl_dropout,
     .column_sum = opencl_column_sum,
     .sum_squares = opencl_sum_squares,

@@ -35,11 +35,12 @@ clm_status opencl_column_finish(clm_context *ctx, const column_plan *p, const cl
 }
 
 clm_status opencl_column_sum(clm_context *ctx, const matrix_shape *s, const clm_column_sum_args *a) {
-  clm_status status = OPENCL_ONLY_F32(ctx, "column_sum", OPERAND(a, x), OPERAND(a, out));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "column_sum", OPERAND(a, x));
+  opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(X_TYPE, a->x));
   if (status == CLM_OK) status = opencl_fits_int(ctx, "column_sum", "rows", s->rows);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "column_sum", "dim", s->dim);
   opencl_kernel *k;
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "reduce", "column_partial", "", &k);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "reduce", "column_partial", types.text, &k);
   if (status) return status;
   column_plan p = opencl_column_plan(ctx, k, s->rows, s->dim);
   clm_buffer *workspace;
@@ -55,10 +56,11 @@ clm_status opencl_column_sum(clm_context *ctx, const matrix_shape *s, const clm_
 }
 
 clm_status opencl_sum_squares(clm_context *ctx, const elementwise_shape *s, const clm_sum_squares_args *a) {
-  clm_status status = OPENCL_ONLY_F32(ctx, "sum_squares", OPERAND(a, x), OPERAND(a, out));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "sum_squares", OPERAND(a, x));
+  opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(X_TYPE, a->x));
   opencl_kernel *first, *second;
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "reduce", "square_partial", "", &first);
-  if (status == CLM_OK) status = opencl_kernel_get(ctx, "reduce", "sum_finish", "", &second);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "reduce", "square_partial", types.text, &first);
+  if (status == CLM_OK) status = opencl_kernel_get(ctx, "reduce", "sum_finish", types.text, &second);
   if (status) return status;
   size_t local = opencl_kernel_work_group(first, ITEMS), finish_local = opencl_kernel_work_group(second, ITEMS);
   size_t groups = ceil_div((size_t)s->count, 4 * local), most = wanted_groups(ctx);

@@ -1,33 +1,44 @@
-#include "kernels.h"
+#include "storage.h"
 
 #define PIECE 8192
+#define BLOCK 256
 
 typedef struct adamw_task {
-  float *parameter, *m, *v;
-  const float *gradient;
+  const clm_adamw_args *a;
   int64_t count;
   float scale, beta1, beta2, step_size, correction2, epsilon, keep; /* keep = 1 - lr weight_decay */
 } adamw_task;
 
-static void adamw_piece(void *arg, int64_t index, int worker) {
-  const adamw_task task = *(const adamw_task *)arg;
-  int64_t first = index * PIECE, n = min_of(PIECE, task.count - first);
-  float *restrict parameter = task.parameter + first, *restrict m = task.m + first, *restrict v = task.v + first;
-  const float *restrict gradient = task.gradient + first;
-  (void)worker;
+static void adamw_block(const adamw_task task, int64_t first, int64_t n) {
+  const clm_tensor *const views[] = {&task.a->parameter, &task.a->m, &task.a->v};
+  float scratch[3][BLOCK], gradients[BLOCK], *x[3];
+  line lines[3];
+  for (int i = 0; i < 3; i++) {
+    lines[i] = line_from(line_vector(views[i]), first);
+    x[i] = line_target(lines[i], scratch[i]);
+    line_load(lines[i], n, scratch[i]);
+  }
+  float *restrict parameter = x[0], *restrict m = x[1], *restrict v = x[2];
+  const float *restrict gradient = line_load(line_from(line_vector(&task.a->gradient), first), n, gradients);
   for (int64_t i = 0; i < n; i++) {
     float g = gradient[i] * task.scale;
     m[i] = task.beta1 * m[i] + (1 - task.beta1) * g;
     v[i] = task.beta2 * v[i] + (1 - task.beta2) * (g * g);
     parameter[i] = task.keep * parameter[i] - task.step_size * m[i] / (sqrtf(v[i] * task.correction2) + task.epsilon);
   }
+  for (int i = 0; i < 3; i++) line_store(lines[i], n, x[i]);
+  if (present(task.a->copy)) line_write(line_from(line_vector(&task.a->copy), first), n, parameter);
 }
 
-static bool contiguous(const clm_tensor *t) { return t->shape[0] == 1 || t->stride[0] == 1; }
+static void adamw_piece(void *arg, int64_t index, int worker) {
+  const adamw_task *task = arg;
+  int64_t first = index * PIECE, n = min_of(PIECE, task->count - first);
+  (void)worker;
+  for (int64_t i = 0; i < n; i += BLOCK) adamw_block(*task, first + i, min_of(BLOCK, n - i));
+}
 
 clm_status KERNEL(adamw)(clm_context *ctx, const elementwise_shape *s, const clm_adamw_args *a) {
-  if (!ALL_F32(a->parameter, a->gradient, a->m, a->v, a->sum_squares) || !contiguous(&a->parameter) ||
-      !contiguous(&a->gradient) || !contiguous(&a->m) || !contiguous(&a->v))
+  if (!ALL_F32(a->parameter, a->m, a->v, a->sum_squares) || !ALL_STORAGE(a->gradient, a->copy))
     return ref_adamw(ctx, s, a);
   double scale = a->gradient_scale == 0 ? 1 : (double)a->gradient_scale;
   context_explain(ctx, "adamw: cpu %s, pieces of %d", cpu_context_level(ctx), PIECE);
@@ -37,10 +48,7 @@ clm_status KERNEL(adamw)(clm_context *ctx, const elementwise_shape *s, const clm
     if (a->max_norm > 0) scale *= fmin(1, (double)a->max_norm / (scale * sqrt(squares) + 1e-6));
   }
   adamw_task task = {
-      .parameter = kernel_data(a->parameter),
-      .m = kernel_data(a->m),
-      .v = kernel_data(a->v),
-      .gradient = kernel_data(a->gradient),
+      .a = a,
       .count = s->count,
       .scale = (float)scale,
       .beta1 = a->beta1,

@@ -1,6 +1,6 @@
 /* First-order recurrence h = a h + b, real or complex: channels are independent and lie in lanes; a task walks a
  * strip of them through the sequence. On the CPU the sequential order is the fastest and the most exact one. */
-#include "kernels.h"
+#include "storage.h"
 
 #define CHANNELS 64
 
@@ -27,9 +27,30 @@ static strip strip_at(const assoc_task *task, int64_t index) {
 /* The step that comes j-th in the direction of the run. */
 static int64_t step_at(const assoc_task *task, int64_t j) { return task->f->reverse ? task->s->length - 1 - j : j; }
 
-/* Step t of a (batch, length, channel) tensor, `width` floats an element. */
-static float *row_at(const clm_tensor *x, const strip *k, int64_t t, int width) {
-  return kernel_data(*x) + width * (k->b * x->stride[0] + t * x->stride[1] + k->c0 * x->stride[2]);
+/* Step t of a (batch, length, channel) tensor, `width` floats an element one behind the other: where they lie so,
+ * else by way of `scratch`. */
+static float *row_at(const clm_tensor *x, const strip *k, int64_t t, float *scratch) {
+  int64_t at = k->b * x->stride[0] + t * x->stride[1] + k->c0 * x->stride[2];
+  if (x->dtype != CLM_C64) return line_target(line_at(x, at, x->stride[2]), scratch);
+  return x->stride[2] == 1 || k->n == 1 ? kernel_data(*x) + 2 * at : scratch;
+}
+
+static const float *load_row(const clm_tensor *x, const strip *k, int64_t t, float *scratch) {
+  float *p = row_at(x, k, t, scratch);
+  int64_t at = k->b * x->stride[0] + t * x->stride[1] + k->c0 * x->stride[2], step = 2 * x->stride[2];
+  if (p != scratch) return p;
+  if (x->dtype != CLM_C64) line_read(line_at(x, at, x->stride[2]), k->n, scratch);
+  else
+    for (int64_t c = 0; c < k->n; c++) memcpy(p + 2 * c, kernel_data(*x) + 2 * at + c * step, 2 * sizeof *p);
+  return p;
+}
+
+static void store_row(const clm_tensor *x, const strip *k, int64_t t, const float *in) {
+  int64_t at = k->b * x->stride[0] + t * x->stride[1] + k->c0 * x->stride[2], step = 2 * x->stride[2];
+  if (!x->buffer) return;
+  if (x->dtype != CLM_C64) line_write(line_at(x, at, x->stride[2]), k->n, in);
+  else
+    for (int64_t c = 0; c < k->n; c++) memcpy(kernel_data(*x) + 2 * at + c * step, in + 2 * c, 2 * sizeof *in);
 }
 
 static void load_state(const clm_tensor *x, const strip *k, int width, float *out) {
@@ -79,15 +100,14 @@ static void scan_strip(void *arg, int64_t index, int worker) {
   const clm_assoc_scan_args *f = task->f;
   strip k = strip_at(task, index);
   int width = task->s->complex ? 2 : 1;
-  float h[2 * CHANNELS];
-  size_t bytes = (size_t)(k.n * width) * sizeof *h;
+  float h[2 * CHANNELS], scratch[2][2 * CHANNELS];
   (void)worker;
   load_state(&f->initial, &k, width, h);
   for (int64_t j = 0; j < task->s->length; j++) {
     int64_t t = step_at(task, j);
-    if (f->exclusive) memcpy(row_at(&f->h, &k, t, width), h, bytes);
-    advance(width, k.n, row_at(&f->a, &k, t, width), row_at(&f->b, &k, t, width), h);
-    if (!f->exclusive) memcpy(row_at(&f->h, &k, t, width), h, bytes);
+    if (f->exclusive) store_row(&f->h, &k, t, h);
+    advance(width, k.n, load_row(&f->a, &k, t, scratch[0]), load_row(&f->b, &k, t, scratch[1]), h);
+    if (!f->exclusive) store_row(&f->h, &k, t, h);
   }
   store_state(&f->final, &k, width, h);
 }
@@ -101,41 +121,40 @@ static void scan_strip_backward(void *arg, int64_t index, int worker) {
   int width = task->s->complex ? 2 : 1;
   int64_t row = CHANNELS * width;
   float *before = (float *)(void *)(task->scratch + (size_t)worker * task->scratch_bytes), dH[2 * CHANNELS];
+  float scratch[2][2 * CHANNELS];
   size_t bytes = (size_t)(k.n * width) * sizeof *dH;
   load_state(&f->initial, &k, width, before);
   for (int64_t j = 0; j + 1 < task->s->length; j++) {
     int64_t t = step_at(task, j);
     memcpy(before + (j + 1) * row, before + j * row, bytes);
-    advance(width, k.n, row_at(&f->a, &k, t, width), row_at(&f->b, &k, t, width), before + (j + 1) * row);
+    advance(width, k.n, load_row(&f->a, &k, t, scratch[0]), load_row(&f->b, &k, t, scratch[1]),
+            before + (j + 1) * row);
   }
   load_state(&a->dfinal, &k, width, dH);
   for (int64_t j = task->s->length - 1; j >= 0; j--) {
     int64_t t = step_at(task, j);
-    const float *dh = row_at(&a->dh, &k, t, width);
+    const float *dh = load_row(&a->dh, &k, t, scratch[0]);
     if (!f->exclusive)
       for (int64_t c = 0; c < k.n * width; c++) dH[c] += dh[c];
-    if (present(a->da)) conjugate_product(width, k.n, before + j * row, dH, row_at(&a->da, &k, t, width));
-    if (present(a->db)) memcpy(row_at(&a->db, &k, t, width), dH, bytes);
-    conjugate_product(width, k.n, row_at(&f->a, &k, t, width), dH, dH);
+    if (present(a->da)) {
+      float *da = row_at(&a->da, &k, t, scratch[1]);
+      conjugate_product(width, k.n, before + j * row, dH, da);
+      if (da == scratch[1]) store_row(&a->da, &k, t, da);
+    }
+    store_row(&a->db, &k, t, dH);
+    conjugate_product(width, k.n, load_row(&f->a, &k, t, scratch[1]), dH, dH);
     if (f->exclusive)
       for (int64_t c = 0; c < k.n * width; c++) dH[c] += dh[c];
   }
   store_state(&a->dinitial, &k, width, dH);
 }
 
-static bool usable(const assoc_scan_shape *s, const clm_tensor *const *tensors, int count) {
-  for (int i = 0; i < count; i++) {
-    const clm_tensor *t = tensors[i];
-    if (!t->buffer) continue;
-    if (t->dtype != (s->complex ? CLM_C64 : CLM_F32)) return false;
-    if (t->rank == 3 && t->shape[2] > 1 && t->stride[2] != 1) return false;
-  }
-  return true;
+static bool usable(const assoc_scan_shape *s, const clm_assoc_scan_args *f) {
+  return s->complex ? f->a.dtype == CLM_C64 : ALL_STORAGE(f->a);
 }
 
 clm_status KERNEL(assoc_scan)(clm_context *ctx, const assoc_scan_shape *s, const clm_assoc_scan_args *f) {
-  if (!usable(s, (const clm_tensor *const[]){&f->a, &f->b, &f->initial, &f->h, &f->final}, 5))
-    return ref_assoc_scan(ctx, s, f);
+  if (!usable(s, f)) return ref_assoc_scan(ctx, s, f);
   assoc_task task = {.s = s, .f = f, .strips = div_up(s->channels, CHANNELS)};
   cpu_pool_run(cpu_context_pool(ctx), s->batch * task.strips, scan_strip, &task);
   context_explain(ctx, "assoc_scan: cpu %s, sequential, %d channels a task", cpu_context_level(ctx), CHANNELS);
@@ -145,10 +164,7 @@ clm_status KERNEL(assoc_scan)(clm_context *ctx, const assoc_scan_shape *s, const
 clm_status KERNEL(assoc_scan_backward)(clm_context *ctx, const assoc_scan_shape *s,
                                        const clm_assoc_scan_backward_args *a) {
   const clm_assoc_scan_args *f = &a->forward;
-  if (!usable(
-          s, (const clm_tensor *const[]){&f->a, &f->b, &f->initial, &a->dh, &a->dfinal, &a->da, &a->db, &a->dinitial},
-          8))
-    return ref_assoc_scan_backward(ctx, s, a);
+  if (!usable(s, f)) return ref_assoc_scan_backward(ctx, s, a);
   assoc_task task = {.s = s, .f = f, .a = a, .strips = div_up(s->channels, CHANNELS)};
   int threads = cpu_pool_threads(cpu_context_pool(ctx));
   task.scratch_bytes = (size_t)(s->length * CHANNELS * (s->complex ? 2 : 1)) * sizeof(float);

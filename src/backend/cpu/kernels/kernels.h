@@ -1,5 +1,5 @@
-/* The vectorised operations of one instruction set: cpu_<op>_<set>. Each takes fp32 tensors with the strides that
- * training and generation produce and hands anything else to the reference. */
+/* The vectorised operations of one instruction set: cpu_<op>_<set>. What one does not take (f64, c128, some strides
+ * of the scans and convolutions) it hands to the reference. */
 #ifndef CLM_CPU_KERNELS_H
 #define CLM_CPU_KERNELS_H
 
@@ -14,6 +14,7 @@
   X(selective_scan_backward, selective_scan_shape)                                                                   \
   X(selective_state_update, selective_scan_shape)                                                                    \
   X(discretize, discretize_shape)                                                                                    \
+  X(discretize_backward, discretize_shape)                                                                           \
   X(assoc_scan, assoc_scan_shape)                                                                                    \
   X(assoc_scan_backward, assoc_scan_shape)                                                                           \
   X(causal_conv1d, causal_conv1d_shape)                                                                              \
@@ -23,6 +24,7 @@
   X(norm, matrix_shape)                                                                                              \
   X(norm_backward, matrix_shape)                                                                                     \
   X(axpby, elementwise_shape)                                                                                        \
+  X(cast, elementwise_shape)                                                                                         \
   X(dropout, elementwise_shape)                                                                                      \
   X(column_sum, matrix_shape)                                                                                        \
   X(sum_squares, elementwise_shape)                                                                                  \

@@ -3,37 +3,53 @@
  * OpenBLAS's own threads stay off (gemm_init): two teams of spinning threads on the same cores cost more than either
  * gains. */
 #include "gemm.h"
+#include "storage.h"
 
 typedef struct matmul_task {
   matmul_shape s;
-  const clm_matmul_args *args;
-  matrix a, b, residual, out;
-  int64_t rows, columns, row_blocks; /* of a block; blocks down */
-  bool aside;     /* products go to scratch first: the residual, perhaps out itself, is still needed */
-  float *scratch; /* of each worker: the product's own, then a block */
+  clm_matmul_args args;              /* perhaps those of the transposed product */
+  matrix a, b;                       /* no data: converted to f32 by slices     */
+  matrix residual, out;              /* no data: absent, or not plain rows      */
+  int64_t rows, columns, row_blocks; /* of a block; blocks down                 */
+  bool aside;                        /* products go to scratch first: out cannot take them, or is still needed */
+  float *scratch;                    /* of each worker: the product's own, a block, three lines, slices of a and b */
   int64_t scratch_floats;
 } matmul_task;
 
-/* Strides of dimensions of length 1 mean nothing: give them what the products expect. */
+/* As the products read it: f32 with one stride of 1. No data if it is not so. */
 static matrix matrix_of(const clm_tensor *x) {
-  if (!x->buffer) return (matrix){0};
+  if (!x->buffer || x->dtype != CLM_F32) return (matrix){0};
   matrix m = {kernel_data(*x), x->stride[0], x->stride[1]};
-  if (x->shape[1] == 1) m.column = 1;
+  if (x->shape[1] == 1) m.column = 1; /* strides of dimensions of length 1 mean nothing */
   if (x->shape[0] == 1) {
     if (m.column == 1) m.row = x->shape[1];
     else m.row = 1;
   }
-  return m;
+  bool by_rows = m.column == 1 && m.row >= x->shape[1], by_columns = m.row == 1 && m.column >= x->shape[0];
+  return by_rows || by_columns ? m : (matrix){0};
 }
 
-static bool by_rows(const clm_tensor *x, matrix m) { return !m.data || (m.column == 1 && m.row >= x->shape[1]); }
-static bool by_columns(const clm_tensor *x, matrix m) { return !m.data || (m.row == 1 && m.column >= x->shape[0]); }
-
-static matrix transposed(matrix m) { return (matrix){m.data, m.column, m.row}; }
+/* Rows of f32, one behind the other. */
+static matrix rows_of(const clm_tensor *x) {
+  matrix m = matrix_of(x);
+  return m.column == 1 && m.row >= x->shape[1] ? m : (matrix){0};
+}
 
 static matrix block_of(matrix m, int64_t i, int64_t j) {
   if (m.data) m.data += i * m.row + j * m.column;
   return m;
+}
+
+/* `rows` x `columns` elements from (i, j) on as f32, along the dimension that memory runs along. */
+static matrix converted(const clm_tensor *x, int64_t i, int64_t j, int64_t rows, int64_t columns, float *out) {
+  int64_t at = i * x->stride[0] + j * x->stride[1];
+  if (x->stride[0] == 1 && x->stride[1] != 1) {
+    for (int64_t c = 0; c < columns; c++) line_read(line_at(x, at + c * x->stride[1], 1), rows, out + c * rows);
+    return (matrix){out, 1, rows};
+  }
+  for (int64_t r = 0; r < rows; r++)
+    line_read(line_at(x, at + r * x->stride[0], x->stride[1]), columns, out + r * columns);
+  return (matrix){out, columns, 1};
 }
 
 INLINE vec activate(clm_activation activation, vec x) {
@@ -55,29 +71,64 @@ static void epilogue_row(clm_activation activation, const float *x, const float 
   }
 }
 
+typedef struct block {
+  int64_t i, j, m, n;
+  float *scratch, *products, *lines, *slices;
+} block;
+
+/* into = scale a b + beta into, over slices of k where an operand has to be converted. */
+static void multiply(const matmul_task *task, const block *at, float beta, matrix into) {
+  const clm_matmul_args *args = &task->args;
+  int64_t k = task->s.k, step = task->a.data && task->b.data ? k : GEMM_DEPTH;
+  for (int64_t k0 = 0; k0 < k; k0 += step, beta = 1) {
+    int64_t depth = min_of(step, k - k0);
+    matrix a = block_of(task->a, at->i, k0), b = block_of(task->b, k0, at->j);
+    if (!a.data) a = converted(&args->a, at->i, k0, at->m, depth, at->slices);
+    if (!b.data) b = converted(&args->b, k0, at->j, depth, at->n, at->slices + task->rows * GEMM_DEPTH);
+    gemm(at->m, at->n, depth, args->scale == 0 ? 1 : args->scale, a, b, beta, into, at->scratch);
+  }
+}
+
+static void finish(const matmul_task *task, const block *at, matrix from) {
+  const clm_matmul_args *args = &task->args;
+  const clm_tensor *added =
+      args->accumulate ? &args->out : &args->residual; /* accumulate: only if out is not plain */
+  const float *bias = NULL;
+  if (present(args->bias)) bias = line_load(line_from(line_vector(&args->bias), at->j), at->n, at->lines);
+  for (int64_t r = 0; r < at->m; r++) {
+    line out = line_from(line_row(&args->out, at->i + r), at->j);
+    float *to = line_target(out, at->lines + task->columns);
+    const float *residual = NULL;
+    if (present(*added))
+      residual = line_load(line_from(line_row(added, at->i + r), at->j), at->n, at->lines + 2 * task->columns);
+    epilogue_row(args->activation, from.data + r * from.row, bias, residual, to, at->n);
+    line_store(out, at->n, to);
+  }
+}
+
 static void run_block(void *arg, int64_t index, int worker) {
   const matmul_task *task = arg;
-  const clm_matmul_args *args = task->args;
-  int64_t i = index % task->row_blocks * task->rows, j = index / task->row_blocks * task->columns;
-  int64_t m = min_of(task->rows, task->s.m - i), n = min_of(task->columns, task->s.n - j);
-  bool plain = args->activation == CLM_ACTIVATION_NONE && !present(args->bias);
-  matrix out = block_of(task->out, i, j), residual = block_of(task->residual, i, j), into = out;
-  float beta = args->accumulate ? 1 : 0;
-  float *scratch = task->scratch + worker * task->scratch_floats;
-  if (task->aside) into = (matrix){scratch + GEMM_SCRATCH, n, 1};
-  if (residual.data && plain) { /* added by the product itself */
-    if (residual.data != out.data || residual.row != out.row)
-      for (int64_t r = 0; r < m; r++)
-        memcpy(out.data + r * out.row, residual.data + r * residual.row, (size_t)n * sizeof(float));
-    beta = 1;
+  const clm_matmul_args *args = &task->args;
+  float *scratch = task->scratch + worker * task->scratch_floats, *products = scratch + GEMM_SCRATCH;
+  block at = {.i = index % task->row_blocks * task->rows,
+              .j = index / task->row_blocks * task->columns,
+              .scratch = scratch,
+              .lines = products + (task->aside ? task->rows * task->columns : 0)};
+  at.m = min_of(task->rows, task->s.m - at.i);
+  at.n = min_of(task->columns, task->s.n - at.j);
+  at.slices = at.lines + 3 * task->columns;
+  if (task->aside) {
+    matrix into = {products, at.n, 1};
+    multiply(task, &at, 0, into);
+    finish(task, &at, into);
+    return;
   }
-  gemm(m, n, task->s.k, args->scale == 0 ? 1 : args->scale, block_of(task->a, i, 0), block_of(task->b, 0, j), beta,
-       into, scratch);
-  if (plain) return;
-  const float *bias = present(args->bias) ? kernel_data(args->bias) + j : NULL;
-  for (int64_t r = 0; r < m; r++)
-    epilogue_row(args->activation, into.data + r * into.row, bias,
-                 residual.data ? residual.data + r * residual.row : NULL, out.data + r * out.row, n);
+  matrix out = block_of(task->out, at.i, at.j), residual = block_of(task->residual, at.i, at.j);
+  if (residual.data && residual.data != out.data) /* added by the product itself */
+    for (int64_t r = 0; r < at.m; r++)
+      memcpy(out.data + r * out.row, residual.data + r * residual.row, (size_t)at.n * sizeof(float));
+  multiply(task, &at, args->accumulate || residual.data ? 1 : 0, out);
+  if (present(args->bias) || args->activation != CLM_ACTIVATION_NONE) finish(task, &at, out);
 }
 
 /* Blocks of at most GEMM_ROWS x 384, smaller where that leaves less than 16 of them; multiples of 48 rows and 64
@@ -85,6 +136,7 @@ static void run_block(void *arg, int64_t index, int worker) {
 static void choose_blocks(matmul_task *task) {
   const matmul_shape *s = &task->s;
   task->columns = min_of(s->n, round_up(div_up(s->n, div_up(s->n, 384)), 64));
+  if (s->m <= 4 && !task->b.data) task->columns = min_of(s->n, 64); /* b is read once: its slice stays in the cache */
   task->rows = min_of(s->m, GEMM_ROWS);
   while (div_up(s->m, task->rows) * div_up(s->n, task->columns) < 16 && (task->rows > 48 || task->columns > 64)) {
     if (task->rows >= task->columns || task->columns <= 64) task->rows = round_up(task->rows / 2, 48);
@@ -96,43 +148,46 @@ static void choose_blocks(matmul_task *task) {
   task->row_blocks = div_up(s->m, task->rows);
 }
 
-/* Operands as the products want them, a column-major output as the transposed product; false if that cannot be had.
- */
-static bool arrange(const matmul_shape *s, const clm_matmul_args *args, matmul_task *task) {
-  *task = (matmul_task){.s = *s, .args = args, .a = matrix_of(&args->a), .b = matrix_of(&args->b)};
-  task->out = matrix_of(&args->out);
-  task->residual = matrix_of(&args->residual);
-  if (!ALL_F32(args->a, args->b, args->bias, args->residual, args->out)) return false;
-  if (!by_rows(&args->a, task->a) && !by_columns(&args->a, task->a)) return false;
-  if (!by_rows(&args->b, task->b) && !by_columns(&args->b, task->b)) return false;
-  if (by_rows(&args->out, task->out) && by_rows(&args->residual, task->residual))
-    return !present(args->bias) || s->n == 1 || args->bias.stride[0] == 1;
-  if (present(args->bias) || !by_columns(&args->out, task->out) || !by_columns(&args->residual, task->residual))
-    return false;
-  matrix a = task->a;
-  task->a = transposed(task->b);
-  task->b = transposed(a);
-  task->out = transposed(task->out);
-  task->residual = transposed(task->residual);
-  task->s.m = s->n;
-  task->s.n = s->m;
-  return true;
+static void transpose(clm_tensor *t) {
+  if (t->buffer) *t = clm_tensor_transpose(*t, 0, 1);
+}
+
+/* An output stored by columns is that of the transposed product. */
+static void arrange(const matmul_shape *s, const clm_matmul_args *args, matmul_task *task) {
+  *task = (matmul_task){.s = *s, .args = *args};
+  clm_matmul_args *own = &task->args;
+  if (args->out.stride[0] == 1 && args->out.stride[1] != 1 && s->m > 1 && s->n > 1 && !present(args->bias)) {
+    own->a = args->b;
+    own->b = args->a;
+    transpose(&own->a);
+    transpose(&own->b);
+    transpose(&own->out);
+    transpose(&own->residual);
+    task->s.m = s->n;
+    task->s.n = s->m;
+  }
+  task->a = matrix_of(&own->a);
+  task->b = matrix_of(&own->b);
+  task->out = rows_of(&own->out);
+  task->residual = rows_of(&own->residual);
+  bool residual = present(own->residual), more = own->activation != CLM_ACTIVATION_NONE || present(own->bias);
+  task->aside = !task->out.data || (residual && (more || !task->residual.data));
 }
 
 clm_status KERNEL(matmul)(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
   matmul_task task;
-  if (!arrange(s, args, &task)) return ref_matmul(ctx, s, args);
+  if (!ALL_STORAGE(args->a, args->b, args->bias, args->residual, args->out)) return ref_matmul(ctx, s, args);
+  arrange(s, args, &task);
   choose_blocks(&task);
-  task.aside = present(args->residual) && (args->activation != CLM_ACTIVATION_NONE || present(args->bias));
-  task.scratch_floats = round_up(GEMM_SCRATCH + (task.aside ? task.rows * task.columns : 0), 32);
-  clm_buffer *workspace;
-  int64_t threads = cpu_pool_threads(cpu_context_pool(ctx));
-  clm_status status = context_workspace(ctx, (size_t)(threads * task.scratch_floats) * sizeof(float), &workspace);
+  bool slices = !task.a.data || !task.b.data;
+  int64_t floats = GEMM_SCRATCH + (task.aside ? task.rows * task.columns : 0) + 3 * task.columns +
+                   (slices ? (task.rows + task.columns) * GEMM_DEPTH : 0);
+  clm_status status = kernel_scratch(ctx, floats, &task.scratch_floats, &task.scratch);
   if (status) return status;
-  task.scratch = workspace->host;
   int64_t blocks = task.row_blocks * div_up(task.s.n, task.columns);
   cpu_pool_run(cpu_context_pool(ctx), blocks, run_block, &task);
-  context_explain(ctx, "matmul: cpu %s, %s, %lld blocks of %lld x %lld", cpu_context_level(ctx), gemm_name(),
-                  (long long)blocks, (long long)task.rows, (long long)task.columns);
+  context_explain(ctx, "matmul: cpu %s, %s, %lld blocks of %lld x %lld%s", cpu_context_level(ctx), gemm_name(),
+                  (long long)blocks, (long long)task.rows, (long long)task.columns,
+                  slices ? ", operands converted by slices of k" : "");
   return CLM_OK;
 }

@@ -1,6 +1,6 @@
 /* RMSNorm and LayerNorm: rows are independent; their gradients' sums over rows go through parts of ROWS rows each,
  * which are added in order. */
-#include "kernels.h"
+#include "storage.h"
 
 #define ROWS 64
 
@@ -9,7 +9,15 @@ typedef struct norm_task {
   const clm_norm_args *f;
   const clm_norm_backward_args *a;
   float *dweight, *dbias; /* (parts, dim), NULL if not wanted */
+  float *scratch;         /* of each worker: rows as f32      */
+  int64_t scratch_row;
 } norm_task;
+
+/* Row `i` of a worker's scratch; weight and bias, the same for all rows of a task, have theirs too. */
+enum { SCRATCH_WEIGHT, SCRATCH_BIAS, SCRATCH_X, SCRATCH_DOUT, SCRATCH_RESIDUAL, SCRATCH_OUT, SCRATCH_ROWS };
+static float *scratch_of(const norm_task *task, int worker, int i) {
+  return task->scratch + worker * task->scratch_row + i * round_up(task->s->dim, 16);
+}
 
 static void statistics(const clm_norm_args *f, const float *x, int64_t dim, float *mean, float *scale) {
   vec sum = vec_set(0), squares = vec_set(0);
@@ -26,17 +34,16 @@ static void statistics(const clm_norm_args *f, const float *x, int64_t dim, floa
   *scale = 1 / sqrtf(vec_sum(squares) / (float)dim + f->epsilon);
 }
 
-static const float *row_of(const clm_tensor *t, int64_t i) { return kernel_data(*t) + i * t->stride[0]; }
-
 static void norm_rows(void *arg, int64_t index, int worker) {
   const norm_task *task = arg;
   const clm_norm_args *f = task->f;
-  const float *weight = kernel_data(f->weight), *bias = kernel_data(f->bias);
   int64_t dim = task->s->dim;
-  (void)worker;
+  const float *weight = line_load(line_vector(&f->weight), dim, scratch_of(task, worker, SCRATCH_WEIGHT));
+  const float *bias = line_load(line_vector(&f->bias), dim, scratch_of(task, worker, SCRATCH_BIAS));
   for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s->rows); i++) {
-    const float *x = row_of(&f->x, i);
-    float mean, scale, *out = kernel_data(f->out) + i * f->out.stride[0];
+    const float *x = line_load(line_row(&f->x, i), dim, scratch_of(task, worker, SCRATCH_X));
+    line result = line_row(&f->out, i);
+    float mean, scale, *out = line_target(result, scratch_of(task, worker, SCRATCH_OUT));
     statistics(f, x, dim, &mean, &scale);
     for (int64_t j = 0; j < dim; j += LANES) {
       vec v = (vec_load_part(x + j, dim - j) - vec_set(mean)) * vec_set(scale);
@@ -44,19 +51,25 @@ static void norm_rows(void *arg, int64_t index, int worker) {
       if (bias) v += vec_load_part(bias + j, dim - j);
       vec_store_part(out + j, v, dim - j);
     }
+    line_store(result, dim, out);
   }
 }
 
-static bool matrix_ok(const clm_tensor *t) { return !t->buffer || t->shape[1] == 1 || t->stride[1] == 1; }
-static bool vector_ok(const clm_tensor *t) { return !t->buffer || t->shape[0] == 1 || t->stride[0] == 1; }
-
-static bool forward_ok(const clm_norm_args *f) {
-  return ALL_F32(f->x, f->weight, f->bias) && matrix_ok(&f->x) && vector_ok(&f->weight) && vector_ok(&f->bias);
+static clm_status make_scratch(clm_context *ctx, int64_t parts_floats, norm_task *task) {
+  int64_t threads = cpu_pool_threads(cpu_context_pool(ctx));
+  task->scratch_row = SCRATCH_ROWS * round_up(task->s->dim, 16);
+  clm_buffer *workspace;
+  clm_status status =
+      context_workspace(ctx, (size_t)(threads * task->scratch_row + parts_floats) * sizeof(float), &workspace);
+  if (status == CLM_OK) task->scratch = workspace->host;
+  return status;
 }
 
 clm_status KERNEL(norm)(clm_context *ctx, const matrix_shape *s, const clm_norm_args *a) {
-  if (!forward_ok(a) || a->out.dtype != CLM_F32 || !matrix_ok(&a->out)) return ref_norm(ctx, s, a);
+  if (!ALL_STORAGE(a->x, a->weight, a->bias, a->out)) return ref_norm(ctx, s, a);
   norm_task task = {.s = s, .f = a};
+  clm_status status = make_scratch(ctx, 0, &task);
+  if (status) return status;
   cpu_pool_run(cpu_context_pool(ctx), div_up(s->rows, ROWS), norm_rows, &task);
   context_explain(ctx, "norm: cpu %s, %d rows a task", cpu_context_level(ctx), ROWS);
   return CLM_OK;
@@ -68,16 +81,15 @@ static void gradient_rows(void *arg, int64_t index, int worker) {
   const norm_task *task = arg;
   const clm_norm_backward_args *a = task->a;
   const clm_norm_args *f = task->f;
-  const float *weight = kernel_data(f->weight);
   int64_t dim = task->s->dim;
+  const float *weight = line_load(line_vector(&f->weight), dim, scratch_of(task, worker, SCRATCH_WEIGHT));
   float *dweight = task->dweight ? task->dweight + index * dim : NULL;
   float *dbias = task->dbias ? task->dbias + index * dim : NULL;
-  (void)worker;
   if (dweight) memset(dweight, 0, (size_t)dim * sizeof *dweight);
   if (dbias) memset(dbias, 0, (size_t)dim * sizeof *dbias);
   for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s->rows); i++) {
-    const float *x = row_of(&f->x, i), *dout = row_of(&a->dout, i);
-    const float *residual = present(a->residual) ? row_of(&a->residual, i) : NULL;
+    const float *x = line_load(line_row(&f->x, i), dim, scratch_of(task, worker, SCRATCH_X));
+    const float *dout = line_load(line_row(&a->dout, i), dim, scratch_of(task, worker, SCRATCH_DOUT));
     float mean, scale;
     statistics(f, x, dim, &mean, &scale);
     vec along = vec_set(0), level = vec_set(0);
@@ -92,7 +104,9 @@ static void gradient_rows(void *arg, int64_t index, int worker) {
     if (!present(a->dx)) continue;
     vec mean_along = vec_set(vec_sum(along) / (float)dim);
     vec mean_level = vec_set(f->kind == CLM_LAYER_NORM ? vec_sum(level) / (float)dim : 0);
-    float *dx = kernel_data(a->dx) + i * a->dx.stride[0];
+    const float *residual = line_load(line_row(&a->residual, i), dim, scratch_of(task, worker, SCRATCH_RESIDUAL));
+    line result = line_row(&a->dx, i);
+    float *dx = line_target(result, scratch_of(task, worker, SCRATCH_OUT));
     for (int64_t j = 0; j < dim; j += LANES) {
       vec g = vec_load_part(dout + j, dim - j), n = (vec_load_part(x + j, dim - j) - vec_set(mean)) * vec_set(scale);
       if (weight) g *= vec_load_part(weight + j, dim - j);
@@ -100,21 +114,22 @@ static void gradient_rows(void *arg, int64_t index, int worker) {
       if (residual) d += vec_load_part(residual + j, dim - j);
       vec_store_part(dx + j, d, dim - j);
     }
+    line_store(result, dim, dx);
   }
 }
 
 clm_status KERNEL(norm_backward)(clm_context *ctx, const matrix_shape *s, const clm_norm_backward_args *a) {
   /* In very short rows dx is nearly all cancellation, which only the reference's double arithmetic bears. */
-  if (s->dim < 4 || !forward_ok(&a->forward) || !ALL_F32(a->dout, a->residual, a->dx, a->dweight, a->dbias) ||
-      !matrix_ok(&a->dout) || !matrix_ok(&a->residual) || !matrix_ok(&a->dx))
+  const clm_norm_args *f = &a->forward;
+  if (s->dim < 4 || !ALL_STORAGE(f->x, f->weight, a->dout, a->residual, a->dx, a->dweight, a->dbias))
     return ref_norm_backward(ctx, s, a);
   int64_t parts = div_up(s->rows, ROWS);
-  clm_buffer *workspace;
-  clm_status status = context_workspace(ctx, (size_t)(2 * parts * s->dim) * sizeof(float), &workspace);
+  norm_task task = {.s = s, .f = f, .a = a};
+  clm_status status = make_scratch(ctx, 2 * parts * s->dim, &task);
   if (status) return status;
-  norm_task task = {.s = s, .f = &a->forward, .a = a};
-  if (present(a->dweight)) task.dweight = workspace->host;
-  if (present(a->dbias)) task.dbias = (float *)workspace->host + parts * s->dim;
+  float *sums = task.scratch + task.scratch_row * cpu_pool_threads(cpu_context_pool(ctx));
+  if (present(a->dweight)) task.dweight = sums;
+  if (present(a->dbias)) task.dbias = sums + parts * s->dim;
   cpu_pool_run(cpu_context_pool(ctx), parts, gradient_rows, &task);
   if (task.dweight) kernel_sum_parts(task.dweight, parts, s->dim, kernel_data(a->dweight), a->dweight.stride[0]);
   if (task.dbias) kernel_sum_parts(task.dbias, parts, s->dim, kernel_data(a->dbias), a->dbias.stride[0]);

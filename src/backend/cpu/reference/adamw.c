@@ -16,7 +16,9 @@ clm_status ref_adamw(clm_context *ctx, const elementwise_shape *s, const clm_ada
     double direction = m / correction1 / (sqrt(v / correction2) + (double)a->epsilon);
     SET(a->m, m, i);
     SET(a->v, v, i);
-    SET(a->parameter, p - (double)a->lr * (direction + (double)a->weight_decay * p), i);
+    double moved = p - (double)a->lr * (direction + (double)a->weight_decay * p);
+    SET(a->parameter, moved, i);
+    SET(a->copy, moved, i);
   }
   return CLM_OK;
 }

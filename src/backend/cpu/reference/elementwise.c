@@ -13,6 +13,13 @@ clm_status ref_axpby(clm_context *ctx, const elementwise_shape *s, const clm_axp
   return CLM_OK;
 }
 
+clm_status ref_cast(clm_context *ctx, const elementwise_shape *s, const clm_cast_args *a) {
+  for (int64_t i = 0; i < s->count; i++)
+    element_store(&a->out, element_number(&a->out, i), element_load(&a->x, element_number(&a->x, i)));
+  context_explain(ctx, "cast: cpu reference");
+  return CLM_OK;
+}
+
 clm_status ref_dropout(clm_context *ctx, const elementwise_shape *s, const clm_dropout_args *a) {
   uint32_t threshold = random_threshold(a->rate);
   double scale = 1 / (1 - (double)a->rate);
