@@ -17,7 +17,7 @@
   X(assoc_scan_backward, assoc_scan_shape)                                                                           \
   X(causal_conv1d, causal_conv1d_shape)                                                                              \
   X(causal_conv1d_backward, causal_conv1d_shape)                                                                     \
-  X(causal_conv1d_update, causal_conv1d_shape)                                                                       \
+  X(causal_conv1d_update, conv_update_shape)                                                                         \
   X(selective_scan, selective_scan_shape)                                                                            \
   X(selective_scan_backward, selective_scan_shape)                                                                   \
   X(selective_state_update, selective_scan_shape)                                                                    \

@@ -1,15 +1,10 @@
-#include "ops/check.h"
+#include "ops/sequences.h"
 #include "ops/view.h"
 
 typedef struct scan_dims {
-  check_dim batch, length, d_inner, d_state, n_groups;
-  check_dim sequences, ends; /* with cu_seqlens: its length is one more */
+  sequence_dims row;
+  check_dim d_inner, d_state, n_groups;
 } scan_dims;
-
-/* The states of a call: one for each batch row, or for each packed sequence. */
-static check_dim *rows_of(scan_dims *d, const clm_selective_scan_args *a) {
-  return check_present(&a->cu_seqlens) ? &d->sequences : &d->batch;
-}
 
 /* B and C: for each time step as u (complex beside a complex A), else as A. */
 static unsigned input_dtypes(const clm_selective_scan_args *a, const clm_tensor *t) {
@@ -23,13 +18,12 @@ static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tens
 }
 
 /* clang-format off */
-#define DIMS {CHECK_DIM(batch), CHECK_DIM(length), CHECK_DIM(d_inner), CHECK_DIM(d_state), CHECK_DIM(n_groups),        \
-              CHECK_DIM(sequences), .ends = {.name = "sequences + 1"}}
-#define SEQUENCE  .dims = {&d.batch, &d.length, &d.d_inner}
+#define DIMS {.row = SEQUENCE_DIMS, CHECK_DIM(d_inner), CHECK_DIM(d_state), CHECK_DIM(n_groups)}
+#define SEQUENCE  .dims = {&d.row.batch, &d.row.length, &d.d_inner}
 #define CHANNEL   .dims = {&d.d_inner}
 #define MATRIX    .dims = {&d.d_inner, &d.d_state}
-#define STATE     .dims = {rows_of(&d, a), &d.d_inner, &d.d_state}
-#define B_OR_C    .dims = {&d.batch, &d.length, &d.n_groups, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
+#define STATE     .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
+#define B_OR_C    .dims = {&d.row.batch, &d.row.length, &d.n_groups, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
 #define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype))
 #define INPUTS                                                                                                        \
   CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, SEQUENCE),                                                                \
@@ -42,8 +36,7 @@ static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tens
   CHECK_ROW(a, z, CHECK_OPTIONAL, .as = &a->u, SEQUENCE),                                                             \
   CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, PARAMETER, CHANNEL),                                                       \
   CHECK_ROW(a, gate, CHECK_OPTIONAL, .as = &a->u, SEQUENCE),                                                          \
-  CHECK_ROW(a, seq_idx, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&d.batch, &d.length}),                          \
-  CHECK_ROW(a, cu_seqlens, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&d.ends}),                                   \
+  SEQUENCE_ROWS(a, &d.row),                                                                                           \
   CHECK_ROW(a, initial_state, CHECK_OPTIONAL, .as = &a->A, STATE)
 /* clang-format on */
 
@@ -53,20 +46,12 @@ static clm_status shape_of(checker *c, const scan_dims *d, const clm_selective_s
   if (d->d_inner.size % groups)
     return check_fail(c, "%s has n_groups %lld, which does not divide d_inner %lld", d->n_groups.from,
                       (long long)groups, (long long)d->d_inner.size);
-  const bool packed = check_present(&a->cu_seqlens);
-  if (packed && check_present(&a->seq_idx)) return check_fail(c, "seq_idx and cu_seqlens are both given");
-  if (packed && d->batch.size != 1)
-    return check_fail(c, "u has batch %lld, expected 1 with cu_seqlens", (long long)d->batch.size);
-  if (packed && d->ends.size < 2) return check_fail(c, "cu_seqlens has 1 element, expected at least 2");
-  if (packed && d->sequences.size && d->sequences.size != d->ends.size - 1)
-    return check_fail(c, "%s has sequences %lld, expected %lld as in cu_seqlens", d->sequences.from,
-                      (long long)d->sequences.size, (long long)d->ends.size - 1);
-  if (packed && d->length.size > INT32_MAX)
-    return check_fail(c, "u has length %lld, too long for cu_seqlens", (long long)d->length.size);
+  clm_status status = check_sequences(c, &d->row, "u", &a->seq_idx, &a->cu_seqlens);
+  if (status) return status;
   if (a->chunk < 0) return check_fail(c, "chunk is %lld, expected 0 or more", (long long)a->chunk);
   *s = (selective_scan_shape){
-      .batch = d->batch.size,
-      .length = d->length.size,
+      .batch = d->row.batch.size,
+      .length = d->row.length.size,
       .d_inner = d->d_inner.size,
       .d_state = d->d_state.size,
       .n_groups = groups,
@@ -74,8 +59,8 @@ static clm_status shape_of(checker *c, const scan_dims *d, const clm_selective_s
       .C_varies = a->C.rank == 4,
       .complex = check_is_complex(a->A.dtype),
       .dtype = a->u.dtype,
-      .sequences = packed ? d->ends.size - 1 : d->batch.size,
-      .packed = packed,
+      .sequences = sequence_count(&d->row, &a->cu_seqlens),
+      .packed = check_present(&a->cu_seqlens),
       .reversed = a->reverse,
   };
   return CLM_OK;

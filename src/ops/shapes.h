@@ -15,10 +15,18 @@ typedef struct selective_scan_shape { /* also of the state update, with length 1
   bool reversed;           /* the views run backwards (negative strides): cu_seqlens counts from the end */
 } selective_scan_shape;
 
-typedef struct causal_conv1d_shape { /* also of its update, with length 1 */
+typedef struct causal_conv1d_shape {
   int64_t batch, length, channels, width;
-  clm_dtype dtype;
+  clm_dtype dtype;   /* of x                                              */
+  int64_t sequences; /* these three as in selective_scan_shape            */
+  bool packed, reversed;
 } causal_conv1d_shape;
+
+typedef struct conv_update_shape { /* x and out come as (batch, steps, channels) */
+  int64_t batch, steps, channels, width;
+  int64_t pool, size; /* states there are, and places in each; size is width - 1 unless circular */
+  clm_dtype dtype;
+} conv_update_shape;
 
 typedef struct discretize_shape {
   int64_t batch, length, d_inner, d_state;

@@ -92,3 +92,13 @@ void view_reverse(clm_tensor *t, int dim) {
   t->offset += (size_t)((t->shape[dim] - 1) * t->stride[dim]) * clm_dtype_size(t->dtype);
   t->stride[dim] = -t->stride[dim];
 }
+
+void view_insert(clm_tensor *t, int dim) {
+  if (!t->buffer) return;
+  for (int i = t->rank++; i > dim; i--) {
+    t->shape[i] = t->shape[i - 1];
+    t->stride[i] = t->stride[i - 1];
+  }
+  t->shape[dim] = 1;
+  t->stride[dim] = 0;
+}

@@ -21,4 +21,7 @@ bool view_same(const clm_tensor *, const clm_tensor *);
  * one. */
 void view_reverse(clm_tensor *, int dim);
 
+/* A new dimension `dim` of size 1. Nothing for an absent tensor. */
+void view_insert(clm_tensor *, int dim);
+
 #endif

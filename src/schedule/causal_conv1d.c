@@ -9,11 +9,12 @@ enum { BUSY_GPU = 512, BUSY_CPU = 32 };
 
 void schedule_causal_conv1d(const schedule_device *d, const causal_conv1d_request *r, causal_conv1d_plan *p) {
   memset(p, 0, sizeof *p);
-  int64_t wide = r->length_fast ? r->length : r->channels; /* what neighbouring work-items share */
+  p->vector = r->pairs && r->halves && !r->length_fast && !d->is_cpu ? 2 : 1;
+  int64_t wide = r->length_fast ? r->length : r->channels / p->vector; /* what neighbouring work-items share */
   int32_t most = d->max_work_group < 128 ? d->max_work_group : 128, size = power_of_two_at_most(most);
   while (size > 1 && size / 2 >= wide && (d->is_cpu || size > d->subgroup)) size /= 2;
   p->work_group = size;
-  p->steps = r->width <= 8 ? 16 : 8;
+  p->steps = (r->width <= 8 ? 16 : 8) / p->vector;
   if (r->length_fast) {
     p->steps = 4;
     while (p->steps > 1 && (int64_t)p->steps / 2 * size >= r->length) p->steps /= 2;
@@ -21,7 +22,7 @@ void schedule_causal_conv1d(const schedule_device *d, const causal_conv1d_reques
     while (p->steps > 1 && p->steps / 2 >= r->length) p->steps /= 2;
   }
   int64_t block = r->length_fast ? (int64_t)p->steps * size : p->steps;
-  int64_t rows = r->batch * r->channels * (r->length_fast ? size : 1);
+  int64_t rows = r->batch * (r->channels / p->vector) * (r->length_fast ? size : 1);
   p->run = block;
   if (r->backward) { /* as long as the device stays busy */
     int64_t busy = (int64_t)d->compute_units * (d->is_cpu ? BUSY_CPU : BUSY_GPU);

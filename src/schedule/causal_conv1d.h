@@ -9,11 +9,14 @@ typedef struct causal_conv1d_request {
   int64_t batch, length, channels, width;
   bool length_fast;
   bool backward; /* longer runs: each leaves one partial sum of the gradient of the weights */
+  bool pairs;    /* two neighbouring channels can be read at once                           */
+  bool halves;   /* x has 16 bits                                                           */
 } causal_conv1d_request;
 
 typedef struct causal_conv1d_plan {
   int32_t work_group;
   int32_t steps;
+  int32_t vector;    /* neighbouring channels of a work-item: 1 or 2 */
   int64_t run, runs; /* runs * run >= length */
   char why[128];
 } causal_conv1d_plan;

@@ -1,11 +1,24 @@
-/* Causal depthwise convolution, its backward and its single step. */
+/* Causal depthwise convolution and its backward. */
 #include "problem.h"
+#include <string.h>
 
 TEST_OP(causal_conv1d);
 TEST_OP(causal_conv1d_backward);
-TEST_OP(causal_conv1d_update);
 
-enum { BIAS = 1, SILU = 2, INITIAL = 4, FINAL = 8, SLOW = 16 };
+enum {
+  BIAS = 1,
+  SILU = 2,
+  INITIAL = 4,
+  FINAL = 8,
+  SLOW = 16,     /* not on slow devices                            */
+  SEQ = 32,      /* seq_idx                                        */
+  PACKED = 64,   /* cu_seqlens                                     */
+  REVERSE = 128, /* the other direction                            */
+  AS_X = 256,    /* weight, bias and their gradients stored as x   */
+  F16 = 512,
+  BF16 = 1024,
+  ALL = BIAS | SILU | INITIAL | FINAL,
+};
 
 typedef struct conv_case {
   int64_t batch, length, channels, width;
@@ -22,32 +35,99 @@ static const conv_case cases[] = {
     {2, 2, 5, 4, SILU | INITIAL | FINAL, TEST_CONTIGUOUS, "shorter than the state"},
     {1, 3, 5, 4, FINAL, TEST_CONTIGUOUS, "just the state, nothing before"},
     {2, 64, 32, 4, BIAS | SILU, TEST_CONTIGUOUS, "Mamba's"},
-    {2, 129, 35, 4, BIAS | SILU | INITIAL | FINAL, TEST_CONTIGUOUS, "one past a tile, ragged"},
-    {1, 67, 13, 2, BIAS, TEST_PADDED, "width 2, padded"},
+    {2, 129, 35, 4, ALL, TEST_CONTIGUOUS, "one past a tile, ragged"},
+    {1, 67, 13, 2, BIAS | SLOW, TEST_PADDED, "width 2, padded"},
     {2, 67, 13, 3, SILU | INITIAL, TEST_PADDED, "width 3, padded"},
-    {2, 40, 17, 7, BIAS | SILU | INITIAL | FINAL, TEST_CONTIGUOUS, "width 7"},
+    {2, 40, 17, 7, ALL | SLOW, TEST_CONTIGUOUS, "width 7"},
     {1, 70, 6, 32, BIAS | INITIAL | FINAL, TEST_CONTIGUOUS, "the widest"},
-    {2, 100, 9, 4, BIAS | SILU | INITIAL | FINAL, TEST_TRANSPOSED, "channel before length"},
+    {2, 100, 9, 4, ALL, TEST_TRANSPOSED, "channel before length"},
+    {2, 70, 40, 31, ALL | SLOW, TEST_TRANSPOSED, "channel before length, wide"},
     {2, 100, 9, 4, BIAS | SILU, TEST_WIDE, "a slice of a wider tensor, as x beside z"},
     {2, 33, 6, 4, BIAS | INITIAL | FINAL, TEST_SPREAD, "every other element"},
     {3, 33, 6, 4, BIAS | SILU | INITIAL, TEST_REPEATED, "one batch row read for all"},
     {1, 1030, 40, 4, BIAS | SILU | FINAL | SLOW, TEST_CONTIGUOUS, "long"},
+
+    {2, 90, 20, 4, ALL | SEQ, TEST_CONTIGUOUS, "several sequences and padding"},
+    {3, 90, 20, 4, ALL | SEQ | REVERSE | SLOW, TEST_CONTIGUOUS, "several sequences and padding, reversed"},
+    {2, 90, 20, 4, ALL | SEQ, TEST_TRANSPOSED, "several sequences and padding, channel before length"},
+    {2, 90, 7, 9, ALL | SEQ | SLOW, TEST_PADDED, "several sequences and padding, width 9"},
+    {2, 90, 7, 32, SILU | SEQ | SLOW, TEST_CONTIGUOUS, "several sequences and padding, no states"},
+    {2, 9, 20, 32, ALL | SEQ | SLOW, TEST_CONTIGUOUS, "sequences and padding shorter than the state"},
+    {1, 90, 20, 4, ALL | PACKED, TEST_CONTIGUOUS, "packed"},
+    {1, 90, 20, 4, ALL | PACKED | REVERSE, TEST_CONTIGUOUS, "packed, reversed"},
+    {1, 90, 20, 4, ALL | PACKED | REVERSE, TEST_TRANSPOSED, "packed, channel before length, reversed"},
+    {1, 20, 20, 12, ALL | PACKED | SLOW, TEST_TRANSPOSED, "packed, shorter than the state"},
+    {1, 90, 7, 4, SILU | PACKED | SLOW, TEST_SPREAD, "packed, no states"},
+    {2, 40, 9, 4, ALL | REVERSE, TEST_CONTIGUOUS, "reversed"},
+    {2, 40, 9, 4, ALL | REVERSE, TEST_TRANSPOSED, "channel before length, reversed"},
+
+    {2, 70, 36, 4, ALL | F16, TEST_CONTIGUOUS, "f16"},
+    {2, 70, 37, 4, ALL | BF16, TEST_CONTIGUOUS, "bf16"},
+    {2, 70, 36, 4, ALL | AS_X | F16 | SLOW, TEST_TRANSPOSED, "f16, the filter too"},
+    {2, 70, 36, 4, ALL | AS_X | BF16 | SEQ, TEST_CONTIGUOUS, "bf16, the filter too, several sequences"},
+    {1, 70, 36, 4, ALL | F16 | PACKED | SLOW, TEST_PADDED, "f16, packed"},
 };
 #define CASES (sizeof cases / sizeof cases[0])
 
+static const conv_case *case_named(const char *why) {
+  for (size_t i = 0; i < CASES; i++)
+    if (strcmp(cases[i].why, why) == 0) return &cases[i];
+  abort();
+}
+
 static clm_causal_conv1d_args args_of(const conv_case *c) {
-  return (clm_causal_conv1d_args){.silu = c->flags & SILU};
+  return (clm_causal_conv1d_args){.silu = c->flags & SILU, .reverse = c->flags & REVERSE};
+}
+
+/* Runs of up to nine steps of three numbers; about every fifth is padding, the first one of row 0 too. */
+#define MOST_STEPS 270
+static const int32_t *sequence_numbers(void) {
+  static int32_t numbers[MOST_STEPS];
+  test_random r = random_seeded(44, "sequences");
+  for (int64_t t = 0, left = 5, number = -1; t < MOST_STEPS; t++) {
+    numbers[t] = (int32_t)number;
+    if (--left > 0) continue;
+    left = 1 + random_below(&r, 9);
+    number = random_below(&r, 5) == 0 ? -1 : random_below(&r, 3);
+  }
+  return numbers;
+}
+
+/* One sequence is empty, one has two steps. */
+enum { SEQUENCES = 5 };
+static void ends_of(int64_t length, int32_t *ends) {
+  int32_t n = (int32_t)length;
+  memcpy(ends, (const int32_t[]){0, n / 3, n / 3, n / 3 + 2, n / 3 * 2, n}, (SEQUENCES + 1) * sizeof *ends);
+}
+
+static test_kind filter_kind(const conv_case *c) { return c->flags & AS_X ? TEST_STORAGE : TEST_PARAMETER; }
+static int64_t rows_of(const conv_case *c) { return c->flags & PACKED ? SEQUENCES : c->batch; }
+
+/* Half a unit in the last place of what is stored, beside what fp32 arithmetic gives. */
+static double tolerance_of(const conv_case *c, double tolerance) {
+  return tolerance + (c->flags & F16 ? 0x1p-11 : c->flags & BF16 ? 0x1p-8 : 0);
 }
 
 static test_problem problem_of(const conv_case *c, const test_op *op, const void *args) {
-  test_problem p = {.op = op, .args = args, .seed = 41, .layout = c->layout, .tolerance = 3e-6};
+  test_problem p = {.op = op, .args = args, .seed = 41, .layout = c->layout, .tolerance = tolerance_of(c, 3e-6)};
+  p.storage = c->flags & F16 ? CLM_F16 : c->flags & BF16 ? CLM_BF16 : CLM_F32;
   PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, x, TEST_IN, TEST_STORAGE, NULL, c->batch, c->length, c->channels));
-  PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, weight, TEST_IN, TEST_PARAMETER, NULL, c->channels, c->width));
+  PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, weight, TEST_IN, filter_kind(c), NULL, c->channels, c->width));
   if (c->flags & BIAS)
-    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, bias, TEST_IN, TEST_PARAMETER, NULL, c->channels));
+    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, bias, TEST_IN, filter_kind(c), NULL, c->channels));
   if (c->flags & INITIAL)
-    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, initial_state, TEST_IN, TEST_STORAGE, NULL, c->batch,
+    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, initial_state, TEST_IN, TEST_STORAGE, NULL, rows_of(c),
                              c->channels, c->width - 1));
+  if (c->flags & SEQ) {
+    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, seq_idx, TEST_IN, TEST_INDEX, NULL, c->batch, c->length));
+    problem_find(&p, "seq_idx")->values = sequence_numbers();
+  }
+  if (c->flags & PACKED) {
+    static int32_t ends[SEQUENCES + 1];
+    ends_of(c->length, ends);
+    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, cu_seqlens, TEST_IN, TEST_INDEX, NULL, SEQUENCES + 1));
+    problem_find(&p, "cu_seqlens")->values = ends;
+  }
   return p;
 }
 
@@ -56,8 +136,8 @@ static test_problem forward_of(const conv_case *c, const clm_causal_conv1d_args 
   PROBLEM_ADD(&p,
               TEST_ROW(clm_causal_conv1d_args, out, TEST_OUT, TEST_STORAGE, NULL, c->batch, c->length, c->channels));
   if (c->flags & FINAL)
-    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, final_state, TEST_OUT, TEST_STORAGE, NULL, c->batch, c->channels,
-                             c->width - 1));
+    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, final_state, TEST_OUT, TEST_STORAGE, NULL, rows_of(c),
+                             c->channels, c->width - 1));
   return p;
 }
 
@@ -67,15 +147,15 @@ static test_problem forward_of(const conv_case *c, const clm_causal_conv1d_args 
 /* `wanted`: bits for dx, dweight, dbias, dinitial_state. */
 static test_problem backward_of(const conv_case *c, const clm_causal_conv1d_backward_args *args, unsigned wanted) {
   test_problem p = problem_of(c, &op_causal_conv1d_backward, args);
-  p.tolerance = 1e-5;
+  p.tolerance = tolerance_of(c, 1e-5);
   GRADIENT(dout, TEST_IN, TEST_STORAGE, out, c->batch, c->length, c->channels);
   if (c->flags & FINAL)
-    GRADIENT(dfinal_state, TEST_IN, TEST_STORAGE, final_state, c->batch, c->channels, c->width - 1);
+    GRADIENT(dfinal_state, TEST_IN, TEST_STORAGE, final_state, rows_of(c), c->channels, c->width - 1);
   if (wanted & 1) GRADIENT(dx, TEST_OUT, TEST_STORAGE, x, c->batch, c->length, c->channels);
-  if (wanted & 2) GRADIENT(dweight, TEST_OUT, TEST_PARAMETER, weight, c->channels, c->width);
-  if (wanted & 4 && c->flags & BIAS) GRADIENT(dbias, TEST_OUT, TEST_PARAMETER, bias, c->channels);
+  if (wanted & 2) GRADIENT(dweight, TEST_OUT, filter_kind(c), weight, c->channels, c->width);
+  if (wanted & 4 && c->flags & BIAS) GRADIENT(dbias, TEST_OUT, filter_kind(c), bias, c->channels);
   if (wanted & 8 && c->flags & INITIAL)
-    GRADIENT(dinitial_state, TEST_OUT, TEST_STORAGE, initial_state, c->batch, c->channels, c->width - 1);
+    GRADIENT(dinitial_state, TEST_OUT, TEST_STORAGE, initial_state, rows_of(c), c->channels, c->width - 1);
   return p;
 }
 
@@ -106,21 +186,11 @@ static void test_gradients(const test_device *device, const void *data) {
   problem_check_gradients(&forward, &backward, 24);
 }
 
-static void test_update(const test_device *device, const void *data) {
-  const conv_case *c = data;
-  const clm_causal_conv1d_update_args args = {.silu = c->flags & SILU};
-  test_problem p = {
-      .op = &op_causal_conv1d_update, .args = &args, .seed = 42, .layout = c->layout, .tolerance = 3e-6};
-  PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_update_args, x, TEST_IN, TEST_STORAGE, NULL, c->batch, c->channels));
-  PROBLEM_ADD(&p,
-              TEST_ROW(clm_causal_conv1d_update_args, weight, TEST_IN, TEST_PARAMETER, NULL, c->channels, c->width));
-  if (c->flags & BIAS)
-    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_update_args, bias, TEST_IN, TEST_PARAMETER, NULL, c->channels));
-  if (c->width > 1)
-    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_update_args, state, TEST_INOUT, TEST_STORAGE, NULL, c->batch,
-                             c->channels, c->width - 1));
-  PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_update_args, out, TEST_OUT, TEST_STORAGE, NULL, c->batch, c->channels));
-  problem_check(&p, device);
+static void expect_equal(const test_run *got_run, const char *name, const double *want, size_t count) {
+  double *got = run_read(got_run, name);
+  for (size_t i = 0; i < count; i++)
+    if (got[i] != want[i]) fail_msg("%s[%zu] is %.9g, expected %.9g", name, i, got[i], want[i]);
+  free(got);
 }
 
 /* The state may be written where it was read, and a sequence cut in two gives what it gives whole. */
@@ -139,16 +209,100 @@ static void test_cut(const test_device *device, const void *data) {
   part.x = clm_tensor_slice(a->x, 1, first, c->length - first);
   part.out = clm_tensor_slice(a->out, 1, first, c->length - first);
   assert_int_equal(clm_causal_conv1d(device->context, &part), CLM_OK);
-  double *want = run_read(whole, "out"), *got = run_read(cut, "out");
-  assert_memory_equal(got, want, run_values(whole, "out") * sizeof *want);
-  double *want_state = run_read(whole, "final_state"), *got_state = run_read(cut, "initial_state");
-  assert_memory_equal(got_state, want_state, run_values(whole, "final_state") * sizeof *want_state);
+  double *want = run_read(whole, "out"), *want_state = run_read(whole, "final_state");
+  expect_equal(cut, "out", want, run_values(whole, "out"));
+  expect_equal(cut, "initial_state", want_state, run_values(whole, "final_state"));
   free(want);
-  free(got);
   free(want_state);
-  free(got_state);
   run_destroy(whole);
   run_destroy(cut);
+}
+
+/* Each packed sequence gives what it gives alone, forwards and backwards in time. */
+static void test_packed_alone(const test_device *device, const void *data) {
+  const conv_case *c = data;
+  const clm_causal_conv1d_args args = args_of(c);
+  const test_problem p = forward_of(c, &args);
+  test_run *packed = run_create(&p, device->context, false), *alone = run_create(&p, device->context, false);
+  run_call(packed);
+  int32_t ends[SEQUENCES + 1];
+  ends_of(c->length, ends);
+  const clm_causal_conv1d_args *a = alone->args;
+  for (int i = 0; i < SEQUENCES; i++) {
+    clm_causal_conv1d_args one = *a;
+    int64_t begin = ends[i], count = ends[i + 1] - begin;
+    one.cu_seqlens = (clm_tensor){0};
+    one.initial_state = clm_tensor_slice(a->initial_state, 0, i, 1);
+    one.final_state = clm_tensor_slice(a->final_state, 0, i, 1);
+    if (count == 0) continue; /* its state stays: compared below by the packed call alone */
+    one.x = clm_tensor_slice(a->x, 1, begin, count);
+    one.out = clm_tensor_slice(a->out, 1, begin, count);
+    assert_int_equal(clm_causal_conv1d(device->context, &one), CLM_OK);
+  }
+  double *want = run_read(alone, "out"), *states = run_read(alone, "final_state"),
+         *initial = run_read(packed, "initial_state"), *final = run_read(packed, "final_state"),
+         *out = run_read(packed, "out");
+  for (size_t i = 0; i < run_values(packed, "out"); i++) /* perhaps by another kernel, so not bit by bit */
+    if (!(fabs(out[i] - want[i]) <= 2e-6 * (1 + fabs(want[i]))))
+      fail_msg("out[%zu] is %.9g, alone it is %.9g", i, out[i], want[i]);
+  size_t row = run_values(packed, "final_state") / SEQUENCES;
+  for (size_t i = 0; i < SEQUENCES * row; i++) {
+    double expected = ends[i / row] == ends[i / row + 1] ? initial[i] : states[i];
+    if (final[i] != expected) fail_msg("final_state[%zu] is %.9g, expected %.9g", i, final[i], expected);
+  }
+  free(want);
+  free(states);
+  free(initial);
+  free(final);
+  free(out);
+  run_destroy(packed);
+  run_destroy(alone);
+}
+
+/* What stands in padding and in other sequences changes nothing, not even a NaN there. */
+static void test_not_seen(const test_device *device, const void *data) {
+  const conv_case *c = data;
+  const clm_causal_conv1d_args args = args_of(c);
+  const test_problem p = forward_of(c, &args);
+  test_run *clean = run_create(&p, device->context, false), *dirty = run_create(&p, device->context, false);
+  const int32_t *numbers = sequence_numbers();
+  double *x = run_read(dirty, "x");
+  for (int64_t i = 0; i < c->batch * c->length * c->channels; i++)
+    if (numbers[i / c->channels] < 0) x[i] = (double)NAN;
+  run_write(dirty, "x", x);
+  run_call(clean);
+  run_call(dirty);
+  double *want = run_read(clean, "out"), *state = run_read(clean, "final_state");
+  for (int64_t i = 0; i < c->batch * c->length * c->channels; i++)
+    if (numbers[i / c->channels] < 0) assert_true(want[i] == 0);
+  expect_equal(dirty, "out", want, run_values(clean, "out"));
+  expect_equal(dirty, "final_state", state, run_values(clean, "final_state"));
+  free(x);
+  free(want);
+  free(state);
+  run_destroy(clean);
+  run_destroy(dirty);
+}
+
+/* Wrong numbers in cu_seqlens: no memory outside the tensors is touched. */
+static void test_wrong_ends(const test_device *device, const void *data) {
+  const conv_case *c = data;
+  static const int32_t wrong[][SEQUENCES + 1] = {{0, 90, 10, 50, 20, 90},
+                                                 {-5, 1000000, -7, INT32_MAX, INT32_MIN, 3},
+                                                 {80, 60, 40, 30, 20, 10},
+                                                 {0, 0, 0, 0, 0, 0}};
+  const clm_causal_conv1d_backward_args args = {.forward = args_of(c)};
+  for (size_t i = 0; i < TEST_COUNT(wrong); i++) {
+    test_problem forward = forward_of(c, &args.forward), backward = backward_of(c, &args, 15),
+                 *both[] = {&forward, &backward};
+    for (int k = 0; k < 2; k++) {
+      problem_find(both[k], "cu_seqlens")->values = wrong[i];
+      test_run *run = run_create(both[k], device->context, false);
+      run_call(run);
+      run_check_untouched(run);
+      run_destroy(run);
+    }
+  }
 }
 
 static void add(void) {
@@ -159,14 +313,18 @@ static void add(void) {
       if (c->flags & SLOW && device->slow) continue;
       test_add(device, test_forward, c, "causal_conv1d: %s", c->why);
       test_add(device, test_backward, c, "causal_conv1d backward: %s", c->why);
-      if (c->layout != TEST_REPEATED) test_add(device, test_update, c, "causal_conv1d update: %s", c->why);
     }
     if (c->length <= 100) test_add(NULL, test_gradients, c, "causal_conv1d gradients: %s", c->why);
   }
   for (size_t d = 0; d < test_device_count; d++) {
-    test_add(&test_devices[d], test_some_gradients, &cases[6], "causal_conv1d: each subset of gradients");
-    test_add(&test_devices[d], test_cut, &cases[6], "causal_conv1d: cut in two, state in place");
-    test_add(&test_devices[d], test_cut, &cases[3], "causal_conv1d: cut to less than the width");
+    const test_device *device = &test_devices[d];
+    test_add(device, test_some_gradients, case_named("one past a tile, ragged"), "causal_conv1d: some gradients");
+    test_add(device, test_cut, case_named("one past a tile, ragged"), "causal_conv1d: cut in two, state in place");
+    test_add(device, test_cut, case_named("shorter than the state"), "causal_conv1d: cut to less than the width");
+    test_add(device, test_packed_alone, case_named("packed"), "causal_conv1d: packed as alone");
+    test_add(device, test_packed_alone, case_named("packed, reversed"), "causal_conv1d: packed as alone, reversed");
+    test_add(device, test_not_seen, case_named("several sequences and padding"), "causal_conv1d: NaN in padding");
+    test_add(device, test_wrong_ends, case_named("packed"), "causal_conv1d: wrong cu_seqlens");
   }
 }
 

@@ -33,10 +33,11 @@ static void test_conv(void **state) {
   for (size_t i = 0; i < schedule_device_count; i++)
     for (size_t l = 0; l < 7; l++)
       for (size_t c = 0; c < 5; c++)
-        for (int form = 0; form < 4; form++)
+        for (int form = 0; form < 8; form++)
           for (int64_t width = 1; width <= 32; width *= 2) {
             const schedule_device *d = &schedule_devices[i].device;
-            causal_conv1d_request r = {2, lengths[l], channels[c], width, form & 1, form & 2};
+            causal_conv1d_request r = {2,        lengths[l], channels[c],          width,
+                                       form & 1, form & 2,   channels[c] % 2 == 0, form & 4};
             causal_conv1d_plan p, again;
             schedule_causal_conv1d(d, &r, &p);
             schedule_causal_conv1d(d, &r, &again);
@@ -44,6 +45,7 @@ static void test_conv(void **state) {
             assert_in_range(p.work_group, 1, d->max_work_group);
             assert_int_equal(p.work_group & (p.work_group - 1), 0);
             assert_true(p.steps >= 1 && p.run >= 1);
+            assert_true(p.vector == 1 || (p.vector == 2 && r.pairs && !r.length_fast));
             assert_int_equal(p.run % (r.length_fast ? (int64_t)p.steps * p.work_group : p.steps), 0);
             assert_true(p.run * p.runs >= r.length);      /* every step    */
             assert_true(p.run * (p.runs - 1) < r.length); /* no empty run  */

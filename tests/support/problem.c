@@ -102,7 +102,7 @@ static double *make_values(const test_problem *p, const test_tensor *t) {
   test_random r = random_seeded(p->seed, t->name);
   for (size_t i = 0; i < count; i++) {
     double stored[2];
-    number_set(dtype, stored, 0, i < period ? drawn(t, &r) : values[i - period]);
+    number_set(dtype, stored, 0, t->values ? t->values[i] : i < period ? drawn(t, &r) : values[i - period]);
     values[i] = number_get(dtype, stored, 0);
   }
   return values;

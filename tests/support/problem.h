@@ -35,7 +35,8 @@ typedef struct test_tensor {
   int rank;
   int64_t shape[CLM_MAX_RANK];
   int64_t bound;
-  bool transposed; /* rank 2: the other order in memory than the layout says */
+  const int32_t *values; /* TEST_INDEX: these instead of random ones */
+  bool transposed;       /* rank 2: the other order in memory than the layout says */
 } test_tensor;
 
 /* Row of a table: TEST_ROW(clm_norm_args, x, TEST_IN, TEST_STORAGE, draw_normal, rows, dim) */

@@ -1,23 +1,45 @@
-/* Causal convolution: forward (and its final state), backward with staged sums of dweight and dbias, one step. */
+/* Causal convolution: forward (and its final state), backward with staged sums of dweight and dbias, the update. */
 #include "schedule/causal_conv1d.h"
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
 #include <stdio.h>
 #include <string.h>
 
+enum { /* cl/causal_conv1d.cl has the same */
+       CONV_SILU = 1,
+       CONV_BIAS = 2,
+       CONV_INITIAL = 4,
+       CONV_DFINAL = 8,
+       CONV_DX = 16,
+       CONV_PARTS = 32,
+       CONV_PACKED = 64
+};
+
 typedef struct conv_key {
   char op[16];
   causal_conv1d_request request;
-  bool silu, has_bias, has_initial, has_dfinal, dx, dinitial, parts;
+  clm_dtype x, weight, bias, dweight, dbias;
+  int32_t flags;
+  bool marked, states, dinitial;
 } conv_key;
 
 typedef struct conv_plan {
   causal_conv1d_plan tile;
-  opencl_kernel *kernel, *final;
+  opencl_kernel *main, *sum, *states, *marks;
 } conv_plan;
 
-static const char *key_for(conv_key *key, const char *op, const causal_conv1d_shape *s,
-                           const clm_causal_conv1d_args *a) {
+/* ---- Plans ---- */
+
+static clm_dtype dtype_or_f32(const clm_tensor *t) { return t->buffer ? t->dtype : CLM_F32; }
+
+/* Channels c and c + 1 of an even c are one aligned access. */
+static bool has_pairs(const clm_tensor *t) {
+  size_t pair = 2 * clm_dtype_size(t->dtype);
+  return !t->buffer || (t->stride[2] == 1 && t->shape[2] % 2 == 0 && t->stride[0] % 2 == 0 && t->stride[1] % 2 == 0 &&
+                        t->offset % pair == 0);
+}
+
+static void key_of(conv_key *key, const char *op, const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
   memset(key, 0, sizeof *key); /* padding too: it is compared byte by byte */
   snprintf(key->op, sizeof key->op, "%s", op);
   key->request.batch = s->batch;
@@ -25,37 +47,71 @@ static const char *key_for(conv_key *key, const char *op, const causal_conv1d_sh
   key->request.channels = s->channels;
   key->request.width = s->width;
   key->request.length_fast = length_is_fast(&a->x);
-  key->silu = a->silu;
-  key->has_bias = a->bias.buffer;
-  key->has_initial = a->initial_state.buffer;
-  return key->op;
+  key->request.halves = s->dtype != CLM_F32;
+  key->x = s->dtype;
+  key->weight = a->weight.dtype;
+  key->bias = dtype_or_f32(&a->bias);
+  key->marked = s->packed || a->seq_idx.buffer;
+  key->flags = (a->silu ? CONV_SILU : 0) | (a->bias.buffer ? CONV_BIAS : 0) |
+               (a->initial_state.buffer ? CONV_INITIAL : 0) | (s->packed ? CONV_PACKED : 0);
 }
 
-static clm_status find_plan(clm_context *ctx, const conv_key *key, const char *form, const char *name,
-                            conv_plan **plan) {
+static clm_status get(clm_context *ctx, const conv_key *key, const causal_conv1d_plan *tile, const char *form,
+                      const char *name, opencl_kernel **kernel) {
+  const schedule_device *d = opencl_schedule_device(ctx);
+  char defines[512], fixed[32] = "";
+  if (!d->is_cpu) snprintf(fixed, sizeof fixed, " -DCONV_FIXED=%d", (int)key->flags);
+  snprintf(defines, sizeof defines,
+           "%s -D%s%s -DWORK_GROUP=%d -DCONV_WIDTH=%d -DCONV_STEPS=%d -DCONV_VECTOR=%d -DCONV_LENGTH_FAST=%d"
+           " -DCONV_MARKED=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DDW_TYPE=%s -DDB_TYPE=%s",
+           scan_device_defines(d), form, fixed, tile->work_group, (int)key->request.width, tile->steps, tile->vector,
+           key->request.length_fast, key->marked, clm_dtype_name(key->x), clm_dtype_name(key->weight),
+           clm_dtype_name(key->bias), clm_dtype_name(key->dweight), clm_dtype_name(key->dbias));
+  return opencl_kernel_get(ctx, "causal_conv1d", name, defines, kernel);
+}
+
+static clm_status find_plan(clm_context *ctx, const conv_key *key, conv_plan **plan) {
   bool found;
+  const bool backward = key->request.backward;
   conv_plan *p = plan_cache_get(opencl_plans(ctx), key, sizeof *key, &found);
   *plan = p;
   if (found) return CLM_OK;
   schedule_causal_conv1d(opencl_schedule_device(ctx), &key->request, &p->tile);
-  char defines[512];
-  snprintf(defines, sizeof defines,
-           "%s -D%s -DWORK_GROUP=%d -DCONV_WIDTH=%d -DCONV_STEPS=%d -DCONV_LENGTH_FAST=%d -DCONV_SILU=%d"
-           " -DCONV_HAS_BIAS=%d -DCONV_HAS_INITIAL=%d -DCONV_HAS_DFINAL=%d -DCONV_DX=%d -DCONV_DINITIAL=%d"
-           " -DCONV_PARTS=%d",
-           scan_device_defines(opencl_schedule_device(ctx)), form, p->tile.work_group, (int)key->request.width,
-           p->tile.steps, key->request.length_fast, key->silu, key->has_bias, key->has_initial, key->has_dfinal,
-           key->dx, key->dinitial, key->parts);
-  clm_status status = opencl_kernel_get(ctx, "causal_conv1d", name, defines, &p->kernel);
-  if (!status && strcmp(form, "CONV_FORWARD") == 0)
-    status = opencl_kernel_get(ctx, "causal_conv1d", "causal_conv1d_final", defines, &p->final);
+  clm_status status = CLM_OK;
+  if (!backward) status = get(ctx, key, &p->tile, "CONV_FORWARD", "causal_conv1d", &p->main);
+  if (!status && key->flags & (CONV_DX | CONV_PARTS))
+    status = get(ctx, key, &p->tile, "CONV_BACKWARD", "causal_conv1d_backward", &p->main);
+  if (!status && key->flags & CONV_PARTS)
+    status = get(ctx, key, &p->tile, "CONV_BACKWARD", "causal_conv1d_sum", &p->sum);
+  if (!status && key->states) { /* any layout, and one channel at a time */
+    conv_key general = *key;
+    causal_conv1d_plan one = {.work_group = 1, .steps = 1, .vector = 1};
+    general.request.length_fast = false;
+    general.dweight = general.dbias = CLM_F32;
+    status = get(ctx, &general, &one, "CONV_STATES", backward ? "causal_conv1d_dinitial" : "causal_conv1d_final",
+                 &p->states);
+  }
+  if (!status && key->marked)
+    status = opencl_kernel_get(ctx, "causal_conv1d", "causal_conv1d_marks", "-DCONV_MARKS", &p->marks);
   if (status) plan_cache_forget(opencl_plans(ctx));
   return status;
 }
 
+static clm_status check_dtypes(clm_context *ctx, const char *op, const clm_tensor *const *tensors, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    clm_dtype dtype = dtype_or_f32(tensors[i]);
+    if (dtype != CLM_F32 && dtype != CLM_F16 && dtype != CLM_BF16)
+      return context_fail(ctx, CLM_UNSUPPORTED, "%s: the OpenCL backend does not compute on %s tensors", op,
+                          clm_dtype_name(dtype));
+  }
+  return CLM_OK;
+}
+
+/* ---- Running ---- */
+
 static void grid(const causal_conv1d_shape *s, const conv_key *key, const causal_conv1d_plan *t, size_t global[3],
                  size_t local[3]) {
-  size_t size = (size_t)t->work_group, channels = (size_t)s->channels, runs = (size_t)t->runs;
+  size_t size = (size_t)t->work_group, channels = (size_t)(s->channels / t->vector), runs = (size_t)t->runs;
   global[0] = key->request.length_fast ? runs * size : channels;
   global[1] = key->request.length_fast ? channels : runs;
   global[2] = (size_t)s->batch;
@@ -63,81 +119,117 @@ static void grid(const causal_conv1d_shape *s, const conv_key *key, const causal
   local[1] = local[2] = 1;
 }
 
-#define INPUT_ARGS(a)                                                                                                \
-  ARG_TENSOR3((a)->x), ARG_TENSOR2((a)->weight), ARG_TENSOR1((a)->bias), ARG_TENSOR3((a)->initial_state)
+static size_t marks_bytes(const causal_conv1d_shape *s, const conv_key *key) {
+  return key->marked ? (size_t)(s->batch * (s->length + 1)) * 16 : 0;
+}
+
+/* Marks at the start of the workspace. */
+static clm_status run_marks(clm_context *ctx, const conv_plan *p, const causal_conv1d_shape *s,
+                            const clm_causal_conv1d_args *a, const clm_buffer *workspace) {
+  if (!p->marks) return CLM_OK;
+  const clm_tensor *numbers = s->packed ? &a->cu_seqlens : &a->seq_idx;
+  size_t global[2] = {(size_t)s->length + 1, (size_t)s->batch};
+  return OPENCL_RUN(ctx, p->marks, 2, global, NULL, ARG_TENSOR(*numbers), ARG_I64(s->packed ? 0 : numbers->stride[0]),
+                    ARG_I64(numbers->stride[s->packed ? 0 : 1]), ARG_I32(s->packed ? s->sequences : 0),
+                    ARG_I32(s->reversed), ARG_I64(s->length), ARG_I32(s->width - 1), ARG_BUFFER(workspace));
+}
+
+#define FILTER_ARGS(a) ARG_TENSOR2((a)->weight), ARG_TENSOR1((a)->bias)
+#define INPUT_ARGS(a, s, key, workspace)                                                                             \
+  ARG_TENSOR3((a)->x), FILTER_ARGS(a), ARG_TENSOR3((a)->initial_state),                                              \
+      ARG_BUFFER((key).marked ? (workspace) : NULL), ARG_I32((key).flags), ARG_I64((s)->length),                     \
+      ARG_I32((s)->channels)
+#define SPAN_ARGS(a, s) ARG_TENSOR1((a)->cu_seqlens), ARG_I32((s)->reversed)
 
 clm_status opencl_causal_conv1d(clm_context *ctx, const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
-  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &a->initial_state, &a->out, &a->final_state};
+  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &a->out};
   conv_key key;
   conv_plan *p;
-  clm_status status = scan_check_dtypes(ctx, key_for(&key, "causal_conv1d", s, a), CLM_F32, tensors, 6);
-  if (!status) status = find_plan(ctx, &key, "CONV_FORWARD", "causal_conv1d", &p);
+  key_of(&key, "causal_conv1d", s, a);
+  key.request.pairs = has_pairs(&a->x) && has_pairs(&a->out);
+  key.states = a->final_state.buffer && s->width > 1;
+  clm_status status = check_dtypes(ctx, "causal_conv1d", tensors, sizeof tensors / sizeof *tensors);
+  if (!status) status = find_plan(ctx, &key, &p);
+  clm_buffer *workspace = NULL;
+  if (!status && key.marked) status = context_workspace(ctx, marks_bytes(s, &key), &workspace);
+  if (!status) status = run_marks(ctx, p, s, a, workspace);
   if (status) return status;
   size_t global[3], local[3];
   grid(s, &key, &p->tile, global, local);
-  status = OPENCL_RUN(ctx, p->kernel, 3, global, local, INPUT_ARGS(a), ARG_TENSOR3(a->out), ARG_I64(s->length),
-                      ARG_I32(s->channels));
-  if (!status && a->final_state.buffer && s->width > 1) {
-    size_t rows[2] = {(size_t)s->channels, (size_t)s->batch};
-    status = OPENCL_RUN(ctx, p->final, 2, rows, NULL, ARG_TENSOR3(a->x), ARG_TENSOR3(a->initial_state),
-                        ARG_TENSOR3(a->final_state), ARG_I64(s->length), ARG_I32(s->channels));
+  status = OPENCL_RUN(ctx, p->main, 3, global, local, INPUT_ARGS(a, s, key, workspace), ARG_TENSOR3(a->out));
+  if (!status && key.states) {
+    size_t rows[2] = {(size_t)s->channels, (size_t)s->sequences};
+    status = OPENCL_RUN(ctx, p->states, 2, rows, NULL, INPUT_ARGS(a, s, key, workspace), SPAN_ARGS(a, s),
+                        ARG_TENSOR3(a->final_state));
   }
   if (!status)
-    context_explain(ctx, "causal_conv1d: %d steps unrolled, %d work-items; %s", p->tile.steps, p->tile.work_group,
-                    p->tile.why);
+    context_explain(ctx, "causal_conv1d: %d steps unrolled, %d channels each, %d work-items; %s", p->tile.steps,
+                    p->tile.vector, p->tile.work_group, p->tile.why);
   return status;
 }
 
 clm_status opencl_causal_conv1d_backward(clm_context *ctx, const causal_conv1d_shape *s,
                                          const clm_causal_conv1d_backward_args *b) {
   const clm_causal_conv1d_args *a = &b->forward;
-  const clm_tensor *tensors[] = {&a->x,  &a->weight,  &a->bias,  &a->initial_state, &b->dout,
-                                 &b->dx, &b->dweight, &b->dbias, &b->dfinal_state,  &b->dinitial_state};
+  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &b->dweight, &b->dbias};
   conv_key key;
   conv_plan *p;
-  key_for(&key, "conv_backward", s, a);
+  key_of(&key, "conv_backward", s, a);
   key.request.backward = true;
-  key.has_dfinal = b->dfinal_state.buffer;
-  key.dx = b->dx.buffer;
-  key.dinitial = b->dinitial_state.buffer;
-  key.parts = b->dweight.buffer || b->dbias.buffer;
-  clm_status status = scan_check_dtypes(ctx, "causal_conv1d_backward", CLM_F32, tensors, 10);
-  if (!status) status = find_plan(ctx, &key, "CONV_BACKWARD", "causal_conv1d_backward", &p);
+  key.request.pairs = has_pairs(&a->x) && has_pairs(&b->dout) && has_pairs(&b->dx);
+  key.dweight = dtype_or_f32(&b->dweight);
+  key.dbias = dtype_or_f32(&b->dbias);
+  key.states = b->dinitial_state.buffer;
+  const bool parts = b->dweight.buffer || b->dbias.buffer;
+  key.flags |= (b->dfinal_state.buffer ? CONV_DFINAL : 0) | (b->dx.buffer ? CONV_DX : 0) | (parts ? CONV_PARTS : 0);
+  clm_status status = check_dtypes(ctx, "causal_conv1d_backward", tensors, sizeof tensors / sizeof *tensors);
+  if (!status) status = find_plan(ctx, &key, &p);
   if (status) return status;
-  int64_t parts = s->batch * p->tile.runs, weights = s->channels * s->width;
+  int64_t count = s->batch * p->tile.runs, numbers = s->channels * (s->width + 1);
+  size_t offset = marks_bytes(s, &key), bytes = offset + (parts ? sizeof(float) * (size_t)(count * numbers) : 0);
   clm_buffer *workspace = NULL;
-  if (key.parts)
-    status = context_workspace(ctx, sizeof(float) * (size_t)(parts * (weights + s->channels)), &workspace);
-  size_t global[3], local[3];
+  if (bytes) status = context_workspace(ctx, bytes, &workspace);
+  if (!status) status = run_marks(ctx, p, s, a, workspace);
+  clm_tensor sums = {.buffer = parts ? workspace : NULL, .offset = offset, .dtype = CLM_F32};
+  size_t global[3], local[3], each[2] = {(size_t)s->channels, (size_t)s->width + 1},
+                              rows[2] = {(size_t)s->channels, (size_t)s->sequences};
   grid(s, &key, &p->tile, global, local);
+  if (!status && p->main)
+    status = OPENCL_RUN(ctx, p->main, 3, global, local, INPUT_ARGS(a, s, key, workspace), ARG_TENSOR3(b->dout),
+                        ARG_TENSOR3(b->dfinal_state), ARG_TENSOR3(b->dx), ARG_TENSOR(sums), ARG_I64(p->tile.run),
+                        ARG_I32(p->tile.runs));
+  if (!status && parts)
+    status = OPENCL_RUN(ctx, p->sum, 2, each, NULL, ARG_TENSOR(sums), ARG_I64(count), ARG_I32(s->channels),
+                        ARG_TENSOR2(b->dweight), ARG_TENSOR1(b->dbias));
+  if (!status && key.states)
+    status = OPENCL_RUN(ctx, p->states, 2, rows, NULL, INPUT_ARGS(a, s, key, workspace), SPAN_ARGS(a, s),
+                        ARG_TENSOR3(b->dout), ARG_TENSOR3(b->dfinal_state), ARG_TENSOR3(b->dinitial_state));
   if (!status)
-    status = OPENCL_RUN(ctx, p->kernel, 3, global, local, INPUT_ARGS(a), ARG_TENSOR3(b->dout),
-                        ARG_TENSOR3(b->dfinal_state), ARG_TENSOR3(b->dx), ARG_TENSOR3(b->dinitial_state),
-                        ARG_BUFFER(workspace), ARG_I64(parts * weights), ARG_I64(s->length), ARG_I32(s->channels),
-                        ARG_I64(p->tile.run), ARG_I32(p->tile.runs));
-  if (!status && b->dweight.buffer) status = scan_reduce(ctx, workspace, 0, parts, weights, &b->dweight);
-  if (!status && b->dbias.buffer)
-    status = scan_reduce(ctx, workspace, parts * weights, parts, s->channels, &b->dbias);
-  if (!status)
-    context_explain(ctx, "causal_conv1d_backward: %d steps unrolled, %d work-items; %s", p->tile.steps,
-                    p->tile.work_group, p->tile.why);
+    context_explain(ctx, "causal_conv1d_backward: %d steps unrolled, %d channels each, %d work-items; %s",
+                    p->tile.steps, p->tile.vector, p->tile.work_group, p->tile.why);
   return status;
 }
 
-clm_status opencl_causal_conv1d_update(clm_context *ctx, const causal_conv1d_shape *s,
+clm_status opencl_causal_conv1d_update(clm_context *ctx, const conv_update_shape *s,
                                        const clm_causal_conv1d_update_args *a) {
-  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &a->state, &a->out};
-  clm_status status = scan_check_dtypes(ctx, "causal_conv1d_update", CLM_F32, tensors, 5);
+  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias};
+  clm_status status = check_dtypes(ctx, "causal_conv1d_update", tensors, sizeof tensors / sizeof *tensors);
   if (status) return status;
+  const schedule_device *d = opencl_schedule_device(ctx);
+  const int32_t flags = (a->silu ? CONV_SILU : 0) | (a->bias.buffer ? CONV_BIAS : 0);
+  const bool circular = a->cache_seqlens.buffer && a->state.buffer;
   char defines[256];
-  snprintf(defines, sizeof defines, "%s -DCONV_UPDATE -DCONV_WIDTH=%d -DCONV_HAS_BIAS=%d -DCONV_SILU=%d",
-           scan_device_defines(opencl_schedule_device(ctx)), (int)s->width, a->bias.buffer != NULL, a->silu);
+  snprintf(defines, sizeof defines,
+           "%s -DCONV_UPDATE -DCONV_VECTOR=1 -DCONV_WIDTH=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s",
+           scan_device_defines(d), (int)s->width, clm_dtype_name(s->dtype), clm_dtype_name(a->weight.dtype),
+           clm_dtype_name(dtype_or_f32(&a->bias)));
   opencl_kernel *kernel;
   status = opencl_kernel_get(ctx, "causal_conv1d", "causal_conv1d_update", defines, &kernel);
   if (status) return status;
   size_t global[2] = {(size_t)s->channels, (size_t)s->batch};
-  status = OPENCL_RUN(ctx, kernel, 2, global, NULL, ARG_TENSOR3(a->state), ARG_TENSOR2(a->x), ARG_TENSOR2(a->weight),
-                      ARG_TENSOR1(a->bias), ARG_TENSOR2(a->out));
+  status = OPENCL_RUN(ctx, kernel, 2, global, NULL, ARG_TENSOR3(a->state), ARG_TENSOR3(a->x), FILTER_ARGS(a),
+                      ARG_TENSOR1(a->cache_seqlens), ARG_TENSOR1(a->state_indices), ARG_TENSOR3(a->out),
+                      ARG_I64(s->steps), ARG_I64(s->pool), ARG_I32(circular ? s->size : 0), ARG_I32(flags));
   if (!status) context_explain(ctx, "causal_conv1d_update: one work-item for each channel and batch row");
   return status;
 }

@@ -122,7 +122,8 @@ static conv_task task_of(const causal_conv1d_shape *s, const clm_causal_conv1d_a
 }
 
 clm_status KERNEL(causal_conv1d)(clm_context *ctx, const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
-  if (!ALL_F32(a->x, a->weight, a->bias, a->initial_state, a->out, a->final_state) || s->width > WIDTHS)
+  if (!ALL_F32(a->x, a->weight, a->bias, a->initial_state, a->out, a->final_state) || s->width > WIDTHS ||
+      s->packed || present(a->seq_idx))
     return ref_causal_conv1d(ctx, s, a);
   if (!channels_last(&a->x) || !channels_last(&a->out)) return KERNEL(conv_rows)(ctx, s, a);
   conv_task task = task_of(s, a);
@@ -222,7 +223,7 @@ clm_status KERNEL(causal_conv1d_backward)(clm_context *ctx, const causal_conv1d_
   const clm_causal_conv1d_args *f = &a->forward;
   if (!ALL_F32(f->x, f->weight, f->bias, f->initial_state, a->dout, a->dfinal_state) ||
       !ALL_F32(a->dx, a->dweight, a->dbias, a->dinitial_state) || !channels_last(&f->x) || !channels_last(&a->dout) ||
-      !channels_last(&a->dx) || s->width > WIDTHS)
+      !channels_last(&a->dx) || s->width > WIDTHS || s->packed || present(f->seq_idx))
     return ref_causal_conv1d_backward(ctx, s, a);
   conv_task task = task_of(s, f);
   task.a = a;

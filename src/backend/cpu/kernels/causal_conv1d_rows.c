@@ -51,7 +51,7 @@ clm_status KERNEL(conv_rows)(clm_context *ctx, const causal_conv1d_shape *s, con
 #define CHANNELS 256
 
 typedef struct update_task {
-  const causal_conv1d_shape *s;
+  const conv_update_shape *s;
   const clm_causal_conv1d_update_args *a;
   int64_t strips;
 } update_task;
@@ -64,7 +64,7 @@ static void update_channels(void *arg, int64_t index, int worker) {
   float sums[CHANNELS];
   (void)worker;
   for (int64_t c = 0; c < n; c++) {
-    float x = kernel_data(a->x)[b * a->x.stride[0] + (c0 + c) * a->x.stride[1]];
+    float x = kernel_data(a->x)[b * a->x.stride[0] + (c0 + c) * a->x.stride[2]];
     float *state = kernel_data(a->state) + b * a->state.stride[0] + (c0 + c) * a->state.stride[1];
     const float *weight = kernel_data(a->weight) + (c0 + c) * a->weight.stride[0];
     float sum = present(a->bias) ? kernel_data(a->bias)[(c0 + c) * a->bias.stride[0]] : 0;
@@ -78,12 +78,14 @@ static void update_channels(void *arg, int64_t index, int worker) {
     vec sum = vec_load_part(sums + c, n - c);
     vec_store_part(sums + c, sum * vec_sigmoid(sum), n - c);
   }
-  for (int64_t c = 0; c < n; c++) kernel_data(a->out)[b * a->out.stride[0] + (c0 + c) * a->out.stride[1]] = sums[c];
+  for (int64_t c = 0; c < n; c++) kernel_data(a->out)[b * a->out.stride[0] + (c0 + c) * a->out.stride[2]] = sums[c];
 }
 
-clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const causal_conv1d_shape *s,
+clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shape *s,
                                         const clm_causal_conv1d_update_args *a) {
-  if (!ALL_F32(a->state, a->x, a->weight, a->bias, a->out)) return ref_causal_conv1d_update(ctx, s, a);
+  if (!ALL_F32(a->state, a->x, a->weight, a->bias, a->out) || s->steps > 1 || present(a->cache_seqlens) ||
+      present(a->state_indices))
+    return ref_causal_conv1d_update(ctx, s, a);
   update_task task = {s, a, div_up(s->channels, CHANNELS)};
   cpu_pool_run(cpu_context_pool(ctx), s->batch * task.strips, update_channels, &task);
   context_explain(ctx, "causal_conv1d_update: cpu %s, %d channels a task", cpu_context_level(ctx), CHANNELS);

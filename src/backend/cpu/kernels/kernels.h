@@ -19,7 +19,7 @@
   X(assoc_scan_backward, assoc_scan_shape)                                                                           \
   X(causal_conv1d, causal_conv1d_shape)                                                                              \
   X(causal_conv1d_backward, causal_conv1d_shape)                                                                     \
-  X(causal_conv1d_update, causal_conv1d_shape)                                                                       \
+  X(causal_conv1d_update, conv_update_shape)                                                                         \
   X(matmul, matmul_shape)                                                                                            \
   X(norm, matrix_shape)                                                                                              \
   X(norm_backward, matrix_shape)                                                                                     \
