@@ -76,8 +76,12 @@ static bool wrong_rank(const test_run *run, const valid_call *call, size_t i, ch
     snprintf(words, size, " has rank ");
     return true;
   }
-  t->shape[t->rank] = 1;
-  t->stride[t->rank++] = 1;
+  if (t->rank > 1 && strstr(run->problem->op->name, "_update")) { /* one more dimension may be the steps */
+    t->rank--;
+  } else {
+    t->shape[t->rank] = 1;
+    t->stride[t->rank++] = 1;
+  }
   snprintf(words, size, "%s has rank %d, expected (", name_at(run, i), t->rank);
   return t->rank <= CLM_MAX_RANK;
 }
@@ -317,6 +321,27 @@ SPECIAL(wide, clm_causal_conv1d_args, a->weight.shape[1] = 33; a->weight.stride[
         a->initial_state = a->final_state = (clm_tensor){0})
 SPECIAL(history, clm_causal_conv1d_args, a->initial_state = clm_tensor_slice(a->initial_state, 2, 0, 2))
 SPECIAL(no_history, clm_causal_conv1d_args, a->weight = clm_tensor_slice(a->weight, 1, 0, 1))
+SPECIAL(conv_two_ways, clm_causal_conv1d_args,
+        a->seq_idx = clm_tensor_of(a->x.buffer, 0, CLM_I32, 2, (int64_t[]){2, 3});
+        a->cu_seqlens = clm_tensor_of(a->x.buffer, 0, CLM_I32, 1, (int64_t[]){3}))
+SPECIAL(conv_batch, clm_causal_conv1d_args,
+        a->cu_seqlens = clm_tensor_of(a->weight.buffer, 0, CLM_I32, 1, (int64_t[]){3}))
+SPECIAL(conv_ends, clm_causal_conv1d_args, a->x = clm_tensor_slice(a->x, 0, 0, 1);
+        a->out = clm_tensor_slice(a->out, 0, 0, 1);
+        a->cu_seqlens = clm_tensor_of(a->weight.buffer, 0, CLM_I32, 1, (int64_t[]){5}))
+SPECIAL(conv_numbers, clm_causal_conv1d_args,
+        a->seq_idx = clm_tensor_of(a->weight.buffer, 0, CLM_I32, 2, (int64_t[]){2, 4}))
+SPECIAL(ring, clm_causal_conv1d_update_args,
+        a->cache_seqlens = clm_tensor_of(a->weight.buffer, 0, CLM_I32, 1, (int64_t[]){2});
+        a->state = clm_tensor_slice(a->state, 2, 0, 2))
+SPECIAL(ring_rows, clm_causal_conv1d_update_args,
+        a->cache_seqlens = clm_tensor_of(a->weight.buffer, 0, CLM_I32, 1, (int64_t[]){3}))
+SPECIAL(ring_dtype, clm_causal_conv1d_update_args,
+        a->cache_seqlens = clm_tensor_of(a->weight.buffer, 0, CLM_F32, 1, (int64_t[]){2}))
+SPECIAL(pool_rows, clm_causal_conv1d_update_args,
+        a->state_indices = clm_tensor_of(a->weight.buffer, 0, CLM_I32, 1, (int64_t[]){1}))
+SPECIAL(conv_steps, clm_causal_conv1d_update_args,
+        a->x = clm_tensor_of(a->x.buffer, 0, CLM_F32, 3, (int64_t[]){2, 1, 6}))
 SPECIAL(method, clm_discretize_args, a->method = (clm_discretization)3)
 SPECIAL(method_below, clm_discretize_args, a->method = (clm_discretization)-1)
 SPECIAL(dB_static, clm_discretize_backward_args,
@@ -354,6 +379,15 @@ static const special_case specials[] = {
     {"causal_conv1d", wide, "weight has width 33, expected 1 to 32"},
     {"causal_conv1d", history, "initial_state has width - 1 2, expected 3 as weight has width 4"},
     {"causal_conv1d", no_history, "initial_state has width - 1 3, expected 0 as weight has width 1"},
+    {"causal_conv1d", conv_two_ways, "seq_idx and cu_seqlens are both given"},
+    {"causal_conv1d", conv_batch, "cu_seqlens"},
+    {"causal_conv1d", conv_ends, "has sequences 2, expected 4 as in cu_seqlens"},
+    {"causal_conv1d", conv_numbers, "seq_idx has length 4, expected 3 as in x"},
+    {"causal_conv1d_update", ring, "state has size 2, expected at least width - 1 = 3"},
+    {"causal_conv1d_update", ring_rows, "cache_seqlens has batch 3, expected 2 as in x"},
+    {"causal_conv1d_update", ring_dtype, "cache_seqlens is f32, expected i32"},
+    {"causal_conv1d_update", pool_rows, "state_indices has batch 1, expected 2 as in x"},
+    {"causal_conv1d_update", conv_steps, "out has rank 2, expected 3 as x"},
     {"discretize", method, "method is 3, expected 0 to 2"},
     {"discretize", method_below, "method is -1, expected 0 to 2"},
     {"discretize_backward", dB_static, "dB has rank 2, expected 3 as B"},

@@ -51,7 +51,7 @@ X(adamw)
 #define PAIR_DIMS  DIM_BATCH, DIM_LENGTH, DIM_CHANNELS, DIM_STATES
 #define STATE_DIMS DIM_SEQUENCES, DIM_CHANNELS, DIM_STATES
 #define BC_DIMS    DIM_BATCH, DIM_LENGTH, DIM_GROUPS, DIM_STATES
-#define PAST_DIMS  DIM_BATCH, DIM_CHANNELS, DIM_HISTORY
+#define PAST_DIMS  DIM_SEQUENCES, DIM_CHANNELS, DIM_HISTORY
 
 #define DISCRETIZE_INPUTS                                                                                             \
   IN(delta, OF_PARAMETER, draw_step, STEP_DIMS), IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),              \
@@ -61,7 +61,8 @@ X(adamw)
   MAY(initial, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS)
 #define CONV_INPUTS                                                                                                   \
   IN(x, OF_STORAGE, NULL, STEP_DIMS), IN(weight, OF_PARAMETER, NULL, DIM_CHANNELS, DIM_WIDTH),                        \
-  MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS), MAY(initial_state, OF_STORAGE, NULL, PAST_DIMS)
+  MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),                   \
+  MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_STORAGE, NULL, PAST_DIMS)
 #define SCAN_INPUTS                                                                                                   \
   IN(u, OF_STORAGE, NULL, STEP_DIMS), IN(delta, OF_STORAGE, draw_step, STEP_DIMS),                                    \
   IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),                                                             \
@@ -113,7 +114,7 @@ const catalog_op catalog[] = {
     {&op_causal_conv1d,
      false,
      {CONV_INPUTS, OUT(out, OF_STORAGE, STEP_DIMS), MAY_OUT_OR(final_state, OF_STORAGE, "initial_state", PAST_DIMS)},
-     {BOOL(silu)}},
+     {BOOL(silu), BOOL(reverse)}},
     {&op_causal_conv1d_backward,
      false,
      {CONV_INPUTS,
@@ -122,13 +123,13 @@ const catalog_op catalog[] = {
       IN(dout, OF_STORAGE, NULL, STEP_DIMS), MAY(dfinal_state, OF_STORAGE, NULL, PAST_DIMS),
       MAY_OUT(dx, OF_STORAGE, STEP_DIMS), MAY_OUT(dweight, OF_PARAMETER, DIM_CHANNELS, DIM_WIDTH),
       MAY_OUT(dbias, OF_PARAMETER, DIM_CHANNELS), MAY_OUT(dinitial_state, OF_STORAGE, PAST_DIMS)},
-     {BOOL(forward.silu)}},
+     {BOOL(forward.silu), BOOL(forward.reverse)}},
 #undef ARGS
 #define ARGS clm_causal_conv1d_update_args
     {&op_causal_conv1d_update,
      false,
      {IN(x, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), IN(weight, OF_PARAMETER, NULL, DIM_CHANNELS, DIM_WIDTH),
-      MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS), BOTH(state, OF_STORAGE, NULL, PAST_DIMS),
+      MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS), BOTH(state, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS, DIM_HISTORY),
       OUT(out, OF_STORAGE, DIM_BATCH, DIM_CHANNELS)},
      {BOOL(silu)}},
 #undef ARGS
