@@ -2,11 +2,17 @@
  *   bytes per element: parts read once, out written; one work-item for each element of out */
 #include "scan.h"
 
-kernel void scan_reduce(global const float *restrict parts, long parts_offset, long count, long part_stride,
+#ifndef PART_TYPE
+#define PART_TYPE f32 /* or c64 */
+#endif
+typedef STORAGE(PART_TYPE) part_t;
+
+kernel void scan_reduce(global const part_t *restrict parts, long parts_offset, long count, long part_stride,
                         OUTPUT(out), long shape1, long shape2, long shape3, STRIDES4(out, 0, 1, 2, 3)) {
   const long i = (long)get_global_id(0);
   parts += parts_offset + i;
-  float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f}; /* four chains, so that loads overlap */
+  part_t sum[4]; /* four chains, so that loads overlap */
+  for (int j = 0; j < 4; j++) sum[j] = (part_t)(0.0f);
   long p = 0;
   for (; p + 4 <= count; p += 4)
 #pragma unroll

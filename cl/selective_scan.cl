@@ -23,52 +23,63 @@
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
 selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
                TENSOR(delta), STRIDES3(delta, batch, step, channel),     /* */
-               TENSOR_F32(A), STRIDES2(A, channel, state),               /* */
-               TENSOR(B), STRIDES4(B, batch, step, group, state),        /* static: B_step is the stride of a channel */
-               TENSOR(C), STRIDES4(C, batch, step, group, state),        /* likewise */
+               TENSOR_OF(NUMBER_TYPE, A), STRIDES2(A, channel, state),   /* */
+               TENSOR_OF(B_TYPE, B), STRIDES4(B, batch, step, group, state), /* static: B_step is a channel's stride */
+               TENSOR_OF(C_TYPE, C), STRIDES4(C, batch, step, group, state), /* likewise */
                TENSOR_F32(D), STRIDES1(D, channel),                      /* */
                TENSOR(z), STRIDES3(z, batch, step, channel),             /* */
                TENSOR_F32(bias), STRIDES1(bias, channel),                /* */
-               global const float *initial, long initial_offset, STRIDES3(initial, batch, channel, state), /* */
+               TENSOR(gate), STRIDES3(gate, batch, step, channel),       /* */
+               global const number *initial, long initial_offset, STRIDES3(initial, batch, channel, state), /* */
                OUTPUT(out), STRIDES3(out, batch, step, channel),         /* */
-               global float *final, long final_offset, STRIDES3(final, batch, channel, state), /* may be initial */
-               global float *states, long states_offset, /* (batch, chunks, d_inner, d_state) */
-               global float *sums, long sums_offset, /* (batch, chunks, d_inner): sum of dt */
-               global float *tile_states, long tiles_offset, /* SCAN_EVERY_TILE: each tile's first state */
-               long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks,
-               int given_flags) {
+               global number *final, long final_offset, STRIDES3(final, batch, channel, state), /* may be initial */
+               global float *work, /* offsets in floats: */
+               long states_at,     /* (slots, d_inner, d_state)                                */
+               long sums_at,       /* (slots, d_inner): sum of dt                              */
+               long tiles_at,      /* SCAN_EVERY_TILE: (tiles, d_inner, d_state), first states */
+               long marks_at,      /* (batch, length) bytes: seq_idx as scan_marks leaves it   */
+               long drops_at,      /* (slots) ints: a sequence begins in the chunk             */
+               PACKED_PARAMETERS, long length, long chunk, int chunks, int launched, int d_inner, int group_channels,
+               int group_blocks, int given_flags) {
   const int flags = SCAN_FLAGS(given_flags);
   const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
-  const int group = (int)get_group_id(0) / group_blocks;
-  const int first = group * group_channels + (int)get_group_id(0) % group_blocks * SCAN_CHANNELS;
+  const scan_place place = place_of(d_inner / group_channels * group_blocks, length, chunk, chunks, launched,
+                                    ends, ends_offset, ends_stride, rows, reversed);
+  const int group = place.column / group_blocks;
+  const int first = group * group_channels + place.column % group_blocks * SCAN_CHANNELS;
   const int count = min(SCAN_CHANNELS, (group + 1) * group_channels - first); /* channels of this work-group */
-  states += states_offset;
-  const int k_chunk = (int)get_group_id(1);
-  const long batch = (long)get_group_id(2);
-  const long begin = k_chunk * chunk, end = min(begin + chunk, length);
+  const long batch = place.row.batch, begin = place.begin, end = place.end;
+  global number *const states = (global number *)(work + states_at);
+#if SCAN_RESETS
+  global const uchar *const marks = (global const uchar *)(work + marks_at) + batch * length;
+  global int *const drops = (global int *)(work + drops_at);
+#endif
 
   SHUFFLE_SCRATCH
   local float2 steps[SCAN_BUFFERS][SCAN_TILE][PITCH]; /* dt, dt u */
 #if !SCAN_STATES_ONLY
-  local float2 gates[SCAN_BUFFERS][SCAN_TILE][PITCH]; /* D u, silu(z) */
+  local float2 finish[SCAN_BUFFERS][SCAN_TILE][PITCH]; /* D u, silu(z) */
 #endif
 #if SCAN_B_VARIES
-  local float B_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
+  local number B_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
 #endif
 #if NEED_C
-  local float C_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
+  local number C_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
+#endif
+#if SCAN_RESETS
+  local int mark_tile[SCAN_BUFFERS][SCAN_TILE];
 #endif
 #if STAGED && !SCAN_STATES_ONLY
   local float y_tile[PARTS][SCAN_TILE][PITCH];
 #endif
 
-  /* What this lane keeps: A log2(e) and the states of its channels (and B, C where they do not vary). */
-  float A_log2[SCAN_PER_LANE][SCAN_STATES], h[SCAN_PER_LANE][SCAN_STATES];
+  /* What this lane keeps: A as a rate and the states of its channels (and B, C where they do not vary). */
+  number rate[SCAN_PER_LANE][SCAN_STATES], h[SCAN_PER_LANE][SCAN_STATES];
 #if !SCAN_B_VARIES
-  float B_fixed[SCAN_PER_LANE][SCAN_STATES];
+  number B_fixed[SCAN_PER_LANE][SCAN_STATES];
 #endif
 #if !SCAN_C_VARIES && !SCAN_STATES_ONLY
-  float C_fixed[SCAN_PER_LANE][SCAN_STATES];
+  number C_fixed[SCAN_PER_LANE][SCAN_STATES];
 #endif
 UNROLL
   for (int j = 0; j < SCAN_PER_LANE; j++) {
@@ -78,34 +89,39 @@ UNROLL
     for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
       const bool real = n < SCAN_D_STATE && local_channel < count;
-      float a = real ? A[A_offset + channel * A_channel + n * A_state] : 0.0f;
-      if (flags & SCAN_A_LOG) a = real ? -exp(a) : 0.0f;
-      A_log2[j][s] = a * LOG2_E;
+      number a = real ? A[A_offset + channel * A_channel + n * A_state] : ZERO;
+      if (flags & SCAN_A_LOG) a = real ? negated_exp(a) : ZERO;
+      rate[j][s] = rate_of(a);
 #if !SCAN_B_VARIES
-      B_fixed[j][s] = real ? load(B, B_offset + channel * B_step + n * B_state) : 0.0f;
+      B_fixed[j][s] = real ? LOAD(B_TYPE, B, B_offset + channel * B_step + n * B_state) : ZERO;
 #endif
 #if !SCAN_C_VARIES && !SCAN_STATES_ONLY
-      C_fixed[j][s] = real ? load(C, C_offset + channel * C_step + n * C_state) : 0.0f;
+      C_fixed[j][s] = real ? twice(LOAD(C_TYPE, C, C_offset + channel * C_step + n * C_state)) : ZERO;
 #endif
-      h[j][s] = 0.0f;
+      h[j][s] = ZERO;
       if (real && (flags & SCAN_FROM_CARRY))
-        h[j][s] = states[((batch * chunks + k_chunk) * d_inner + channel) * SCAN_D_STATE + n];
+        h[j][s] = states[(place.slot * d_inner + channel) * SCAN_D_STATE + n];
       else if (real && (flags & SCAN_FROM_INITIAL))
-        h[j][s] = initial[initial_offset + batch * initial_batch + channel * initial_channel + n * initial_state];
+        h[j][s] = initial[initial_offset + place.row.states * initial_batch + channel * initial_channel +
+                          n * initial_state];
     }
   }
 #if !SCAN_STATES_ONLY
-  for (int k = 0; k < ((flags & SCAN_FOLD) ? k_chunk : 0); k++)
+  for (int k = 0; k < ((flags & SCAN_FOLD) ? place.chunk : 0); k++)
 UNROLL
     for (int j = 0; j < SCAN_PER_LANE; j++) {
       const int local_channel = slot + j * SLOTS;
       if (local_channel >= count) continue;
-      const long row = (batch * chunks + k) * d_inner + first + local_channel;
-      const float sum = sums[sums_offset + row];
+      const long row = (place.row.slot + k) * d_inner + first + local_channel;
+      const float sum = work[sums_at + row];
 UNROLL
       for (int s = 0; s < SCAN_STATES; s++) {
         const int n = STATE(lane, s);
-        if (n < SCAN_D_STATE) h[j][s] = exp2_fast(sum * A_log2[j][s]) * h[j][s] + states[row * SCAN_D_STATE + n];
+#if SCAN_RESETS
+        if (drops[place.row.slot + k]) h[j][s] = ZERO;
+#endif
+        if (n < SCAN_D_STATE)
+          h[j][s] = times(decay_after(sum, rate[j][s]), h[j][s]) + states[row * SCAN_D_STATE + n];
       }
     }
 #endif
@@ -122,47 +138,68 @@ UNROLL
   u += u_offset + batch * u_batch + first * u_channel;
   delta += delta_offset + batch * delta_batch + first * delta_channel;
   z += z_offset + batch * z_batch + first * z_channel;
+#if SCAN_GATE
+  gate += gate_offset + batch * gate_batch + first * gate_channel;
+  float gate_next[ELEMENTS];
+#endif
   out += out_offset + batch * out_batch + first * out_channel;
   B += B_offset + batch * B_batch + group * B_group;
   C += C_offset + batch * C_batch + group * C_group;
 
-  float u_next[ELEMENTS], delta_next[ELEMENTS], z_next[ELEMENTS], B_next[BC_ITEMS], C_next[BC_ITEMS];
+  float u_next[ELEMENTS], delta_next[ELEMENTS], z_next[ELEMENTS];
+  number B_next[BC_ITEMS], C_next[BC_ITEMS];
 #if SCAN_STATES_ONLY
   float dt_sum[SCAN_PER_LANE];
 UNROLL
   for (int j = 0; j < SCAN_PER_LANE; j++) dt_sum[j] = 0.0f;
+#if SCAN_RESETS
+  int dropped = 0;
+#endif
+#endif
+
+/* The gate on A: dt g in place of dt in the decay. */
+#if SCAN_GATE
+#define FETCH_GATE(k, t, c) gate_next[k] = load(gate, t * gate_step + c * gate_channel);
+#define DECAY_STEP(dt, k)   ((dt) * gate_next[k])
+#define NO_GATE(k)          gate_next[k] = 0.0f;
+#else
+#define FETCH_GATE(k, t, c)
+#define DECAY_STEP(dt, k) (dt)
+#define NO_GATE(k)
 #endif
 
 /* Global memory -> registers, the tile that begins at step `at`. */
 #define FETCH(at)                                                                                                     \
   {                                                                                                                   \
-    UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                            \
+    UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                                       \
       const int c = ELEMENT_CHANNEL(k);                                                                               \
       const long t = (at) + ELEMENT_STEP(k);                                                                          \
       u_next[k] = delta_next[k] = z_next[k] = 0.0f;                                                                   \
-      if (IN_TILE(k) && t < end && c < count) {               \
+      NO_GATE(k)                                                                                                      \
+      if (IN_TILE(k) && COUNTS(t) && c < count) {                                                                     \
         u_next[k] = load(u, t * u_step + c * u_channel);                                                              \
         delta_next[k] = load(delta, t * delta_step + c * delta_channel);                                              \
-        if (!SCAN_STATES_ONLY && (flags & SCAN_HAS_Z)) z_next[k] = load(z, t * z_step + c * z_channel);                         \
+        if (!SCAN_STATES_ONLY && (flags & SCAN_HAS_Z)) z_next[k] = load(z, t * z_step + c * z_channel);               \
+        FETCH_GATE(k, t, c)                                                                                           \
       }                                                                                                               \
     }                                                                                                                 \
-    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                            \
+    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                                       \
       const int e = lid + k * WORK_GROUP, n = BC_STATE(e);                                                            \
       const long t = (at) + BC_STEP(e);                                                                               \
-      B_next[k] = C_next[k] = 0.0f;                                                                                   \
-      if (t < end && n < SCAN_D_STATE && (BC_TILE % WORK_GROUP == 0 || e < BC_TILE)) {                                \
-        if (SCAN_B_VARIES) B_next[k] = load(B, t * B_step + n * B_state);                                             \
-        if (NEED_C) C_next[k] = load(C, t * C_step + n * C_state);                                                    \
+      B_next[k] = C_next[k] = ZERO;                                                                                   \
+      if (COUNTS(t) && n < SCAN_D_STATE && (BC_TILE % WORK_GROUP == 0 || e < BC_TILE)) {                              \
+        if (SCAN_B_VARIES) B_next[k] = LOAD(B_TYPE, B, t * B_step + n * B_state);                                     \
+        if (NEED_C) C_next[k] = twice(LOAD(C_TYPE, C, t * C_step + n * C_state));                                     \
       }                                                                                                               \
     }                                                                                                                 \
   }
 
 #if !SCAN_STATES_ONLY
-#define KEEP_GATE(buffer, k, c)                                                                                       \
-  gates[buffer][ELEMENT_STEP(k)][c] =                                                                                 \
+#define KEEP_FINISH(buffer, k, c)                                                                                     \
+  finish[buffer][ELEMENT_STEP(k)][c] =                                                                                \
       (float2)(D_held[HELD(k)] * u_next[k], (flags & SCAN_HAS_Z) ? z_next[k] * sigmoid(z_next[k]) : 1.0f);
 #else
-#define KEEP_GATE(buffer, k, c)
+#define KEEP_FINISH(buffer, k, c)
 #endif
 #if SCAN_B_VARIES
 #define KEEP_B(buffer, k, at) B_tile[buffer][at] = B_next[k];
@@ -174,28 +211,43 @@ UNROLL
 #else
 #define KEEP_C(buffer, k, at)
 #endif
+#if SCAN_RESETS
+#define KEEP_MARKS(at, buffer)                                                                                        \
+  for (int t = lid; t < SCAN_TILE; t += WORK_GROUP) mark_tile[buffer][t] = (at) + t < end ? marks[(at) + t] : 0;
+#else
+#define KEEP_MARKS(at, buffer)
+#endif
 
-/* Registers -> local memory. Past the end dt is 0: the state stays as it is. */
+/* Registers -> local memory. Where a step does not count dt is 0: the state stays as it is. */
 #define KEEP(at, buffer)                                                                                              \
   {                                                                                                                   \
-    UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                            \
+    UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                                       \
       const int c = ELEMENT_CHANNEL(k);                                                                               \
       float dt = delta_next[k] + bias_held[HELD(k)];                                                                  \
-      if (flags & SCAN_SOFTPLUS) dt = softplus(dt);                                                                           \
-      if ((at) + ELEMENT_STEP(k) >= end) dt = 0.0f;                                                                   \
+      if (flags & SCAN_SOFTPLUS) dt = softplus(dt);                                                                   \
+      if (!COUNTS((at) + ELEMENT_STEP(k))) dt = 0.0f;                                                                 \
       if (IN_TILE(k)) {                                                                                               \
-        steps[buffer][ELEMENT_STEP(k)][c] = (float2)(dt, dt * u_next[k]);                                             \
-        KEEP_GATE(buffer, k, c)                                                                                       \
+        steps[buffer][ELEMENT_STEP(k)][c] = (float2)(DECAY_STEP(dt, k), dt * u_next[k]);                              \
+        KEEP_FINISH(buffer, k, c)                                                                                     \
       }                                                                                                               \
     }                                                                                                                 \
-    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                            \
+    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                                       \
       const int e = lid + k * WORK_GROUP;                                                                             \
       if (BC_TILE % WORK_GROUP == 0 || e < BC_TILE) {                                                                 \
         KEEP_B(buffer, k, BC_STEP(e) * PADDED + BC_STATE(e))                                                          \
         KEEP_C(buffer, k, BC_STEP(e) * PADDED + BC_STATE(e))                                                          \
       }                                                                                                               \
     }                                                                                                                 \
+    KEEP_MARKS(at, buffer)                                                                                            \
   }
+
+/* The output: with D u and the gate, 0 at padding. */
+#if SCAN_RESETS
+#define FINISHED(value, t, c)                                                                                         \
+  (mark_tile[buffer][t] == SCAN_PADDING ? 0.0f : ((value) + finish[buffer][t][c].x) * finish[buffer][t][c].y)
+#else
+#define FINISHED(value, t, c) (((value) + finish[buffer][t][c].x) * finish[buffer][t][c].y)
+#endif
 
   FETCH(begin)
   KEEP(begin, 0)
@@ -207,10 +259,11 @@ UNROLL
 UNROLL
     for (int j = 0; j < SCAN_PER_LANE; j++) {
       const int c = slot + j * SLOTS;
-      const long row = (batch * TILES(length) + at / SCAN_TILE) * d_inner + first + c;
+      const long row = (place.tile + (at - begin) / SCAN_TILE) * d_inner + first + c;
+      global number *const tile_state = (global number *)(work + tiles_at) + row * SCAN_D_STATE;
 UNROLL
       for (int s = 0; s < SCAN_STATES; s++)
-        if (c < count && STATE(lane, s) < SCAN_D_STATE) tile_states[tiles_offset + row * SCAN_D_STATE + STATE(lane, s)] = h[j][s];
+        if (c < count && STATE(lane, s) < SCAN_D_STATE) tile_state[STATE(lane, s)] = h[j][s];
     }
 #endif
 #pragma unroll 1
@@ -218,7 +271,13 @@ UNROLL
       float y[SCAN_PER_LANE][SCAN_BLOCK];
 UNROLL
       for (int i = 0; i < SCAN_BLOCK; i++) {
-        float B_now[SCAN_STATES], C_now[SCAN_STATES];
+        number B_now[SCAN_STATES], C_now[SCAN_STATES];
+#if SCAN_RESETS
+        const bool begins = mark_tile[buffer][block + i] == SCAN_BEGINS;
+#if SCAN_STATES_ONLY
+        dropped |= begins;
+#endif
+#endif
 #if SCAN_B_VARIES
         read_states(B_now, &B_tile[buffer][(block + i) * PADDED], lane);
 #endif
@@ -232,15 +291,18 @@ UNROLL
 UNROLL
           for (int s = 0; s < SCAN_STATES; s++) {
 #if SCAN_B_VARIES
-            const float input = step.y * B_now[s];
+            const number input = step.y * B_now[s];
 #else
-            const float input = step.y * B_fixed[j][s];
+            const number input = step.y * B_fixed[j][s];
 #endif
-            h[j][s] = exp2_fast(step.x * A_log2[j][s]) * h[j][s] + input;
+#if SCAN_RESETS
+            if (begins) h[j][s] = ZERO;
+#endif
+            h[j][s] = times(decay_after(step.x, rate[j][s]), h[j][s]) + input;
 #if NEED_C
-            sum += h[j][s] * C_now[s];
+            sum += real_of_product(h[j][s], C_now[s]);
 #elif !SCAN_STATES_ONLY
-            sum += h[j][s] * C_fixed[j][s];
+            sum += real_of_product(h[j][s], C_fixed[j][s]);
 #endif
           }
 #if SCAN_STATES_ONLY
@@ -267,9 +329,7 @@ UNROLL
 #if STAGED
           y_tile[SCAN_SHUFFLE ? 0 : lane][t][c] = y[j][i];
 #else
-          float value = y[j][i];
-          const float2 gate = gates[buffer][t][c];
-          value = (value + gate.x) * gate.y;
+          const float value = FINISHED(y[j][i], t, c);
           if (at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
 #endif
         }
@@ -287,8 +347,7 @@ UNROLL
       float value = y_tile[0][t][c];
 UNROLL
       for (int part = 1; part < PARTS; part++) value += y_tile[part][t][c];
-      const float2 gate = gates[buffer][t][c];
-      value = (value + gate.x) * gate.y;
+      value = FINISHED(value, t, c);
       if (at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
     }
 #endif
@@ -302,15 +361,18 @@ UNROLL
 #if SCAN_EVERY_TILE
   return;
 #elif !SCAN_STATES_ONLY
-  if (!(flags & SCAN_TO_FINAL) || end < length) return;
+  if (!(flags & SCAN_TO_FINAL) || !place.last) return;
+#endif
+#if SCAN_RESETS && SCAN_STATES_ONLY && !SCAN_EVERY_TILE
+  if (lid == 0 && place.column == 0) drops[place.slot] = dropped;
 #endif
 UNROLL
   for (int j = 0; j < SCAN_PER_LANE; j++) {
     const int c = slot + j * SLOTS;
-    const long channel = first + c, row = (batch * chunks + k_chunk) * d_inner + channel;
+    const long channel = first + c, row = place.slot * d_inner + channel;
     if (c >= count) continue;
 #if SCAN_STATES_ONLY
-    if (lane == 0) sums[sums_offset + row] = dt_sum[j];
+    if (lane == 0) work[sums_at + row] = dt_sum[j];
 #endif
 UNROLL
     for (int s = 0; s < SCAN_STATES; s++) {
@@ -319,7 +381,7 @@ UNROLL
 #if SCAN_STATES_ONLY
       states[row * SCAN_D_STATE + n] = h[j][s];
 #else
-      final[final_offset + batch * final_batch + channel * final_channel + n * final_state] = h[j][s];
+      final[final_offset + place.row.states * final_batch + channel * final_channel + n * final_state] = h[j][s];
 #endif
     }
   }

@@ -3,6 +3,7 @@
  * SCAN_EVERY_TILE) it computes the tile's states again into registers, then runs the gradient g of the state back:
  *   g[t] = C[t] dy[t] + a[t+1] g[t+1],  a[t] = exp(dt[t] A)
  *   du = D dy + dt sum_n g B     ddt = sum_n g (A a h[t-1] + B u)     dA += dt g a h[t-1]
+ * (complex: conjugates of all factors; with the gate, a = exp(dt gate A) and the decay's part of ddt is taken apart)
  *   dB = dt u g and dC = dy h, summed over channels: over the channels of a sub-group by shuffles (or of the
  *   work-group in local memory), then over work-groups by scan_reduce. dA, dD and ddelta_bias likewise over chunks and
  *   batch. Every sum has a fixed order.
@@ -17,20 +18,10 @@
 
 #define PARTS     (SCAN_SHUFFLE ? 1 : SCAN_LANES)
 #define WARPS     (WORK_GROUP / 32) /* shuffle variant: sub-groups of 32 lanes */
-#define LN_2      0.69314718055994530942f
-#define WANT_DU   512
-#define WANT_DDT  1024
-#define WANT_DZ   2048
-#define WANT_OUT  4096
-#define WANT_DA   8192
-#define WANT_DB   16384
-#define WANT_DC   32768
-#define WANT_SUMS 65536  /* dD or ddelta_bias            */
-#define DFINAL    131072 /* a gradient comes in through the final state */
-#define WANT_DH0  262144
 
 #if SCAN_SHUFFLE
-/* Sums the 2 * SCAN_STATES values of each lane over the channels of a sub-group: each exchange halves the values a lane
+#define VALUES (SCAN_STATES * NUMBER_PARTS) /* of dB, and as many of dC */
+/* Sums the 2 * VALUES values of each lane over the channels of a sub-group: each exchange halves the values a lane
  * still holds (or, with one left, adds it), and the rest goes to row[] for a sum over sub-groups. */
 __attribute__((always_inline)) static inline void sum_channels(float *value, int lid, int lane, local float *row SHUFFLE_PARAMETER) {
   int base = 0;
@@ -38,7 +29,7 @@ __attribute__((always_inline)) static inline void sum_channels(float *value, int
 #define CHANNEL_LEVEL(width)                                                                                          \
   if (SCAN_LANES <= (width)) {                                                                                        \
     const bool upper = (lid & (width)) != 0;                                                                          \
-    enum { LEVELS_BEFORE = (width) / SCAN_LANES, LEFT = 2 * SCAN_STATES / (LEVELS_BEFORE > 0 ? LEVELS_BEFORE : 1) };  \
+    enum { LEVELS_BEFORE = (width) / SCAN_LANES, LEFT = 2 * VALUES / (LEVELS_BEFORE > 0 ? LEVELS_BEFORE : 1) };       \
     if (LEFT > 1) {                                                                                                   \
       UNROLL for (int i = 0; i < LEFT / 2; i++) {                                                                     \
         const float low = value[i], high = value[i + LEFT / 2]; /* both read first: no index at run time */           \
@@ -56,81 +47,103 @@ __attribute__((always_inline)) static inline void sum_channels(float *value, int
   CHANNEL_LEVEL(4)
   CHANNEL_LEVEL(8)
   CHANNEL_LEVEL(16)
-  enum { SHARED = 32 / SCAN_LANES, COUNT = 2 * SCAN_STATES / SHARED > 1 ? 2 * SCAN_STATES / SHARED : 1 };
+  enum { SHARED = 32 / SCAN_LANES, COUNT = 2 * VALUES / SHARED > 1 ? 2 * VALUES / SHARED : 1 };
   UNROLL for (int i = 0; i < COUNT; i++) {
     const int v = base + i;
-    if (first) row[v < SCAN_STATES ? STATE(lane, v) : PADDED + STATE(lane, v - SCAN_STATES)] = value[i];
+    const int state = (v < VALUES ? v : v - VALUES) / NUMBER_PARTS;
+    const int to = (v < VALUES ? 0 : PADDED) + STATE(lane, state);
+    if (first) row[to * NUMBER_PARTS + v % NUMBER_PARTS] = value[i];
   }
 }
+
+#if SCAN_COMPLEX
+#define PUT(values, i, x) (values)[2 * (i)] = (x).x, (values)[2 * (i) + 1] = (x).y
+#else
+#define PUT(values, i, x) (values)[i] = (x)
+#endif
 #endif
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_scan_backward(
     TENSOR(u), STRIDES3(u, batch, step, channel), TENSOR(delta), STRIDES3(delta, batch, step, channel),
-    TENSOR_F32(A), STRIDES2(A, channel, state),        /* */
-    TENSOR(B), STRIDES4(B, batch, step, group, state), /* static: B_step is the stride of a channel */
-    TENSOR(C), STRIDES4(C, batch, step, group, state), /* likewise */
+    TENSOR_OF(NUMBER_TYPE, A), STRIDES2(A, channel, state),       /* */
+    TENSOR_OF(B_TYPE, B), STRIDES4(B, batch, step, group, state), /* static: B_step is the stride of a channel */
+    TENSOR_OF(C_TYPE, C), STRIDES4(C, batch, step, group, state), /* likewise */
     TENSOR_F32(D), STRIDES1(D, channel), TENSOR(z), STRIDES3(z, batch, step, channel), /* */
-    TENSOR_F32(bias), STRIDES1(bias, channel), TENSOR(dout), STRIDES3(dout, batch, step, channel), /* */
-    TENSOR_F32(dfinal), STRIDES3(dfinal, batch, channel, state), OUTPUT(du), STRIDES3(du, batch, step, channel),
+    TENSOR_F32(bias), STRIDES1(bias, channel), TENSOR(gate), STRIDES3(gate, batch, step, channel), /* */
+    TENSOR(dout), STRIDES3(dout, batch, step, channel),                                                     /* */
+    TENSOR_OF(NUMBER_TYPE, dfinal), STRIDES3(dfinal, batch, channel, state), OUTPUT(du), STRIDES3(du, batch, step, channel),
     OUTPUT(ddelta), STRIDES3(ddelta, batch, step, channel), OUTPUT(dz), STRIDES3(dz, batch, step, channel),
-    OUTPUT(out), STRIDES3(out, batch, step, channel), OUTPUT_F32(dinitial), STRIDES3(dinitial, batch, channel, state),
+    OUTPUT(dgate), STRIDES3(dgate, batch, step, channel), OUTPUT(out), STRIDES3(out, batch, step, channel), /* */
+    OUTPUT_OF(NUMBER_TYPE, dinitial), STRIDES3(dinitial, batch, channel, state),                            /* */
     global float *work, /* offsets in floats: */
-    long tiles_at,      /* (batch, tiles, d_inner, d_state)   each tile's first state                    */
-    long states_at,     /* (batch, chunks, d_inner, d_state)  BACKWARD_LOCAL: each chunk's final state   */
-    long gradients_at,  /* (batch, chunks, d_inner, d_state)  its gradient handed back, or coming in     */
-    long sums_at,       /* (batch, chunks, d_inner)           its sum of dt                              */
-    long dA_at,         /* (batch, chunks, d_inner, d_state); dB and dC too where they are static        */
-    long dB_at,         /* (blocks of a group, batch, length, groups, d_state)                           */
-    long dC_at, long dD_at, /* (batch, chunks, d_inner), then the same of ddelta_bias */
-    long length, long chunk, int chunks, int d_inner, int group_channels, int group_blocks, int flags) {
+    long tiles_at,      /* (tiles, d_inner, d_state)   each tile's first state                     */
+    long states_at,     /* (slots, d_inner, d_state)   BACKWARD_LOCAL: each chunk's final state    */
+    long gradients_at,  /* (slots, d_inner, d_state)   its gradient handed back, or coming in      */
+    long sums_at,       /* (slots, d_inner)            its sum of dt                               */
+    long marks_at,      /* (batch, length) bytes       seq_idx as scan_marks leaves it             */
+    long drops_at,      /* (slots) ints                a sequence begins in the chunk              */
+    long dA_at,         /* (slots, d_inner, d_state); dB and dC too where they are static          */
+    long dB_at,         /* (blocks of a group, batch, length, groups, d_state)                     */
+    long dC_at, long dD_at, /* (slots, d_inner), then the same of ddelta_bias */
+    PACKED_PARAMETERS, long batches, long slots, long length, long chunk, int chunks, int d_inner, int group_channels,
+    int group_blocks, int flags) {
   const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
-  const int group = (int)get_group_id(0) / group_blocks, block = (int)get_group_id(0) % group_blocks;
-  const int groups = d_inner / group_channels, first = group * group_channels + block * SCAN_CHANNELS;
+  const int groups = d_inner / group_channels;
+  const scan_place place = place_of(groups * group_blocks, length, chunk, chunks, chunks, ends, ends_offset,
+                                    ends_stride, rows, reversed);
+  const int group = place.column / group_blocks, block = place.column % group_blocks;
+  const int first = group * group_channels + block * SCAN_CHANNELS;
   const int count = min(SCAN_CHANNELS, (group + 1) * group_channels - first); /* channels of this work-group */
-  const int k_chunk = (int)get_group_id(1);
-  const long batch = (long)get_group_id(2);
-  const long begin = k_chunk * chunk, end = min(begin + chunk, length);
-  const long own = first + slot, own_row = (batch * chunks + k_chunk) * d_inner + own; /* this lane's channel */
+  const long batch = place.row.batch, begin = place.begin, end = place.end;
+  const long own = first + slot, own_row = place.slot * d_inner + own; /* this lane's channel */
   const bool own_channel = slot < count;
+#define NUMBERS(at) ((global number *)(work + (at)))
+#if SCAN_RESETS
+  global const uchar *const marks = (global const uchar *)(work + marks_at) + batch * length;
+#endif
 
   SHUFFLE_SCRATCH
   local float dt_tile[SCAN_TILE][PITCH], dtu_tile[SCAN_TILE][PITCH], dy_tile[SCAN_TILE][PITCH];
 #if SCAN_B_VARIES
-  local float B_tile[BC_TILE] __attribute__((aligned(16)));
+  local number B_tile[BC_TILE] __attribute__((aligned(16)));
 #endif
 #if SCAN_C_VARIES
-  local float C_tile[BC_TILE] __attribute__((aligned(16)));
+  local number C_tile[BC_TILE] __attribute__((aligned(16)));
+#endif
+#if SCAN_RESETS
+  local int mark_tile[SCAN_TILE];
+  bool dropped = false;
 #endif
 #if !BACKWARD_LOCAL
   local float gB_tile[PARTS][SCAN_TILE][PITCH], ddt_tile[PARTS][SCAN_TILE][PITCH], y_tile[PARTS][SCAN_TILE][PITCH];
 #if SCAN_SHUFFLE
-  local float bc_sums[WARPS][SCAN_TILE][2 * PADDED];
+  local number bc_sums[WARPS][SCAN_TILE][2 * PADDED];
 #else
-  local float bc_sums[SCAN_CHANNELS][2 * PADDED];
+  local number bc_sums[SCAN_CHANNELS][2 * PADDED];
 #endif
 #endif
 
-  float A_log2[SCAN_STATES], g[SCAN_STATES], h[SCAN_STATES], dA[SCAN_STATES];
-  float B_now[SCAN_STATES], C_now[SCAN_STATES];
-  float dB_fixed[SCAN_STATES], dC_fixed[SCAN_STATES], decay_all[SCAN_STATES];
+  number rate[SCAN_STATES], g[SCAN_STATES], h[SCAN_STATES], dA[SCAN_STATES];
+  number B_now[SCAN_STATES], C_now[SCAN_STATES];
+  number dB_fixed[SCAN_STATES], dC_fixed[SCAN_STATES], decay_all[SCAN_STATES];
   UNROLL for (int s = 0; s < SCAN_STATES; s++) {
     const int n = STATE(lane, s);
     const bool real = n < SCAN_D_STATE && own_channel;
-    float a = real ? A[A_offset + own * A_channel + n * A_state] : 0.0f;
-    if (flags & SCAN_A_LOG) a = real ? -exp(a) : 0.0f;
-    A_log2[s] = a * LOG2_E;
-    dA[s] = dB_fixed[s] = dC_fixed[s] = g[s] = h[s] = 0.0f;
-    decay_all[s] = 1.0f;
+    number a = real ? A[A_offset + own * A_channel + n * A_state] : ZERO;
+    if (flags & SCAN_A_LOG) a = real ? negated_exp(a) : ZERO;
+    rate[s] = rate_of(a);
+    dA[s] = dB_fixed[s] = dC_fixed[s] = g[s] = h[s] = ZERO;
+    decay_all[s] = ONE;
 #if !SCAN_B_VARIES
-    B_now[s] = real ? load(B, B_offset + own * B_step + n * B_state) : 0.0f;
+    B_now[s] = real ? LOAD(B_TYPE, B, B_offset + own * B_step + n * B_state) : ZERO;
 #endif
 #if !SCAN_C_VARIES
-    C_now[s] = real ? load(C, C_offset + own * C_step + n * C_state) : 0.0f;
+    C_now[s] = real ? twice(LOAD(C_TYPE, C, C_offset + own * C_step + n * C_state)) : ZERO;
 #endif
 #if !BACKWARD_LOCAL
-    if (real && (flags & SCAN_FROM_CARRY)) g[s] = work[gradients_at + own_row * SCAN_D_STATE + n];
-    else if (real && (flags & DFINAL))
-      g[s] = dfinal[dfinal_offset + batch * dfinal_batch + own * dfinal_channel + n * dfinal_state];
+    if (real && (flags & SCAN_FROM_CARRY)) g[s] = NUMBERS(gradients_at)[own_row * SCAN_D_STATE + n];
+    else if (real && (flags & SCAN_DFINAL))
+      g[s] = dfinal[dfinal_offset + place.row.states * dfinal_batch + own * dfinal_channel + n * dfinal_state];
 #endif
   }
 
@@ -144,6 +157,10 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   u += u_offset + batch * u_batch + first * u_channel;
   delta += delta_offset + batch * delta_batch + first * delta_channel;
   z += z_offset + batch * z_batch + first * z_channel;
+#if SCAN_GATE
+  gate += gate_offset + batch * gate_batch + first * gate_channel;
+  dgate += dgate_offset + batch * dgate_batch + first * dgate_channel;
+#endif
   dout += dout_offset + batch * dout_batch + first * dout_channel;
   du += du_offset + batch * du_batch + first * du_channel;
   ddelta += ddelta_offset + batch * ddelta_batch + first * ddelta_channel;
@@ -152,16 +169,22 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   B += B_offset + batch * B_batch + group * B_group;
   C += C_offset + batch * C_batch + group * C_group;
 
-  const int tiles = (int)((end - begin + SCAN_TILE - 1) / SCAN_TILE);
+  const long tiles = (end - begin + SCAN_TILE - 1) / SCAN_TILE;
   float dt_sum = 0.0f;
-  for (int tile = 0; tile < tiles; tile++) {
-    const long at = begin + (long)(BACKWARD_LOCAL ? tile : tiles - 1 - tile) * SCAN_TILE;
+  for (long tile = 0; tile < tiles; tile++) {
+    const long at = begin + (BACKWARD_LOCAL ? tile : tiles - 1 - tile) * SCAN_TILE;
     float u_raw[ELEMENTS], x_raw[ELEMENTS], z_raw[ELEMENTS], dout_raw[ELEMENTS]; /* x: delta + delta_bias */
+#if SCAN_GATE
+    float gate_raw[ELEMENTS];
+#endif
     UNROLL for (int k = 0; k < ELEMENTS; k++) {
       const int c = ELEMENT_CHANNEL(k);
       const long t = at + ELEMENT_STEP(k);
       u_raw[k] = x_raw[k] = z_raw[k] = dout_raw[k] = 0.0f;
-      if (IN_TILE(k) && t < end && c < count) {
+#if SCAN_GATE
+      gate_raw[k] = IN_TILE(k) && COUNTS(t) && c < count ? load(gate, t * gate_step + c * gate_channel) : 0.0f;
+#endif
+      if (IN_TILE(k) && COUNTS(t) && c < count) {
         u_raw[k] = load(u, t * u_step + c * u_channel);
         x_raw[k] = load(delta, t * delta_step + c * delta_channel);
         dout_raw[k] = load(dout, t * dout_step + c * dout_channel);
@@ -173,22 +196,29 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       const int e = lid + k * WORK_GROUP, n = BC_STATE(e);
       const long t = at + BC_STEP(e);
       if (e >= BC_TILE) continue;
-      const bool real = t < end && n < SCAN_D_STATE;
+      const bool real = n < SCAN_D_STATE && COUNTS(t);
 #if SCAN_B_VARIES
-      B_tile[BC_STEP(e) * PADDED + n] = real ? load(B, t * B_step + n * B_state) : 0.0f;
+      B_tile[BC_STEP(e) * PADDED + n] = real ? LOAD(B_TYPE, B, t * B_step + n * B_state) : ZERO;
 #endif
 #if SCAN_C_VARIES
-      C_tile[BC_STEP(e) * PADDED + n] = real ? load(C, t * C_step + n * C_state) : 0.0f;
+      C_tile[BC_STEP(e) * PADDED + n] = real ? twice(LOAD(C_TYPE, C, t * C_step + n * C_state)) : ZERO;
 #endif
     }
+#endif
+#if SCAN_RESETS
+    for (int t = lid; t < SCAN_TILE; t += WORK_GROUP) mark_tile[t] = at + t < end ? marks[at + t] : 0;
 #endif
     UNROLL for (int k = 0; k < ELEMENTS; k++) {
       const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
       x_raw[k] += bias_held[HELD(k)];
       float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
-      if (at + t >= end) dt = 0.0f;
+      if (!COUNTS(at + t)) dt = 0.0f;
       if (IN_TILE(k)) {
+#if SCAN_GATE
+        dt_tile[t][c] = dt * gate_raw[k];
+#else
         dt_tile[t][c] = dt;
+#endif
         dtu_tile[t][c] = dt * u_raw[k];
         dy_tile[t][c] = dout_raw[k] * ((flags & SCAN_HAS_Z) ? z_raw[k] * sigmoid(z_raw[k]) : 1.0f);
       }
@@ -205,22 +235,32 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       read_states(C_now, &C_tile[t * PADDED], lane);
 #endif
       dt_sum += dt;
+#if SCAN_RESETS
+      const bool begins = mark_tile[t] == SCAN_BEGINS;
+      dropped |= begins;
+#endif
       UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-        const float a = exp2_fast(dt * A_log2[s]);
-        h[s] = a * h[s] + dtu * B_now[s];
-        decay_all[s] *= a;
-        g[s] += decay_all[s] * (C_now[s] * dy);
+        const number a = decay_after(dt, rate[s]);
+#if SCAN_RESETS
+        if (begins) h[s] = ZERO;
+#endif
+        h[s] = times(a, h[s]) + dtu * B_now[s];
+        decay_all[s] = times(decay_all[s], a);
+#if SCAN_RESETS
+        if (!dropped)
+#endif
+        g[s] += conjugate_times(decay_all[s], conjugate(C_now[s]) * dy);
       }
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 #else
     /* The tile's states again, forwards. */
-    float states[SCAN_TILE][SCAN_STATES], decay[SCAN_TILE][SCAN_STATES];
-    float start[SCAN_STATES], gB[SCAN_TILE], ddt[SCAN_TILE], y[SCAN_TILE];
+    number states[SCAN_TILE][SCAN_STATES], decay[SCAN_TILE][SCAN_STATES], start[SCAN_STATES];
+    float gB[SCAN_TILE], ddt[SCAN_TILE], y[SCAN_TILE];
     UNROLL for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
-      const long row = (batch * TILES(length) + at / SCAN_TILE) * d_inner + own;
-      start[s] = h[s] = own_channel && n < SCAN_D_STATE ? work[tiles_at + row * SCAN_D_STATE + n] : 0.0f;
+      const long row = (place.tile + (at - begin) / SCAN_TILE) * d_inner + own;
+      start[s] = h[s] = own_channel && n < SCAN_D_STATE ? NUMBERS(tiles_at)[row * SCAN_D_STATE + n] : ZERO;
     }
     UNROLL for (int t = 0; t < SCAN_TILE; t++) {
       const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot];
@@ -232,10 +272,13 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #endif
       y[t] = 0.0f;
       UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-        decay[t][s] = exp2_fast(dt * A_log2[s]);
-        h[s] = decay[t][s] * h[s] + dtu * B_now[s];
+        decay[t][s] = decay_after(dt, rate[s]);
+#if SCAN_RESETS
+        if (mark_tile[t] == SCAN_BEGINS) h[s] = ZERO;
+#endif
+        h[s] = times(decay[t][s], h[s]) + dtu * B_now[s];
         states[t][s] = h[s];
-        y[t] += h[s] * C_now[s];
+        y[t] += real_of_product(h[s], C_now[s]);
       }
     }
     /* The gradient, backwards. */
@@ -248,30 +291,45 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #if SCAN_C_VARIES
       read_states(C_now, &C_tile[t * PADDED], lane);
 #endif
-      float bc[2 * SCAN_STATES]; /* this channel's part of dB, then of dC */
+#if SCAN_SHUFFLE
+      float bc[2 * VALUES]; /* this channel's part of dB, then of dC */
+#endif
+#if SCAN_RESETS
+      const bool begins = mark_tile[t] == SCAN_BEGINS;
+#endif
       gB[t] = ddt[t] = 0.0f;
       UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-        g[s] += C_now[s] * dy;
-        const float before = g[s] * (decay[t][s] * (t > 0 ? states[t > 0 ? t - 1 : 0][s] : start[s]));
-        gB[t] += g[s] * B_now[s];
-        ddt[t] += A_log2[s] * before;
+        g[s] += conjugate(C_now[s]) * dy;
+        number last = t > 0 ? states[t > 0 ? t - 1 : 0][s] : start[s];
+#if SCAN_RESETS
+        if (begins) last = ZERO;
+#endif
+        const number before = conjugate_times(times(decay[t][s], last), g[s]);
+        const number part_B = dtu * g[s], part_C = twice(dy) * conjugate(states[t][s]);
+        gB[t] += real_of_conjugate_product(B_now[s], g[s]);
+        ddt[t] += along_rate(rate[s], before);
         dA[s] += dt * before;
-        bc[s] = dtu * g[s];
-        bc[SCAN_STATES + s] = dy * states[t][s];
-        g[s] *= decay[t][s];
+        g[s] = conjugate_times(decay[t][s], g[s]);
+#if SCAN_RESETS
+        if (begins) g[s] = ZERO;
+#endif
 #if !SCAN_B_VARIES
-        dB_fixed[s] += bc[s];
+        dB_fixed[s] += part_B;
 #endif
 #if !SCAN_C_VARIES
-        dC_fixed[s] += bc[SCAN_STATES + s];
+        dC_fixed[s] += part_C;
 #endif
-#if !SCAN_SHUFFLE
-        decay[t][s] = bc[s]; /* kept for the sum over channels */
-        states[t][s] = bc[SCAN_STATES + s];
+#if SCAN_SHUFFLE
+        PUT(bc, s, part_B);
+        PUT(bc, SCAN_STATES + s, part_C);
+#else
+        decay[t][s] = part_B; /* kept for the sum over channels */
+        states[t][s] = part_C;
 #endif
       }
 #if SCAN_SHUFFLE && (SCAN_B_VARIES || SCAN_C_VARIES)
-      if (flags & (WANT_DB | WANT_DC)) sum_channels(bc, lid, lane, bc_sums[lid / 32][t] SHUFFLE_ARGUMENT);
+      if (flags & (SCAN_WANT_DB | SCAN_WANT_DC)) 
+        sum_channels(bc, lid, lane, (local float *)bc_sums[lid / 32][t] SHUFFLE_ARGUMENT);
 #endif
     }
 
@@ -312,28 +370,38 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         sum_ddt += ddt_tile[part][t][c];
         sum_y += y_tile[part][t][c];
       }
-      const float dy = dy_tile[t][c], gate = sigmoid(z_raw[k]);
-      float grad = sum_ddt * LN_2 + u_raw[k] * sum_gB;
+#if SCAN_RESETS
+      if (mark_tile[t] == SCAN_PADDING) sum_gB = sum_ddt = sum_y = 0.0f;
+#endif
+      const float dy = dy_tile[t][c], open = sigmoid(z_raw[k]), ddecay = sum_ddt * LN_2;
+#if SCAN_GATE
+      const float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
+      float grad = gate_raw[k] * ddecay + u_raw[k] * sum_gB;
+      if (flags & SCAN_WANT_DGATE) store(dgate, step * dgate_step + c * dgate_channel, dt * ddecay);
+#else
+      const float dt = dt_tile[t][c];
+      float grad = ddecay + u_raw[k] * sum_gB;
+#endif
       if ((flags & SCAN_SOFTPLUS) && x_raw[k] <= 20.0f) grad *= sigmoid(x_raw[k]);
       sum_y += D_held[HELD(k)] * u_raw[k];
       dD_held[HELD(k)] += dy * u_raw[k];
       dbias_held[HELD(k)] += grad;
-      if (flags & WANT_DU) store(du, step * du_step + c * du_channel, D_held[HELD(k)] * dy + dt_tile[t][c] * sum_gB);
-      if (flags & WANT_DDT) store(ddelta, step * ddelta_step + c * ddelta_channel, grad);
-      if (flags & WANT_DZ)
+      if (flags & SCAN_WANT_DU) store(du, step * du_step + c * du_channel, D_held[HELD(k)] * dy + dt * sum_gB);
+      if (flags & SCAN_WANT_DDELTA) store(ddelta, step * ddelta_step + c * ddelta_channel, grad);
+      if (flags & SCAN_WANT_DZ)
         store(dz, step * dz_step + c * dz_channel,
-              dout_raw[k] * sum_y * (gate * (1.0f + z_raw[k] * (1.0f - gate))));
-      if (flags & WANT_OUT)
-        store(out, step * out_step + c * out_channel, (flags & SCAN_HAS_Z) ? sum_y * (z_raw[k] * gate) : sum_y);
+              dout_raw[k] * sum_y * (open * (1.0f + z_raw[k] * (1.0f - open))));
+      if (flags & SCAN_WANT_OUT)
+        store(out, step * out_step + c * out_channel, (flags & SCAN_HAS_Z) ? sum_y * (z_raw[k] * open) : sum_y);
     }
 
 #if SCAN_B_VARIES || SCAN_C_VARIES
-    const long parts_row = ((block * (long)get_num_groups(2) + batch) * length + at) * groups + group; /* step `at` */
+    const long parts_row = ((block * batches + batch) * length + at) * groups + group; /* step `at` */
 #if SCAN_SHUFFLE
-    for (int e = lid; e < SCAN_TILE * 2 * PADDED; e += WORK_GROUP) {
-      const int t = e / (2 * PADDED), n = e % (2 * PADDED);
-      float sum = bc_sums[0][t][n];
-      UNROLL for (int w = 1; w < WARPS; w++) sum += bc_sums[w][t][n];
+    for (int e = lid; e < SCAN_TILE * 2 * PADDED * NUMBER_PARTS; e += WORK_GROUP) {
+      const int t = e / (2 * PADDED * NUMBER_PARTS), n = e % (2 * PADDED * NUMBER_PARTS);
+      float sum = ((local const float *)bc_sums[0][t])[n];
+      UNROLL for (int w = 1; w < WARPS; w++) sum += ((local const float *)bc_sums[w][t])[n];
 #else
     UNROLL for (int t = 0; t < SCAN_TILE; t++) {
       UNROLL for (int s = 0; s < SCAN_STATES; s++) {
@@ -341,15 +409,19 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         bc_sums[slot][PADDED + STATE(lane, s)] = states[t][s];
       }
       barrier(CLK_LOCAL_MEM_FENCE);
-      for (int n = lid; n < 2 * PADDED; n += WORK_GROUP) {
-        float sum = 0.0f;
-        for (int c = 0; c < SCAN_CHANNELS; c++) sum += bc_sums[c][n];
+      for (int n = lid; n < 2 * PADDED * NUMBER_PARTS; n += WORK_GROUP) {
+        float sum = 0.0f; /* real and imaginary parts by themselves (PoCL 3.1 loses stores of float2 here) */
+        for (int c = 0; c < SCAN_CHANNELS; c++) sum += ((local const float *)bc_sums[c])[n];
 #endif
-        const int state = n < PADDED ? n : n - PADDED;
-        if (at + t < end && state < SCAN_D_STATE) {
-          const long to = (parts_row + (long)t * groups) * SCAN_D_STATE + state;
-          if (SCAN_B_VARIES && n < PADDED && (flags & WANT_DB)) work[dB_at + to] = sum;
-          if (SCAN_C_VARIES && n >= PADDED && (flags & WANT_DC)) work[dC_at + to] = sum;
+        const bool is_B = n < PADDED * NUMBER_PARTS;
+        const int part = is_B ? n : n - PADDED * NUMBER_PARTS;
+#if SCAN_RESETS
+        if (mark_tile[t] == SCAN_PADDING) sum = 0.0f;
+#endif
+        if (at + t < end && part < SCAN_D_STATE * NUMBER_PARTS) {
+          const long to = (parts_row + (long)t * groups) * (SCAN_D_STATE * NUMBER_PARTS) + part;
+          if (SCAN_B_VARIES && is_B && (flags & SCAN_WANT_DB)) work[dB_at + to] = sum;
+          if (SCAN_C_VARIES && !is_B && (flags & SCAN_WANT_DC)) work[dC_at + to] = sum;
         }
 #if !SCAN_SHUFFLE
       }
@@ -362,26 +434,29 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   }
 
 #if BACKWARD_LOCAL
+#if SCAN_RESETS
+  if (lid == 0 && place.column == 0) ((global int *)(work + drops_at))[place.slot] = dropped;
+#endif
   if (!own_channel) return;
   if (lane == 0) work[sums_at + own_row] = dt_sum;
   UNROLL for (int s = 0; s < SCAN_STATES; s++) {
     const int n = STATE(lane, s);
     if (n >= SCAN_D_STATE) continue;
-    work[states_at + own_row * SCAN_D_STATE + n] = h[s];
-    work[gradients_at + own_row * SCAN_D_STATE + n] = g[s];
+    NUMBERS(states_at)[own_row * SCAN_D_STATE + n] = h[s];
+    NUMBERS(gradients_at)[own_row * SCAN_D_STATE + n] = g[s];
   }
 #else
   UNROLL for (int s = 0; s < SCAN_STATES; s++) {
     const int n = STATE(lane, s);
     if (n >= SCAN_D_STATE || !own_channel) continue;
     const long to = own_row * SCAN_D_STATE + n;
-    if (flags & WANT_DA) work[dA_at + to] = (flags & SCAN_A_LOG) ? dA[s] * (A_log2[s] * LN_2) : dA[s];
-    if (!SCAN_B_VARIES && (flags & WANT_DB)) work[dB_at + to] = dB_fixed[s];
-    if (!SCAN_C_VARIES && (flags & WANT_DC)) work[dC_at + to] = dC_fixed[s];
-    if ((flags & WANT_DH0) && begin == 0)
-      dinitial[dinitial_offset + batch * dinitial_batch + own * dinitial_channel + n * dinitial_state] = g[s];
+    if (flags & SCAN_WANT_DA) NUMBERS(dA_at)[to] = (flags & SCAN_A_LOG) ? conjugate_times(of_rate(rate[s]), dA[s]) : dA[s];
+    if (!SCAN_B_VARIES && (flags & SCAN_WANT_DB)) NUMBERS(dB_at)[to] = dB_fixed[s];
+    if (!SCAN_C_VARIES && (flags & SCAN_WANT_DC)) NUMBERS(dC_at)[to] = dC_fixed[s];
+    if ((flags & SCAN_WANT_DINITIAL) && place.chunk == 0)
+      dinitial[dinitial_offset + place.row.states * dinitial_batch + own * dinitial_channel + n * dinitial_state] = g[s];
   }
-  if (flags & WANT_SUMS) { /* over the work-items that staged a channel, in order of their steps */
+  if (flags & SCAN_WANT_SUMS) { /* over the work-items that staged a channel, in order of their steps */
     for (int e = lid; e < SCAN_TILE * SCAN_CHANNELS; e += WORK_GROUP)
       dt_tile[e / SCAN_CHANNELS][e % SCAN_CHANNELS] = dtu_tile[e / SCAN_CHANNELS][e % SCAN_CHANNELS] = 0.0f;
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -397,9 +472,9 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         sum_D += dt_tile[t][c];
         sum_bias += dtu_tile[t][c];
       }
-      const long row = (batch * chunks + k_chunk) * d_inner + first + c;
+      const long row = place.slot * d_inner + first + c;
       work[dD_at + row] = sum_D;
-      work[dD_at + (long)get_num_groups(2) * chunks * d_inner + row] = sum_bias;
+      work[dD_at + slots * d_inner + row] = sum_bias;
     }
   }
 #endif

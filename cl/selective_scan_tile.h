@@ -1,5 +1,7 @@
 /* The tile of a selective scan as both directions see it: SCAN_CHANNELS channels x (SCAN_LANES x SCAN_STATES) states x
- * SCAN_TILE steps, the elements that a work-item stages, the states that a lane keeps, the sum over lanes. */
+ * SCAN_TILE steps, the elements that a work-item stages, the states that a lane keeps, the sum over lanes.
+ * What few calls have is compiled in only for them: SCAN_GATE (the gate on A), SCAN_RESETS (seq_idx), SCAN_PACKED
+ * (cu_seqlens), SCAN_COMPLEX. */
 
 #define SLOTS      (SCAN_CHANNELS / SCAN_PER_LANE)
 #define WORK_GROUP (SCAN_LANES * SLOTS)
@@ -8,18 +10,23 @@
 #define BC_TILE    (SCAN_TILE * PADDED)
 #define BC_ITEMS   ((BC_TILE + WORK_GROUP - 1) / WORK_GROUP)
 
-/* What a call has, in `flags`: run-time values where compiling is slow (scan_family.h has the same). */
-#define SCAN_HAS_D        1
-#define SCAN_HAS_Z        2
-#define SCAN_HAS_BIAS     4
-#define SCAN_SOFTPLUS     8
-#define SCAN_A_LOG        16
-#define SCAN_FROM_INITIAL 32  /* starts from `initial`           */
-#define SCAN_TO_FINAL     64  /* the last chunk writes `final`   */
-#define SCAN_FROM_CARRY   128 /* starts from `states`            */
-#define SCAN_FOLD         256 /* folds the chunks before its own */
+#include "scan_flags.h"
+#include "scan_number.h"
+#include "scan_rows.h"
 
-/* On a GPU the forward kernel has them compiled in: what a call does not have then costs no registers. (The backward
+/* B and C that vary are stored as u is, or complex beside a complex A; those that do not, as A. */
+#if SCAN_COMPLEX || !SCAN_B_VARIES
+#define B_TYPE NUMBER_TYPE
+#else
+#define B_TYPE STORAGE_TYPE
+#endif
+#if SCAN_COMPLEX || !SCAN_C_VARIES
+#define C_TYPE NUMBER_TYPE
+#else
+#define C_TYPE STORAGE_TYPE
+#endif
+
+/* On a GPU the forward kernel has the flags compiled in: what a call does not have then costs no registers. (The backward
  * kernel gains 1% by it, and there are too many sets of them.) */
 #ifdef SCAN_FIXED
 #define SCAN_FLAGS(given) SCAN_FIXED
@@ -59,7 +66,10 @@
 #endif
 
 /* A lane's states come in vectors that lie beside those of the next lane: no bank conflicts there either. */
-#if SCAN_STATES % 4 == 0
+#if SCAN_COMPLEX
+#define VECTOR 1
+typedef number state_vector;
+#elif SCAN_STATES % 4 == 0
 #define VECTOR 4
 typedef float4 state_vector;
 #elif SCAN_STATES % 2 == 0
@@ -71,8 +81,8 @@ typedef float state_vector;
 #endif
 #define STATE(lane, s) (((s) / VECTOR * SCAN_LANES + (lane)) * VECTOR + (s) % VECTOR)
 
-/* float[count] read as state_vectors: lane `lane`, row `row` of PADDED floats. */
-__attribute__((always_inline)) static inline void read_states(float *values, local const float *row, int lane) {
+/* number[SCAN_STATES] read as state_vectors: lane `lane`, row `row` of PADDED numbers. */
+__attribute__((always_inline)) static inline void read_states(number *values, local const number *row, int lane) {
   local const state_vector *vectors = (local const state_vector *)row + lane;
 UNROLL
   for (int q = 0; q < SCAN_STATES / VECTOR; q++) {
@@ -121,5 +131,48 @@ __attribute__((always_inline)) static inline void sum_lanes(float *y, int lane S
 #endif
 #endif
 
-/* The number of tiles in a sequence, where each tile's first state is kept: (batch, tiles, d_inner, d_state). */
-#define TILES(length) (((length) + SCAN_TILE - 1) / SCAN_TILE)
+/* Which channels and which steps a work-group owns. */
+typedef struct scan_place {
+  scan_row row;
+  int column;      /* which block of channels                                        */
+  int chunk;       /* of the row                                                     */
+  long begin, end; /* its steps: none in a slot that the row does not need           */
+  long slot, tile; /* of its state and sum of dt; of its first tile                  */
+  bool last;       /* the row ends here                                              */
+} scan_place;
+
+/* Work-groups are numbered by block of channels, then by chunk (the first `launched` of a row), then by row. */
+__attribute__((always_inline)) static inline scan_place place_of(int columns, long length, long chunk, int chunks,
+                                                          int launched, PACKED_PARAMETERS) {
+  const uint id = (uint)get_group_id(0), number = id / (uint)columns;
+  scan_place p;
+  p.column = (int)(id % (uint)columns);
+#if SCAN_PACKED
+  p.slot = number;
+  const int sequence = packed_sequence(p.slot, length, chunk, PACKED_ARGUMENTS);
+  p.row = packed_row(length, chunk, SCAN_TILE, sequence, PACKED_ARGUMENTS);
+  p.chunk = (int)max(p.slot - p.row.slot, 0L);
+#else
+  p.row.states = p.row.batch = number / (uint)launched;
+  p.chunk = (int)(number % (uint)launched);
+  p.row.begin = 0;
+  p.row.end = length;
+  p.row.slot = p.row.batch * chunks;
+  p.row.tile = p.row.batch * ((length + SCAN_TILE - 1) / SCAN_TILE);
+  p.slot = p.row.slot + p.chunk;
+#endif
+  const long begin = p.row.begin + p.chunk * chunk;
+  p.begin = min(begin, p.row.end);
+  p.end = min(begin + chunk, p.row.end);
+  p.tile = p.row.tile + (p.begin - p.row.begin) / SCAN_TILE;
+  p.last = begin + chunk >= p.row.end && (begin < p.row.end || p.chunk == 0);
+  return p;
+}
+
+/* Steps that do not count: past the chunk's end, and padding. */
+#if SCAN_RESETS
+#define IS_PADDING(t) (marks[t] == SCAN_PADDING)
+#else
+#define IS_PADDING(t) false
+#endif
+#define COUNTS(t) ((t) < end && !IS_PADDING(t))

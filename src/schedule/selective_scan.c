@@ -10,21 +10,25 @@ enum { FOLD_LIMIT = 32 }; /* chunks that a second pass folds itself: each work-g
 
 static int32_t vector_of(int32_t states) { return states % 4 == 0 ? 4 : states % 2 == 0 ? 2 : 1; }
 
-int32_t selective_scan_state(const selective_scan_plan *p, int32_t lane, int32_t s) {
-  int32_t v = vector_of(p->states);
+/* Floats of a state: a complex one has two. */
+static int32_t parts_of(const selective_scan_request *r) { return r->complex ? 2 : 1; }
+
+int32_t selective_scan_state(const selective_scan_request *r, const selective_scan_plan *p, int32_t lane, int32_t s) {
+  int32_t v = r->complex ? 1 : vector_of(p->states);
   return (s / v * p->lanes + lane) * v + s % v;
 }
 
 int64_t selective_scan_local_bytes(const selective_scan_request *r, const selective_scan_plan *p) {
   int64_t pitch = p->channels + (r->length_fast ? 1 : 0), element = p->tile * pitch;
-  int64_t padded = (int64_t)p->lanes * p->states, parts = p->shuffle ? 1 : p->lanes;
+  int64_t padded = (int64_t)p->lanes * p->states * parts_of(r), parts = p->shuffle ? 1 : p->lanes;
+  int64_t marks = r->resets ? p->tile : 0;
   if (r->backward) {
     int64_t warps = p->shuffle ? p->work_group / 32 : 0;
     int64_t reduce = p->shuffle ? warps * p->tile * 2 * padded : (int64_t)p->channels * 2 * padded;
-    return 4 * (3 * element + 3 * parts * element + 2 * p->tile * padded + reduce);
+    return 4 * (3 * element + 3 * parts * element + 2 * p->tile * padded + reduce + marks);
   }
   bool staged = r->length_fast || (p->lanes > 1 && !p->shuffle);
-  int64_t floats = p->buffers * (element * 4 + p->tile * padded * (r->B_varies + r->C_varies));
+  int64_t floats = p->buffers * (element * 4 + p->tile * padded * (r->B_varies + r->C_varies) + marks);
   return 4 * (floats + (staged ? parts * element : 0));
 }
 
@@ -47,6 +51,7 @@ static int32_t lanes_for(const schedule_device *d, const selective_scan_request 
   else wanted = scarce ? 4 : 8;
   if (d->shuffle == SHUFFLE_NONE && !r->backward && !scarce && r->d_state <= 32)
     wanted = 32; /* a sum costs barriers */
+  wanted /= parts_of(r);
   int32_t limit = d->is_cpu ? 16 : 32, lanes = 1;
   while (lanes < limit && divide_up(r->d_state, lanes) > wanted) lanes *= 2;
   return lanes;
@@ -62,7 +67,7 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
   /* Compilers for CPUs take twice as long over a tile of 16 steps. */
   int32_t largest = r->force.tile ? r->force.tile : d->is_cpu ? 8 : 16;
   if (r->backward && !r->force.tile)
-    while (largest > 1 && largest * p->states > (d->is_cpu ? 512 : 64)) largest /= 2;
+    while (largest > 1 && largest * p->states * parts_of(r) > (d->is_cpu ? 512 : 64)) largest /= 2;
   for (int32_t buffers = r->force.buffers ? r->force.buffers : r->backward ? 1 : 2; buffers >= 1; buffers--)
     for (int32_t tile = largest; tile >= (r->force.tile ? largest : 1); tile /= 2) {
       if (p->shuffle && !r->backward && tile < p->lanes) break;
@@ -71,7 +76,9 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
       if (buffers == 2 && tile < 8 && !r->force.tile) break; /* one barrier fewer does not pay for that */
       if (!fits(d, r, p)) continue;
       /* Steps whose exponentials run ahead of the recurrence; eight where the registers allow it. */
-      int32_t block = r->force.block ? r->force.block : p->shuffle && p->states * p->per_lane <= 8 ? 8 : 4;
+      int32_t block = r->force.block                                             ? r->force.block
+                      : p->shuffle && p->states * p->per_lane * parts_of(r) <= 8 ? 8
+                                                                                 : 4;
       if (p->shuffle && block < p->lanes) block = p->lanes;
       p->block = block < tile ? block : tile;
       return true;
@@ -93,7 +100,8 @@ static bool tile_of(const schedule_device *d, const selective_scan_request *r, b
   p->states = states_for(r->d_state, p->lanes, r->backward);
   p->per_lane = 1;
   if (r->force.per_lane) p->per_lane = r->force.per_lane;
-  else if (!r->backward && p->lanes >= 4 && d->shuffle != SHUFFLE_NONE && p->states <= 16) p->per_lane = 2;
+  else if (!r->backward && p->lanes >= 4 && d->shuffle != SHUFFLE_NONE && p->states * parts_of(r) <= 16)
+    p->per_lane = 2;
   if (p->per_lane > p->lanes || r->backward) p->per_lane = 1;
   choose_work_group(d, r, p);
   p->shuffle = d->shuffle != SHUFFLE_NONE && (p->lanes > 1 || r->backward) && p->lanes <= d->subgroup &&
@@ -127,15 +135,19 @@ bool schedule_selective_scan(const schedule_device *d, const selective_scan_requ
   else if (items * 2 < busy)
     while (chunks * items < busy && chunks < 1024) chunks *= 2;
   int64_t least = 4 * (int64_t)p->tile > 64 ? 4 * (int64_t)p->tile : 64; /* steps that pay for a chunk's own cost */
-  int64_t chunk = round_up(divide_up(r->length, chunks), p->tile);
+  /* Packed sequences are taken to be equally long; where one chunk each is enough, it takes the longest there may be.
+   */
+  int64_t row = r->packed && chunks > 1 ? divide_up(r->length, r->batch) : r->length;
+  int64_t chunk = round_up(divide_up(row, chunks), p->tile);
   if (chunk < least && !r->force.chunks) chunk = least;
   if (r->chunk && !r->backward) chunk = r->chunk;
   if (chunk > r->length && !(r->chunk && !r->backward)) chunk = round_up(r->length, p->tile);
   p->chunk = chunk;
   p->chunks = (int32_t)divide_up(r->length, chunk);
+  p->slots = r->packed ? r->length / chunk + r->batch : r->batch * p->chunks;
   p->fold = !r->chunk && !r->backward && p->chunks > 1 && p->chunks <= FOLD_LIMIT;
   p->group_blocks = (int32_t)divide_up(r->d_inner / r->n_groups, p->channels);
-  p->work_groups = p->group_blocks * r->n_groups * p->chunks * r->batch;
+  p->work_groups = p->group_blocks * r->n_groups * p->slots;
   snprintf(p->why, sizeof p->why,
            "%" PRId64 " work-items in one pass, %" PRId64 " keep %d compute units busy: %s%s%s", items, busy,
            d->compute_units,

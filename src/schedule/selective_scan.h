@@ -10,11 +10,12 @@
 #include <stddef.h>
 
 typedef struct selective_scan_request {
-  int64_t batch, length, d_inner, d_state, n_groups;
-  int64_t chunk; /* steps, the caller's; 0: the scheduler chooses */
+  int64_t batch, length, d_inner, d_state, n_groups; /* packed: batch sequences of `length` steps in all */
+  int64_t chunk;                                     /* steps, the caller's; 0: the scheduler chooses */
   bool B_varies, C_varies;
   bool length_fast; /* neighbouring steps are neighbours in memory, not channels       */
   bool backward;
+  bool gate, resets, packed, complex; /* what few calls have: kernels of their own             */
   /* Instead of the scheduler's own choice where not 0: for tuning. */
   struct {
     int32_t lanes, per_lane, work_group, tile, block, buffers, chunks;
@@ -34,8 +35,9 @@ typedef struct selective_scan_plan {
   bool fold;            /* the second pass folds the chunks before its own itself           */
   int32_t group_blocks; /* work-groups along the channels of one of n_groups           */
   int64_t chunk;        /* steps                                                       */
-  int32_t chunks;
-  int64_t work_groups; /* in all, one pass */
+  int32_t chunks;       /* of a row, at most                                               */
+  int64_t slots;        /* chunks in all: where each leaves its state (cl/scan_rows.h)     */
+  int64_t work_groups;  /* in all, one pass */
   int64_t local_bytes;
   char why[224];
 } selective_scan_plan;
@@ -47,6 +49,6 @@ bool schedule_selective_scan(const schedule_device *, const selective_scan_reque
 int64_t selective_scan_local_bytes(const selective_scan_request *, const selective_scan_plan *);
 
 /* The state of lane `lane` that its register `s` holds: vectors of neighbouring lanes lie side by side. */
-int32_t selective_scan_state(const selective_scan_plan *, int32_t lane, int32_t s);
+int32_t selective_scan_state(const selective_scan_request *, const selective_scan_plan *, int32_t lane, int32_t s);
 
 #endif

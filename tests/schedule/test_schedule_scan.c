@@ -98,7 +98,7 @@ static void coverage(const named_device *d, const selective_scan_request *r) {
   memset(seen, 0, (size_t)(r->d_inner + padded));
   for (int32_t lane = 0; lane < p.lanes; lane++)
     for (int32_t s = 0; s < p.states; s++) {
-      int32_t n = selective_scan_state(&p, lane, s);
+      int32_t n = selective_scan_state(r, &p, lane, s);
       CHECK(n >= 0 && n < padded);
       seen[n]++;
     }

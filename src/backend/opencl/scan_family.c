@@ -11,17 +11,6 @@ clm_status scan_check_dtypes(clm_context *ctx, const char *op, clm_dtype dtype, 
   return CLM_OK;
 }
 
-clm_status scan_check_args(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
-  if (s->complex)
-    return context_fail(ctx, CLM_UNSUPPORTED, "selective_scan: complex A is not yet supported by the OpenCL backend");
-  if (a->gate.buffer || a->seq_idx.buffer || s->packed)
-    return context_fail(ctx, CLM_UNSUPPORTED,
-                        "selective_scan: gate, seq_idx and cu_seqlens are not yet supported by the OpenCL backend");
-  const clm_tensor *tensors[] = {&a->u,          &a->delta,         &a->A,   &a->B,          &a->C, &a->D, &a->z,
-                                 &a->delta_bias, &a->initial_state, &a->out, &a->final_state};
-  return scan_check_dtypes(ctx, "selective_scan", CLM_F32, tensors, sizeof tensors / sizeof *tensors);
-}
-
 const char *scan_device_defines(const schedule_device *d) {
   if (d->is_cpu) return "-DNO_UNROLL";
   static const char *const table[2][4] = {
@@ -46,7 +35,10 @@ int32_t scan_env(const char *name) {
 clm_status scan_reduce(clm_context *ctx, const clm_buffer *parts, int64_t offset, int64_t count, int64_t part_stride,
                        const clm_tensor *out) {
   opencl_kernel *kernel;
-  clm_status status = opencl_kernel_get(ctx, "scan_reduce", "scan_reduce", "", &kernel);
+  char defines[64];
+  snprintf(defines, sizeof defines, "-DSTORAGE_TYPE=%s -DPART_TYPE=%s", clm_dtype_name(out->dtype),
+           clm_dtype_name(out->dtype == CLM_C64 ? CLM_C64 : CLM_F32));
+  clm_status status = opencl_kernel_get(ctx, "scan_reduce", "scan_reduce", defines, &kernel);
   if (status) return status;
   int64_t shape[4] = {1, 1, 1, 1}, stride[4] = {0}, elements = 1;
   for (int i = 0; i < out->rank; i++) {

@@ -3,6 +3,7 @@
 #define CLM_OPENCL_SCAN_FAMILY_H
 
 #include "backend/opencl/launch.h"
+#include "cl/scan_flags.h"
 #include "schedule/selective_scan.h"
 
 #define ARG_STRIDES1(t) ARG_I64((t).stride[0])
@@ -18,27 +19,6 @@
   ARG_TENSOR(t), ARG_I64((varies) ? (t).stride[0] : 0), ARG_I64((t).stride[(varies) ? 1 : 0]),                       \
       ARG_I64((varies) ? (t).stride[2] : 0), ARG_I64((t).stride[(varies) ? 3 : 1])
 
-/* What a call of the selective scan has: `flags` of the kernels (cl/selective_scan.cl has the same). */
-enum {
-  SCAN_HAS_D = 1,
-  SCAN_HAS_Z = 2,
-  SCAN_HAS_BIAS = 4,
-  SCAN_SOFTPLUS = 8,
-  SCAN_A_LOG = 16,
-  SCAN_FROM_INITIAL = 32,
-  SCAN_TO_FINAL = 64,
-  SCAN_FROM_CARRY = 128,
-  SCAN_FOLD = 256,
-  SCAN_FORWARD_FLAGS = 511 /* the backward kernel has more */
-};
-
-static inline int32_t scan_flags(const clm_selective_scan_args *a) {
-  return (a->D.buffer ? SCAN_HAS_D : 0) | (a->z.buffer ? SCAN_HAS_Z : 0) |
-         (a->delta_bias.buffer ? SCAN_HAS_BIAS : 0) | (a->delta_softplus ? SCAN_SOFTPLUS : 0) |
-         (a->A_is_log ? SCAN_A_LOG : 0) | (a->initial_state.buffer ? SCAN_FROM_INITIAL : 0) |
-         (a->final_state.buffer ? SCAN_TO_FINAL : 0);
-}
-
 /* Neighbouring steps (dimension 1 of (batch, step, channel)) are neighbours in memory, and channels are not. */
 static inline bool length_is_fast(const clm_tensor *t) {
   int last = t->rank - 1;
@@ -47,9 +27,6 @@ static inline bool length_is_fast(const clm_tensor *t) {
 
 /* CLM_UNSUPPORTED with a sentence unless every tensor given is of `dtype` (f32, or c64 where that is wanted). */
 clm_status scan_check_dtypes(clm_context *, const char *op, clm_dtype dtype, const clm_tensor *const *, size_t count);
-
-/* The same for a selective scan's arguments, complex A included. */
-clm_status scan_check_args(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
 
 /* "-DSHUFFLE_PTX -DCLM_PTX" and the like: what the probes found. */
 const char *scan_device_defines(const schedule_device *);
@@ -63,16 +40,33 @@ scan_fixed scan_fix_flags(const clm_context *, int32_t flags);
 /* An override for kernel development from the environment, 0 if not set. */
 int32_t scan_env(const char *name);
 
-/* parts[count][elements] in `parts` from float `offset` on, part_stride floats apart -> out, summed in order. `out`
- * has rank 1 to 4 and as many elements as a part. */
+/* parts[count][elements] in `parts` from element `offset` on, part_stride elements apart -> out, summed in order.
+ * `out` has rank 1 to 4 and as many elements as a part; parts are f32, or c64 beside a complex `out`. */
 clm_status scan_reduce(clm_context *, const clm_buffer *parts, int64_t offset, int64_t count, int64_t part_stride,
                        const clm_tensor *out);
 
 /* ---- the passes of a selective scan (scan_passes.c) ---- */
 
-/* What the scheduler is asked; `force` is left zeroed. */
-void scan_request(const selective_scan_shape *, const clm_selective_scan_args *, selective_scan_request *);
-bool scan_bc_length_fast(const selective_scan_shape *, const clm_selective_scan_args *);
+/* What a plan is made for. */
+typedef struct selective_key {
+  char op[16];
+  selective_scan_request request;
+  int32_t flags; /* cl/scan_flags.h */
+  int32_t storage;
+  bool bc_length_fast, final_is_initial;
+} selective_key;
+
+/* All but `force` and what only one direction has; every byte is set, since keys are compared byte by byte. */
+void scan_describe(const char *op, const selective_scan_shape *, const clm_selective_scan_args *, selective_key *);
+
+/* Defines that both directions have: the tile, what varies, what few calls have. */
+typedef struct scan_defines {
+  char text[640];
+} scan_defines;
+scan_defines scan_tile_defines(const clm_context *, const selective_key *, const selective_scan_plan *);
+
+/* CLM_UNSUPPORTED with a sentence for what has no kernel: double precision. */
+clm_status scan_check(clm_context *, const clm_selective_scan_args *);
 
 typedef enum scan_pass {
   SCAN_PASS_OUTPUT, /* the scan itself                                            */
@@ -82,24 +76,46 @@ typedef enum scan_pass {
 
 typedef struct scan_workspace { /* offsets in floats */
   clm_buffer *buffer;
-  int64_t states_at; /* (batch, chunks, d_inner, d_state) */
-  int64_t sums_at;   /* (batch, chunks, d_inner)          */
-  int64_t tiles_at;  /* (batch, tiles, d_inner, d_state)  */
+  int64_t states_at; /* (slots, d_inner, d_state)                                    */
+  int64_t sums_at;   /* (slots, d_inner)                                             */
+  int64_t tiles_at;  /* (tiles, d_inner, d_state)                                    */
+  int64_t marks_at;  /* (batch, length) bytes: what seq_idx makes of each step       */
+  int64_t drops_at;  /* (slots) ints: a sequence begins in the chunk                 */
+  int64_t floats;    /* in all                                                       */
 } scan_workspace;
 
-clm_status scan_forward_kernel(clm_context *, const selective_scan_request *, const selective_scan_plan *,
-                               bool bc_length_fast, scan_pass, int32_t flags, opencl_kernel **);
+/* Takes room for `floats` more, aligned for any number; its offset. */
+int64_t scan_take(scan_workspace *, int64_t floats);
 
-/* Runs it over the first `chunks` chunks. */
+/* Room for the chunks' states, if there are any to carry, and for the marks. */
+void scan_take_chunks(scan_workspace *, const selective_scan_shape *, const selective_scan_request *, int64_t slots);
+
+/* Floats of one state of every channel. */
+static inline int64_t scan_matrix(const selective_scan_shape *s) {
+  return s->d_inner * s->d_state * (s->complex ? 2 : 1);
+}
+
+/* seq_idx -> w->marks_at; nothing without seq_idx. */
+clm_status scan_marks_run(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *,
+                          const scan_workspace *);
+
+clm_status scan_forward_kernel(clm_context *, const selective_key *, const selective_scan_plan *, scan_pass,
+                               int32_t flags, opencl_kernel **);
+
+/* Runs it over the first `chunks` chunks of each row (over all slots of packed sequences). */
 clm_status scan_forward_run(clm_context *, opencl_kernel *, const selective_scan_plan *, int64_t chunks,
                             int32_t flags, const selective_scan_shape *, const clm_selective_scan_args *,
                             const scan_workspace *);
 
 /* Turns what each chunk leaves into what each chunk starts from; `final` gets what leaves the last. In reverse for
  * gradients. `initial` and `final` may be absent. */
-clm_status scan_carry_kernel(clm_context *, bool reverse, opencl_kernel **);
-clm_status scan_carry_run(clm_context *, opencl_kernel *, const selective_scan_shape *,
-                          const clm_selective_scan_args *, const scan_workspace *, int32_t chunks,
-                          const clm_tensor *initial, const clm_tensor *final);
+clm_status scan_carry_kernel(clm_context *, const selective_key *, bool reverse, opencl_kernel **);
+clm_status scan_carry_run(clm_context *, opencl_kernel *, const selective_scan_plan *, const selective_scan_shape *,
+                          const clm_selective_scan_args *, const scan_workspace *, const clm_tensor *initial,
+                          const clm_tensor *final);
+
+/* cu_seqlens, its stride, the rows of the states, and whether the views run backwards. */
+#define ARG_PACKED(s, a)                                                                                             \
+  ARG_TENSOR((a)->cu_seqlens), ARG_I64((a)->cu_seqlens.stride[0]), ARG_I32((s)->sequences), ARG_I32((s)->reversed)
 
 #endif

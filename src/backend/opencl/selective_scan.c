@@ -2,15 +2,6 @@
  * (a kernel of its own, or folded into the second pass), then the pass that writes the output. */
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
-#include <stdio.h>
-#include <string.h>
-
-typedef struct forward_key {
-  char op[16];
-  selective_scan_request request;
-  int32_t flags;
-  bool bc_length_fast, has_final, final_is_initial;
-} forward_key;
 
 typedef struct forward_plan {
   selective_scan_plan tile;
@@ -19,11 +10,9 @@ typedef struct forward_plan {
   opencl_kernel *states, *carry_kernel, *scan;
 } forward_plan;
 
-static void describe(const selective_scan_shape *s, const clm_selective_scan_args *a, forward_key *key) {
-  memset(key, 0, sizeof *key); /* padding too: it is compared byte by byte */
-  snprintf(key->op, sizeof key->op, "scan");
+static void describe(const selective_scan_shape *s, const clm_selective_scan_args *a, selective_key *key) {
+  scan_describe("scan", s, a, key);
   selective_scan_request *r = &key->request;
-  scan_request(s, a, r);
   r->force.lanes = scan_env("CLM_SCAN_LANES");
   r->force.per_lane = scan_env("CLM_SCAN_PER_LANE");
   r->force.work_group = scan_env("CLM_SCAN_WORK_GROUP");
@@ -31,34 +20,30 @@ static void describe(const selective_scan_shape *s, const clm_selective_scan_arg
   r->force.block = scan_env("CLM_SCAN_BLOCK");
   r->force.buffers = scan_env("CLM_SCAN_BUFFERS");
   r->force.chunks = scan_env("CLM_SCAN_CHUNKS");
-  key->flags = scan_flags(a);
-  key->bc_length_fast = scan_bc_length_fast(s, a);
-  key->has_final = a->final_state.buffer;
-  key->final_is_initial = a->initial_state.buffer && a->initial_state.buffer == a->final_state.buffer;
 }
 
 /* How the chunks are carried. With the caller's chunk the carry always runs, so that the bits do not depend on how
  * many chunks a call has; and where the final state overwrites the initial one, only scan_carry reads it in time. */
-static void choose_carry(const forward_key *key, forward_plan *p) {
+static void choose_carry(const selective_key *key, forward_plan *p) {
   bool fixed = key->request.chunk != 0;
   if (key->final_is_initial) p->tile.fold = false;
-  p->carry = !p->tile.fold && (p->tile.chunks > 1 || (fixed && key->has_final));
-  p->first_chunks = p->carry && key->has_final ? p->tile.chunks : p->tile.chunks - 1;
+  bool has_final = key->flags & SCAN_TO_FINAL;
+  p->carry = !p->tile.fold && (p->tile.chunks > 1 || (fixed && has_final));
+  p->first_chunks = p->carry && has_final ? p->tile.chunks : p->tile.chunks - 1;
 }
 
-static int32_t pass_flags(const forward_key *key, const forward_plan *p, scan_pass pass) {
+static int32_t pass_flags(const selective_key *key, const forward_plan *p, scan_pass pass) {
   if (pass == SCAN_PASS_STATES) return key->flags & ~SCAN_FROM_INITIAL;
   if (p->carry) return (key->flags & ~SCAN_TO_FINAL) | SCAN_FROM_CARRY;
   return key->flags | (p->tile.fold ? SCAN_FOLD : 0);
 }
 
-static clm_status get_kernel(clm_context *ctx, const forward_key *key, const forward_plan *p, scan_pass pass,
+static clm_status get_kernel(clm_context *ctx, const selective_key *key, const forward_plan *p, scan_pass pass,
                              opencl_kernel **kernel) {
-  return scan_forward_kernel(ctx, &key->request, &p->tile, key->bc_length_fast, pass, pass_flags(key, p, pass),
-                             kernel);
+  return scan_forward_kernel(ctx, key, &p->tile, pass, pass_flags(key, p, pass), kernel);
 }
 
-static clm_status make_plan(clm_context *ctx, const forward_key *key, forward_plan *p) {
+static clm_status make_plan(clm_context *ctx, const selective_key *key, forward_plan *p) {
   selective_scan_request request = key->request;
   for (;;) {
     if (!schedule_selective_scan(opencl_schedule_device(ctx), &request, &p->tile))
@@ -72,11 +57,11 @@ static clm_status make_plan(clm_context *ctx, const forward_key *key, forward_pl
   }
   clm_status status = CLM_OK;
   if (p->first_chunks > 0) status = get_kernel(ctx, key, p, SCAN_PASS_STATES, &p->states);
-  if (!status && p->carry) status = scan_carry_kernel(ctx, false, &p->carry_kernel);
+  if (!status && p->carry) status = scan_carry_kernel(ctx, key, false, &p->carry_kernel);
   return status;
 }
 
-static clm_status find_plan(clm_context *ctx, const forward_key *key, forward_plan **plan) {
+static clm_status find_plan(clm_context *ctx, const selective_key *key, forward_plan **plan) {
   bool found;
   *plan = plan_cache_get(opencl_plans(ctx), key, sizeof *key, &found);
   if (found) return CLM_OK;
@@ -85,14 +70,10 @@ static clm_status find_plan(clm_context *ctx, const forward_key *key, forward_pl
   return status;
 }
 
-/* Floats: each chunk's state, then each chunk's sum of dt. */
-static int64_t state_floats(const selective_scan_shape *s, const forward_plan *p) {
-  return p->carry || p->first_chunks > 0 ? s->batch * p->tile.chunks * s->d_inner * s->d_state : 0;
-}
-
-static size_t workspace_bytes(const selective_scan_shape *s, const forward_plan *p) {
-  int64_t states = state_floats(s, p);
-  return states ? sizeof(float) * (size_t)(states + s->batch * p->tile.chunks * s->d_inner) : 0;
+static scan_workspace layout(const selective_scan_shape *s, const selective_key *key, const forward_plan *p) {
+  scan_workspace w = {.floats = 0};
+  scan_take_chunks(&w, s, &key->request, p->carry || p->first_chunks > 0 ? p->tile.slots : 0);
+  return w;
 }
 
 static void explain(clm_context *ctx, const forward_plan *p) {
@@ -109,35 +90,39 @@ static void explain(clm_context *ctx, const forward_plan *p) {
       t->why);
 }
 
+static clm_status run(clm_context *ctx, const selective_key *key, const forward_plan *p,
+                      const selective_scan_shape *s, const clm_selective_scan_args *a, const scan_workspace *w) {
+  clm_status status = scan_marks_run(ctx, s, a, w);
+  if (!status && p->first_chunks > 0)
+    status =
+        scan_forward_run(ctx, p->states, &p->tile, p->first_chunks, pass_flags(key, p, SCAN_PASS_STATES), s, a, w);
+  if (!status && p->carry)
+    status = scan_carry_run(ctx, p->carry_kernel, &p->tile, s, a, w, &a->initial_state, &a->final_state);
+  return status ? status
+                : scan_forward_run(ctx, p->scan, &p->tile, p->tile.chunks, pass_flags(key, p, SCAN_PASS_OUTPUT), s, a,
+                                   w);
+}
+
 clm_status opencl_selective_scan(clm_context *ctx, const selective_scan_shape *s, const clm_selective_scan_args *a) {
-  clm_status status = scan_check_args(ctx, s, a);
+  clm_status status = scan_check(ctx, a);
   if (status) return status;
-  forward_key key;
+  selective_key key;
   describe(s, a, &key);
   forward_plan *p;
   status = find_plan(ctx, &key, &p);
   if (status) return status;
-  clm_buffer *workspace = NULL;
-  size_t bytes = workspace_bytes(s, p);
-  if (bytes) status = context_workspace(ctx, bytes, &workspace);
-  scan_workspace w = {.buffer = workspace, .sums_at = state_floats(s, p)};
-  if (!status && p->first_chunks > 0)
-    status =
-        scan_forward_run(ctx, p->states, &p->tile, p->first_chunks, pass_flags(&key, p, SCAN_PASS_STATES), s, a, &w);
-  if (!status && p->carry)
-    status = scan_carry_run(ctx, p->carry_kernel, s, a, &w, p->tile.chunks, &a->initial_state, &a->final_state);
-  if (!status)
-    status =
-        scan_forward_run(ctx, p->scan, &p->tile, p->tile.chunks, pass_flags(&key, p, SCAN_PASS_OUTPUT), s, a, &w);
+  scan_workspace w = layout(s, &key, p);
+  if (w.floats) status = context_workspace(ctx, sizeof(float) * (size_t)w.floats, &w.buffer);
+  if (!status) status = run(ctx, &key, p, s, a, &w);
   if (!status) explain(ctx, p);
   return status;
 }
 
 size_t opencl_selective_scan_workspace(clm_context *ctx, const selective_scan_shape *s,
                                        const clm_selective_scan_args *a) {
-  if (scan_check_args(ctx, s, a)) return 0;
-  forward_key key;
+  if (scan_check(ctx, a)) return 0;
+  selective_key key;
   describe(s, a, &key);
   forward_plan *p;
-  return find_plan(ctx, &key, &p) ? 0 : workspace_bytes(s, p);
+  return find_plan(ctx, &key, &p) ? 0 : sizeof(float) * (size_t)layout(s, &key, p).floats;
 }
