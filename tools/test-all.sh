@@ -3,11 +3,11 @@
 
 required=$CLM_REQUIRE_PLATFORMS
 
-# Of the OpenCL tests the runs below take every sixth: the kernels are those of the first run, the host side is the
-# same for all cases of an operation. One driver only: not all bear sanitizers.
-with_pocl() { # ON|OFF
+# Of the OpenCL tests sanitizers take every eighth: the kernels are those of the first run, the host side is the same
+# for all cases of an operation. One driver only: not all bear sanitizers.
+with_pocl() { # on|off
   if [ "$1" = on ]; then
-    CLM_TEST_EVERY=6 OCL_ICD_VENDORS=/etc/OpenCL/vendors/pocl.icd CLM_REQUIRE_PLATFORMS=pocl
+    CLM_TEST_EVERY=8 OCL_ICD_VENDORS=/etc/OpenCL/vendors/pocl.icd CLM_REQUIRE_PLATFORMS=pocl
     export CLM_TEST_EVERY OCL_ICD_VENDORS
   else
     unset CLM_TEST_EVERY OCL_ICD_VENDORS
@@ -15,12 +15,14 @@ with_pocl() { # ON|OFF
   fi
 }
 
-# Another compiler; both sanitizers that bear foreign drivers.
-with_pocl on
-CC=clang
-export CC
+# Another compiler: its warnings, and its code on the CPU.
+CC=clang CLM_TEST_DEVICES=cpu
+export CC CLM_TEST_DEVICES
+CLM_REQUIRE_PLATFORMS=
 suite clang '' ''
-unset CC
+unset CC CLM_TEST_DEVICES
+
+with_pocl on
 suite address '-Db_sanitize=address,undefined -Ddefault_library=static -Doptimization=1' '--no-suite package -t 3'
 with_pocl off
 
@@ -34,5 +36,8 @@ suite thread '-Db_sanitize=thread -Ddefault_library=static -Doptimization=1 -Dop
 
 # The kernels' memory accesses and races, on small shapes.
 say '== oclgrind'
-tests oclgrind gcc '--suite ops' "$(date +%s)" 'sh tests/support/oclgrind.sh'
+CLM_TEST_EVERY=3
+export CLM_TEST_EVERY
+tests oclgrind gcc '--suite ops' "$(date +%s)" "'$root/tests/support/oclgrind.sh'"
+unset CLM_TEST_EVERY
 CLM_REQUIRE_PLATFORMS=$required

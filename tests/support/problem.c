@@ -319,7 +319,7 @@ void run_check_unwritten(const test_run *run) {
 }
 
 /* Elements of all tensors, which the work of an operation grows with, that a simulator takes a second or two for. */
-#define SMALL_PROBLEM 4000
+#define SMALL_PROBLEM 2500
 
 static bool small(const test_problem *p) {
   int64_t elements = 0;
