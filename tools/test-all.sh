@@ -3,28 +3,22 @@
 
 required=$CLM_REQUIRE_PLATFORMS
 
-# Of the OpenCL tests sanitizers take every eighth: the kernels are those of the first run, the host side is the same
-# for all cases of an operation. One driver only: not all bear sanitizers.
-with_pocl() { # on|off
-  if [ "$1" = on ]; then
-    CLM_TEST_EVERY=8 OCL_ICD_VENDORS=/etc/OpenCL/vendors/pocl.icd CLM_REQUIRE_PLATFORMS=pocl
-    export CLM_TEST_EVERY OCL_ICD_VENDORS
-  else
-    unset CLM_TEST_EVERY OCL_ICD_VENDORS
-    CLM_REQUIRE_PLATFORMS=
-  fi
-}
-
 # Another compiler: its warnings, and its code on the CPU.
-CC=clang CLM_TEST_DEVICES=cpu
+CC=clang CLM_TEST_DEVICES=cpu CLM_REQUIRE_PLATFORMS=
 export CC CLM_TEST_DEVICES
-CLM_REQUIRE_PLATFORMS=
 suite clang '' ''
-unset CC CLM_TEST_DEVICES
+unset CC
 
-with_pocl on
+# Both sanitizers that bear foreign drivers; only one driver, not all of them do. Of the tests on it every eighth: the
+# kernels are those of the first run, the host side is the same for all cases of an operation.
+OCL_ICD_VENDORS=/etc/OpenCL/vendors/pocl.icd
+export OCL_ICD_VENDORS
 suite address '-Db_sanitize=address,undefined -Ddefault_library=static -Doptimization=1' '--no-suite package -t 3'
-with_pocl off
+CLM_TEST_DEVICES=pocl CLM_TEST_EVERY=8 CLM_REQUIRE_PLATFORMS=pocl
+export CLM_TEST_EVERY
+tests address-opencl address '--suite ops -t 3' "$(date +%s)"
+unset CLM_TEST_DEVICES CLM_TEST_EVERY OCL_ICD_VENDORS
+CLM_REQUIRE_PLATFORMS=
 
 # Without the optional parts: no OpenCL, so no platform to require.
 suite no-opencl '-Dopencl=disabled -Dopenblas=disabled' ''
