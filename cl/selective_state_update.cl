@@ -1,52 +1,127 @@
-/* One step of the selective scan, the state updated in place. UPDATE_LANES work-items share a channel of a batch row;
- * each takes every UPDATE_LANES-th state, so that neighbours read neighbouring states.
- *   bytes per channel: the state read and written once; everything else is small beside it
- *   special functions per channel: d_state + 4 */
+/* Steps of the selective scan with the state updated in place. UPDATE_LANES work-items share a channel, each with
+ * UPDATE_STATES of its states in registers, in blocks that lie side by side (UPDATE_ALIGNED: one access each). A
+ * work-group walks `rows` rows of the batch, so that A is read and prepared once for them, and reads the next row's
+ * state while it computes.
+ *   bytes per channel and row: the state read and written once; everything else is small beside it
+ *   special functions per channel and row: d_state + 4 */
 #include "scan.h"
+#include "state_update.h"
 
 #define SLOTS (WORK_GROUP / UPDATE_LANES)
+#if UPDATE_STATES < 4
+#define BLOCK UPDATE_STATES
+#else
+#define BLOCK 4
+#endif
+#define STATE(j) (((j) / BLOCK * UPDATE_LANES + lane) * BLOCK + (j) % BLOCK) /* the lane's j-th of the channel */
+
+#ifdef UPDATE_D_STATE /* known to the compiler on a GPU */
+#define D_STATE UPDATE_D_STATE
+#else
+#define D_STATE d_state
+#endif
+
+/* into[] = the lane's elements of a vector of d_state numbers; 0 past the end. */
+#define LOAD_LANE(into, type, p, base, stride, there)                                                                 \
+  UNROLL for (int j = 0; j < UPDATE_STATES; j++) {                                                                    \
+    const int n = STATE(j);                                                                                           \
+    into[j] = (there) && n < D_STATE ? LOAD(type, p, (base) + (long)n * (stride)) : NUMBER(0.0f);                     \
+  }
+#define LOAD_LANE_ALIGNED(into, p, base, there)                                                                       \
+  UNROLL for (int j = 0; j < UPDATE_STATES; j += 4) {                                                                 \
+    const int n = STATE(j);                                                                                           \
+    const float4 four = (there) && n < D_STATE ? *(global const float4 *)((p) + (base) + n) : (float4)(0.0f);         \
+    into[j] = four.x, into[j + 1] = four.y, into[j + 2] = four.z, into[j + 3] = four.w;                               \
+  }
+
+#if UPDATE_ALIGNED
+#define LOAD_STATE(into, base, there) LOAD_LANE_ALIGNED(into, state, base, there)
+#else
+#define LOAD_STATE(into, base, there) LOAD_LANE(into, S_TYPE, state, base, state_n, there)
+#endif
+#if UPDATE_ALIGNED_INPUTS
+#define LOAD_INPUT(into, name, base) LOAD_LANE_ALIGNED(into, name, base, own)
+#else
+#define LOAD_INPUT(into, name, base) LOAD_LANE(into, BC_TYPE, name, base, name##_n, own)
+#endif
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
-selective_state_update(global float *state, long state_offset, STRIDES3(state, batch, channel, n), /* */
-                       TENSOR(u), STRIDES2(u, batch, channel), TENSOR(delta), STRIDES2(delta, batch, channel),
-                       TENSOR_F32(A), STRIDES2(A, channel, n), TENSOR(B), STRIDES3(B, batch, group, n), /* */
-                       TENSOR(C), STRIDES3(C, batch, group, n), TENSOR_F32(D), STRIDES1(D, channel),    /* */
-                       TENSOR(z), STRIDES2(z, batch, channel), TENSOR_F32(bias), STRIDES1(bias, channel), /* */
-                       OUTPUT(out), STRIDES2(out, batch, channel),                                        /* */
-                       int has_D, int has_z, int has_bias, int use_softplus, int A_is_log,                /* */
-                       int d_inner, int d_state, int group_channels) {
+selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES4(state, row, head, dim, n),
+                       UPDATE_INPUTS, OUTPUT_OF(X_TYPE, out), STRIDES4(out, batch, step, head, dim), /* */
+                       int batch, int rows) {
   const int lid = (int)get_local_id(0), lane = lid % UPDATE_LANES, slot = lid / UPDATE_LANES;
-  const long batch = (long)get_group_id(1), channel = (long)get_group_id(0) * SLOTS + slot;
+  const int channel = (int)get_group_id(0) * SLOTS + slot;
+  const bool own = channel < channels;
+  const int head = own ? channel / head_dim : 0, dim = own ? channel % head_dim : 0, group = head / group_heads;
+  const int first = (int)get_group_id(1) * rows, last = min(first + rows, batch);
+  SHUFFLE_SCRATCH
+#if UPDATE_LANES > 1 && !defined(SHUFFLE_PTX) && !defined(SHUFFLE_KHR) && !defined(SHUFFLE_LOCAL)
   local float parts[WORK_GROUP];
-  float y = 0.0f, x = 0.0f;
-  if (channel < d_inner) {
-    const long group = channel / group_channels;
-    float dt = load(delta, delta_offset + batch * delta_batch + channel * delta_channel);
-    if (has_bias) dt += bias[bias_offset + channel * bias_channel];
-    if (use_softplus) dt = softplus(dt);
-    x = load(u, u_offset + batch * u_batch + channel * u_channel);
-    for (int n = lane; n < d_state; n += UPDATE_LANES) {
-      const long at = state_offset + batch * state_batch + channel * state_channel + n * state_n;
-      float a = A[A_offset + channel * A_channel + n * A_n];
-      if (A_is_log) a = -exp(a);
-      const float h = exp2_fast(dt * (a * LOG2_E)) * state[at] +
-                      dt * x * load(B, B_offset + batch * B_batch + group * B_group + n * B_n);
-      state[at] = h;
-      y += h * load(C, C_offset + batch * C_batch + group * C_group + n * C_n);
+#endif
+  number_t rate[UPDATE_STATES], h[UPDATE_STATES], next[UPDATE_STATES], b_now[UPDATE_STATES], c_now[UPDATE_STATES];
+  LOAD_LANE(rate, A_TYPE, A, A_offset + head * A_head + dim * A_dim, A_n, own)
+  UNROLL for (int j = 0; j < UPDATE_STATES; j++) rate[j] = rate_of(rate[j], flags);
+  const float D_value = flags & HAS_D ? D[D_offset + head * D_head + dim * D_dim] : 0.0f;
+  const float bias_value = flags & HAS_BIAS ? bias[bias_offset + head * bias_head + dim * bias_dim] : 0.0f;
+  const long place = state_offset + head * state_head + dim * state_dim;
+
+  long row_next = row_of(index, index_offset + first * index_batch, first, pool);
+  LOAD_STATE(next, place + row_next * state_row, own && row_next >= 0)
+  for (int b = first; b < last; b++) {
+    const long row = row_next;
+    UNROLL for (int j = 0; j < UPDATE_STATES; j++) h[j] = next[j];
+    if (b + 1 < last) {
+      row_next = row_of(index, index_offset + (b + 1) * index_batch, b + 1, pool);
+      LOAD_STATE(next, place + row_next * state_row, own && row_next >= 0)
     }
-  }
-  parts[lid] = y;
-  for (int step = UPDATE_LANES / 2; step > 0; step /= 2) {
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (lane < step) parts[lid] += parts[lid + step];
-  }
-  if (lane == 0 && channel < d_inner) {
-    y = parts[lid];
-    if (has_D) y += D[D_offset + channel * D_channel] * x;
-    if (has_z) {
-      const float gate = load(z, z_offset + batch * z_batch + channel * z_channel);
-      y *= gate * sigmoid(gate);
+    for (int t = 0; t < steps; t++) {
+      float y = 0.0f, x = 0.0f;
+      if (own) {
+        float dt = LOAD(X_TYPE, delta, AT_STEP(delta)) + bias_value;
+        if (flags & SOFTPLUS) dt = softplus(dt);
+        x = LOAD(X_TYPE, u, AT_STEP(u));
+        LOAD_INPUT(b_now, B, AT_INPUT(B))
+        LOAD_INPUT(c_now, C, AT_INPUT(C))
+        UNROLL for (int j = 0; j < UPDATE_STATES; j++) {
+          h[j] = times(decay_of(dt, rate[j]), h[j]) + dt * x * b_now[j];
+          y += real_part(times(h[j], c_now[j]));
+        }
+      }
+#if UPDATE_LANES > 1
+#if defined(SHUFFLE_PTX) || defined(SHUFFLE_KHR) || defined(SHUFFLE_LOCAL)
+      UNROLL for (int step = UPDATE_LANES / 2; step > 0; step /= 2) y += lane_xor(y, step);
+#else
+      barrier(CLK_LOCAL_MEM_FENCE); /* of the sum before this one */
+      parts[lid] = y;
+      for (int step = UPDATE_LANES / 2; step > 0; step /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (lane < step) parts[lid] += parts[lid + step];
+      }
+      y = parts[lid];
+#endif
+#endif
+      if (own && lane == 0) {
+        y = TWICE * y + D_value * x;
+        if (flags & HAS_Z) {
+          const float gate = LOAD(X_TYPE, z, AT_STEP(z));
+          y *= gate * sigmoid(gate);
+        }
+        STORE(X_TYPE, out, AT_STEP(out), row < 0 ? 0.0f : y);
+      }
     }
-    store(out, out_offset + batch * out_batch + channel * out_channel, y);
+    if (own && row >= 0) {
+      const long at = place + row * state_row;
+#if UPDATE_ALIGNED
+      UNROLL for (int j = 0; j < UPDATE_STATES; j += 4) {
+        const int n = STATE(j);
+        if (n < D_STATE) *(global float4 *)(state + at + n) = (float4)(h[j], h[j + 1], h[j + 2], h[j + 3]);
+      }
+#else
+      UNROLL for (int j = 0; j < UPDATE_STATES; j++) {
+        const int n = STATE(j);
+        if (n < D_STATE) STORE(S_TYPE, state, at + (long)n * state_n, h[j]);
+      }
+#endif
+    }
   }
 }

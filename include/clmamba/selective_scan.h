@@ -71,22 +71,50 @@ CLM_API size_t clm_selective_scan_workspace_size(clm_context *context, const clm
 CLM_API size_t clm_selective_scan_backward_workspace_size(clm_context *context,
                                                           const clm_selective_scan_backward_args *args);
 
-/* One step of the scan with the state updated in place (the reference's selective_state_update). Members as above
- * without the length dimension. */
+/* One step of the scan, or several in one call, with the state updated in place (the reference's
+ * selective_state_update): members as above, in one of two forms.
+ *   channels   state has rank 3, sizes as below. Group g of B and C serves channels g d_inner / n_groups and on.
+ *   heads      state has rank 4, and n_heads, head_dim stand wherever d_inner does; groups serve heads. What a head
+ *              shares (Mamba-2: A, delta, D and delta_bias) is a view with strides 0.
+ * Several steps are a dimension behind batch in u, delta, B, C, z and out.
+ * With state_indices row i works on state state_indices[i] of a pool, no state twice; a number outside the pool, as a
+ * negative one, makes the row padding: out is 0, no state is touched.
+ * A complex A (c64) makes state, B and C c64. The state is rounded to its dtype once a call. */
 typedef struct clm_selective_state_update_args {
-  clm_tensor state;      /* (batch, d_inner, d_state)     f32, read and written */
-  clm_tensor u, delta;   /* (batch, d_inner)                                    */
-  clm_tensor A;          /* (d_inner, d_state)            f32                   */
-  clm_tensor B, C;       /* (batch, n_groups, d_state)    as u                  */
-  clm_tensor D;          /* optional (d_inner)            f32                   */
-  clm_tensor z;          /* optional (batch, d_inner)     as u                  */
-  clm_tensor delta_bias; /* optional (d_inner)            f32                   */
-  clm_tensor out;        /* (batch, d_inner)              as u, written         */
+  clm_tensor state;      /* (batch or pool, d_inner, d_state)       f32 or as u, read and written */
+  clm_tensor u, delta;   /* (batch, d_inner) or (batch, steps, d_inner)                           */
+  clm_tensor A;          /* (d_inner, d_state)                      f32 or c64                    */
+  clm_tensor B, C;       /* (batch, n_groups, d_state) or (batch, steps, n_groups, d_state)  as u */
+  clm_tensor D;          /* optional (d_inner)                      f32                           */
+  clm_tensor z;          /* optional, shape of u                    as u                          */
+  clm_tensor delta_bias; /* optional (d_inner)                      f32                           */
+  clm_tensor out;        /* shape of u                              as u, written                 */
   bool delta_softplus;
   bool A_is_log;
+
+  clm_tensor state_indices; /* optional (batch)                     i32                           */
 } clm_selective_state_update_args;
 
 CLM_API clm_status clm_selective_state_update(clm_context *context, const clm_selective_state_update_args *args);
+
+/* Gradients of the above. `forward` as in that call, with the state from before it, which is only read; out is not
+ * read. Every gradient is optional (zeroed: not computed) and overwritten, and has the shape of what it is the
+ * gradient of; those of states have batch rows also where state_indices is given. Padding rows have gradients 0. What
+ * a head shares gets its gradient element by element: the caller adds them up. On OpenCL at most 64 steps: more are
+ * clm_selective_scan_backward's. */
+typedef struct clm_selective_state_update_backward_args {
+  clm_selective_state_update_args forward;
+  clm_tensor dout;            /* shape of u                                   as u                       */
+  clm_tensor dnew_state;      /* optional (batch, d_inner, d_state)           as A: gradient coming in   */
+  clm_tensor du, ddelta, dz;  /* shape of u                                   as u                       */
+  clm_tensor dA;              /* (d_inner, d_state)                           as A                       */
+  clm_tensor dB, dC;          /* shape of B, C                                as A or as B, C            */
+  clm_tensor dD, ddelta_bias; /* (d_inner)                                    f32                        */
+  clm_tensor dstate;          /* (batch, d_inner, d_state)                    as A: of the state before  */
+} clm_selective_state_update_backward_args;
+
+CLM_API clm_status clm_selective_state_update_backward(clm_context *context,
+                                                       const clm_selective_state_update_backward_args *args);
 
 CLM_END_DECLS
 

@@ -20,7 +20,8 @@
   X(causal_conv1d_update, conv_update_shape)                                                                         \
   X(selective_scan, selective_scan_shape)                                                                            \
   X(selective_scan_backward, selective_scan_shape)                                                                   \
-  X(selective_state_update, selective_scan_shape)                                                                    \
+  X(selective_state_update, state_update_shape)                                                                      \
+  X(selective_state_update_backward, state_update_shape)                                                             \
   X(matmul, matmul_shape)                                                                                            \
   X(norm, matrix_shape)                                                                                              \
   X(norm_backward, matrix_shape)                                                                                     \

@@ -1,45 +1,174 @@
 #include "ops/check.h"
+#include "ops/view.h"
+
+/* The dimensions of each kind of tensor, which follow from the form of the call. */
+typedef struct update_dims {
+  check_dim batch, steps, d_inner, n_heads, head_dim, d_state, n_groups, pool;
+  check_dim *sequence[CLM_MAX_RANK], *matrix[CLM_MAX_RANK], *channel[CLM_MAX_RANK], *inputs[CLM_MAX_RANK];
+  check_dim *state[CLM_MAX_RANK], *gradient[CLM_MAX_RANK]; /* of the pool, of the rows of batch */
+} update_dims;
+
+static void append(check_dim **dims, check_dim *dim) {
+  while (*dims) dims++;
+  *dims = dim;
+}
+
+static bool has_heads(const clm_selective_state_update_args *a) { return a->state.rank == 4; }
+static bool has_steps(const clm_selective_state_update_args *a) { return a->u.rank == (has_heads(a) ? 4 : 3); }
+
+static void update_dims_init(update_dims *d, const clm_selective_state_update_args *a) {
+  *d = (update_dims){CHECK_DIM(batch),    CHECK_DIM(steps),   CHECK_DIM(d_inner),  CHECK_DIM(n_heads),
+                     CHECK_DIM(head_dim), CHECK_DIM(d_state), CHECK_DIM(n_groups), CHECK_DIM(pool)};
+  append(d->sequence, &d->batch);
+  append(d->inputs, &d->batch);
+  append(d->state, check_present(&a->state_indices) ? &d->pool : &d->batch);
+  append(d->gradient, &d->batch);
+  if (has_steps(a)) {
+    append(d->sequence, &d->steps);
+    append(d->inputs, &d->steps);
+  }
+  check_dim **const of_channels[] = {d->sequence, d->matrix, d->channel, d->state, d->gradient};
+  for (size_t i = 0; i < sizeof of_channels / sizeof *of_channels; i++) {
+    append(of_channels[i], has_heads(a) ? &d->n_heads : &d->d_inner);
+    if (has_heads(a)) append(of_channels[i], &d->head_dim);
+  }
+  append(d->inputs, &d->n_groups);
+  check_dim **const of_states[] = {d->inputs, d->matrix, d->state, d->gradient};
+  for (size_t i = 0; i < sizeof of_states / sizeof *of_states; i++) append(of_states[i], &d->d_state);
+}
+
+static unsigned input_dtypes(const clm_selective_state_update_args *a) {
+  return CHECK_DTYPE(check_is_complex(a->A.dtype) ? check_complex_of(a->u.dtype) : a->u.dtype);
+}
+
+static unsigned state_dtypes(const clm_selective_state_update_args *a) {
+  return CHECK_DTYPE(a->A.dtype) | (check_is_complex(a->A.dtype) ? 0 : CHECK_DTYPE(a->u.dtype));
+}
 
 /* clang-format off */
-#define STEP    .dims = {&batch, &d_inner}
-#define CHANNEL .dims = {&d_inner}
-#define B_OR_C  .dims = {&batch, &n_groups, &d_state}
+#define DIMS(list) .dims = {(list)[0], (list)[1], (list)[2], (list)[3], (list)[4]}
+#define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype))
+#define INPUTS                                                                                                        \
+  CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, DIMS(d.sequence)), CHECK_ROW(a, delta, 0, .as = &a->u, DIMS(d.sequence)), \
+  CHECK_ROW(a, A, 0, .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(check_complex_of(a->u.dtype)),    \
+            DIMS(d.matrix)),                                                                                          \
+  CHECK_ROW(a, B, 0, .dtypes = input_dtypes(a), DIMS(d.inputs)),                                                      \
+  CHECK_ROW(a, C, 0, .dtypes = input_dtypes(a), DIMS(d.inputs)),                                                      \
+  CHECK_ROW(a, D, CHECK_OPTIONAL, PARAMETER, DIMS(d.channel)),                                                        \
+  CHECK_ROW(a, z, CHECK_OPTIONAL, .as = &a->u, DIMS(d.sequence)),                                                     \
+  CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, PARAMETER, DIMS(d.channel)),                                               \
+  CHECK_ROW(a, state_indices, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&d.batch})
 /* clang-format on */
 
-static clm_status check(checker *c, const clm_selective_state_update_args *a, selective_scan_shape *s) {
-  check_dim CHECK_NAMED(batch), CHECK_NAMED(d_inner), CHECK_NAMED(d_state), CHECK_NAMED(n_groups);
-  const unsigned real = CHECK_DTYPE(check_real_of(a->u.dtype)), complex = CHECK_DTYPE(check_complex_of(a->u.dtype));
-  const unsigned input = check_is_complex(a->A.dtype) ? complex : CHECK_DTYPE(a->u.dtype);
-  clm_status status = CHECK_TENSORS(
-      c, CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, STEP), CHECK_ROW(a, delta, 0, .as = &a->u, STEP),
-      CHECK_ROW(a, A, 0, .dtypes = real | complex, .dims = {&d_inner, &d_state}),
-      CHECK_ROW(a, B, 0, .dtypes = input, B_OR_C), CHECK_ROW(a, C, 0, .dtypes = input, B_OR_C),
-      CHECK_ROW(a, D, CHECK_OPTIONAL, .dtypes = real, CHANNEL), CHECK_ROW(a, z, CHECK_OPTIONAL, .as = &a->u, STEP),
-      CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, .dtypes = real, CHANNEL),
-      CHECK_ROW(a, state, CHECK_WRITTEN, .as = &a->A, .dims = {&batch, &d_inner, &d_state}),
-      CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->u, STEP));
-  if (status) return status;
-  if (d_inner.size % n_groups.size)
-    return check_fail(c, "B has n_groups %lld, which does not divide d_inner %lld", (long long)n_groups.size,
-                      (long long)d_inner.size);
-  *s = (selective_scan_shape){
-      .batch = batch.size,
-      .length = 1,
-      .d_inner = d_inner.size,
-      .d_state = d_state.size,
-      .n_groups = n_groups.size,
-      .B_varies = true,
-      .C_varies = true,
+static clm_status shape_of(checker *c, const update_dims *d, const clm_selective_state_update_args *a,
+                           state_update_shape *s) {
+  const check_dim *grouped = has_heads(a) ? &d->n_heads : &d->d_inner;
+  if (grouped->size % d->n_groups.size)
+    return check_fail(c, "B has n_groups %lld, which does not divide %s %lld", (long long)d->n_groups.size,
+                      grouped->name, (long long)grouped->size);
+  *s = (state_update_shape){
+      .batch = d->batch.size,
+      .steps = has_steps(a) ? d->steps.size : 1,
+      .n_heads = grouped->size,
+      .head_dim = has_heads(a) ? d->head_dim.size : 1,
+      .d_state = d->d_state.size,
+      .n_groups = d->n_groups.size,
+      .pool = check_present(&a->state_indices) ? d->pool.size : d->batch.size,
       .complex = check_is_complex(a->A.dtype),
       .dtype = a->u.dtype,
   };
   return CLM_OK;
 }
 
+static clm_status check(checker *c, const clm_selective_state_update_args *a, state_update_shape *s) {
+  update_dims d;
+  update_dims_init(&d, a);
+  clm_status status =
+      CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, CHECK_WRITTEN, .dtypes = state_dtypes(a), DIMS(d.state)),
+                    CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->u, DIMS(d.sequence)));
+  return status ? status : shape_of(c, &d, a, s);
+}
+
+static clm_status check_backward(checker *c, const clm_selective_state_update_backward_args *b,
+                                 state_update_shape *s) {
+  const clm_selective_state_update_args *a = &b->forward;
+  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN, sums = input_dtypes(a) | CHECK_DTYPE(a->A.dtype);
+  update_dims d;
+  update_dims_init(&d, a);
+  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, 0, .dtypes = state_dtypes(a), DIMS(d.state)),
+                                    CHECK_ROW(b, dout, 0, .as = &a->u, DIMS(d.sequence)),
+                                    CHECK_ROW(b, dnew_state, CHECK_OPTIONAL, .as = &a->A, DIMS(d.gradient)),
+                                    CHECK_ROW(b, du, gradient, .as = &a->u, DIMS(d.sequence)),
+                                    CHECK_ROW(b, ddelta, gradient, .as = &a->u, DIMS(d.sequence)),
+                                    CHECK_ROW(b, dz, gradient, .as = &a->u, DIMS(d.sequence)),
+                                    CHECK_ROW(b, dA, gradient, .as = &a->A, DIMS(d.matrix)),
+                                    CHECK_ROW(b, dB, gradient, .dtypes = sums, DIMS(d.inputs)),
+                                    CHECK_ROW(b, dC, gradient, .dtypes = sums, DIMS(d.inputs)),
+                                    CHECK_ROW(b, dD, gradient, PARAMETER, DIMS(d.channel)),
+                                    CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, DIMS(d.channel)),
+                                    CHECK_ROW(b, dstate, gradient, .as = &a->A, DIMS(d.gradient)));
+  if (!status && check_present(&b->dz) && !check_present(&a->z))
+    return check_fail(c, "dz is given, but z is missing");
+  return status ? status : shape_of(c, &d, a, s);
+}
+
+/* Backends know one form: (batch, steps, n_heads, head_dim); a channel is a head of one. */
+static void spread(const clm_selective_state_update_args *form, clm_tensor *const *sequences, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    if (!has_steps(form)) view_insert(sequences[i], 1);
+    if (!has_heads(form)) view_insert(sequences[i], 3);
+  }
+}
+#define SPREAD(form, ...)                                                                                            \
+  spread(form, (clm_tensor *const[]){__VA_ARGS__}, sizeof((clm_tensor *[]){__VA_ARGS__}) / sizeof(clm_tensor *))
+
+static void spread_channels(const clm_selective_state_update_args *form, clm_tensor *t, int dim) {
+  if (!has_heads(form)) view_insert(t, dim);
+}
+
+static void spread_inputs(const clm_selective_state_update_args *form, clm_tensor *t) {
+  if (!has_steps(form)) view_insert(t, 1);
+}
+
+static clm_selective_state_update_args ready_of(const clm_selective_state_update_args *args) {
+  clm_selective_state_update_args a = *args;
+  SPREAD(args, &a.u, &a.delta, &a.z, &a.out);
+  spread_inputs(args, &a.B);
+  spread_inputs(args, &a.C);
+  spread_channels(args, &a.A, 1);
+  spread_channels(args, &a.D, 1);
+  spread_channels(args, &a.delta_bias, 1);
+  spread_channels(args, &a.state, 2);
+  return a;
+}
+
 clm_status clm_selective_state_update(clm_context *context, const clm_selective_state_update_args *args) {
   checker c;
-  selective_scan_shape s;
+  state_update_shape s;
   clm_status status = check_begin(&c, context, "selective_state_update", args);
   if (!status) status = check(&c, args, &s);
-  return status ? status : OPS_CALL(&c, selective_state_update, &s, args);
+  if (status) return status;
+  const clm_selective_state_update_args ready = ready_of(args);
+  return OPS_CALL(&c, selective_state_update, &s, &ready);
+}
+
+clm_status clm_selective_state_update_backward(clm_context *context,
+                                               const clm_selective_state_update_backward_args *args) {
+  checker c;
+  state_update_shape s;
+  clm_status status = check_begin(&c, context, "selective_state_update_backward", args);
+  if (!status) status = check_backward(&c, args, &s);
+  if (status) return status;
+  const clm_selective_state_update_args *form = &args->forward;
+  clm_selective_state_update_backward_args ready = *args;
+  ready.forward = ready_of(form);
+  SPREAD(form, &ready.dout, &ready.du, &ready.ddelta, &ready.dz);
+  spread_inputs(form, &ready.dB);
+  spread_inputs(form, &ready.dC);
+  spread_channels(form, &ready.dA, 1);
+  spread_channels(form, &ready.dD, 1);
+  spread_channels(form, &ready.ddelta_bias, 1);
+  spread_channels(form, &ready.dnew_state, 2);
+  spread_channels(form, &ready.dstate, 2);
+  return OPS_CALL(&c, selective_state_update_backward, &s, &ready);
 }

@@ -5,7 +5,7 @@
 
 #include <clmamba/tensor.h>
 
-typedef struct selective_scan_shape { /* also of the state update, with length 1 */
+typedef struct selective_scan_shape {
   int64_t batch, length, d_inner, d_state, n_groups;
   bool B_varies, C_varies; /* per time step, else (d_inner, d_state) */
   bool complex;            /* A is c64 */
@@ -27,6 +27,14 @@ typedef struct conv_update_shape { /* x and out come as (batch, steps, channels)
   int64_t pool, size; /* states there are, and places in each; size is width - 1 unless circular */
   clm_dtype dtype;
 } conv_update_shape;
+
+typedef struct state_update_shape { /* tensors come as (batch, steps, n_heads, head_dim), a channel as a head of one
+                                     */
+  int64_t batch, steps, n_heads, head_dim, d_state, n_groups;
+  int64_t pool; /* states there are */
+  bool complex; /* A is c64         */
+  clm_dtype dtype;
+} state_update_shape;
 
 typedef struct discretize_shape {
   int64_t batch, length, d_inner, d_state;

@@ -12,6 +12,7 @@ X(causal_conv1d_update)
 X(selective_scan)
 X(selective_scan_backward)
 X(selective_state_update)
+X(selective_state_update_backward)
 X(matmul)
 X(norm)
 X(norm_backward)
@@ -111,6 +112,8 @@ static void add_selective_scans(void) {
   static const clm_selective_scan_args forward = {.delta_softplus = true, .A_is_log = true};
   static const clm_selective_scan_backward_args backward = {.forward = {.delta_softplus = true, .A_is_log = true}};
   static const clm_selective_state_update_args update = {.delta_softplus = true, .A_is_log = true};
+  static const clm_selective_state_update_backward_args update_backward = {
+      .forward = {.delta_softplus = true, .A_is_log = true}};
   valid_call *call;
 #define ARGS clm_selective_scan_args
 #define INPUTS                                                                                                       \
@@ -128,9 +131,19 @@ static void add_selective_scans(void) {
   MAY_OUT(dinitial_state, 2, 6, 5), MAY_OUT(out, 2, 3, 6);
 #undef ARGS
 #define ARGS clm_selective_state_update_args
+#define INPUTS                                                                                                       \
+  IN(u, 2, 6), IN(delta, 2, 6), IN(A, 6, 5), IN(B, 2, 2, 5), IN(C, 2, 2, 5), MAY(D, 6), MAY(z, 2, 6),                \
+      MAY(delta_bias, 6)
   call = begin(&op_selective_state_update, &update);
-  IN(u, 2, 6), IN(delta, 2, 6), IN(A, 6, 5), IN(B, 2, 2, 5), IN(C, 2, 2, 5), MAY(D, 6), MAY(z, 2, 6);
-  MAY(delta_bias, 6), TENSOR(state, TEST_INOUT, TEST_STORAGE, false, 2, 6, 5), OUT(out, 2, 6);
+  INPUTS, TENSOR(state, TEST_INOUT, TEST_STORAGE, false, 2, 6, 5), OUT(out, 2, 6);
+  call = begin(&op_selective_state_update_backward, &update_backward);
+  INPUTS, IN(state, 2, 6, 5);
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_selective_state_update_backward_args
+  IN(dout, 2, 6), MAY(dnew_state, 2, 6, 5), MAY_OUT(du, 2, 6), MAY_OUT(ddelta, 2, 6), MAY_OUT(dz, 2, 6);
+  MAY_OUT(dA, 6, 5), MAY_OUT(dB, 2, 2, 5), MAY_OUT(dC, 2, 2, 5), MAY_OUT(dD, 6), MAY_OUT(ddelta_bias, 6);
+  MAY_OUT(dstate, 2, 6, 5);
 #undef ARGS
 }
 

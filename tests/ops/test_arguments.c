@@ -274,6 +274,9 @@ static void test_valid(const test_device *device, const void *data) {
     if (strcmp(p->op->name, "selective_scan_backward") == 0 &&
         !((clm_selective_scan_backward_args *)run->args)->forward.z.buffer)
       ((clm_selective_scan_backward_args *)run->args)->dz = (clm_tensor){0};
+    if (strcmp(p->op->name, "selective_state_update_backward") == 0 &&
+        !((clm_selective_state_update_backward_args *)run->args)->forward.z.buffer)
+      ((clm_selective_state_update_backward_args *)run->args)->dz = (clm_tensor){0};
     run_call(run);
     run_check_untouched(run);
     run_destroy(run);
@@ -317,6 +320,12 @@ SPECIAL(dB_other_shape, clm_selective_scan_backward_args,
         a->dB = clm_tensor_of(a->dB.buffer, 0, CLM_F32, 2, (int64_t[]){6, 5}))
 SPECIAL(update_groups, clm_selective_state_update_args, a->B.shape[1] = a->C.shape[1] = 4;
         a->B.stride[1] = a->C.stride[1] = 0)
+SPECIAL(update_rows, clm_selective_state_update_args,
+        a->state_indices = clm_tensor_of(a->A.buffer, 0, CLM_I32, 1, (int64_t[]){3}))
+SPECIAL(update_heads, clm_selective_state_update_args,
+        a->state = clm_tensor_reshape(a->state, 4, (int64_t[]){2, 3, 2, 5}))
+SPECIAL(update_steps, clm_selective_state_update_args, a->u = clm_tensor_reshape(a->u, 3, (int64_t[]){2, 1, 6}))
+SPECIAL(update_dz, clm_selective_state_update_backward_args, a->forward.z = (clm_tensor){0})
 SPECIAL(wide, clm_causal_conv1d_args, a->weight.shape[1] = 33; a->weight.stride[1] = 0;
         a->initial_state = a->final_state = (clm_tensor){0})
 SPECIAL(history, clm_causal_conv1d_args, a->initial_state = clm_tensor_slice(a->initial_state, 2, 0, 2))
@@ -379,6 +388,10 @@ static const special_case specials[] = {
     {"causal_conv1d", wide, "weight has width 33, expected 1 to 32"},
     {"causal_conv1d", history, "initial_state has width - 1 2, expected 3 as weight has width 4"},
     {"causal_conv1d", no_history, "initial_state has width - 1 3, expected 0 as weight has width 1"},
+    {"selective_state_update", update_rows, "state_indices has batch 3, expected 2 as in u"},
+    {"selective_state_update", update_heads, "u has rank 2, expected (batch, n_heads, head_dim)"},
+    {"selective_state_update", update_steps, "delta has rank 2, expected (batch, steps, d_inner)"},
+    {"selective_state_update_backward", update_dz, "dz is given, but z is missing"},
     {"causal_conv1d", conv_two_ways, "seq_idx and cu_seqlens are both given"},
     {"causal_conv1d", conv_batch, "cu_seqlens"},
     {"causal_conv1d", conv_ends, "has sequences 2, expected 4 as in cu_seqlens"},

@@ -1,113 +1,88 @@
-/* One step of the selective scan, state in place. */
-#include "problem.h"
+/* Steps of the selective scan, state in place. */
+#include "update_problem.h"
 
 TEST_OP(selective_state_update);
 
-enum { HAS_D = 1, HAS_Z = 2, BIAS = 4, SOFTPLUS = 8, LOG_A = 16, MAMBA = 31 };
-
-typedef struct update_case {
-  int64_t batch, d_inner, d_state, n_groups;
-  unsigned flags;
-  test_layout layout;
-  const char *why;
-} update_case;
-
-static const update_case cases[] = {
-    /* batch d_inner d_state groups flags layout why it is here */
-    {1, 1, 1, 1, 0, TEST_CONTIGUOUS, "smallest"},
-    {2, 5, 3, 1, HAS_D, TEST_CONTIGUOUS, "three states"},
-    {1, 64, 16, 1, MAMBA, TEST_CONTIGUOUS, "Mamba's"},
-    {3, 35, 16, 1, MAMBA, TEST_CONTIGUOUS, "ragged"},
-    {2, 33, 17, 1, MAMBA, TEST_CONTIGUOUS, "17 states"},
-    {2, 12, 64, 3, MAMBA, TEST_CONTIGUOUS, "64 states, three groups"},
-    {1, 9, 128, 9, HAS_D | SOFTPLUS, TEST_CONTIGUOUS, "128 states, a group for each channel"},
-    {2, 21, 16, 1, MAMBA, TEST_PADDED, "padded rows"},
-    {2, 21, 16, 1, MAMBA, TEST_TRANSPOSED, "state before channel"},
-    {2, 21, 8, 1, MAMBA, TEST_WIDE, "slices of wider tensors"},
-    {2, 10, 16, 1, MAMBA, TEST_SPREAD, "every other element"},
-    {1, 1536, 16, 1, MAMBA, TEST_CONTIGUOUS, "a model's width"},
-};
-#define CASES (sizeof cases / sizeof cases[0])
-
-#define ROW(field, role, kind, draw, ...)                                                                            \
-  PROBLEM_ADD(&p, TEST_ROW(clm_selective_state_update_args, field, role, kind, draw, __VA_ARGS__))
-
-static test_problem problem_of(const update_case *c, const clm_selective_state_update_args *args) {
-  test_problem p = {
-      .op = &op_selective_state_update, .args = args, .seed = 61, .layout = c->layout, .tolerance = 3e-6};
-  ROW(u, TEST_IN, TEST_STORAGE, NULL, c->batch, c->d_inner);
-  ROW(delta, TEST_IN, TEST_STORAGE, c->flags & SOFTPLUS ? draw_raw_step : draw_step, c->batch, c->d_inner);
-  ROW(A, TEST_IN, TEST_PARAMETER, c->flags & LOG_A ? draw_log_decay : draw_decay, c->d_inner, c->d_state);
-  ROW(B, TEST_IN, TEST_STORAGE, NULL, c->batch, c->n_groups, c->d_state);
-  ROW(C, TEST_IN, TEST_STORAGE, NULL, c->batch, c->n_groups, c->d_state);
-  if (c->flags & HAS_D) ROW(D, TEST_IN, TEST_PARAMETER, NULL, c->d_inner);
-  if (c->flags & HAS_Z) ROW(z, TEST_IN, TEST_STORAGE, NULL, c->batch, c->d_inner);
-  if (c->flags & BIAS) ROW(delta_bias, TEST_IN, TEST_PARAMETER, draw_step, c->d_inner);
-  ROW(state, TEST_INOUT, TEST_PARAMETER, NULL, c->batch, c->d_inner, c->d_state);
-  ROW(out, TEST_OUT, TEST_STORAGE, NULL, c->batch, c->d_inner);
-  return p;
+static void check(const update_case *c, const test_device *device) {
+  const clm_selective_state_update_args args = update_args_of(c);
+  const test_problem p = update_forward_of(c, &op_selective_state_update, &args);
+  if (!(c->flags & SHARED)) {
+    problem_check(&p, device);
+    return;
+  }
+  test_run *want = run_create(&p, test_judge, true), *got = run_create(&p, device->context, false);
+  update_share(c, want);
+  update_share(c, got);
+  run_call(want);
+  run_call(got);
+  run_compare(got, want);
+  run_check_untouched(got);
+  run_destroy(want);
+  run_destroy(got);
 }
 
-static clm_selective_state_update_args args_of(const update_case *c) {
-  return (clm_selective_state_update_args){.delta_softplus = c->flags & SOFTPLUS, .A_is_log = c->flags & LOG_A};
-}
-
-static void test_update(const test_device *device, const void *data) {
-  const clm_selective_state_update_args args = args_of(data);
-  const test_problem p = problem_of(data, &args);
-  problem_check(&p, device);
-}
+static void test_update(const test_device *device, const void *data) { check(data, device); }
 
 static void test_flags(const test_device *device, const void *data) {
   (void)data;
   for (unsigned flags = 0; flags <= MAMBA; flags += device->slow ? 11 : 1) {
-    const update_case c = {2, 11, 16, 1, flags, TEST_CONTIGUOUS, "flags"};
-    test_update(device, &c);
+    const update_case c = {2, 0, 11, 0, 16, 1, flags, TEST_CONTIGUOUS, "flags"};
+    check(&c, device);
   }
 }
 
-/* Steps taken one at a time give what the scan gives. */
+/* Rows that name no state: out is 0, and every state but the one that is named is as it was. */
+static void test_padding_rows(const test_device *device, const void *data) {
+  static const int32_t outside[] = {7, INT32_MIN, 4};
+  const update_case *c = data;
+  const clm_selective_state_update_args args = update_args_of(c);
+  test_problem p = update_forward_of(c, &op_selective_state_update, &args);
+  problem_find(&p, "state_indices")->values = outside;
+  test_run *run = run_create(&p, device->context, false);
+  double *before = run_read(run, "state");
+  run_call(run);
+  double *out = run_read(run, "out"), *after = run_read(run, "state");
+  for (size_t i = 0; i < run_values(run, "out") / 3 * 2; i++) assert_true(out[i] == 0);
+  for (size_t i = 0; i < run_values(run, "state") / UPDATE_STATES * 4; i++) assert_true(before[i] == after[i]);
+  run_check_untouched(run);
+  free(before);
+  free(out);
+  free(after);
+  run_destroy(run);
+}
+
+static clm_tensor steps_of(clm_tensor t, int64_t first, int64_t count) {
+  return clm_tensor_slice(t, 1, first, count);
+}
+
+/* Steps taken one at a time, then some together, give what the scan gives. */
 static void test_against_scan(const test_device *device, const void *data) {
   enum { STEPS = 9, BATCH = 2, CHANNELS = 13, STATES = 16 };
   (void)data;
-  static const update_case c = {BATCH, CHANNELS, STATES, 1, MAMBA, TEST_CONTIGUOUS, "scan"};
-  const clm_selective_state_update_args args = args_of(&c);
-  test_problem p = problem_of(&c, &args);
-  for (size_t i = 0; i < p.count; i++) { /* the sequences of all steps, (length, batch, ...) in memory */
-    test_tensor *t = &p.tensors[i];
-    bool varies = t->kind == TEST_STORAGE;
-    if (!varies) continue;
-    for (int k = t->rank; k > 0; k--) t->shape[k] = t->shape[k - 1];
-    t->shape[0] = STEPS;
-    t->rank++;
-  }
+  static const update_case c = {BATCH, STEPS, CHANNELS, 0, STATES, 1, MAMBA, TEST_CONTIGUOUS, "scan"};
+  const clm_selective_state_update_args args = update_args_of(&c);
+  const test_problem p = update_forward_of(&c, &op_selective_state_update, &args);
   test_run *steps = run_create(&p, device->context, false), *scan = run_create(&p, device->context, false);
   const clm_selective_state_update_args *whole = steps->args, *s = scan->args;
-  for (int64_t step = 0; step < STEPS; step++) {
+  for (int64_t step = 0; step < STEPS;) {
+    const int64_t count = step == 4 ? 3 : 1;
     clm_selective_state_update_args a = *whole;
     clm_tensor *sequences[] = {&a.u, &a.delta, &a.B, &a.C, &a.z, &a.out};
-    for (size_t i = 0; i < sizeof sequences / sizeof sequences[0]; i++) {
-      clm_tensor *t = sequences[i];
-      *t = clm_tensor_slice(*t, 0, step, 1);
-      t->rank--;
-      for (int k = 0; k < t->rank; k++) {
-        t->shape[k] = t->shape[k + 1];
-        t->stride[k] = t->stride[k + 1];
-      }
-    }
+    for (size_t i = 0; i < TEST_COUNT(sequences); i++) *sequences[i] = steps_of(*sequences[i], step, count);
     assert_int_equal(clm_selective_state_update(device->context, &a), CLM_OK);
+    step += count;
   }
   const clm_selective_scan_args scan_args = {
-      .u = clm_tensor_transpose(s->u, 0, 1),
-      .delta = clm_tensor_transpose(s->delta, 0, 1),
+      .u = s->u,
+      .delta = s->delta,
       .A = s->A,
-      .B = clm_tensor_transpose(s->B, 0, 1),
-      .C = clm_tensor_transpose(s->C, 0, 1),
+      .B = s->B,
+      .C = s->C,
       .D = s->D,
-      .z = clm_tensor_transpose(s->z, 0, 1),
+      .z = s->z,
       .delta_bias = s->delta_bias,
       .initial_state = s->state,
-      .out = clm_tensor_transpose(s->out, 0, 1),
+      .out = s->out,
       .final_state = s->state,
       .delta_softplus = true,
       .A_is_log = true,
@@ -129,9 +104,12 @@ static void test_against_scan(const test_device *device, const void *data) {
 static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
-    for (size_t i = 0; i < CASES; i++)
-      test_add(device, test_update, &cases[i], "selective_state_update: %s", cases[i].why);
+    for (size_t i = 0; i < update_case_count; i++)
+      if (!(device->slow && update_cases[i].flags & NOT_SLOW))
+        test_add(device, test_update, &update_cases[i], "selective_state_update: %s", update_cases[i].why);
     test_add(device, test_flags, NULL, "selective_state_update: every subset of options");
+    test_add(device, test_padding_rows, update_case_named("states of a pool"),
+             "selective_state_update: rows outside the pool");
     test_add(device, test_against_scan, NULL, "selective_state_update: steps against the scan");
   }
 }

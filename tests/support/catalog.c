@@ -12,6 +12,7 @@ X(causal_conv1d_update)
 X(selective_scan)
 X(selective_scan_backward)
 X(selective_state_update)
+X(selective_state_update_backward)
 X(matmul)
 X(norm)
 X(norm_backward)
@@ -73,6 +74,12 @@ X(adamw)
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_NUMBER, NULL, STATE_DIMS)
 #define SCAN_SCALARS                                                                                                  \
   BOOL(delta_softplus), BOOL(A_is_log), BOOL(reverse), SCALAR(chunk, SCALAR_INT64, 0, 20)
+#define UPDATE_INPUTS                                                                                                 \
+  IN(u, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), IN(delta, OF_STORAGE, draw_step, DIM_BATCH, DIM_CHANNELS),        \
+  IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),                                                             \
+  IN(B, OF_INPUT, NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES),                                                           \
+  IN(C, OF_INPUT, NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES), MAY(D, OF_PARAMETER, NULL, DIM_CHANNELS),                 \
+  MAY(z, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), MAY(delta_bias, OF_PARAMETER, draw_step, DIM_CHANNELS)
 #define NORM_INPUTS                                                                                                   \
   IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY(weight, OF_PARAMETER, NULL, DIM_COLUMNS),                       \
   MAY(bias, OF_PARAMETER, NULL, DIM_COLUMNS)
@@ -158,14 +165,25 @@ const catalog_op catalog[] = {
 #define ARGS clm_selective_state_update_args
     {&op_selective_state_update,
      true,
-     {IN(u, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), IN(delta, OF_STORAGE, draw_step, DIM_BATCH, DIM_CHANNELS),
-      IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),
-      IN(B, OF_INPUT, NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES),
-      IN(C, OF_INPUT, NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES), MAY(D, OF_PARAMETER, NULL, DIM_CHANNELS),
-      MAY(z, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), MAY(delta_bias, OF_PARAMETER, draw_step, DIM_CHANNELS),
+     {UPDATE_INPUTS,
       BOTH(state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
       OUT(out, OF_STORAGE, DIM_BATCH, DIM_CHANNELS)},
      {BOOL(delta_softplus), BOOL(A_is_log)}},
+    {&op_selective_state_update_backward,
+     true,
+     {UPDATE_INPUTS, IN(state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
+#undef ARGS
+#define ARGS clm_selective_state_update_backward_args
+      IN(dout, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS),
+      MAY(dnew_state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
+      MAY_OUT(du, OF_STORAGE, DIM_BATCH, DIM_CHANNELS), MAY_OUT(ddelta, OF_STORAGE, DIM_BATCH, DIM_CHANNELS),
+      ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, DIM_BATCH, DIM_CHANNELS),
+      MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
+      ROW(dB, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_HALF_SUM, "B", NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES),
+      ROW(dC, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_HALF_SUM, "C", NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES),
+      MAY_OUT(dD, OF_PARAMETER, DIM_CHANNELS), MAY_OUT(ddelta_bias, OF_PARAMETER, DIM_CHANNELS),
+      MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, DIM_CHANNELS, DIM_STATES)},
+     {BOOL(forward.delta_softplus), BOOL(forward.A_is_log)}},
 #undef ARGS
 #define ARGS clm_matmul_args
     {&op_matmul,

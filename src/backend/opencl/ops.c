@@ -12,6 +12,7 @@ const backend_ops opencl_ops = {
     .causal_conv1d_update = opencl_causal_conv1d_update,
     .selective_scan = opencl_selective_scan,
     .selective_state_update = opencl_selective_state_update,
+    .selective_state_update_backward = opencl_selective_state_update_backward,
     .selective_scan_backward = opencl_selective_scan_backward,
     .selective_scan_backward_workspace = opencl_selective_scan_backward_workspace,
     .selective_scan_workspace = opencl_selective_scan_workspace,

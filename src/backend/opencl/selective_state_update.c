@@ -1,32 +1,188 @@
-/* One step of the selective scan in place. */
+/* Steps of the selective scan in place, and their gradients. */
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
 #include "schedule/arith.h"
 #include <stdio.h>
 
-clm_status opencl_selective_state_update(clm_context *ctx, const selective_scan_shape *s,
+enum { /* cl/state_update.h and selective_state_update_backward.cl have the same */
+       HAS_D = 1,
+       HAS_Z = 2,
+       HAS_BIAS = 4,
+       SOFTPLUS = 8,
+       A_LOG = 16,
+       PARTS_A = 32,
+       PARTS_B = 64,
+       PARTS_C = 128,
+       PARTS_D = 256,
+       PARTS_DT = 512,
+};
+enum { MOST_ROWS = 8, BUSY_GPU = 1024, MOST_STEPS = 64 };
+
+static int32_t flags_of(const clm_selective_state_update_args *a) {
+  return (a->D.buffer ? HAS_D : 0) | (a->z.buffer ? HAS_Z : 0) | (a->delta_bias.buffer ? HAS_BIAS : 0) |
+         (a->delta_softplus ? SOFTPLUS : 0) | (a->A_is_log ? A_LOG : 0);
+}
+
+static clm_status check_call(clm_context *ctx, const char *op, const state_update_shape *s) {
+  const int64_t sizes[] = {s->batch, s->steps, s->n_heads * s->head_dim, s->d_state};
+  if (s->dtype == CLM_F64)
+    return context_fail(ctx, CLM_UNSUPPORTED, "%s: the OpenCL backend does not compute on f64 tensors", op);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    if (sizes[i] > INT32_MAX - 65536)
+      return context_fail(ctx, CLM_UNSUPPORTED, "%s: a size is %lld, the OpenCL backend counts with 32 bits", op,
+                          (long long)sizes[i]);
+  return CLM_OK;
+}
+
+/* Blocks of four numbers of the last dimension are one aligned access each. */
+static bool in_fours(const clm_tensor *t) {
+  const int last = t->rank - 1;
+  bool aligned = t->dtype == CLM_F32 && t->stride[last] == 1 && t->shape[last] % 4 == 0 && t->offset % 16 == 0;
+  for (int i = 0; i < last && aligned; i++) aligned = t->shape[i] == 1 || t->stride[i] % 4 == 0;
+  return aligned;
+}
+
+typedef struct update_tile {
+  int32_t work_group, lanes, states, rows;
+} update_tile;
+
+static update_tile tile_of(const schedule_device *d, const state_update_shape *s) {
+  update_tile t = {.rows = 1};
+  t.work_group = power_of_two_at_most(d->max_work_group < 128 ? d->max_work_group : 128);
+  int32_t most = d->shuffle == SHUFFLE_NONE || d->subgroup > 16 ? 16 : d->subgroup > 1 ? d->subgroup : 1;
+  t.lanes = power_of_two_at_most(d->is_cpu || s->d_state < 4 ? 1 : s->d_state / 4 < most ? s->d_state / 4 : most);
+  if (t.lanes > t.work_group) t.lanes = t.work_group;
+  t.states = 1;
+  while ((int64_t)t.states * t.lanes < s->d_state) t.states *= 2;
+  const int64_t items = s->n_heads * s->head_dim * t.lanes, busy = (int64_t)d->compute_units * BUSY_GPU;
+  while (t.rows < MOST_ROWS && 2 * t.rows <= s->batch && items * (s->batch / (2 * t.rows)) >= busy) t.rows *= 2;
+  return t;
+}
+
+#define ARG_UPDATE_INPUTS(a, s, flags)                                                                               \
+  ARG_TENSOR4((a)->u), ARG_TENSOR4((a)->delta), ARG_TENSOR3((a)->A), ARG_TENSOR4((a)->B), ARG_TENSOR4((a)->C),       \
+      ARG_TENSOR2((a)->D), ARG_TENSOR4((a)->z), ARG_TENSOR2((a)->delta_bias), ARG_TENSOR1((a)->state_indices),       \
+      ARG_I32(flags), ARG_I32((s)->n_heads *(s)->head_dim), ARG_I32((s)->head_dim), ARG_I32((s)->d_state),           \
+      ARG_I32((s)->n_heads / (s)->n_groups), ARG_I32((s)->steps), ARG_I64((s)->pool)
+
+clm_status opencl_selective_state_update(clm_context *ctx, const state_update_shape *s,
                                          const clm_selective_state_update_args *a) {
-  const clm_tensor *tensors[] = {&a->state, &a->u, &a->delta, &a->A,          &a->B,
-                                 &a->C,     &a->D, &a->z,     &a->delta_bias, &a->out};
-  clm_status status = scan_check_dtypes(ctx, "selective_state_update", CLM_F32, tensors, 10);
+  clm_status status = check_call(ctx, "selective_state_update", s);
   if (status) return status;
   const schedule_device *d = opencl_schedule_device(ctx);
-  int32_t size = power_of_two_at_most(d->max_work_group < 128 ? d->max_work_group : 128);
-  int32_t lanes = power_of_two_at_most(d->is_cpu || s->d_state < 4 ? 1 : s->d_state < 64 ? s->d_state / 4 : 16);
-  if (lanes > size) lanes = size;
-  char defines[128];
-  snprintf(defines, sizeof defines, "%s -DWORK_GROUP=%d -DUPDATE_LANES=%d", scan_device_defines(d), size, lanes);
+  update_tile t = tile_of(d, s);
+  if (scan_env("CLM_UPDATE_ROWS") > 0) t.rows = scan_env("CLM_UPDATE_ROWS");
+  const bool fours = !d->is_cpu && t.states % 4 == 0 && !s->complex;
+  char defines[256], fixed[40] = "";
+  if (!d->is_cpu) snprintf(fixed, sizeof fixed, " -DUPDATE_D_STATE=%d", (int)s->d_state);
+  snprintf(defines, sizeof defines,
+           "%s%s -DWORK_GROUP=%d -DUPDATE_LANES=%d -DUPDATE_STATES=%d -DUPDATE_ALIGNED=%d -DUPDATE_ALIGNED_INPUTS=%d"
+           " -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s",
+           scan_device_defines(d), fixed, t.work_group, t.lanes, t.states, fours && in_fours(&a->state),
+           fours && in_fours(&a->B) && in_fours(&a->C), s->complex, clm_dtype_name(s->dtype),
+           clm_dtype_name(a->state.dtype));
   opencl_kernel *kernel;
   status = opencl_kernel_get(ctx, "selective_state_update", "selective_state_update", defines, &kernel);
   if (status) return status;
-  size_t global[2] = {(size_t)(divide_up(s->d_inner, size / lanes) * size), (size_t)s->batch};
-  size_t local[2] = {(size_t)size, 1};
-  status =
-      OPENCL_RUN(ctx, kernel, 2, global, local, ARG_TENSOR3(a->state), ARG_TENSOR2(a->u), ARG_TENSOR2(a->delta),
-                 ARG_TENSOR2(a->A), ARG_TENSOR3(a->B), ARG_TENSOR3(a->C), ARG_TENSOR1(a->D), ARG_TENSOR2(a->z),
-                 ARG_TENSOR1(a->delta_bias), ARG_TENSOR2(a->out), ARG_I32(a->D.buffer != NULL),
-                 ARG_I32(a->z.buffer != NULL), ARG_I32(a->delta_bias.buffer != NULL), ARG_I32(a->delta_softplus),
-                 ARG_I32(a->A_is_log), ARG_I32(s->d_inner), ARG_I32(s->d_state), ARG_I32(s->d_inner / s->n_groups));
-  if (!status) context_explain(ctx, "selective_state_update: %d lanes a channel, %d work-items", lanes, size);
+  const int64_t channels = s->n_heads * s->head_dim;
+  size_t global[2] = {(size_t)(divide_up(channels, t.work_group / t.lanes) * t.work_group),
+                      (size_t)divide_up(s->batch, t.rows)};
+  size_t local[2] = {(size_t)t.work_group, 1};
+  status = OPENCL_RUN(ctx, kernel, 2, global, local, ARG_TENSOR4(a->state), ARG_UPDATE_INPUTS(a, s, flags_of(a)),
+                      ARG_TENSOR4(a->out), ARG_I32(s->batch), ARG_I32(t.rows));
+  if (!status)
+    context_explain(ctx, "selective_state_update: %d lanes a channel, %d states each, %d work-items, %d rows each",
+                    t.lanes, t.states, t.work_group, t.rows);
+  return status;
+}
+
+/* ---- Gradients ---- */
+
+/* Where each gradient's parts lie in the workspace, in numbers. */
+typedef struct update_parts {
+  int64_t A, B, C, D, dt, count;
+} update_parts;
+
+static int64_t reserve(update_parts *p, bool wanted, int64_t numbers) {
+  int64_t at = p->count;
+  if (wanted) p->count += numbers;
+  return at;
+}
+
+/* `out` of rank 2 to 4 = the sums of `count` parts. */
+static clm_status sum(clm_context *ctx, const state_update_shape *s, const clm_buffer *parts, int64_t at,
+                      int64_t count, int64_t stride, const clm_tensor *out) {
+  if (!out->buffer) return CLM_OK;
+  clm_tensor t = *out;
+  while (t.rank < 4) { /* leading dimensions of size 1 */
+    for (int i = t.rank++; i > 0; i--) {
+      t.shape[i] = t.shape[i - 1];
+      t.stride[i] = t.stride[i - 1];
+    }
+    t.shape[0] = 1;
+    t.stride[0] = 0;
+  }
+  char defines[128];
+  snprintf(defines, sizeof defines, "-DNUMBER_COMPLEX=%d -DX_TYPE=f32 -DG_TYPE=%s -DSUM_REAL_PART=%d", s->complex,
+           clm_dtype_name(t.dtype), s->complex && t.dtype != CLM_C64);
+  opencl_kernel *kernel;
+  clm_status status = opencl_kernel_get(ctx, "selective_state_update_backward", "state_update_sum", defines, &kernel);
+  if (status) return status;
+  size_t elements = (size_t)clm_tensor_count(t);
+  return OPENCL_RUN(ctx, kernel, 1, &elements, NULL, ARG_BUFFER(parts), ARG_I64(at), ARG_I32(count), ARG_I64(stride),
+                    ARG_TENSOR4(t), ARG_I64(t.shape[1]), ARG_I64(t.shape[2]), ARG_I64(t.shape[3]));
+}
+
+clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_update_shape *s,
+                                                  const clm_selective_state_update_backward_args *b) {
+  static const char op[] = "selective_state_update_backward";
+  const clm_selective_state_update_args *a = &b->forward;
+  clm_status status = check_call(ctx, op, s);
+  if (status) return status;
+  if (s->steps > MOST_STEPS)
+    return context_fail(
+        ctx, CLM_UNSUPPORTED,
+        "%s: u has %lld steps, the OpenCL backend takes at most %d; selective_scan_backward takes more", op,
+        (long long)s->steps, MOST_STEPS);
+  const schedule_device *d = opencl_schedule_device(ctx);
+  const int64_t channels = s->n_heads * s->head_dim, of_group = channels / s->n_groups;
+  int32_t size = power_of_two_at_most(d->max_work_group < 64 ? d->max_work_group : 64), steps = 1;
+  if (d->is_cpu) size = size < 16 ? size : 16; /* one program for all: compilers for CPUs are slow */
+  else
+    while (size > 1 && size / 2 >= of_group) size /= 2;
+  while (steps < s->steps) steps *= 8;
+  const int64_t chunks = divide_up(of_group, size), inputs = s->batch * s->steps * s->n_groups * s->d_state;
+  update_parts p = {0};
+  p.A = reserve(&p, b->dA.buffer, s->batch * channels * s->d_state);
+  p.B = reserve(&p, b->dB.buffer, chunks * inputs);
+  p.C = reserve(&p, b->dC.buffer, chunks * inputs);
+  p.D = reserve(&p, b->dD.buffer, s->batch * channels);
+  p.dt = reserve(&p, b->ddelta_bias.buffer, s->batch * channels);
+  char defines[256];
+  snprintf(defines, sizeof defines,
+           "%s -DUPDATE_BACKWARD -DWORK_GROUP=%d -DUPDATE_STEPS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s",
+           scan_device_defines(d), size, steps, s->complex, clm_dtype_name(s->dtype), clm_dtype_name(a->state.dtype));
+  opencl_kernel *kernel;
+  status = opencl_kernel_get(ctx, "selective_state_update_backward", op, defines, &kernel);
+  clm_buffer *workspace = NULL;
+  if (!status && p.count) status = context_workspace(ctx, (size_t)p.count * (s->complex ? 8 : 4), &workspace);
+  if (status) return status;
+  const int32_t flags = flags_of(a) | (b->dA.buffer ? PARTS_A : 0) | (b->dB.buffer ? PARTS_B : 0) |
+                        (b->dC.buffer ? PARTS_C : 0) | (b->dD.buffer ? PARTS_D : 0) |
+                        (b->ddelta_bias.buffer ? PARTS_DT : 0);
+  size_t global[3] = {(size_t)(chunks * size), (size_t)s->n_groups, (size_t)s->batch},
+         local[3] = {(size_t)size, 1, 1};
+  status = OPENCL_RUN(ctx, kernel, 3, global, local, ARG_TENSOR4(a->state), ARG_UPDATE_INPUTS(a, s, flags),
+                      ARG_TENSOR4(b->dout), ARG_TENSOR4(b->dnew_state), ARG_TENSOR4(b->du), ARG_TENSOR4(b->ddelta),
+                      ARG_TENSOR4(b->dz), ARG_TENSOR4(b->dstate), ARG_BUFFER(workspace), ARG_I64(p.A), ARG_I64(p.B),
+                      ARG_I64(p.C), ARG_I64(p.D), ARG_I64(p.dt));
+  if (!status) status = sum(ctx, s, workspace, p.A, s->batch, channels * s->d_state, &b->dA);
+  if (!status) status = sum(ctx, s, workspace, p.B, chunks, inputs, &b->dB);
+  if (!status) status = sum(ctx, s, workspace, p.C, chunks, inputs, &b->dC);
+  if (!status) status = sum(ctx, s, workspace, p.D, s->batch, channels, &b->dD);
+  if (!status) status = sum(ctx, s, workspace, p.dt, s->batch, channels, &b->ddelta_bias);
+  if (!status)
+    context_explain(ctx, "%s: %d channels a work-group, %lld of a group; sums over the batch in order", op, size,
+                    (long long)chunks);
   return status;
 }

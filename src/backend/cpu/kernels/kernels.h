@@ -12,7 +12,7 @@
 #define CPU_KERNELS(X)                                                                                               \
   X(selective_scan, selective_scan_shape)                                                                            \
   X(selective_scan_backward, selective_scan_shape)                                                                   \
-  X(selective_state_update, selective_scan_shape)                                                                    \
+  X(selective_state_update, state_update_shape)                                                                      \
   X(discretize, discretize_shape)                                                                                    \
   X(discretize_backward, discretize_shape)                                                                           \
   X(assoc_scan, assoc_scan_shape)                                                                                    \
@@ -40,8 +40,6 @@ CPU_KERNELS(X)
 size_t KERNEL(selective_scan_backward_workspace)(clm_context *, const selective_scan_shape *,
                                                  const clm_selective_scan_backward_args *);
 size_t KERNEL(selective_scan_workspace)(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
-/* causal_conv1d for tensors whose channels do not lie side by side. */
-clm_status KERNEL(conv_rows)(clm_context *, const causal_conv1d_shape *, const clm_causal_conv1d_args *);
 
 void KERNEL(kernels_init)(backend_ops *);
 

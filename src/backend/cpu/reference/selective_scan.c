@@ -1,4 +1,4 @@
-/* Selective scan and its single step, real or complex A. A complex A stands for itself and its conjugate, so that
+/* Selective scan, real or complex A. A complex A stands for itself and its conjugate, so that
  * y = 2 Re(sum C h). */
 #include "ops/rows.h"
 #include "reference.h"
@@ -50,26 +50,5 @@ clm_status ref_selective_scan(clm_context *ctx, const selective_scan_shape *s, c
       one_channel(s, a, seq_row_of(&a->cu_seqlens, s->reversed, s->length, row), d, h);
   free(h);
   context_explain(ctx, "selective_scan: cpu reference, sequential in double");
-  return CLM_OK;
-}
-
-clm_status ref_selective_state_update(clm_context *ctx, const selective_scan_shape *s,
-                                      const clm_selective_state_update_args *a) {
-  int64_t per_group = s->d_inner / s->n_groups;
-  for (int64_t b = 0; b < s->batch; b++)
-    for (int64_t d = 0; d < s->d_inner; d++) {
-      double u = GET(a->u, b, d), dt = GET(a->delta, b, d) + GET(a->delta_bias, d), y = GET(a->D, d) * u;
-      if (a->delta_softplus) dt = ref_softplus(dt);
-      for (int64_t n = 0; n < s->d_state; n++) {
-        complex_double A = negated_exp(GET_COMPLEX(a->A, d, n), a->A_is_log);
-        complex_double h =
-            ref_exp(dt * A) * GET_COMPLEX(a->state, b, d, n) + dt * GET_COMPLEX(a->B, b, d / per_group, n) * u;
-        SET_COMPLEX(a->state, h, b, d, n);
-        y += (s->complex ? 2 : 1) * creal(GET_COMPLEX(a->C, b, d / per_group, n) * h);
-      }
-      if (present(a->z)) y *= ref_silu(GET(a->z, b, d));
-      SET(a->out, y, b, d);
-    }
-  context_explain(ctx, "selective_state_update: cpu reference, in double");
   return CLM_OK;
 }

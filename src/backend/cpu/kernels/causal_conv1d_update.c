@@ -1,0 +1,77 @@
+/* The steps of generation: a task is a strip of channels of one batch row, lanes are channels. */
+#include "storage.h"
+
+#define CHANNELS 256
+#define WIDTHS   32
+
+typedef struct update_task {
+  const conv_update_shape *s;
+  const clm_causal_conv1d_update_args *a;
+  int64_t strips;
+} update_task;
+
+static int32_t number_of(const clm_tensor *t, int64_t b) {
+  return *(const int32_t *)(const void *)(element_data(t) + b * t->stride[0] * (int64_t)sizeof(int32_t));
+}
+
+/* n channels of a state at place k. */
+static line place_of(const clm_tensor *state, int64_t row, int64_t c0, int64_t k) {
+  return line_at(state, row * state->stride[0] + c0 * state->stride[1] + k * state->stride[2], state->stride[1]);
+}
+
+static line step_of(const clm_tensor *t, int64_t b, int64_t step, int64_t c0) {
+  return line_at(t, b * t->stride[0] + step * t->stride[1] + c0 * t->stride[2], t->stride[2]);
+}
+
+static void write_zeros(const update_task *task, int64_t b, int64_t c0, int64_t n) {
+  const float zeros[CHANNELS] = {0};
+  for (int64_t t = 0; t < task->s->steps; t++) line_write(step_of(&task->a->out, b, t, c0), n, zeros);
+}
+
+static void update_channels(void *arg, int64_t index, int worker) {
+  const update_task *task = arg;
+  const conv_update_shape *s = task->s;
+  const clm_causal_conv1d_update_args *a = task->a;
+  const int64_t b = index / task->strips, c0 = index % task->strips * CHANNELS, before = s->width - 1;
+  const int64_t n = min_of(CHANNELS, s->channels - c0), size = s->size;
+  const bool circular = present(a->cache_seqlens) && present(a->state);
+  const int64_t row = present(a->state_indices) ? number_of(&a->state_indices, b) : b;
+  (void)worker;
+  if (row < 0 || row >= s->pool) {
+    write_zeros(task, b, c0, n);
+    return;
+  }
+  _Alignas(64) float memory[WIDTHS][CHANNELS], weight[WIDTHS][CHANNELS], bias[CHANNELS] = {0}, sums[CHANNELS];
+  float *e[WIDTHS]; /* the last width inputs, oldest first */
+  int64_t now = circular ? (number_of(&a->cache_seqlens, b) % size + size) % size : 0;
+  for (int64_t k = 0; k < s->width; k++) {
+    e[k] = memory[k];
+    line_read(line_at(&a->weight, c0 * a->weight.stride[0] + k * a->weight.stride[1], a->weight.stride[0]), n,
+              weight[k]);
+    if (k < before) line_read(place_of(&a->state, row, c0, circular ? (now - before + k + size) % size : k), n, e[k]);
+  }
+  if (present(a->bias)) line_read(line_at(&a->bias, c0 * a->bias.stride[0], a->bias.stride[0]), n, bias);
+  for (int64_t t = 0; t < s->steps; t++) {
+    line_read(step_of(&a->x, b, t, c0), n, e[before]);
+    for (int64_t c = 0; c < n; c += LANES) {
+      vec sum = vec_load(bias + c);
+      for (int64_t k = 0; k <= before; k++) sum = vec_load(weight[k] + c) * vec_load(e[k] + c) + sum;
+      vec_store(sums + c, a->silu ? sum * vec_sigmoid(sum) : sum);
+    }
+    line_write(step_of(&a->out, b, t, c0), n, sums);
+    if (circular) line_write(place_of(&a->state, row, c0, (now + t) % size), n, e[before]);
+    float *oldest = e[0];
+    for (int64_t k = 0; k < before; k++) e[k] = e[k + 1];
+    e[before] = oldest;
+  }
+  for (int64_t k = 0; k < before && !circular; k++) line_write(place_of(&a->state, row, c0, k), n, e[k]);
+}
+
+clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shape *s,
+                                        const clm_causal_conv1d_update_args *a) {
+  if (!ALL_STORAGE(a->state, a->x, a->weight, a->bias, a->out)) return ref_causal_conv1d_update(ctx, s, a);
+  update_task task = {s, a, div_up(s->channels, CHANNELS)};
+  cpu_pool_run(cpu_context_pool(ctx), s->batch * task.strips, update_channels, &task);
+  context_explain(ctx, "causal_conv1d_update: cpu %s, %d channels a task", cpu_context_level(ctx), CHANNELS);
+  return CLM_OK;
+}
