@@ -21,7 +21,6 @@ typedef struct block_tile {
   vec *y, *dh, *dA, *dB_fixed, *dC_fixed;
   tile_rows B, C;
   int64_t states;
-  bool first; /* of the strip: sums over blocks begin here */
   tile_ahead *ahead;
   /* shared by the blocks */
   vec *sum_B, *sum_A;   /* TILE: sum over states of Re(conj(B) dh) and of Re(conj(A2) q)              */
@@ -32,7 +31,8 @@ typedef struct block_tile {
 #define SLOT(complex) ((complex) ? 2 * STATES : STATES) /* of h and decay: real parts, then imaginary ones */
 
 /* The states at the end of the tile from those at its beginning, in place. */
-INLINE void advance(int count, bool B_varies, bool complex, const block_tile *k, int64_t first, vec *state) {
+INLINE void advance(int count, bool B_varies, bool complex, bool near, const block_tile *k, int64_t first,
+                    vec *state) {
   const vec *A2 = k->A2 + first, *A2_im = A2 + k->states;
   const vec *B_fixed = k->B_fixed + first, *B_fixed_im = B_fixed + k->states;
   vec h[STATES], h_im[STATES];
@@ -49,7 +49,7 @@ INLINE void advance(int count, bool B_varies, bool complex, const block_tile *k,
       vec rate = k->rate[t], dtu = k->dtu[t];
       tile_prefetch(k->ahead);
       UNROLL for (int n = 0; n < count; n++) {
-        vec decay_im, decay = scan_decay(complex, rate, A2[n], complex ? A2_im[n] : rate, &decay_im);
+        vec decay_im, decay = scan_decay(complex, near, rate, A2[n], complex ? A2_im[n] : rate, &decay_im);
         vec re = decay * h[n] + dtu * (B_varies ? vec_set(B[n]) : B_fixed[n]);
         if (complex) {
           re -= decay_im * h_im[n];
@@ -66,8 +66,8 @@ INLINE void advance(int count, bool B_varies, bool complex, const block_tile *k,
 }
 
 /* States of every step of the tile, the one before each segment with them, decays, and y. */
-INLINE void recompute(int count, bool B_varies, bool C_varies, bool complex, const block_tile *k, int64_t first,
-                      const vec *start) {
+INLINE void recompute(int count, bool B_varies, bool C_varies, bool complex, bool near, const block_tile *k,
+                      int64_t first, const vec *start) {
   const vec *A2 = k->A2 + first, *A2_im = A2 + k->states;
   const vec *B_fixed = k->B_fixed + first, *B_fixed_im = B_fixed + k->states;
   const vec *C_fixed = k->C_fixed + first, *C_fixed_im = C_fixed + k->states;
@@ -93,7 +93,7 @@ INLINE void recompute(int count, bool B_varies, bool C_varies, bool complex, con
       tile_prefetch(k->ahead);
       kept += SLOT(complex);
       UNROLL for (int n = 0; n < count; n++) {
-        vec decay_im, decay = scan_decay(complex, rate, A2[n], complex ? A2_im[n] : rate, &decay_im);
+        vec decay_im, decay = scan_decay(complex, near, rate, A2[n], complex ? A2_im[n] : rate, &decay_im);
         vec re = decay * h[n] + dtu * (B_varies ? vec_set(B[n]) : B_fixed[n]);
         if (complex) {
           re -= decay_im * h_im[n];
@@ -136,9 +136,9 @@ INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, con
       vec *sum_dB = (B_varies ? k->sum_dB + t * numbers : k->dB_fixed) + first;
       vec *sum_dC = (C_varies ? k->sum_dC + t * numbers : k->dC_fixed) + first;
       UNROLL for (int n = 0; n < count; n++) {
-        sum_dC[n] = dy * now[n] + (C_varies && k->first ? vec_set(0) : sum_dC[n]);
+        sum_dC[n] = dy * now[n] + sum_dC[n];
         dh[n] = dy * (C_varies ? vec_set(C[n]) : C_fixed[n]) + dh[n];
-        sum_dB[n] = dtu * dh[n] + (B_varies && k->first ? vec_set(0) : sum_dB[n]);
+        sum_dB[n] = dtu * dh[n] + sum_dB[n];
         sum_B = dh[n] * (B_varies ? vec_set(B[n]) : B_fixed[n]) + sum_B;
         if (!complex) {
           dh[n] *= decay[n];
@@ -147,9 +147,9 @@ INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, con
           dA[n] = q * rate + dA[n];
           continue;
         }
-        sum_dC[im + n] = (C_varies && k->first ? vec_set(0) : sum_dC[im + n]) - dy * now[STATES + n];
+        sum_dC[im + n] = sum_dC[im + n] - dy * now[STATES + n];
         dh_im[n] = dh_im[n] - dy * (C_varies ? vec_set(C[im + n]) : C_fixed[im + n]);
-        sum_dB[im + n] = dtu * dh_im[n] + (B_varies && k->first ? vec_set(0) : sum_dB[im + n]);
+        sum_dB[im + n] = dtu * dh_im[n] + sum_dB[im + n];
         sum_B = dh_im[n] * (B_varies ? vec_set(B[im + n]) : B_fixed[im + n]) + sum_B;
         vec re = dh[n] * decay[n] + dh_im[n] * decay[STATES + n];
         dh_im[n] = dh_im[n] * decay[n] - dh[n] * decay[STATES + n];
@@ -173,49 +173,51 @@ INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, con
   }
 }
 
-INLINE void some_states(int count, bool B_varies, bool C_varies, bool complex, bool forward, const block_tile *k,
-                        int64_t first, vec *start) {
+INLINE void some_states(int count, bool B_varies, bool C_varies, bool complex, bool near, bool forward,
+                        const block_tile *k, int64_t first, vec *start) {
   if (forward) {
-    advance(count, B_varies, complex, k, first, start);
+    advance(count, B_varies, complex, near, k, first, start);
     return;
   }
-  recompute(count, B_varies, C_varies, complex, k, first, start);
+  recompute(count, B_varies, C_varies, complex, near, k, first, start);
   walk_back(count, B_varies, C_varies, complex, k, first);
 }
 
-INLINE void all_states(bool B_varies, bool C_varies, bool complex, bool forward, const block_tile *k, vec *start) {
+INLINE void all_states(bool B_varies, bool C_varies, bool complex, bool near, bool forward, const block_tile *k,
+                       vec *start) {
   const int group = complex && STATES > STATE_QUANTUM ? STATES / 2 : STATES;
   int64_t n = 0;
-  for (; n + group <= k->states; n += group) some_states(group, B_varies, C_varies, complex, forward, k, n, start);
+  for (; n + group <= k->states; n += group)
+    some_states(group, B_varies, C_varies, complex, near, forward, k, n, start);
   if (group > STATE_QUANTUM)
     for (; n < k->states; n += STATE_QUANTUM)
-      some_states(STATE_QUANTUM, B_varies, C_varies, complex, forward, k, n, start);
+      some_states(STATE_QUANTUM, B_varies, C_varies, complex, near, forward, k, n, start);
 }
 
-/* `state` from the tile's beginning to its end. */
-static void run_forward(const selective_scan_shape *s, const block_tile *k, vec *state) {
-  if (s->complex && s->B_varies) all_states(true, false, true, true, k, state);
-  else if (s->complex) all_states(false, false, true, true, k, state);
-  else if (s->B_varies) all_states(true, false, false, true, k, state);
-  else all_states(false, false, false, true, k, state);
+INLINE void run_kind(bool complex, bool near, const selective_scan_shape *s, bool forward, const block_tile *k,
+                     vec *start) {
+  if (forward) {
+    if (s->B_varies) all_states(true, false, complex, near, true, k, start);
+    else all_states(false, false, complex, near, true, k, start);
+  } else if (s->B_varies && s->C_varies) all_states(true, true, complex, near, false, k, start);
+  else if (s->B_varies) all_states(true, false, complex, near, false, k, start);
+  else if (s->C_varies) all_states(false, true, complex, near, false, k, start);
+  else all_states(false, false, complex, near, false, k, start);
 }
 
-static void run_real(bool B_varies, bool C_varies, const block_tile *k, vec *start) {
-  if (B_varies && C_varies) all_states(true, true, false, false, k, start);
-  else if (B_varies) all_states(true, false, false, false, k, start);
-  else if (C_varies) all_states(false, true, false, false, k, start);
-  else all_states(false, false, false, false, k, start);
+static void run_near(const selective_scan_shape *s, bool forward, const block_tile *k, vec *start) {
+  run_kind(false, true, s, forward, k, start);
+}
+static void run_far(const selective_scan_shape *s, bool forward, const block_tile *k, vec *start) {
+  run_kind(false, false, s, forward, k, start);
+}
+static void run_complex(const selective_scan_shape *s, bool forward, const block_tile *k, vec *start) {
+  run_kind(true, false, s, forward, k, start);
 }
 
-static void run_complex(bool B_varies, bool C_varies, const block_tile *k, vec *start) {
-  if (B_varies && C_varies) all_states(true, true, true, false, k, start);
-  else if (B_varies) all_states(true, false, true, false, k, start);
-  else if (C_varies) all_states(false, true, true, false, k, start);
-  else all_states(false, false, true, false, k, start);
-}
-
-static void run_backward(const selective_scan_shape *s, const block_tile *k, vec *start) {
-  (s->complex ? run_complex : run_real)(s->B_varies, s->C_varies, k, start);
+/* `forward`: `start` from the tile's beginning to its end. Else the gradient; `start` is only read. */
+static void run_block(const selective_scan_shape *s, bool near, bool forward, const block_tile *k, vec *start) {
+  (s->complex ? run_complex : near ? run_near : run_far)(s, forward, k, start);
 }
 
 #endif

@@ -65,16 +65,25 @@ static inline void scan_gather_A(const clm_tensor *A, bool is_log, const scan_bl
   }
 }
 
-/* A in the units of scan_decay: the real part times log2 e, the imaginary part in quarter turns. */
-static inline void scan_gather_rates(const clm_tensor *A, bool is_log, const scan_blocks *s, scan_block k, vec *A2) {
+/* A in the units of scan_decay: the real part times log2 e, the imaginary part in quarter turns. Returns the largest
+ * of the real parts. */
+static inline vec scan_gather_rates(const clm_tensor *A, bool is_log, const scan_blocks *s, scan_block k, vec *A2) {
+  vec most = vec_set(0);
   scan_gather_A(A, is_log, s, k, A2);
-  for (int64_t n = 0; n < s->states; n++) A2[n] *= vec_set(LOG2E);
+  for (int64_t n = 0; n < s->states; n++) {
+    A2[n] = vec_plain(A2[n] * vec_set(LOG2E));
+    most = vec_max(vec_abs(A2[n]), most);
+  }
   for (int64_t n = s->states; n < s->numbers; n++) A2[n] *= vec_set(1 / QUARTER_TURN);
+  return most;
 }
 
+/* Whether vec_exp2_near may take every decay of a tile whose largest dt is `most_dt`. NaN is near. */
+static inline bool scan_is_near(vec most_dt, vec most_A2) { return vec_largest(most_dt * most_A2) <= 125; }
+
 /* exp(dt A); `im` is left alone where A is real. */
-INLINE vec scan_decay(bool complex, vec dt, vec rate, vec turns, vec *im) {
-  vec size = vec_exp2_product(dt, rate), cosine, sine;
+INLINE vec scan_decay(bool complex, bool near, vec dt, vec rate, vec turns, vec *im) {
+  vec size = near ? vec_exp2_near(dt, rate) : vec_exp2_product(dt, rate), cosine, sine;
   if (!complex) return size;
   vec_cos_sin(dt, turns, &cosine, &sine);
   *im = size * sine;

@@ -172,9 +172,12 @@ static inline void scan_tile_unpack(const clm_tensor *x, int64_t b, int64_t t0, 
 
 /* The next tile's rows, asked for line by line while this one is computed. */
 typedef struct tile_ahead {
-  const char *row[8];
-  int64_t bytes[8]; /* between rows */
-  int tensors, line, lines, rows;
+  const char *next, *row; /* the line in hand, and the beginning of its row */
+  int64_t stride;         /* between rows, in bytes                         */
+  int line, lines, left;  /* of a row; rows left of the tensor in hand      */
+  int tensor, tensors, rows;
+  const char *first[8];
+  int64_t strides[8];
 } tile_ahead;
 
 static inline void tile_ahead_start(tile_ahead *ahead, int rows, const scan_strip *s, clm_dtype dtype) {
@@ -183,18 +186,27 @@ static inline void tile_ahead_start(tile_ahead *ahead, int rows, const scan_stri
 
 static inline void tile_ahead_add(tile_ahead *ahead, const clm_tensor *x, int64_t b, int64_t t0,
                                   const scan_strip *s) {
-  if (!x->buffer || x->stride[2] != 1) return;
-  ahead->row[ahead->tensors] = element_data(x) + scan_tile_start(x, b, t0, s) * storage_bytes(x->dtype);
-  ahead->bytes[ahead->tensors++] = storage_bytes(x->dtype) * x->stride[1];
+  if (!x->buffer || x->stride[2] != 1 || ahead->rows <= 0) return;
+  ahead->first[ahead->tensors] = element_data(x) + scan_tile_start(x, b, t0, s) * storage_bytes(x->dtype);
+  ahead->strides[ahead->tensors++] = storage_bytes(x->dtype) * x->stride[1];
+}
+
+static inline void tile_ahead_row(tile_ahead *ahead) {
+  ahead->line = ahead->lines;
+  if (--ahead->left > 0) ahead->row += ahead->stride;
+  else if (ahead->tensor < ahead->tensors) {
+    ahead->row = ahead->first[ahead->tensor];
+    ahead->stride = ahead->strides[ahead->tensor++];
+    ahead->left = ahead->rows;
+  } else ahead->line = 0;
+  ahead->next = ahead->row;
 }
 
 INLINE void tile_prefetch(tile_ahead *ahead) {
-  if (ahead->rows <= 0) return;
-  for (int i = 0; i < ahead->tensors; i++) __builtin_prefetch(ahead->row[i] + ahead->line * 64);
-  if (++ahead->line < ahead->lines) return;
-  ahead->line = 0;
-  ahead->rows--;
-  for (int i = 0; i < ahead->tensors; i++) ahead->row[i] += ahead->bytes[i];
+  if (ahead->line <= 0) return;
+  __builtin_prefetch(ahead->next);
+  ahead->next += 64;
+  if (--ahead->line == 0) tile_ahead_row(ahead);
 }
 
 INLINE vec scan_dt(vec delta, bool softplus) { return softplus ? vec_softplus(delta) : delta; }

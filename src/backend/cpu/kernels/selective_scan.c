@@ -57,8 +57,8 @@ typedef struct block_tile {
 } block_tile;
 
 /* `count` states from `first` on, over the tile. */
-INLINE void run_states(int count, bool B_varies, bool C_varies, bool complex, const block_tile *k, int64_t first,
-                       tile_ahead *ahead) {
+INLINE void run_states(int count, bool B_varies, bool C_varies, bool complex, bool near, const block_tile *k,
+                       int64_t first, tile_ahead *ahead) {
   const vec *A2 = k->A2 + first, *A2_im = A2 + k->states;
   const vec *B_fixed = k->B_fixed + first, *B_fixed_im = B_fixed + k->states;
   const vec *C_fixed = k->C_fixed + first, *C_fixed_im = C_fixed + k->states;
@@ -73,7 +73,7 @@ INLINE void run_states(int count, bool B_varies, bool C_varies, bool complex, co
     const float *B = k->B.data + t * k->B.stride + first, *C = k->C.data + t * k->C.stride + first;
     const float *B_im = B + k->states, *C_im = C + k->states;
     UNROLL for (int n = 0; n < count; n++) {
-      vec decay_im, decay = scan_decay(complex, rate, A2[n], complex ? A2_im[n] : rate, &decay_im);
+      vec decay_im, decay = scan_decay(complex, near, rate, A2[n], complex ? A2_im[n] : rate, &decay_im);
       vec *y = n % 2 ? &odd : &even;
       if (!complex) {
         h[n] = decay * h[n] + dtu * (B_varies ? vec_set(B[n]) : B_fixed[n]);
@@ -94,34 +94,42 @@ INLINE void run_states(int count, bool B_varies, bool C_varies, bool complex, co
   }
 }
 
-INLINE void run_all_states(bool B_varies, bool C_varies, bool complex, const block_tile *k, tile_ahead *ahead) {
+INLINE void run_all_states(bool B_varies, bool C_varies, bool complex, bool near, const block_tile *k,
+                           tile_ahead *ahead) {
   const int group = complex && STATES > STATE_QUANTUM ? STATES / 2 : STATES;
   int64_t n = 0;
-  for (; n + group <= k->states; n += group) run_states(group, B_varies, C_varies, complex, k, n, ahead);
+  for (; n + group <= k->states; n += group) run_states(group, B_varies, C_varies, complex, near, k, n, ahead);
   if (group > STATE_QUANTUM)
-    for (; n < k->states; n += STATE_QUANTUM) run_states(STATE_QUANTUM, B_varies, C_varies, complex, k, n, ahead);
+    for (; n < k->states; n += STATE_QUANTUM)
+      run_states(STATE_QUANTUM, B_varies, C_varies, complex, near, k, n, ahead);
 }
 
-static void run_real(bool B_varies, bool C_varies, const block_tile *k, tile_ahead *ahead) {
-  if (B_varies && C_varies) run_all_states(true, true, false, k, ahead);
-  else if (B_varies) run_all_states(true, false, false, k, ahead);
-  else if (C_varies) run_all_states(false, true, false, k, ahead);
-  else run_all_states(false, false, false, k, ahead);
+INLINE void run_kind(bool complex, bool near, const selective_scan_shape *s, const block_tile *k, tile_ahead *ahead) {
+  if (s->B_varies && s->C_varies) run_all_states(true, true, complex, near, k, ahead);
+  else if (s->B_varies) run_all_states(true, false, complex, near, k, ahead);
+  else if (s->C_varies) run_all_states(false, true, complex, near, k, ahead);
+  else run_all_states(false, false, complex, near, k, ahead);
 }
 
-static void run_complex(bool B_varies, bool C_varies, const block_tile *k, tile_ahead *ahead) {
-  if (B_varies && C_varies) run_all_states(true, true, true, k, ahead);
-  else if (B_varies) run_all_states(true, false, true, k, ahead);
-  else if (C_varies) run_all_states(false, true, true, k, ahead);
-  else run_all_states(false, false, true, k, ahead);
+typedef void (*run_fn)(const selective_scan_shape *, const block_tile *, tile_ahead *);
+static void run_near(const selective_scan_shape *s, const block_tile *k, tile_ahead *ahead) {
+  run_kind(false, true, s, k, ahead);
+}
+static void run_far(const selective_scan_shape *s, const block_tile *k, tile_ahead *ahead) {
+  run_kind(false, false, s, k, ahead);
+}
+static void run_complex(const selective_scan_shape *s, const block_tile *k, tile_ahead *ahead) {
+  run_kind(true, false, s, k, ahead);
 }
 
-static void run_block(const selective_scan_shape *s, const scan_cut *cut, block_tile *k, tile_ahead *ahead) {
+static void run_block(const selective_scan_shape *s, const scan_cut *cut, bool near, block_tile *k,
+                      tile_ahead *ahead) {
+  run_fn run = s->complex ? run_complex : near ? run_near : run_far;
   for (int i = 0; i < cut->count; i++) {
     if (cut->at[i].resets) memset(k->h, 0, (size_t)(k->states * (s->complex ? 2 : 1)) * sizeof(vec));
     k->begin = cut->at[i].begin;
     k->end = cut->at[i].end;
-    (s->complex ? run_complex : run_real)(s->B_varies, s->C_varies, k, ahead);
+    run(s, k, ahead);
   }
 }
 
@@ -130,8 +138,8 @@ typedef struct strip_run {
   const scan_task *task;
   scan_scratch w;
   scan_strip strip;
-  int64_t b; /* batch row in hand */
-  vec bias[STRIP], D[STRIP];
+  int64_t b;                                                 /* batch row in hand */
+  vec bias[STRIP], D[STRIP], most_A2[STRIP], most_dt[STRIP]; /* most_dt: of the tile */
 } strip_run;
 
 /* dt, dt u and D u of the tile, row by row. */
@@ -141,11 +149,14 @@ static void prepare(strip_run *r, int64_t t0, int steps) {
   tile_rows u = scan_tile_pack(&a->u, r->b, t0, steps, &r->strip, w->u);
   tile_rows delta = scan_tile_pack(&a->delta, r->b, t0, steps, &r->strip, w->delta), gate = {0};
   if (present(a->gate)) gate = scan_tile_pack(&a->gate, r->b, t0, steps, &r->strip, w->z);
+  for (int i = 0; i < r->strip.count; i++) r->most_dt[i] = vec_set(0);
   for (int t = 0; t < steps; t++)
     for (int i = 0; i < r->strip.count; i++) {
       vec ut = vec_load(u.data + t * u.stride + i * LANES);
       vec dt = scan_dt(vec_load(delta.data + t * delta.stride + i * LANES) + r->bias[i], a->delta_softplus);
-      w->rate[i * TILE + t] = gate.data ? dt * vec_load(gate.data + t * gate.stride + i * LANES) : dt;
+      vec rate = vec_plain(gate.data ? dt * vec_load(gate.data + t * gate.stride + i * LANES) : dt);
+      r->most_dt[i] = vec_max(vec_abs(rate), r->most_dt[i]);
+      w->rate[i * TILE + t] = rate;
       w->dtu[i * TILE + t] = dt * ut;
       w->y[i * TILE + t] = r->D[i] * ut;
     }
@@ -181,6 +192,7 @@ static void run_tile(strip_run *r, seq_row row, int64_t t0) {
   tile_ahead_start(&ahead, (int)max_of(0, min_of(TILE, row.end - next)), &r->strip, s->dtype);
   const clm_tensor *streams[] = {&a->u, &a->delta, &a->z, &a->gate, &a->out};
   for (int i = 0; i < 5; i++) tile_ahead_add(&ahead, streams[i], r->b, next, &r->strip);
+  tile_ahead_row(&ahead);
 
   scan_cut cut;
   scan_cut_tile(&cut, a->seq_idx.buffer ? r->w.kinds + (t0 - row.begin) : NULL, steps);
@@ -196,7 +208,7 @@ static void run_tile(strip_run *r, seq_row row, int64_t t0) {
     tile.h = r->w.h[i];
     tile.B_fixed = r->w.B_fixed[i];
     tile.C_fixed = r->w.C_fixed[i];
-    run_block(s, &cut, &tile, &ahead);
+    run_block(s, &cut, scan_is_near(r->most_dt[i], r->most_A2[i]), &tile, &ahead);
   }
   store_out(r, t0, steps, &cut);
 }
@@ -211,7 +223,7 @@ static void run_strip(void *arg, int64_t index, int worker) {
     scan_block block = r.strip.block[i];
     r.bias[i] = scan_channel_vector(&a->delta_bias, block);
     r.D[i] = scan_channel_vector(&a->D, block);
-    scan_gather_rates(&a->A, a->A_is_log, blocks, block, r.w.A2[i]);
+    r.most_A2[i] = scan_gather_rates(&a->A, a->A_is_log, blocks, block, r.w.A2[i]);
     if (!task->s->B_varies) scan_gather_fixed(&a->B, blocks, block, r.w.B_fixed[i]);
     if (!task->s->C_varies) scan_gather_fixed(&a->C, blocks, block, r.w.C_fixed[i]);
   }

@@ -23,13 +23,14 @@ typedef struct backward_task {
 
 enum { PACK_U, PACK_DELTA, PACK_Z, PACK_DOUT, PACK_GATE, PACK_OUTPUT, PACKS };
 
-/* One worker's scratch. Of `rate` and `dt` there is one array where there is no gate. */
+/* One worker's scratch. `rate` is what A is multiplied with: dt, times the gate on A if there is one. */
 typedef struct backward_scratch {
-  vec *dt, *rate, *gate, *u, *dtu, *dy, *y, *argument; /* block after block, TILE each             */
-  vec *sum_B, *sum_A;                                  /* TILE                                     */
-  vec *h, *decay;                                      /* 2 TILE and TILE slots: one block's       */
-  vec *pack[PACKS];                                    /* rows                                     */
-  vec *A2[STRIP], *dh[STRIP], *dA[STRIP];              /* numbers each                             */
+  vec *u, *dtu, *dy, *y, *ddelta, *sigmoid, *rate, *gate; /* block after block, TILE each; sigmoid(z) */
+  vec *dt, *all_dt;                                       /* the same of the tile in hand, and of all */
+  vec *sum_B, *sum_A;                                     /* TILE                                     */
+  vec *h, *decay;                                         /* 2 TILE and TILE slots: one block's       */
+  vec *pack[PACKS];                                       /* rows                                     */
+  vec *A2[STRIP], *dh[STRIP], *dA[STRIP];                 /* numbers each                             */
   vec *B_fixed[STRIP], *C_fixed[STRIP], *dB_fixed[STRIP], *dC_fixed[STRIP];
   vec *sum_dB, *sum_dC; /* TILE * numbers                           */
   vec *starts;          /* (tiles, STRIP, numbers)                  */
@@ -42,11 +43,11 @@ static size_t scratch_layout(const backward_task *task, char *memory, backward_s
 #define TAKE(pointer, count)                                                                                         \
   (pointer) = SCRATCH_AT(memory, used);                                                                              \
   used += (size_t)(count) * sizeof(vec)
-  vec **tiles[] = {&k->dt, &k->u, &k->dtu, &k->dy, &k->y, &k->argument, &k->rate, &k->gate};
+  vec **tiles[] = {&k->u, &k->dtu, &k->dy, &k->y, &k->ddelta, &k->sigmoid, &k->rate, &k->gate};
   for (int i = 0; i < (present(task->a->forward.gate) ? 8 : 6); i++) {
     TAKE(*tiles[i], STRIP * TILE);
   }
-  if (!present(task->a->forward.gate)) k->rate = k->dt;
+  TAKE(k->all_dt, (size_t)task->tiles * STRIP * TILE);
   for (int i = 0; i < PACKS; i++) {
     TAKE(k->pack[i], STRIP * TILE);
   }
@@ -77,7 +78,8 @@ typedef struct strip_run { /* what the steps of a task share */
   scan_strip strip;
   seq_row row;
   int64_t b, piece, index; /* batch row; strip's number in its piece */
-  vec bias[STRIP], D[STRIP], dbias[STRIP], dD[STRIP];
+  tile_rows z, dout;       /* of the tile in hand                    */
+  vec bias[STRIP], D[STRIP], most_A2[STRIP], most_dt[STRIP], dbias[STRIP], dD[STRIP];
 } strip_run;
 
 /* A tile of the row in hand. */
@@ -87,10 +89,13 @@ typedef struct tile_span {
   scan_cut cut;
 } tile_span;
 
-static void tile_span_at(const strip_run *r, int64_t tile, tile_span *span) {
+static void begin_tile(strip_run *r, int64_t tile, tile_span *span) {
+  const clm_selective_scan_args *f = &r->task->a->forward;
   span->t0 = r->row.begin + tile * TILE;
   span->steps = (int)min_of(TILE, r->row.end - span->t0);
-  scan_cut_tile(&span->cut, r->task->a->forward.seq_idx.buffer ? r->w.kinds + tile * TILE : NULL, span->steps);
+  scan_cut_tile(&span->cut, f->seq_idx.buffer ? r->w.kinds + tile * TILE : NULL, span->steps);
+  r->w.dt = r->w.all_dt + tile * STRIP * TILE;
+  if (!present(f->gate)) r->w.rate = r->w.dt;
 }
 
 static tile_rows pack(strip_run *r, const clm_tensor *x, const tile_span *span, int number) {
@@ -98,38 +103,53 @@ static tile_rows pack(strip_run *r, const clm_tensor *x, const tile_span *span, 
   return scan_tile_pack(x, r->b, span->t0, span->steps, &r->strip, r->w.pack[number]);
 }
 
-static vec at(tile_rows rows, int t, int i) { return vec_load(rows.data + t * rows.stride + i * LANES); }
+INLINE vec at(tile_rows rows, int t, int i) { return vec_load(rows.data + t * rows.stride + i * LANES); }
 
-/* u, dt and dt u; row by row, for the forward pass and for the backward pass. */
+/* dt, kept for the backward pass. */
+static void prepare_dt(strip_run *r, const tile_span *span) {
+  const clm_selective_scan_args *f = &r->task->a->forward;
+  tile_rows delta = pack(r, &f->delta, span, PACK_DELTA);
+  for (int t = 0; t < span->steps; t++)
+    for (int i = 0; i < r->strip.count; i++)
+      r->w.dt[i * TILE + t] = vec_plain(scan_dt(at(delta, t, i) + r->bias[i], f->delta_softplus));
+}
+
+/* u, dt u, and dt times the gate; row by row, for the forward pass and for the backward pass. */
 static void prepare(strip_run *r, const tile_span *span) {
   const clm_selective_scan_args *f = &r->task->a->forward;
   const backward_scratch *w = &r->w;
-  tile_rows u = pack(r, &f->u, span, PACK_U), delta = pack(r, &f->delta, span, PACK_DELTA),
-            gate = pack(r, &f->gate, span, PACK_GATE);
+  tile_rows u = pack(r, &f->u, span, PACK_U), gate = pack(r, &f->gate, span, PACK_GATE);
+  for (int i = 0; i < r->strip.count; i++) r->most_dt[i] = vec_set(0);
   for (int t = 0; t < span->steps; t++)
     for (int i = 0; i < r->strip.count; i++) {
-      vec ut = at(u, t, i), argument = at(delta, t, i) + r->bias[i], dt = scan_dt(argument, f->delta_softplus);
       int64_t k = i * TILE + t;
+      vec ut = at(u, t, i), dt = w->dt[k];
       w->u[k] = ut;
-      w->argument[k] = argument;
-      w->dt[k] = dt;
       w->dtu[k] = dt * ut;
-      if (!gate.data) continue;
-      w->gate[k] = at(gate, t, i);
-      w->rate[k] = dt * w->gate[k];
+      if (gate.data) {
+        w->gate[k] = at(gate, t, i);
+        w->rate[k] = dt = vec_plain(dt * w->gate[k]);
+      }
+      r->most_dt[i] = vec_max(vec_abs(dt), r->most_dt[i]);
     }
 }
 
 /* dy = dout silu(z), and y = D u to begin with. */
 static void prepare_gradient(strip_run *r, const tile_span *span) {
   const clm_selective_scan_backward_args *a = r->task->a;
-  tile_rows dout = pack(r, &a->dout, span, PACK_DOUT), z = pack(r, &a->forward.z, span, PACK_Z);
+  const backward_scratch *w = &r->w;
+  r->dout = pack(r, &a->dout, span, PACK_DOUT);
+  r->z = pack(r, &a->forward.z, span, PACK_Z);
   for (int t = 0; t < span->steps; t++)
     for (int i = 0; i < r->strip.count; i++) {
-      vec dy = at(dout, t, i);
-      if (z.data) dy *= at(z, t, i) * vec_sigmoid(at(z, t, i));
-      r->w.dy[i * TILE + t] = dy;
-      r->w.y[i * TILE + t] = r->D[i] * r->w.u[i * TILE + t];
+      int64_t k = i * TILE + t;
+      vec dy = at(r->dout, t, i);
+      if (r->z.data) {
+        w->sigmoid[k] = vec_sigmoid(at(r->z, t, i));
+        dy *= at(r->z, t, i) * w->sigmoid[k];
+      }
+      w->dy[k] = dy;
+      w->y[k] = r->D[i] * w->u[k];
     }
 }
 
@@ -137,13 +157,13 @@ static void prepare_gradient(strip_run *r, const tile_span *span) {
 static void store_out(strip_run *r, const tile_span *span) {
   const clm_tensor *out = &r->task->a->out;
   if (!out->buffer) return;
-  tile_rows z = pack(r, &r->task->a->forward.z, span, PACK_Z);
   int64_t stride;
   float *p = scan_tile_target(out, r->b, span->t0, &r->strip, r->w.pack[PACK_OUTPUT], &stride);
   for (int t = 0; t < span->steps; t++)
     for (int i = 0; i < r->strip.count; i++) {
-      vec y = r->w.y[i * TILE + t];
-      if (z.data) y *= at(z, t, i) * vec_sigmoid(at(z, t, i));
+      int64_t k = i * TILE + t;
+      vec y = r->w.y[k];
+      if (r->z.data) y *= at(r->z, t, i) * r->w.sigmoid[k];
       vec_store(p + t * stride + i * LANES, scan_is_padding(&span->cut, t) ? vec_set(0) : y);
     }
   scan_tile_unpack(out, r->b, span->t0, span->steps, &r->strip, r->w.pack[PACK_OUTPUT]);
@@ -151,42 +171,45 @@ static void store_out(strip_run *r, const tile_span *span) {
 
 /* dz = dout y silu'(z) */
 static void store_dz(strip_run *r, const tile_span *span) {
-  const clm_selective_scan_backward_args *a = r->task->a;
-  if (!present(a->dz)) return;
-  tile_rows z = pack(r, &a->forward.z, span, PACK_Z), dout = pack(r, &a->dout, span, PACK_DOUT);
+  const clm_tensor *out = &r->task->a->dz;
+  if (!out->buffer) return;
   int64_t stride;
-  float *p = scan_tile_target(&a->dz, r->b, span->t0, &r->strip, r->w.pack[PACK_OUTPUT], &stride);
+  float *p = scan_tile_target(out, r->b, span->t0, &r->strip, r->w.pack[PACK_OUTPUT], &stride);
   for (int t = 0; t < span->steps; t++)
     for (int i = 0; i < r->strip.count; i++) {
-      vec gate = at(z, t, i), sigmoid = vec_sigmoid(gate);
-      vec slope = sigmoid * (vec_set(1.0f) + gate * (vec_set(1.0f) - sigmoid));
-      vec dz = at(dout, t, i) * r->w.y[i * TILE + t] * slope;
+      int64_t k = i * TILE + t;
+      vec sigmoid = r->w.sigmoid[k];
+      vec slope = sigmoid + at(r->z, t, i) * sigmoid * (vec_set(1.0f) - sigmoid);
+      vec dz = at(r->dout, t, i) * r->w.y[k] * slope;
       vec_store(p + t * stride + i * LANES, scan_is_padding(&span->cut, t) ? vec_set(0) : dz);
     }
-  scan_tile_unpack(&a->dz, r->b, span->t0, span->steps, &r->strip, r->w.pack[PACK_OUTPUT]);
+  scan_tile_unpack(out, r->b, span->t0, span->steps, &r->strip, r->w.pack[PACK_OUTPUT]);
 }
 
-/* du, ddelta and dgate of block i stay in w.dy, w.argument and w.gate until the tile is stored. */
+/* du and dgate of block i stay in w.dy and w.gate until the tile is stored. */
 static void finish_block(strip_run *r, int i, const tile_span *span) {
   const backward_scratch *w = &r->w;
-  bool softplus = r->task->a->forward.delta_softplus, gated = present(r->task->a->forward.gate);
+  const bool softplus = r->task->a->forward.delta_softplus, gated = present(r->task->a->forward.gate);
+  vec dD = r->dD[i], dbias = r->dbias[i], D = r->D[i];
   for (int t = span->steps - 1; t >= 0; t--) {
     int64_t k = i * TILE + t;
     if (scan_is_padding(&span->cut, t)) {
-      w->dy[k] = w->argument[k] = vec_set(0);
+      w->dy[k] = w->ddelta[k] = vec_set(0);
       if (gated) w->gate[k] = vec_set(0);
       continue;
     }
     vec ddecay = vec_set(LN2) * w->sum_A[t]; /* by the rate */
-    vec du = w->dt[k] * w->sum_B[t] + r->D[i] * w->dy[k];
+    vec du = w->dt[k] * w->sum_B[t] + D * w->dy[k];
     vec ddelta = w->u[k] * w->sum_B[t] + (gated ? w->gate[k] * ddecay : ddecay);
-    if (softplus) ddelta *= vec_sigmoid(w->argument[k]);
-    r->dD[i] += w->dy[k] * w->u[k];
-    r->dbias[i] += ddelta;
+    if (softplus) ddelta *= vec_softplus_slope(w->dt[k]);
+    dD += w->dy[k] * w->u[k];
+    dbias += ddelta;
     w->dy[k] = du;
-    w->argument[k] = ddelta;
+    w->ddelta[k] = ddelta;
     if (gated) w->gate[k] = w->dt[k] * ddecay;
   }
+  r->dD[i] = dD;
+  r->dbias[i] = dbias;
 }
 
 static void store_rows(strip_run *r, const clm_tensor *x, const vec *values, const tile_span *span) {
@@ -223,7 +246,6 @@ static block_tile block_tile_at(const strip_run *r, int i, const tile_span *span
                       .dB_fixed = w->dB_fixed[i],
                       .dC_fixed = w->dC_fixed[i],
                       .states = r->task->blocks.states,
-                      .first = i == 0 && !span->cut.padded,
                       .sum_B = w->sum_B,
                       .sum_A = w->sum_A,
                       .sum_dB = w->sum_dB,
@@ -241,7 +263,7 @@ static void load_strip(strip_run *r) {
     r->bias[i] = scan_channel_vector(&f->delta_bias, block);
     r->D[i] = scan_channel_vector(&f->D, block);
     r->dbias[i] = r->dD[i] = vec_set(0);
-    scan_gather_rates(&f->A, f->A_is_log, &task->blocks, block, r->w.A2[i]);
+    r->most_A2[i] = scan_gather_rates(&f->A, f->A_is_log, &task->blocks, block, r->w.A2[i]);
     if (!task->s->B_varies) scan_gather_fixed(&f->B, &task->blocks, block, r->w.B_fixed[i]);
     if (!task->s->C_varies) scan_gather_fixed(&f->C, &task->blocks, block, r->w.C_fixed[i]);
     memset(r->w.dA[i], 0, bytes);
@@ -267,15 +289,16 @@ static void store_strip(strip_run *r) {
   }
 }
 
-/* Asks for the first `count` of the tensors that a tile is made of. */
-static void look_ahead(const strip_run *r, tile_ahead *ahead, int64_t tile, int count) {
+/* Asks for `count` of the tensors that a tile is made of, from `first` on: 0 is delta. */
+static void look_ahead(const strip_run *r, tile_ahead *ahead, int64_t tile, int first, int count) {
   const clm_selective_scan_backward_args *a = r->task->a;
-  const clm_tensor *streams[] = {&a->forward.u, &a->forward.delta, &a->forward.z, &a->dout,
-                                 &a->du,        &a->ddelta,        &a->dz,        &a->out};
+  const clm_tensor *streams[] = {&a->forward.delta, &a->forward.u, &a->forward.gate, &a->forward.z, &a->dout, &a->du,
+                                 &a->ddelta,        &a->dz,        &a->out};
   int64_t t0 = r->row.begin + tile * TILE;
   int rows = tile < 0 ? 0 : (int)max_of(0, min_of(TILE, r->row.end - t0));
   tile_ahead_start(ahead, rows, &r->strip, r->task->s->dtype);
-  for (int i = 0; i < count && rows > 0; i++) tile_ahead_add(ahead, streams[i], r->b, t0, &r->strip);
+  for (int i = first; i < first + count; i++) tile_ahead_add(ahead, streams[i], r->b, t0, &r->strip);
+  tile_ahead_row(ahead);
 }
 
 static tile_rows pack_states(strip_run *r, bool varies, const clm_tensor *x, const tile_span *span, float *scratch) {
@@ -283,16 +306,18 @@ static tile_rows pack_states(strip_run *r, bool varies, const clm_tensor *x, con
   return scan_tile_states(x, &r->task->blocks, r->b, span->t0, span->steps, r->strip.block[0].group, scratch);
 }
 
-/* Leaves the states at the beginning of every tile of the row. */
+/* Leaves dt and the states at the beginning of every tile of the row. */
 static void run_row_forward(strip_run *r, int64_t tiles) {
   const selective_scan_shape *s = r->task->s;
   const clm_selective_scan_args *f = &r->task->a->forward;
   int64_t numbers = r->task->blocks.numbers;
-  for (int64_t tile = 0; tile + 1 < tiles; tile++) {
+  for (int64_t tile = 0; tile < tiles; tile++) {
     tile_ahead ahead;
     tile_span span;
-    look_ahead(r, &ahead, tile + 1, 2);
-    tile_span_at(r, tile, &span);
+    begin_tile(r, tile, &span);
+    prepare_dt(r, &span);
+    if (tile + 1 == tiles) return;
+    look_ahead(r, &ahead, tile + 1, 0, 3);
     tile_rows B = pack_states(r, s->B_varies, &f->B, &span, r->w.B);
     prepare(r, &span);
     for (int i = 0; i < r->strip.count; i++) {
@@ -301,7 +326,7 @@ static void run_row_forward(strip_run *r, int64_t tiles) {
       k.ahead = &ahead;
       vec *start = r->w.starts + (tile * STRIP + i) * numbers, *next = start + STRIP * numbers;
       memcpy(next, start, (size_t)numbers * sizeof(vec));
-      run_forward(s, &k, next);
+      run_block(s, scan_is_near(r->most_dt[i], r->most_A2[i]), true, &k, next);
     }
   }
 }
@@ -312,16 +337,14 @@ static void run_tile_backward(strip_run *r, int64_t tile) {
   int64_t numbers = r->task->blocks.numbers;
   tile_ahead ahead;
   tile_span span;
-  look_ahead(r, &ahead, tile - 1, 8);
-  tile_span_at(r, tile, &span);
+  look_ahead(r, &ahead, tile - 1, 1, 8);
+  begin_tile(r, tile, &span);
   tile_rows B = pack_states(r, s->B_varies, &a->forward.B, &span, r->w.B);
   tile_rows C = pack_states(r, s->C_varies, &a->forward.C, &span, r->w.C);
   prepare(r, &span);
   prepare_gradient(r, &span);
-  if (span.cut.padded) {
-    memset(r->w.sum_dB, 0, (size_t)(TILE * numbers) * sizeof(vec));
-    memset(r->w.sum_dC, 0, (size_t)(TILE * numbers) * sizeof(vec));
-  }
+  memset(r->w.sum_dB, 0, (size_t)(TILE * numbers) * sizeof(vec));
+  memset(r->w.sum_dC, 0, (size_t)(TILE * numbers) * sizeof(vec));
   for (int i = 0; i < r->strip.count; i++) {
     block_tile k = block_tile_at(r, i, &span);
     k.B = B;
@@ -329,13 +352,13 @@ static void run_tile_backward(strip_run *r, int64_t tile) {
     k.ahead = &ahead;
     memset(r->w.sum_B, 0, TILE * sizeof(vec));
     memset(r->w.sum_A, 0, TILE * sizeof(vec));
-    run_backward(s, &k, r->w.starts + (tile * STRIP + i) * numbers);
+    run_block(s, scan_is_near(r->most_dt[i], r->most_A2[i]), false, &k, r->w.starts + (tile * STRIP + i) * numbers);
     finish_block(r, i, &span);
   }
   store_out(r, &span);
   store_dz(r, &span);
   store_rows(r, &a->du, r->w.dy, &span);
-  store_rows(r, &a->ddelta, r->w.argument, &span);
+  store_rows(r, &a->ddelta, r->w.ddelta, &span);
   store_rows(r, &a->dgate, r->w.gate, &span);
   if (s->B_varies && present(a->dB)) store_part(r, r->task->dB, r->w.sum_dB, &span);
   if (s->C_varies && present(a->dC)) store_part(r, r->task->dC, r->w.sum_dC, &span);

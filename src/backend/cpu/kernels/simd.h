@@ -133,25 +133,54 @@ INLINE vec vec_scale_exponent(vec p, vec shifted) {
 #endif
 }
 
-/* 2^f for |f| <= 1/2, relative error 1.6e-8 before rounding; exactly 1 at 0. Minimax, degree 6. */
-INLINE vec vec_exp2_fraction(vec f) {
+/* (2^f - 1)/f for |f| <= 1/2. Minimax, degree 5. */
+INLINE vec vec_exp2_slope(vec f) {
   vec p = vec_set(1.5353373e-4f) * f + vec_set(1.3398879e-3f);
   p = p * f + vec_set(9.618437e-3f);
   p = p * f + vec_set(5.5503324e-2f);
   p = p * f + vec_set(2.4022648e-1f);
-  p = p * f + vec_set(6.931472e-1f);
-  return p * f + vec_set(1.0f);
+  return p * f + vec_set(6.931472e-1f);
+}
+
+/* 2^f for |f| <= 1/2, relative error 1.6e-8 before rounding; exactly 1 at 0. */
+INLINE vec vec_exp2_fraction(vec f) { return vec_exp2_slope(f) * f + vec_set(1.0f); }
+
+/* One rounding where the instruction set can. */
+INLINE vec vec_fma(vec a, vec b, vec c) {
+#if SIMD_LANES == 16
+  return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif SIMD_LANES == 8
+  return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
 }
 
 /* 2^(a b). Below 2^-126 the result is 2^-126 or 0. */
 INLINE vec vec_exp2_product(vec a, vec b) {
-#if SIMD_LANES == 16
-  vec shifted = a * b + vec_set(MAGIC), f = a * b - (shifted - vec_set(MAGIC));
+  vec shifted = vec_fma(a, b, vec_set(MAGIC));
+#if SIMD_LANES != 16
+  vec_i outside = (vec_i)(vec_abs(a * b - vec_set(1.0f)) >= 127.0f); /* of what an exponent holds: no fraction then */
+  shifted = vec_min(vec_set(MAGIC + 128), vec_max(vec_set(MAGIC - 126), shifted));
+  vec f = (vec)(~outside & (vec_i)vec_fma(a, b, -(shifted - vec_set(MAGIC))));
 #else
-  vec x = vec_min(vec_set(128.0f), vec_max(vec_set(-126.0f), a * b));
-  vec shifted = x + vec_set(MAGIC), f = x - (shifted - vec_set(MAGIC));
+  vec f = vec_fma(a, b, -(shifted - vec_set(MAGIC)));
 #endif
   return vec_scale_exponent(vec_exp2_fraction(f), shifted);
+}
+
+/* The same bits where |a b| <= 125 and NaNs are as vec_plain leaves them. */
+INLINE vec vec_exp2_near(vec a, vec b) {
+#if SIMD_LANES == 16
+  return vec_exp2_product(a, b);
+#else
+  vec shifted = vec_fma(a, b, vec_set(MAGIC)), f = vec_fma(a, b, -(shifted - vec_set(MAGIC)));
+  return (vec)((vec_i)vec_exp2_fraction(f) + ((vec_i)shifted << 23)); /* a plain NaN shifted is 0 */
+#endif
+}
+INLINE vec vec_plain(vec x) {
+  vec_i nan = (vec_i)(x != x);
+  return (vec)((nan & 0x7fc00000) | (~nan & (vec_i)x));
 }
 
 /* e^x, x cut to [-87.3, 88]: log2 e in two parts keeps the error at 1 ulp for large x. */
@@ -188,6 +217,14 @@ INLINE vec vec_softplus(vec x) {
   p = p * s2 + vec_set(0.333332066f);
   s += s;
   return vec_max(vec_set(0.0f), x) + (s + s * (s2 * p));
+}
+
+/* The slope of softplus where its value is y: 1 - e^-y, without cancellation for small y. */
+INLINE vec vec_softplus_slope(vec y) {
+  y = vec_min(vec_set(87.0f), y);
+  vec shifted = vec_fma(y, vec_set(-LOG2E), vec_set(MAGIC)), n = shifted - vec_set(MAGIC);
+  vec f = vec_fma(y, vec_set(-LOG2E), -n), scale = vec_scale_exponent(vec_set(1.0f), shifted);
+  return (vec_set(1.0f) - scale) - scale * (f * vec_exp2_slope(f));
 }
 
 #endif
