@@ -4,13 +4,21 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static bool has_f16c(void) { /* which __builtin_cpu_supports knows in some compilers only */
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+#endif
 
 bool cpu_has(cpu_level level) {
   switch (level) {
   case CPU_REFERENCE:
   case CPU_BASELINE: return true;
 #if defined(__x86_64__)
-  case CPU_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  case CPU_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   case CPU_AVX512:
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && cpu_has(CPU_AVX2);

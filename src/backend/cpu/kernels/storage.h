@@ -26,6 +26,9 @@ INLINE vec vec_from_f16(vec_h h) { return (vec)_mm512_cvtph_ps((__m256i)h); }
 INLINE vec_h vec_to_f16(vec x) {
   return (vec_h)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+#elif SIMD_LANES == 8
+INLINE vec vec_from_f16(vec_h h) { return (vec)_mm256_cvtph_ps((__m128i)h); }
+INLINE vec_h vec_to_f16(vec x) { return (vec_h)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT); }
 #else
 INLINE vec vec_from_f16(vec_h h) {
   vec_u wide = __builtin_convertvector(h, vec_u), rest = wide & 0x7fff, exponent = rest >> 10;
