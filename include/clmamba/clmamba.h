@@ -9,6 +9,7 @@
 #include <clmamba/elementwise.h>
 #include <clmamba/generate.h>
 #include <clmamba/language.h>
+#include <clmamba/mamba_inner.h>
 #include <clmamba/matmul.h>
 #include <clmamba/model.h>
 #include <clmamba/norm.h>

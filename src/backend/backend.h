@@ -39,6 +39,9 @@ typedef struct backend_ops {
 #define X(name, shape) clm_status (*name)(clm_context *, const shape *, const clm_##name##_args *);
   BACKEND_OPS(X)
 #undef X
+  /* Operations that src/ops can put together from the others: NULL, or CLM_UNSUPPORTED, and it does. */
+  clm_status (*mamba_inner)(clm_context *, const mamba_inner_shape *, const clm_mamba_inner_args *);
+  clm_status (*mamba_inner_backward)(clm_context *, const mamba_inner_shape *, const clm_mamba_inner_backward_args *);
   /* Bytes of workspace; NULL slots mean 0. */
   size_t (*selective_scan_workspace)(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
   size_t (*selective_scan_backward_workspace)(clm_context *, const selective_scan_shape *,

@@ -64,7 +64,7 @@ void clm_context_destroy(clm_context **context) {
   if (!context || !*context) return;
   clm_context *ctx = *context;
   ctx->backend->finish(ctx);
-  clm_buffer_destroy(&ctx->workspace);
+  for (int i = 0; i < CONTEXT_NESTING; i++) clm_buffer_destroy(&ctx->workspace[i]);
   ctx->backend->destroy(ctx);
   free(ctx);
   *context = NULL;
@@ -99,13 +99,24 @@ clm_status clm_profile_end(clm_context *ctx, double *milliseconds) {
 clm_status context_workspace(clm_context *ctx, size_t bytes, clm_buffer **workspace) {
   *workspace = NULL;
   if (bytes == 0) bytes = 1;
-  if (!ctx->workspace || ctx->workspace->bytes < bytes) {
+  clm_buffer **own = &ctx->workspace[ctx->depth];
+  if (!*own || (*own)->bytes < bytes) {
     clm_buffer *larger; /* made first: a failure leaves the old one in place */
     clm_status status = clm_buffer_create(ctx, bytes, &larger);
     if (status) return status;
-    clm_buffer_destroy(&ctx->workspace);
-    ctx->workspace = larger;
+    clm_buffer_destroy(own);
+    *own = larger;
   }
-  *workspace = ctx->workspace;
+  *workspace = *own;
   return CLM_OK;
 }
+
+clm_status context_enter(clm_context *ctx, size_t bytes, clm_buffer **workspace) {
+  if (ctx->depth + 1 == CONTEXT_NESTING)
+    return context_fail(ctx, CLM_UNSUPPORTED, "context: operations nest more than %d deep", CONTEXT_NESTING);
+  clm_status status = context_workspace(ctx, bytes, workspace);
+  if (status == CLM_OK) ctx->depth++;
+  return status;
+}
+
+void context_leave(clm_context *ctx) { ctx->depth--; }

@@ -4,6 +4,8 @@
 
 #include "backend/backend.h"
 
+enum { CONTEXT_NESTING = 3 };
+
 struct clm_context {
   const backend *backend;
   backend_ops ops;
@@ -12,7 +14,9 @@ struct clm_context {
   clm_log_fn log;
   void *log_user;
   uint64_t memory_now, memory_peak;
-  clm_buffer *workspace; /* one block, used by one operation at a time in stream order; grows, never shrinks */
+  clm_buffer *workspace[CONTEXT_NESTING]; /* one block for each depth, used by one operation at a time in stream
+                                             order; they grow, never shrink */
+  int depth;                              /* operations that are calling others */
   char error[512];
   char explain[1024];
 };
@@ -38,5 +42,10 @@ void context_explain(clm_context *context, const char *format, ...) __attribute_
 /* A block of at least `bytes`, contents undefined, valid until the next call of this: for the operation in hand only.
  */
 clm_status context_workspace(clm_context *context, size_t bytes, clm_buffer **workspace);
+
+/* The same for an operation that calls others, whose workspace lies elsewhere until it leaves: valid until then.
+ * context_leave only after context_enter gave CLM_OK. */
+clm_status context_enter(clm_context *context, size_t bytes, clm_buffer **workspace);
+void context_leave(clm_context *context);
 
 #endif

@@ -36,6 +36,12 @@ typedef struct state_update_shape { /* tensors come as (batch, steps, n_heads, h
   clm_dtype dtype;
 } state_update_shape;
 
+typedef struct mamba_inner_shape {
+  int64_t batch, length, d_inner, d_state, dt_rank, n_groups, d_model;
+  int64_t features; /* dt_rank + 2 n_groups d_state */
+  clm_dtype dtype;  /* of xz                        */
+} mamba_inner_shape;
+
 typedef struct discretize_shape {
   int64_t batch, length, d_inner, d_state;
   bool B_varies, complex;

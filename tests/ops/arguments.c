@@ -13,6 +13,8 @@ X(selective_scan)
 X(selective_scan_backward)
 X(selective_state_update)
 X(selective_state_update_backward)
+X(mamba_inner)
+X(mamba_inner_backward)
 X(matmul)
 X(norm)
 X(norm_backward)
@@ -38,7 +40,7 @@ static valid_call *begin(const test_op *op, const void *args) {
 }
 
 static void add(valid_call *call, bool optional, test_tensor t) {
-  call->optional |= (unsigned)optional << call->problem.count;
+  call->optional |= (uint64_t)optional << call->problem.count;
   t.bound = 2;
   problem_add(&call->problem, t);
 }
@@ -147,6 +149,38 @@ static void add_selective_scans(void) {
 #undef ARGS
 }
 
+/* width 4, dt_rank 2, n_groups 2, d_state 3, so features 14; d_inner 6, d_model 5 */
+static void add_inner(void) {
+  static const clm_mamba_inner_args forward = {.norm_epsilon = 1e-5f,
+                                               .norm_delta = true,
+                                               .norm_B = true,
+                                               .norm_C = true,
+                                               .delta_softplus = true,
+                                               .A_is_log = true};
+  static clm_mamba_inner_backward_args backward;
+  valid_call *call;
+  backward.forward = forward;
+#define ARGS clm_mamba_inner_args
+#define INPUTS                                                                                                       \
+  IN(xz, 2, 3, 12), IN(conv_weight, 6, 4), MAY(conv_bias, 6), IN(x_proj, 14, 6), IN(dt_proj, 6, 2),                  \
+      MAY(delta_bias, 6), IN(A, 6, 3), MAY(D, 6), IN(out_proj, 5, 6), MAY(delta_norm, 2), MAY(B_norm, 3),            \
+      MAY(C_norm, 3), MAY(conv_initial, 2, 6, 3), MAY(scan_initial, 2, 6, 3)
+  call = begin(&op_mamba_inner, &forward);
+  INPUTS, MAY(out_bias, 5), MAY(residual, 2, 3, 5), OUT(out, 2, 3, 5), MAY_OUT(conv_final, 2, 6, 3);
+  MAY_OUT(scan_final, 2, 6, 3), MAY_OUT(u, 2, 3, 6), MAY_OUT(delta, 2, 3, 6), MAY_OUT(dbc, 2, 3, 14);
+  call = begin(&op_mamba_inner_backward, &backward);
+  INPUTS, MAY(u, 2, 3, 6), MAY(delta, 2, 3, 6), MAY(dbc, 2, 3, 14);
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_mamba_inner_backward_args
+  IN(dout, 2, 3, 5), MAY(dconv_final, 2, 6, 3), MAY(dscan_final, 2, 6, 3), MAY_OUT(dxz, 2, 3, 12);
+  MAY_OUT(dconv_weight, 6, 4), MAY_OUT(dconv_bias, 6), MAY_OUT(dx_proj, 14, 6), MAY_OUT(ddt_proj, 6, 2);
+  MAY_OUT(ddelta_bias, 6), MAY_OUT(dA, 6, 3), MAY_OUT(dD, 6), MAY_OUT(dout_proj, 5, 6), MAY_OUT(dout_bias, 5);
+  MAY_OUT(ddelta_norm, 2), MAY_OUT(dB_norm, 3), MAY_OUT(dC_norm, 3), MAY_OUT(dconv_initial, 2, 6, 3);
+  MAY_OUT(dscan_initial, 2, 6, 3);
+#undef ARGS
+}
+
 static void add_matrices(void) {
   static const clm_matmul_args matmul;
   static const clm_norm_args norm = {.epsilon = 1e-5f};
@@ -225,6 +259,7 @@ void valid_calls_init(void) {
   add_scans();
   add_convolutions();
   add_selective_scans();
+  add_inner();
   add_matrices();
   add_language();
 }

@@ -9,7 +9,7 @@ enum { OPTIONAL_TENSOR = 1 };
 
 typedef struct valid_call {
   test_problem problem;
-  unsigned optional; /* a bit for each tensor that may be absent */
+  uint64_t optional; /* a bit for each tensor that may be absent */
 } valid_call;
 
 extern valid_call valid_calls[];

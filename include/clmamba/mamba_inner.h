@@ -1,0 +1,75 @@
+/* The inside of a Mamba block in one call (the reference package's mamba_inner_fn): everything between in_proj's
+ * output and the residual stream, with recomputation in the backward pass. */
+#ifndef CLMAMBA_MAMBA_INNER_H
+#define CLMAMBA_MAMBA_INNER_H
+
+#include <clmamba/tensor.h>
+
+CLM_BEGIN_DECLS
+
+/*   (x, z)     = halves of xz
+ *   u          = silu(causal_conv1d(x, conv_weight, conv_bias))
+ *   (dt, B, C) = parts of dbc = u x_proj^T                         n_groups = (features - dt_rank) / (2 d_state)
+ *   dt, B, C   = each its RMS norm, where asked for                (FalconMamba: all three, without weights)
+ *   delta      = dt dt_proj^T
+ *   y          = selective_scan(u, delta, A, B, C, D, z, delta_bias)
+ *   out        = y out_proj^T + out_bias + residual                or y, without out_proj
+ *
+ * The backward pass needs u, dbc and delta. Each that is given here is written by the forward pass and read by the
+ * backward pass; each that is absent is computed again there: from all three (fastest) to none (least memory).
+ * Arithmetic is fp32 whatever the storage. Except in xz and dxz, batch and length must lie one behind the other, so
+ * that they are the rows of a matrix. Optional members are left zeroed. Nothing is written when a check fails. */
+typedef struct clm_mamba_inner_args {
+  clm_tensor xz;          /* (batch, length, 2 d_inner)           f32, f16 or bf16                     */
+  clm_tensor conv_weight; /* (d_inner, width)                     f32                                  */
+  clm_tensor conv_bias;   /* optional (d_inner)                   f32                                  */
+  clm_tensor x_proj;      /* (features, d_inner)                  f32 or as xz                         */
+  clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32 or as xz                         */
+  clm_tensor delta_bias;  /* optional (d_inner)                   f32                                  */
+  clm_tensor A;           /* (d_inner, d_state)                   f32; log(-A) if A_is_log             */
+  clm_tensor D;           /* optional (d_inner)                   f32                                  */
+  clm_tensor out_proj;    /* optional (d_model, d_inner)          f32 or as xz                         */
+  clm_tensor out_bias;    /* optional (d_model)                   f32; only with out_proj              */
+  clm_tensor residual;    /* optional (batch, length, d_model)    as out; only with out_proj           */
+  clm_tensor out;         /* (batch, length, d_model or d_inner)  as xz, written; may be residual      */
+  clm_tensor delta_norm, B_norm, C_norm; /* optional (dt_rank), (d_state) x 2    f32: weights of the norms */
+  clm_tensor conv_initial, conv_final; /* optional (batch, d_inner, width - 1) as xz; final written, may be initial */
+  clm_tensor scan_initial, scan_final; /* optional (batch, d_inner, d_state)   f32; final written, may be initial   */
+  clm_tensor u, delta;                 /* optional (batch, length, d_inner)    as xz: kept for the backward pass    */
+  clm_tensor dbc;                      /* optional (batch, length, features)   as xz: kept for the backward pass    */
+  float norm_epsilon;
+  bool norm_delta, norm_B, norm_C;
+  bool delta_softplus;
+  bool A_is_log;
+} clm_mamba_inner_args;
+
+CLM_API clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args);
+
+/* Gradients; each is optional (zeroed: not computed), has the shape of what it is the gradient of, and is
+ * overwritten. The residual's is dout. `forward` as in the forward call; out and the final states are not read, the
+ * initial states must be what they were. */
+typedef struct clm_mamba_inner_backward_args {
+  clm_mamba_inner_args forward;
+  clm_tensor dout;                     /* as out                                    */
+  clm_tensor dconv_final;              /* optional, as conv_final: coming in        */
+  clm_tensor dscan_final;              /* optional, as scan_final: coming in        */
+  clm_tensor dxz;                      /* as xz                                     */
+  clm_tensor dconv_weight, dconv_bias; /* f32, as all that follow but the last two  */
+  clm_tensor dx_proj, ddt_proj, ddelta_bias, dA, dD;
+  clm_tensor dout_proj, dout_bias;
+  clm_tensor ddelta_norm, dB_norm, dC_norm;
+  clm_tensor dconv_initial; /* as xz                                     */
+  clm_tensor dscan_initial; /* f32                                       */
+} clm_mamba_inner_backward_args;
+
+CLM_API clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_backward_args *args);
+
+/* Bytes of the context's workspace that a call takes, the scan's inside it included. 0 if the arguments are invalid.
+ */
+CLM_API size_t clm_mamba_inner_workspace_size(clm_context *context, const clm_mamba_inner_args *args);
+CLM_API size_t clm_mamba_inner_backward_workspace_size(clm_context *context,
+                                                       const clm_mamba_inner_backward_args *args);
+
+CLM_END_DECLS
+
+#endif

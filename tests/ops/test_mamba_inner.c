@@ -1,0 +1,319 @@
+/* The inside of a Mamba block: gradients against finite differences, the forward pass against the operations called
+ * by hand, every level of recomputation. */
+#include "problem.h"
+
+TEST_OP(mamba_inner);
+TEST_OP(mamba_inner_backward);
+
+enum {
+  CONV_BIAS = 1,
+  DELTA_BIAS = 2,
+  D = 4,
+  OUT_PROJ = 8,
+  OUT_BIAS = 16,
+  RESIDUAL = 32,
+  NORMS = 64,
+  NORM_WEIGHTS = 128,
+  INITIAL = 256,
+  FINAL = 512,
+  MAMBA = CONV_BIAS | DELTA_BIAS | D | OUT_PROJ,
+};
+
+typedef struct inner_case {
+  int64_t batch, length, d_inner, d_state, n_groups, dt_rank, width, d_model;
+  unsigned flags;
+  const char *why;
+} inner_case;
+
+static const inner_case cases[] = {
+    /* batch length d_inner d_state groups dt_rank width d_model flags why it is here */
+    {1, 1, 1, 1, 1, 1, 2, 1, OUT_PROJ, "smallest"},
+    {2, 9, 6, 4, 1, 2, 4, 3, MAMBA, "Mamba"},
+    {1, 37, 24, 16, 1, 3, 4, 12, MAMBA | RESIDUAL | INITIAL | FINAL, "residual and states"},
+    {2, 11, 8, 3, 2, 2, 3, 5, MAMBA | OUT_BIAS | NORMS | NORM_WEIGHTS | INITIAL | FINAL,
+     "groups, norms with weights"},
+    {2, 17, 12, 8, 1, 4, 4, 6, MAMBA | NORMS, "FalconMamba: norms without weights"},
+    {2, 7, 5, 3, 1, 2, 4, 5, D | DELTA_BIAS | FINAL, "without out_proj"},
+};
+#define CASES (sizeof cases / sizeof cases[0])
+
+static clm_mamba_inner_args args_of(const inner_case *c) {
+  bool norms = c->flags & NORMS;
+  return (clm_mamba_inner_args){.norm_epsilon = 0.01f,
+                                .norm_delta = norms,
+                                .norm_B = norms,
+                                .norm_C = norms,
+                                .delta_softplus = true,
+                                .A_is_log = true};
+}
+
+static double draw_small(test_random *r) { return 0.4 * random_normal(r); }
+
+static int64_t features_of(const inner_case *c) { return c->dt_rank + 2 * c->n_groups * c->d_state; }
+static int64_t out_width(const inner_case *c) { return c->flags & OUT_PROJ ? c->d_model : c->d_inner; }
+
+#define IN(field, kind, draw, ...)                                                                                   \
+  PROBLEM_ADD(p, TEST_ROW(clm_mamba_inner_args, field, TEST_IN, kind, draw, __VA_ARGS__))
+#define OUT(field, kind, ...) PROBLEM_ADD(p, TEST_ROW(clm_mamba_inner_args, field, TEST_OUT, kind, NULL, __VA_ARGS__))
+
+static void add_inputs(test_problem *p, const inner_case *c) {
+  IN(xz, TEST_STORAGE, NULL, c->batch, c->length, 2 * c->d_inner);
+  IN(conv_weight, TEST_PARAMETER, draw_small, c->d_inner, c->width);
+  if (c->flags & CONV_BIAS) IN(conv_bias, TEST_PARAMETER, NULL, c->d_inner);
+  IN(x_proj, TEST_PARAMETER, draw_small, features_of(c), c->d_inner);
+  IN(dt_proj, TEST_PARAMETER, draw_small, c->d_inner, c->dt_rank);
+  if (c->flags & DELTA_BIAS) IN(delta_bias, TEST_PARAMETER, draw_raw_step, c->d_inner);
+  IN(A, TEST_PARAMETER, draw_log_decay, c->d_inner, c->d_state);
+  if (c->flags & D) IN(D, TEST_PARAMETER, NULL, c->d_inner);
+  if (c->flags & OUT_PROJ) IN(out_proj, TEST_PARAMETER, draw_small, c->d_model, c->d_inner);
+  if (c->flags & NORM_WEIGHTS) {
+    IN(delta_norm, TEST_PARAMETER, NULL, c->dt_rank);
+    IN(B_norm, TEST_PARAMETER, NULL, c->d_state);
+    IN(C_norm, TEST_PARAMETER, NULL, c->d_state);
+  }
+  if (c->flags & INITIAL) {
+    IN(conv_initial, TEST_STORAGE, NULL, c->batch, c->d_inner, c->width - 1);
+    IN(scan_initial, TEST_PARAMETER, NULL, c->batch, c->d_inner, c->d_state);
+  }
+}
+
+static test_problem forward_of(const inner_case *c, const clm_mamba_inner_args *args) {
+  test_problem problem = {.op = &op_mamba_inner, .args = args, .seed = 131, .tolerance = 1e-5}, *p = &problem;
+  add_inputs(p, c);
+  if (c->flags & OUT_BIAS) IN(out_bias, TEST_PARAMETER, NULL, c->d_model);
+  if (c->flags & RESIDUAL) IN(residual, TEST_STORAGE, NULL, c->batch, c->length, c->d_model);
+  OUT(out, TEST_STORAGE, c->batch, c->length, out_width(c));
+  if (c->flags & FINAL) {
+    OUT(conv_final, TEST_STORAGE, c->batch, c->d_inner, c->width - 1);
+    OUT(scan_final, TEST_PARAMETER, c->batch, c->d_inner, c->d_state);
+  }
+  return problem;
+}
+
+static void add_kept(test_problem *p, const inner_case *c, test_role role, unsigned kept) {
+  const test_tensor tensors[] = {
+      TEST_ROW(clm_mamba_inner_args, u, role, TEST_STORAGE, NULL, c->batch, c->length, c->d_inner),
+      TEST_ROW(clm_mamba_inner_args, delta, role, TEST_STORAGE, NULL, c->batch, c->length, c->d_inner),
+      TEST_ROW(clm_mamba_inner_args, dbc, role, TEST_STORAGE, NULL, c->batch, c->length, features_of(c))};
+  for (unsigned i = 0; i < 3; i++)
+    if (kept >> i & 1) problem_add(p, tensors[i]);
+}
+
+#define GRADIENT(field, role, kind, of, ...)                                                                         \
+  PROBLEM_ADD(p, TEST_GRADIENT(clm_mamba_inner_backward_args, field, role, kind, of, __VA_ARGS__))
+
+static test_problem backward_of(const inner_case *c, const clm_mamba_inner_backward_args *args) {
+  test_problem problem = {.op = &op_mamba_inner_backward, .args = args, .seed = 131, .tolerance = 3e-5},
+               *p = &problem;
+  add_inputs(p, c);
+  GRADIENT(dout, TEST_IN, TEST_STORAGE, out, c->batch, c->length, out_width(c));
+  if (c->flags & FINAL) {
+    GRADIENT(dconv_final, TEST_IN, TEST_STORAGE, conv_final, c->batch, c->d_inner, c->width - 1);
+    GRADIENT(dscan_final, TEST_IN, TEST_PARAMETER, scan_final, c->batch, c->d_inner, c->d_state);
+  }
+  GRADIENT(dxz, TEST_OUT, TEST_STORAGE, xz, c->batch, c->length, 2 * c->d_inner);
+  GRADIENT(dconv_weight, TEST_OUT, TEST_PARAMETER, conv_weight, c->d_inner, c->width);
+  if (c->flags & CONV_BIAS) GRADIENT(dconv_bias, TEST_OUT, TEST_PARAMETER, conv_bias, c->d_inner);
+  GRADIENT(dx_proj, TEST_OUT, TEST_PARAMETER, x_proj, features_of(c), c->d_inner);
+  GRADIENT(ddt_proj, TEST_OUT, TEST_PARAMETER, dt_proj, c->d_inner, c->dt_rank);
+  if (c->flags & DELTA_BIAS) GRADIENT(ddelta_bias, TEST_OUT, TEST_PARAMETER, delta_bias, c->d_inner);
+  GRADIENT(dA, TEST_OUT, TEST_PARAMETER, A, c->d_inner, c->d_state);
+  if (c->flags & D) GRADIENT(dD, TEST_OUT, TEST_PARAMETER, D, c->d_inner);
+  if (c->flags & OUT_PROJ) GRADIENT(dout_proj, TEST_OUT, TEST_PARAMETER, out_proj, c->d_model, c->d_inner);
+  if (c->flags & OUT_BIAS) GRADIENT(dout_bias, TEST_OUT, TEST_PARAMETER, out_bias, c->d_model);
+  if (c->flags & NORM_WEIGHTS) {
+    GRADIENT(ddelta_norm, TEST_OUT, TEST_PARAMETER, delta_norm, c->dt_rank);
+    GRADIENT(dB_norm, TEST_OUT, TEST_PARAMETER, B_norm, c->d_state);
+    GRADIENT(dC_norm, TEST_OUT, TEST_PARAMETER, C_norm, c->d_state);
+  }
+  if (c->flags & INITIAL) {
+    GRADIENT(dconv_initial, TEST_OUT, TEST_STORAGE, conv_initial, c->batch, c->d_inner, c->width - 1);
+    GRADIENT(dscan_initial, TEST_OUT, TEST_PARAMETER, scan_initial, c->batch, c->d_inner, c->d_state);
+  }
+  return problem;
+}
+
+static void test_forward(const test_device *device, const void *data) {
+  const clm_mamba_inner_args args = args_of(data);
+  test_problem p = forward_of(data, &args);
+  add_kept(&p, data, TEST_OUT, 7);
+  problem_check(&p, device);
+}
+
+static void test_backward(const test_device *device, const void *data) {
+  const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
+  const test_problem p = backward_of(data, &args);
+  problem_check(&p, device);
+}
+
+static void test_gradients(const test_device *device, const void *data) {
+  (void)device;
+  const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
+  const test_problem forward = forward_of(data, &args.forward), backward = backward_of(data, &args);
+  problem_check_gradients(&forward, &backward, 12);
+}
+
+/* Storage in halves; weights f32, then as the activations. What passes between the steps is rounded too. */
+static void test_halves(const test_device *device, const void *data) {
+  static const clm_dtype halves[] = {CLM_F16, CLM_BF16};
+  static const char *const weights[] = {"x_proj", "dt_proj", "out_proj"};
+  const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
+  for (size_t i = 0; i < TEST_COUNT(halves); i++)
+    for (int own = 0; own < 2; own++) {
+      test_problem problems[] = {forward_of(data, &args.forward), backward_of(data, &args)};
+      for (int k = 0; k < 2; k++) {
+        problems[k].storage = halves[i];
+        problems[k].tolerance = halves[i] == CLM_F16 ? 6e-3 : 5e-2;
+        for (size_t w = 0; own && w < TEST_COUNT(weights); w++)
+          if (problem_find(&problems[k], weights[w])) problem_find(&problems[k], weights[w])->kind = TEST_STORAGE;
+        problem_check_or_unsupported(&problems[k], device);
+      }
+    }
+}
+
+/* Whatever the forward pass kept, the backward pass gives the same bits. */
+static void test_recomputation(const test_device *device, const void *data) {
+  const inner_case *c = data;
+  static const char *const names[] = {"u", "delta", "dbc"};
+  const clm_mamba_inner_backward_args args = {.forward = args_of(c)};
+  test_problem forward = forward_of(c, &args.forward);
+  add_kept(&forward, c, TEST_OUT, 7);
+  const test_problem plain = backward_of(c, &args);
+  test_run *made = run_create(&forward, device->context, false), *want = run_create(&plain, device->context, false);
+  run_call(made);
+  run_call(want);
+  for (unsigned kept = 1; kept < 8; kept++) {
+    test_problem p = backward_of(c, &args);
+    add_kept(&p, c, TEST_IN, kept);
+    test_run *got = run_create(&p, device->context, false);
+    for (unsigned i = 0; i < 3; i++) {
+      if (!(kept >> i & 1)) continue;
+      double *values = run_read(made, names[i]);
+      run_write(got, names[i], values);
+      free(values);
+    }
+    run_call(got);
+    for (size_t i = 0; i < plain.count; i++) {
+      if (plain.tensors[i].role != TEST_OUT) continue;
+      const char *name = plain.tensors[i].name;
+      double *x = run_read(want, name), *y = run_read(got, name);
+      assert_memory_equal(x, y, run_values(want, name) * sizeof *x);
+      free(x);
+      free(y);
+    }
+    run_destroy(got);
+  }
+  run_destroy(made);
+  run_destroy(want);
+}
+
+static clm_tensor piece(clm_buffer *buffer, size_t *at, int rank, const int64_t *shape) {
+  clm_tensor t = clm_tensor_of(buffer, *at, CLM_F32, rank, shape);
+  *at += (size_t)clm_tensor_count(t) * sizeof(float);
+  return t;
+}
+
+static void ok(const test_device *device, clm_status status) {
+  if (status) fail_msg("%s", clm_context_error(device->context));
+}
+
+/* The block of Mamba by its operations, called one by one. */
+static void test_by_hand(const test_device *device, const void *data) {
+  const inner_case *c = data;
+  const clm_mamba_inner_args args = args_of(c);
+  const test_problem p = forward_of(c, &args);
+  test_run *run = run_create(&p, device->context, false);
+  run_call(run);
+  const clm_mamba_inner_args *a = run->args;
+  int64_t rows = c->batch * c->length, features = features_of(c), d_inner = c->d_inner;
+  size_t at = 0, count = (size_t)(rows * c->d_model);
+  clm_buffer *buffer;
+  ok(device, clm_buffer_create(device->context,
+                               (size_t)(rows * (3 * d_inner + features + c->d_model)) * sizeof(float), &buffer));
+  clm_tensor u = piece(buffer, &at, 3, (const int64_t[]){c->batch, c->length, d_inner});
+  clm_tensor delta = piece(buffer, &at, 3, (const int64_t[]){c->batch, c->length, d_inner});
+  clm_tensor y = piece(buffer, &at, 3, (const int64_t[]){c->batch, c->length, d_inner});
+  clm_tensor dbc = piece(buffer, &at, 2, (const int64_t[]){rows, features});
+  clm_tensor out = piece(buffer, &at, 2, (const int64_t[]){rows, c->d_model});
+  const int64_t matrix[] = {rows, d_inner}, wide[] = {c->batch, c->length, 1, features};
+  clm_tensor B = clm_tensor_slice(clm_tensor_reshape(dbc, 4, wide), 3, c->dt_rank, c->d_state);
+  clm_tensor C = clm_tensor_slice(clm_tensor_reshape(dbc, 4, wide), 3, c->dt_rank + c->d_state, c->d_state);
+  clm_context *ctx = device->context;
+  ok(device, clm_causal_conv1d(ctx, &(clm_causal_conv1d_args){.x = clm_tensor_slice(a->xz, 2, 0, d_inner),
+                                                              .weight = a->conv_weight,
+                                                              .bias = a->conv_bias,
+                                                              .initial_state = a->conv_initial,
+                                                              .out = u,
+                                                              .silu = true}));
+  ok(device, clm_matmul(ctx, &(clm_matmul_args){.a = clm_tensor_reshape(u, 2, matrix),
+                                                .b = clm_tensor_transpose(a->x_proj, 0, 1),
+                                                .out = dbc}));
+  ok(device, clm_matmul(ctx, &(clm_matmul_args){.a = clm_tensor_slice(dbc, 1, 0, c->dt_rank),
+                                                .b = clm_tensor_transpose(a->dt_proj, 0, 1),
+                                                .out = clm_tensor_reshape(delta, 2, matrix)}));
+  ok(device, clm_selective_scan(ctx, &(clm_selective_scan_args){.u = u,
+                                                                .delta = delta,
+                                                                .A = a->A,
+                                                                .B = B,
+                                                                .C = C,
+                                                                .D = a->D,
+                                                                .z = clm_tensor_slice(a->xz, 2, d_inner, d_inner),
+                                                                .delta_bias = a->delta_bias,
+                                                                .initial_state = a->scan_initial,
+                                                                .out = y,
+                                                                .delta_softplus = true,
+                                                                .A_is_log = true}));
+  ok(device, clm_matmul(ctx, &(clm_matmul_args){.a = clm_tensor_reshape(y, 2, matrix),
+                                                .b = clm_tensor_transpose(a->out_proj, 0, 1),
+                                                .out = out}));
+  if (a->residual.buffer)
+    ok(device,
+       clm_axpby(ctx, &(clm_axpby_args){
+                          .x = clm_tensor_reshape(a->residual, 2, out.shape), .out = out, .alpha = 1, .beta = 1}));
+  float *want = malloc(count * sizeof *want);
+  assert_non_null(want);
+  ok(device, clm_tensor_read(out, want, count * sizeof *want));
+  double *got = run_read(run, "out");
+  for (size_t i = 0; i < count; i++)
+    if (!(fabs(got[i] - (double)want[i]) <= 1e-5 * (1 + fabs(got[i]))))
+      fail_msg("out[%zu] is %g, the operations give %g", i, got[i], (double)want[i]);
+  free(want);
+  free(got);
+  clm_buffer_destroy(&buffer);
+  run_destroy(run);
+}
+
+/* A call takes no more workspace than it says, and the second call none. */
+static void test_workspace(const test_device *device, const void *data) {
+  const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
+  const test_problem p = backward_of(data, &args);
+  test_run *run = run_create(&p, device->context, false);
+  assert_true(clm_mamba_inner_backward_workspace_size(device->context, run->args) > 0);
+  run_call(run);
+  uint64_t before, after;
+  clm_context_memory(device->context, &before, NULL);
+  run_call(run);
+  clm_context_memory(device->context, &after, NULL);
+  assert_int_equal(before, after);
+  run_destroy(run);
+}
+
+static void add(void) {
+  for (size_t i = 0; i < CASES; i++) {
+    for (size_t d = 0; d < test_device_count; d++) {
+      test_add(&test_devices[d], test_forward, &cases[i], "mamba_inner: %s", cases[i].why);
+      test_add(&test_devices[d], test_backward, &cases[i], "mamba_inner backward: %s", cases[i].why);
+      if (!test_devices[d].slow || i == 1)
+        test_add(&test_devices[d], test_halves, &cases[i], "mamba_inner in halves: %s", cases[i].why);
+    }
+    test_add(NULL, test_gradients, &cases[i], "mamba_inner gradients: %s", cases[i].why);
+  }
+  for (size_t d = 0; d < test_device_count; d++) {
+    test_add(&test_devices[d], test_recomputation, &cases[3], "mamba_inner: what is kept changes no bit");
+    test_add(&test_devices[d], test_by_hand, &cases[1], "mamba_inner: by hand");
+    test_add(&test_devices[d], test_by_hand, &cases[2], "mamba_inner: by hand, with states and residual");
+    test_add(&test_devices[d], test_workspace, &cases[2], "mamba_inner: workspace");
+  }
+}
+
+int main(void) { return test_main("mamba_inner", add); }
