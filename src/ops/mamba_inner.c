@@ -8,12 +8,9 @@ typedef struct inner_dims {
 } inner_dims;
 
 /* clang-format off */
-#define DIMS(d) {CHECK_DIM_NAMED(batch, "batch"), CHECK_DIM_NAMED(length, "length"),                                   \
-                 CHECK_DIM_NAMED(both, "2 d_inner"), CHECK_DIM_NAMED(d_inner, "d_inner"),                              \
-                 CHECK_DIM_NAMED(width, "width"), .state_width = {.name = "width - 1", .of = &(d).width, .plus = -1},  \
-                 CHECK_DIM_NAMED(features, "features"), CHECK_DIM_NAMED(dt_rank, "dt_rank"),                           \
-                 CHECK_DIM_NAMED(d_state, "d_state"), CHECK_DIM_NAMED(d_model, "d_model")}
-#define CHECK_DIM_NAMED(member, text) .member = {.name = text}
+#define DIMS {CHECK_DIM(batch), CHECK_DIM(length), .both = {.name = "2 d_inner"}, CHECK_DIM(d_inner), CHECK_DIM(width),   \
+              .state_width = {.name = "width - 1", .of = &d.width, .plus = -1}, CHECK_DIM(features),                   \
+              CHECK_DIM(dt_rank), CHECK_DIM(d_state), CHECK_DIM(d_model)}
 #define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype))
 #define MATRIX     .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype)) | CHECK_DTYPE(a->xz.dtype)
 #define SEQUENCE(last) .as = &a->xz, .dims = {&d.batch, &d.length, &d.last}
@@ -93,7 +90,7 @@ static clm_status check_rest(checker *c, const clm_mamba_inner_args *a, const in
 
 static clm_status check(checker *c, const clm_mamba_inner_args *a, mamba_inner_shape *s) {
   const unsigned optional = CHECK_OPTIONAL | CHECK_WRITTEN;
-  inner_dims d = DIMS(d);
+  inner_dims d = DIMS;
   TRY(CHECK_TENSORS(c, INPUTS(CHECK_WRITTEN), CHECK_ROW(a, out_bias, CHECK_OPTIONAL, VECTOR(d_model)),
                     CHECK_ROW(a, residual, CHECK_OPTIONAL, SEQUENCE(d_model)),
                     CHECK_ROW(a, out, CHECK_WRITTEN, SEQUENCE(d_model), .may_be = {&a->residual}),
@@ -107,7 +104,7 @@ static clm_status check(checker *c, const clm_mamba_inner_args *a, mamba_inner_s
 static clm_status check_backward(checker *c, const clm_mamba_inner_backward_args *b, mamba_inner_shape *s) {
   const clm_mamba_inner_args *a = &b->forward;
   const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
-  inner_dims d = DIMS(d);
+  inner_dims d = DIMS;
   TRY(CHECK_TENSORS(
       c, INPUTS(0), CHECK_ROW(b, dout, 0, SEQUENCE(d_model)), CHECK_ROW(b, dconv_final, CHECK_OPTIONAL, CONV_STATE),
       CHECK_ROW(b, dscan_final, CHECK_OPTIONAL, SCAN_STATE), CHECK_ROW(b, dxz, gradient, SEQUENCE(both)),
