@@ -48,9 +48,9 @@ static size_t lay_out(activations *a, clm_buffer *buffer, const clm_model_config
   }
   a->x[c->n_layer] = train ? take(&p, c->d_model) : a->x[0];
   a->normed = take(&p, c->d_model);
-  a->conv = take(&p, c->d_inner);
-  a->delta = take(&p, c->d_inner);
-  a->y = take(&p, c->d_inner);
+  a->step_conv = take_matrix(&p, a->batch, c->d_inner);
+  a->step_delta = take_matrix(&p, a->batch, c->d_inner);
+  a->step_y = take_matrix(&p, a->batch, c->d_inner);
   a->last = take_matrix(&p, a->batch, c->d_model);
   if (a->mode != ACTIVATIONS_INFER) {
     int64_t block = LOGITS_BLOCK_BYTES / (int64_t)sizeof(float) / c->vocab_size;
@@ -61,10 +61,6 @@ static size_t lay_out(activations *a, clm_buffer *buffer, const clm_model_config
     a->dx = take(&p, c->d_model);
     a->dnormed = take(&p, c->d_model);
     a->dxz = take(&p, 2 * c->d_inner);
-    a->ddbc = take(&p, dbc);
-    a->dconv = take(&p, c->d_inner);
-    a->ddelta = take(&p, c->d_inner);
-    a->dy = take(&p, c->d_inner);
   }
   return p.used;
 }

@@ -19,10 +19,10 @@ typedef struct activations {
   clm_tensor *x, *xz, *dbc;
   /* Of the layer in hand: (batch, length, ...) */
   clm_tensor normed, branch; /* d_model */
-  clm_tensor conv, delta, y; /* d_inner */
-  clm_tensor dx, dnormed, dxz, ddbc, dconv, ddelta, dy;
-  clm_tensor last;   /* (batch, d_model): the last position            */
-  clm_tensor logits; /* (rows of a block, vocab)                       */
+  clm_tensor dx, dnormed, dxz;
+  clm_tensor step_conv, step_delta, step_y; /* (batch, d_inner): of one step of generation */
+  clm_tensor last;                          /* (batch, d_model): the last position            */
+  clm_tensor logits;                        /* (rows of a block, vocab)                       */
 } activations;
 
 clm_status activations_create(clm_context *context, int64_t n_layer, activations *a);
