@@ -41,6 +41,9 @@ typedef struct clm_mamba_inner_args {
   bool norm_delta, norm_B, norm_C;
   bool delta_softplus;
   bool A_is_log;
+  clm_tensor seq_idx;    /* optional (batch, length)      i32: packed sequences and padding,              */
+  clm_tensor cu_seqlens; /* optional (sequences + 1)      i32: packed sequences; states then (sequences, ...) */
+  bool reverse;          /* all three as convolution and scan have them (clmamba/selective_scan.h)        */
 } clm_mamba_inner_args;
 
 CLM_API clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args);

@@ -1,24 +1,26 @@
 /* The inside of a Mamba block: arguments, and the plain sequence of operations where a backend has nothing better. */
 #include "core/try.h"
-#include "ops/check.h"
+#include "ops/sequences.h"
 #include <math.h>
 
 typedef struct inner_dims {
-  check_dim batch, length, both, d_inner, width, state_width, features, dt_rank, d_state, d_model;
+  sequence_dims row;
+  check_dim both, d_inner, width, state_width, features, dt_rank, d_state, d_model;
 } inner_dims;
 
 /* clang-format off */
-#define DIMS {CHECK_DIM(batch), CHECK_DIM(length), .both = {.name = "2 d_inner"}, CHECK_DIM(d_inner), CHECK_DIM(width),   \
+#define DIMS {.row = SEQUENCE_DIMS, .both = {.name = "2 d_inner"}, CHECK_DIM(d_inner), CHECK_DIM(width),   \
               .state_width = {.name = "width - 1", .of = &d.width, .plus = -1}, CHECK_DIM(features),                   \
               CHECK_DIM(dt_rank), CHECK_DIM(d_state), CHECK_DIM(d_model)}
 #define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype))
 #define MATRIX     .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype)) | CHECK_DTYPE(a->xz.dtype)
-#define SEQUENCE(last) .as = &a->xz, .dims = {&d.batch, &d.length, &d.last}
-#define CONV_STATE .as = &a->xz, .dims = {&d.batch, &d.d_inner, &d.state_width}
-#define SCAN_STATE PARAMETER, .dims = {&d.batch, &d.d_inner, &d.d_state}
+#define SEQUENCE(last) .as = &a->xz, .dims = {&d.row.batch, &d.row.length, &d.last}
+#define CONV_STATE .as = &a->xz, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.state_width}
+#define SCAN_STATE PARAMETER, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
 #define VECTOR(dim) PARAMETER, .dims = {&d.dim}
 #define INPUTS(kept)                                                                                                  \
-  CHECK_ROW(a, xz, 0, .dtypes = CHECK_FLOAT, .dims = {&d.batch, &d.length, &d.both}),                                  \
+  CHECK_ROW(a, xz, 0, .dtypes = CHECK_FLOAT, .dims = {&d.row.batch, &d.row.length, &d.both}),                                  \
+  SEQUENCE_ROWS(a, &d.row),                                                                                           \
   CHECK_ROW(a, conv_weight, 0, PARAMETER, .dims = {&d.d_inner, &d.width}),                                            \
   CHECK_ROW(a, conv_bias, CHECK_OPTIONAL, VECTOR(d_inner)),                                                           \
   CHECK_ROW(a, x_proj, 0, MATRIX, .dims = {&d.features, &d.d_inner}),                                                 \
@@ -72,12 +74,15 @@ static clm_status check_rest(checker *c, const clm_mamba_inner_args *a, const in
   TRY(check_norm(c, "delta_norm", &a->delta_norm, "norm_delta", a->norm_delta));
   TRY(check_norm(c, "B_norm", &a->B_norm, "norm_B", a->norm_B));
   TRY(check_norm(c, "C_norm", &a->C_norm, "norm_C", a->norm_C));
+  if (d->width.size > 32)
+    return check_fail(c, "conv_weight has width %lld, expected 1 to 32", (long long)d->width.size);
+  TRY(check_sequences(c, &d->row, "xz", &a->seq_idx, &a->cu_seqlens));
   TRY(check_rows(c, "u", &a->u));
   TRY(check_rows(c, "delta", &a->delta));
   TRY(check_rows(c, "dbc", &a->dbc));
   TRY(check_number(c, "norm_epsilon", (double)a->norm_epsilon, 0, (double)INFINITY, "a finite number of at least 0"));
-  *s = (mamba_inner_shape){.batch = d->batch.size,
-                           .length = d->length.size,
+  *s = (mamba_inner_shape){.batch = d->row.batch.size,
+                           .length = d->row.length.size,
                            .d_inner = d->d_inner.size,
                            .d_state = d->d_state.size,
                            .dt_rank = d->dt_rank.size,
@@ -270,7 +275,10 @@ static clm_causal_conv1d_args conv_args(const mamba_inner_shape *s, const clm_ma
                                   .bias = a->conv_bias,
                                   .initial_state = a->conv_initial,
                                   .out = p->u,
-                                  .silu = true};
+                                  .silu = true,
+                                  .seq_idx = a->seq_idx,
+                                  .cu_seqlens = a->cu_seqlens,
+                                  .reverse = a->reverse};
 }
 
 static clm_selective_scan_args scan_args(const mamba_inner_shape *s, const clm_mamba_inner_args *a,
@@ -287,7 +295,10 @@ static clm_selective_scan_args scan_args(const mamba_inner_shape *s, const clm_m
                                    .initial_state = a->scan_initial,
                                    .out = p->y,
                                    .delta_softplus = a->delta_softplus,
-                                   .A_is_log = a->A_is_log};
+                                   .A_is_log = a->A_is_log,
+                                   .seq_idx = a->seq_idx,
+                                   .cu_seqlens = a->cu_seqlens,
+                                   .reverse = a->reverse};
 }
 
 static clm_selective_scan_backward_args

@@ -16,6 +16,9 @@ enum {
   NORM_WEIGHTS = 128,
   INITIAL = 256,
   FINAL = 512,
+  SEQ_IDX = 1024,
+  CU_SEQLENS = 2048,
+  REVERSE = 4096,
   MAMBA = CONV_BIAS | DELTA_BIAS | D | OUT_PROJ,
 };
 
@@ -34,6 +37,8 @@ static const inner_case cases[] = {
      "groups, norms with weights"},
     {2, 17, 12, 8, 1, 4, 4, 6, MAMBA | NORMS, "FalconMamba: norms without weights"},
     {2, 7, 5, 3, 1, 2, 4, 5, D | DELTA_BIAS | FINAL, "without out_proj"},
+    {2, 13, 6, 4, 1, 2, 4, 3, MAMBA | INITIAL | FINAL | SEQ_IDX, "several sequences in a row, padding"},
+    {1, 13, 6, 4, 1, 2, 4, 3, MAMBA | INITIAL | FINAL | CU_SEQLENS | REVERSE, "packed sequences, backwards"},
 };
 #define CASES (sizeof cases / sizeof cases[0])
 
@@ -44,8 +49,15 @@ static clm_mamba_inner_args args_of(const inner_case *c) {
                                 .norm_B = norms,
                                 .norm_C = norms,
                                 .delta_softplus = true,
-                                .A_is_log = true};
+                                .A_is_log = true,
+                                .reverse = c->flags & REVERSE};
 }
+
+enum { SEQUENCES = 3 };
+static const int32_t ends[SEQUENCES + 1] = {0, 4, 5, 13}; /* of the one packed row */
+static const int32_t numbers[] = {4, 4, 4, 1, 1, -1, 1, 1, 1, 1, 7, 7, 7, -1, -1, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, -1};
+
+static int64_t states_of(const inner_case *c) { return c->flags & CU_SEQLENS ? SEQUENCES : c->batch; }
 
 static double draw_small(test_random *r) { return 0.4 * random_normal(r); }
 
@@ -71,9 +83,17 @@ static void add_inputs(test_problem *p, const inner_case *c) {
     IN(B_norm, TEST_PARAMETER, NULL, c->d_state);
     IN(C_norm, TEST_PARAMETER, NULL, c->d_state);
   }
+  if (c->flags & SEQ_IDX) {
+    IN(seq_idx, TEST_INDEX, NULL, c->batch, c->length);
+    problem_find(p, "seq_idx")->values = numbers;
+  }
+  if (c->flags & CU_SEQLENS) {
+    IN(cu_seqlens, TEST_INDEX, NULL, SEQUENCES + 1);
+    problem_find(p, "cu_seqlens")->values = ends;
+  }
   if (c->flags & INITIAL) {
-    IN(conv_initial, TEST_STORAGE, NULL, c->batch, c->d_inner, c->width - 1);
-    IN(scan_initial, TEST_PARAMETER, NULL, c->batch, c->d_inner, c->d_state);
+    IN(conv_initial, TEST_STORAGE, NULL, states_of(c), c->d_inner, c->width - 1);
+    IN(scan_initial, TEST_PARAMETER, NULL, states_of(c), c->d_inner, c->d_state);
   }
 }
 
@@ -84,8 +104,8 @@ static test_problem forward_of(const inner_case *c, const clm_mamba_inner_args *
   if (c->flags & RESIDUAL) IN(residual, TEST_STORAGE, NULL, c->batch, c->length, c->d_model);
   OUT(out, TEST_STORAGE, c->batch, c->length, out_width(c));
   if (c->flags & FINAL) {
-    OUT(conv_final, TEST_STORAGE, c->batch, c->d_inner, c->width - 1);
-    OUT(scan_final, TEST_PARAMETER, c->batch, c->d_inner, c->d_state);
+    OUT(conv_final, TEST_STORAGE, states_of(c), c->d_inner, c->width - 1);
+    OUT(scan_final, TEST_PARAMETER, states_of(c), c->d_inner, c->d_state);
   }
   return problem;
 }
@@ -108,8 +128,8 @@ static test_problem backward_of(const inner_case *c, const clm_mamba_inner_backw
   add_inputs(p, c);
   GRADIENT(dout, TEST_IN, TEST_STORAGE, out, c->batch, c->length, out_width(c));
   if (c->flags & FINAL) {
-    GRADIENT(dconv_final, TEST_IN, TEST_STORAGE, conv_final, c->batch, c->d_inner, c->width - 1);
-    GRADIENT(dscan_final, TEST_IN, TEST_PARAMETER, scan_final, c->batch, c->d_inner, c->d_state);
+    GRADIENT(dconv_final, TEST_IN, TEST_STORAGE, conv_final, states_of(c), c->d_inner, c->width - 1);
+    GRADIENT(dscan_final, TEST_IN, TEST_PARAMETER, scan_final, states_of(c), c->d_inner, c->d_state);
   }
   GRADIENT(dxz, TEST_OUT, TEST_STORAGE, xz, c->batch, c->length, 2 * c->d_inner);
   GRADIENT(dconv_weight, TEST_OUT, TEST_PARAMETER, conv_weight, c->d_inner, c->width);
@@ -127,23 +147,32 @@ static test_problem backward_of(const inner_case *c, const clm_mamba_inner_backw
     GRADIENT(dC_norm, TEST_OUT, TEST_PARAMETER, C_norm, c->d_state);
   }
   if (c->flags & INITIAL) {
-    GRADIENT(dconv_initial, TEST_OUT, TEST_STORAGE, conv_initial, c->batch, c->d_inner, c->width - 1);
-    GRADIENT(dscan_initial, TEST_OUT, TEST_PARAMETER, scan_initial, c->batch, c->d_inner, c->d_state);
+    GRADIENT(dconv_initial, TEST_OUT, TEST_STORAGE, conv_initial, states_of(c), c->d_inner, c->width - 1);
+    GRADIENT(dscan_initial, TEST_OUT, TEST_PARAMETER, scan_initial, states_of(c), c->d_inner, c->d_state);
   }
   return problem;
+}
+
+/* The convolution and the scan of a backend may lack a dtype or several sequences in a row: a sentence then. */
+static void check_if_supported(const test_problem *p, const test_device *device) {
+  test_run *run = run_create(p, device->context, false);
+  clm_status status = p->op->call(device->context, run->args);
+  if (status == CLM_UNSUPPORTED) assert_string_not_equal(clm_context_error(device->context), "");
+  run_destroy(run);
+  if (status != CLM_UNSUPPORTED || !device->opencl) problem_check(p, device);
 }
 
 static void test_forward(const test_device *device, const void *data) {
   const clm_mamba_inner_args args = args_of(data);
   test_problem p = forward_of(data, &args);
   add_kept(&p, data, TEST_OUT, 7);
-  problem_check(&p, device);
+  check_if_supported(&p, device);
 }
 
 static void test_backward(const test_device *device, const void *data) {
   const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
   const test_problem p = backward_of(data, &args);
-  problem_check(&p, device);
+  check_if_supported(&p, device);
 }
 
 static void test_gradients(const test_device *device, const void *data) {
@@ -166,7 +195,7 @@ static void test_halves(const test_device *device, const void *data) {
         problems[k].tolerance = halves[i] == CLM_F16 ? 6e-3 : 5e-2;
         for (size_t w = 0; own && w < TEST_COUNT(weights); w++)
           if (problem_find(&problems[k], weights[w])) problem_find(&problems[k], weights[w])->kind = TEST_STORAGE;
-        problem_check_or_unsupported(&problems[k], device);
+        check_if_supported(&problems[k], device);
       }
     }
 }
