@@ -70,6 +70,18 @@ static clm_status get(clm_context *ctx, const conv_key *key, const causal_conv1d
   return opencl_kernel_get(ctx, "causal_conv1d", name, defines, kernel);
 }
 
+/* For kernel development: CLM_CONV_VECTOR=1 or 2, CLM_CONV_STEPS (unrolled), CLM_CONV_RUN (steps of a run). */
+static void vary(const causal_conv1d_request *r, causal_conv1d_plan *p) {
+  const int32_t vector = scan_env("CLM_CONV_VECTOR"), steps = scan_env("CLM_CONV_STEPS"),
+                run = scan_env("CLM_CONV_RUN");
+  if (vector == 1 || (vector == 2 && r->pairs && !r->length_fast)) p->vector = vector;
+  if (steps > 0) p->steps = steps;
+  const int64_t block = r->length_fast ? (int64_t)p->steps * p->work_group : p->steps;
+  if (run > 0 && r->backward) p->run = run;
+  if (steps > 0 || run > 0) p->run = r->backward ? (p->run + block - 1) / block * block : block;
+  p->runs = (r->length + p->run - 1) / p->run;
+}
+
 static clm_status find_plan(clm_context *ctx, const conv_key *key, conv_plan **plan) {
   bool found;
   const bool backward = key->request.backward;
@@ -77,6 +89,7 @@ static clm_status find_plan(clm_context *ctx, const conv_key *key, conv_plan **p
   *plan = p;
   if (found) return CLM_OK;
   schedule_causal_conv1d(opencl_schedule_device(ctx), &key->request, &p->tile);
+  vary(&key->request, &p->tile);
   clm_status status = CLM_OK;
   if (!backward) status = get(ctx, key, &p->tile, "CONV_FORWARD", "causal_conv1d", &p->main);
   if (!status && key->flags & (CONV_DX | CONV_PARTS))

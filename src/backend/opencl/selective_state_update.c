@@ -46,16 +46,20 @@ typedef struct update_tile {
   int32_t work_group, lanes, states, rows;
 } update_tile;
 
+/* CLM_UPDATE_LANES and CLM_UPDATE_ROWS are for kernel development: with lanes, CPU devices run what GPUs run. */
 static update_tile tile_of(const schedule_device *d, const state_update_shape *s) {
   update_tile t = {.rows = 1};
   t.work_group = power_of_two_at_most(d->max_work_group < 128 ? d->max_work_group : 128);
   int32_t most = d->shuffle == SHUFFLE_NONE || d->subgroup > 16 ? 16 : d->subgroup > 1 ? d->subgroup : 1;
   t.lanes = power_of_two_at_most(d->is_cpu || s->d_state < 4 ? 1 : s->d_state / 4 < most ? s->d_state / 4 : most);
+  if (scan_env("CLM_UPDATE_LANES") > 0) t.lanes = power_of_two_at_most(scan_env("CLM_UPDATE_LANES"));
   if (t.lanes > t.work_group) t.lanes = t.work_group;
   t.states = 1;
   while ((int64_t)t.states * t.lanes < s->d_state) t.states *= 2;
   const int64_t items = s->n_heads * s->head_dim * t.lanes, busy = (int64_t)d->compute_units * BUSY_GPU;
-  while (t.rows < MOST_ROWS && 2 * t.rows <= s->batch && items * (s->batch / (2 * t.rows)) >= busy) t.rows *= 2;
+  if (scan_env("CLM_UPDATE_ROWS") > 0) t.rows = scan_env("CLM_UPDATE_ROWS");
+  else
+    while (t.rows < MOST_ROWS && 2 * t.rows <= s->batch && items * (s->batch / (2 * t.rows)) >= busy) t.rows *= 2;
   return t;
 }
 
@@ -71,8 +75,8 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
   if (status) return status;
   const schedule_device *d = opencl_schedule_device(ctx);
   update_tile t = tile_of(d, s);
-  if (scan_env("CLM_UPDATE_ROWS") > 0) t.rows = scan_env("CLM_UPDATE_ROWS");
-  const bool fours = !d->is_cpu && t.states % 4 == 0 && !s->complex;
+  const bool gpu_form = !d->is_cpu || t.lanes > 1;
+  const bool fours = gpu_form && t.states % 4 == 0 && !s->complex;
   char defines[256], fixed[40] = "";
   if (!d->is_cpu) snprintf(fixed, sizeof fixed, " -DUPDATE_D_STATE=%d", (int)s->d_state);
   snprintf(defines, sizeof defines,

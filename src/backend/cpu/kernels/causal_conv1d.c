@@ -349,9 +349,16 @@ static clm_status begin_call(clm_context *ctx, const causal_conv1d_shape *s, con
   return CLM_OK;
 }
 
+/* In either direction. */
+static bool steps_side_by_side(const clm_tensor *t) {
+  return t->shape[2] > 1 && t->stride[2] != 1 && (t->stride[1] == 1 || t->stride[1] == -1);
+}
+
 clm_status KERNEL(causal_conv1d)(clm_context *ctx, const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
   if (!ALL_STORAGE(a->x, a->weight, a->bias, a->initial_state, a->out, a->final_state))
     return ref_causal_conv1d(ctx, s, a);
+  if (steps_side_by_side(&a->x) && steps_side_by_side(&a->out) && !s->packed && !present(a->seq_idx))
+    return KERNEL(conv_rows)(ctx, s, a);
   conv_call call;
   float *none;
   clm_status status = begin_call(ctx, s, a, 0, &call, &none);

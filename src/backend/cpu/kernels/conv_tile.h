@@ -120,4 +120,7 @@ static inline void store_steps(const conv_tile *k, const clm_tensor *t, int coun
   }
 }
 
+/* causal_conv1d where steps lie side by side, and each row is one sequence. */
+clm_status KERNEL(conv_rows)(clm_context *, const causal_conv1d_shape *, const clm_causal_conv1d_args *);
+
 #endif
