@@ -31,7 +31,7 @@
 
 #if CONV_VECTOR == 2 /* aligned to two numbers: one access of the memory for both */
 typedef float2 real_t;
-#define MAP(f, x)           ((float2)(f((x).x), f((x).y)))
+#define MAP(f, value)       ((float2)(f((value).x), f((value).y)))
 #ifdef CLM_PTX
 static inline float half_value(ushort h) {
   float r;
@@ -71,8 +71,10 @@ static inline void store2_f16(global ushort *p, long i, float2 x) {
 static inline void store2_bf16(global ushort *p, long i, float2 x) {
   *(global ushort2 *)(p + i) = (ushort2)(bf16_bits(x.x), bf16_bits(x.y));
 }
-#define LOAD_X(p, i)        STORAGE_PASTE(load2_, X_TYPE)(p, i)
-#define STORE_X(p, i, x)    STORAGE_PASTE(store2_, X_TYPE)(p, i, x)
+#define LOAD2_BY(type)      STORAGE_PASTE(load2_, type)
+#define STORE2_BY(type)     STORAGE_PASTE(store2_, type)
+#define LOAD_X(p, i)        LOAD2_BY(X_TYPE)(p, i)
+#define STORE_X(p, i, x)    STORE2_BY(X_TYPE)(p, i, x)
 #define LOAD_EACH(type, p, i, stride) ((float2)(LOAD(type, p, i), LOAD(type, p, (i) + (stride))))
 #define STORE_FLOATS(p, i, x) vstore2(x, 0, (p) + (i))
 #else
