@@ -57,7 +57,7 @@ __attribute__((always_inline)) static inline void sum_channels(float *value, int
 }
 
 #if SCAN_COMPLEX
-#define PUT(values, i, x) (values)[2 * (i)] = (x).x, (values)[2 * (i) + 1] = (x).y
+#define PUT(values, i, pair) (values)[2 * (i)] = (pair).x, (values)[2 * (i) + 1] = (pair).y
 #else
 #define PUT(values, i, x) (values)[i] = (x)
 #endif
