@@ -142,7 +142,7 @@ typedef struct scan_place {
 } scan_place;
 
 /* Work-groups are numbered by block of channels, then by chunk (the first `launched` of a row), then by row. */
-__attribute__((always_inline)) static inline scan_place place_of(int columns, long length, long chunk, int chunks,
+static inline scan_place place_of(int columns, long length, long chunk, int chunks,
                                                           int launched, PACKED_PARAMETERS) {
   const uint id = (uint)get_group_id(0), number = id / (uint)columns;
   scan_place p;
