@@ -3,8 +3,9 @@
 #include "core/device.h"
 
 clm_status backend_opencl_create(clm_context *ctx, const clm_context_options *options, int index) {
-  (void)options, (void)index;
-  return context_fail(ctx, CLM_NO_DEVICE, "this build of clmamba has no OpenCL backend");
+  (void)index;
+  const char *device = options && options->device ? options->device : "opencl";
+  return context_fail(ctx, CLM_NO_DEVICE, "device \"%s\": this build of clmamba has no OpenCL backend", device);
 }
 
 clm_status clm_devices(clm_device_info *devices, size_t capacity, size_t *count) {
