@@ -17,6 +17,7 @@ X(matmul)
 X(norm)
 X(norm_backward)
 X(axpby)
+X(cast)
 X(dropout)
 X(column_sum)
 X(sum_squares)
@@ -55,7 +56,7 @@ X(adamw)
 #define PAST_DIMS  DIM_SEQUENCES, DIM_CHANNELS, DIM_HISTORY
 
 #define DISCRETIZE_INPUTS                                                                                             \
-  IN(delta, OF_PARAMETER, draw_step, STEP_DIMS), IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),              \
+  IN(delta, OF_STORAGE, draw_step, STEP_DIMS), IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),              \
   ROW(B, OF_NUMBER, NULL, TEST_IN, ROW_STATIC, NULL, NULL, DIM_BATCH, DIM_LENGTH, DIM_STATES)
 #define ASSOC_INPUTS                                                                                                  \
   IN(a, OF_NUMBER, draw_factor, STEP_DIMS), IN(b, OF_NUMBER, NULL, STEP_DIMS),                                        \
@@ -98,7 +99,7 @@ const catalog_op catalog[] = {
 #undef ARGS
 #define ARGS clm_discretize_backward_args
       MAY(dA_bar, OF_NUMBER, NULL, PAIR_DIMS), MAY(dB_bar, OF_NUMBER, NULL, PAIR_DIMS),
-      MAY_OUT(ddelta, OF_PARAMETER, STEP_DIMS), MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
+      MAY_OUT(ddelta, OF_STORAGE, STEP_DIMS), MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
       ROW(dB, OF_NUMBER, NULL, TEST_OUT, ROW_OPTIONAL, "B", NULL, DIM_BATCH, DIM_LENGTH, DIM_STATES)},
      {SCALAR(forward.method, SCALAR_CHOICE, 0, CLM_BILINEAR)}},
 #undef ARGS
@@ -212,6 +213,9 @@ const catalog_op catalog[] = {
      {MAY(x, OF_ANY, NULL, STEP_DIMS), ROW(out, OF_ANY, NULL, TEST_INOUT, 0, NULL, "x", STEP_DIMS)},
      {ANY_FLOAT(alpha, -2, 2), ANY_FLOAT(beta, -2, 2)}},
 #undef ARGS
+#define ARGS clm_cast_args
+    {&op_cast, false, {IN(x, OF_ANY, NULL, STEP_DIMS), OUT(out, OF_ANY, STEP_DIMS)}, {{0}}},
+#undef ARGS
 #define ARGS clm_dropout_args
     {&op_dropout,
      false,
@@ -226,7 +230,7 @@ const catalog_op catalog[] = {
      {{0}}},
 #undef ARGS
 #define ARGS clm_sum_squares_args
-    {&op_sum_squares, false, {IN(x, OF_PARAMETER, NULL, DIM_COUNT), OUT(out, OF_PARAMETER, DIM_ONE)}, {{0}}},
+    {&op_sum_squares, false, {IN(x, OF_STORAGE, NULL, DIM_COUNT), OUT(out, OF_PARAMETER, DIM_ONE)}, {{0}}},
 #undef ARGS
 #define ARGS clm_embedding_args
     {&op_embedding,
@@ -252,9 +256,9 @@ const catalog_op catalog[] = {
 #define ARGS clm_adamw_args
     {&op_adamw,
      false,
-     {BOTH(parameter, OF_PARAMETER, NULL, DIM_COUNT), IN(gradient, OF_PARAMETER, NULL, DIM_COUNT),
+     {BOTH(parameter, OF_PARAMETER, NULL, DIM_COUNT), IN(gradient, OF_ANY, NULL, DIM_COUNT),
       BOTH(m, OF_PARAMETER, NULL, DIM_COUNT), BOTH(v, OF_PARAMETER, draw_positive, DIM_COUNT),
-      MAY(sum_squares, OF_PARAMETER, draw_positive, DIM_ONE)},
+      MAY(sum_squares, OF_PARAMETER, draw_positive, DIM_ONE), MAY_OUT(copy, OF_ANY, DIM_COUNT)},
      {SCALAR(lr, SCALAR_FLOAT, 0, 1), SCALAR(beta1, SCALAR_FLOAT, 0, 0.99), SCALAR(beta2, SCALAR_FLOAT, 0, 0.99),
       SCALAR(epsilon, SCALAR_FLOAT, 1e-6, 1e-2), SCALAR(weight_decay, SCALAR_FLOAT, 0, 0.5),
       SCALAR(max_norm, SCALAR_FLOAT, 0, 2), SCALAR(step, SCALAR_INT64, 1, 100)}},

@@ -91,7 +91,8 @@ void opencl_probe(clm_context *ctx) {
   };
   if (!plain || strcmp(plain, "1") != 0) {
     d.ptx = s->quirks.may_have_ptx && d.max_work_group >= PROBE_ITEMS && has_ptx(ctx);
-    int32_t lanes = d.ptx || d.max_work_group < PROBE_ITEMS ? 0 : khr_shuffle(ctx);
+    /* Not on CPUs: their kernels have one lane a channel, and vectors are their compiler's affair. */
+    int32_t lanes = d.is_cpu || d.ptx || d.max_work_group < PROBE_ITEMS ? 0 : khr_shuffle(ctx);
     if (d.ptx) d.shuffle = SHUFFLE_PTX;
     if (lanes) {
       d.shuffle = SHUFFLE_KHR;
