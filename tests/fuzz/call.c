@@ -421,6 +421,7 @@ static void scramble(test_random *r, fuzz_call *c) {
   clm_tensor *v = &t->view;
   c->wrong = "";
   snprintf(c->how, sizeof c->how, "%s: anything", c->choice.op->rows[row].name);
+  c->incomparable |= c->choice.op->rows[row].kind == OF_INDEX; /* other indexes than were drawn */
   for (int64_t n = 1 + random_below(r, 3); n > 0; n--) switch (random_below(r, 6)) {
     case 0:
       v->dtype = (clm_dtype)random_below(r, 7);
