@@ -33,18 +33,12 @@
 typedef float2 real_t;
 #define MAP(f, value)       ((float2)(f((value).x), f((value).y)))
 #ifdef CLM_PTX
-static inline float half_value(ushort h) {
-  float r;
-  __asm__("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(h));
-  return r;
-}
 static inline ushort half_bits(float x) {
   ushort r;
   __asm__("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(x));
   return r;
 }
 #else
-static inline float half_value(ushort h) { return vload_half(0, (const half *)&h); }
 static inline ushort half_bits(float x) {
   ushort h;
   vstore_half_rte(x, 0, (half *)&h);
@@ -58,7 +52,7 @@ static inline ushort bf16_bits(float x) {
 static inline float2 load2_f32(global const float *p, long i) { return *(global const float2 *)(p + i); }
 static inline float2 load2_f16(global const ushort *p, long i) {
   const ushort2 both = *(global const ushort2 *)(p + i);
-  return (float2)(half_value(both.x), half_value(both.y));
+  return (float2)(value_f16(both.x), value_f16(both.y));
 }
 static inline float2 load2_bf16(global const ushort *p, long i) {
   const ushort2 both = *(global const ushort2 *)(p + i);
@@ -86,7 +80,6 @@ typedef float real_t;
 #define STORE_FLOATS(p, i, x) ((p)[i] = (x))
 #endif
 
-static inline float swish(float x) { return x * sigmoid(x); }
 static inline float swish_gradient(float x) {
   float s = sigmoid(x);
   return s * (1.0f + x * (1.0f - s));

@@ -8,6 +8,7 @@
 #endif
 typedef STORAGE(STORAGE_TYPE) storage_t;
 #define load(pointer, index)         LOAD(STORAGE_TYPE, pointer, index)
+#define value(bits)                  VALUE(STORAGE_TYPE, bits)
 #define store(pointer, index, value) STORE(STORAGE_TYPE, pointer, index, value)
 
 /* Arrays indexed in unrolled loops stay in registers; compilers for CPUs take minutes over such code and gain nothing. */
@@ -52,6 +53,7 @@ static inline float reciprocal(float x) {
 }
 
 static inline float sigmoid(float x) { return reciprocal(1.0f + exp2_fast(-LOG2_E * x)); }
+static inline float swish(float x) { return x * sigmoid(x); }
 
 /* max(x, 0) + log1p(e) with e = exp(-|x|) in [0, 1]: log1p(e) = 2 atanh(s), s = e / (2 + e) <= 1/3, as an odd polynomial
  * with a relative error of 4e-9. Two special functions, and exact to rounding down to the smallest dt. */

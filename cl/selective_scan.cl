@@ -140,14 +140,15 @@ UNROLL
   z += z_offset + batch * z_batch + first * z_channel;
 #if SCAN_GATE
   gate += gate_offset + batch * gate_batch + first * gate_channel;
-  float gate_next[ELEMENTS];
+  storage_t gate_next[ELEMENTS];
 #endif
   out += out_offset + batch * out_batch + first * out_channel;
   B += B_offset + batch * B_batch + group * B_group;
   C += C_offset + batch * C_batch + group * C_group;
 
-  float u_next[ELEMENTS], delta_next[ELEMENTS], z_next[ELEMENTS];
-  number B_next[BC_ITEMS], C_next[BC_ITEMS];
+  storage_t u_next[ELEMENTS], delta_next[ELEMENTS], z_next[ELEMENTS];
+  STORAGE(B_TYPE) B_next[BC_ITEMS];
+  STORAGE(C_TYPE) C_next[BC_ITEMS];
 #if SCAN_STATES_ONLY
   float dt_sum[SCAN_PER_LANE];
 UNROLL
@@ -159,9 +160,9 @@ UNROLL
 
 /* The gate on A: dt g in place of dt in the decay. */
 #if SCAN_GATE
-#define FETCH_GATE(k, t, c) gate_next[k] = load(gate, t * gate_step + c * gate_channel);
-#define DECAY_STEP(dt, k)   ((dt) * gate_next[k])
-#define NO_GATE(k)          gate_next[k] = 0.0f;
+#define FETCH_GATE(k, t, c) gate_next[k] = gate[t * gate_step + c * gate_channel];
+#define DECAY_STEP(dt, k)   ((dt) * value(gate_next[k]))
+#define NO_GATE(k)          gate_next[k] = 0;
 #else
 #define FETCH_GATE(k, t, c)
 #define DECAY_STEP(dt, k) (dt)
@@ -174,22 +175,23 @@ UNROLL
     UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                                       \
       const int c = ELEMENT_CHANNEL(k);                                                                               \
       const long t = (at) + ELEMENT_STEP(k);                                                                          \
-      u_next[k] = delta_next[k] = z_next[k] = 0.0f;                                                                   \
+      u_next[k] = delta_next[k] = z_next[k] = 0;                                                                      \
       NO_GATE(k)                                                                                                      \
       if (IN_TILE(k) && COUNTS(t) && c < count) {                                                                     \
-        u_next[k] = load(u, t * u_step + c * u_channel);                                                              \
-        delta_next[k] = load(delta, t * delta_step + c * delta_channel);                                              \
-        if (!SCAN_STATES_ONLY && (flags & SCAN_HAS_Z)) z_next[k] = load(z, t * z_step + c * z_channel);               \
+        u_next[k] = u[t * u_step + c * u_channel];                                                                    \
+        delta_next[k] = delta[t * delta_step + c * delta_channel];                                                    \
+        if (!SCAN_STATES_ONLY && (flags & SCAN_HAS_Z)) z_next[k] = z[t * z_step + c * z_channel];                     \
         FETCH_GATE(k, t, c)                                                                                           \
       }                                                                                                               \
     }                                                                                                                 \
     UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                                       \
       const int e = lid + k * WORK_GROUP, n = BC_STATE(e);                                                            \
       const long t = (at) + BC_STEP(e);                                                                               \
-      B_next[k] = C_next[k] = ZERO;                                                                                   \
+      B_next[k] = 0;                                                                                                  \
+      C_next[k] = 0;                                                                                                  \
       if (COUNTS(t) && n < SCAN_D_STATE && (BC_TILE % WORK_GROUP == 0 || e < BC_TILE)) {                              \
-        if (SCAN_B_VARIES) B_next[k] = LOAD(B_TYPE, B, t * B_step + n * B_state);                                     \
-        if (NEED_C) C_next[k] = twice(LOAD(C_TYPE, C, t * C_step + n * C_state));                                     \
+        if (SCAN_B_VARIES) B_next[k] = B[t * B_step + n * B_state];                                                   \
+        if (NEED_C) C_next[k] = C[t * C_step + n * C_state];                                                          \
       }                                                                                                               \
     }                                                                                                                 \
   }
@@ -197,17 +199,17 @@ UNROLL
 #if !SCAN_STATES_ONLY
 #define KEEP_FINISH(buffer, k, c)                                                                                     \
   finish[buffer][ELEMENT_STEP(k)][c] =                                                                                \
-      (float2)(D_held[HELD(k)] * u_next[k], (flags & SCAN_HAS_Z) ? z_next[k] * sigmoid(z_next[k]) : 1.0f);
+      (float2)(D_held[HELD(k)] * value(u_next[k]), (flags & SCAN_HAS_Z) ? swish(value(z_next[k])) : 1.0f);
 #else
 #define KEEP_FINISH(buffer, k, c)
 #endif
 #if SCAN_B_VARIES
-#define KEEP_B(buffer, k, at) B_tile[buffer][at] = B_next[k];
+#define KEEP_B(buffer, k, at) B_tile[buffer][at] = VALUE(B_TYPE, B_next[k]);
 #else
 #define KEEP_B(buffer, k, at)
 #endif
 #if NEED_C
-#define KEEP_C(buffer, k, at) C_tile[buffer][at] = C_next[k];
+#define KEEP_C(buffer, k, at) C_tile[buffer][at] = twice(VALUE(C_TYPE, C_next[k]));
 #else
 #define KEEP_C(buffer, k, at)
 #endif
@@ -223,11 +225,11 @@ UNROLL
   {                                                                                                                   \
     UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                                       \
       const int c = ELEMENT_CHANNEL(k);                                                                               \
-      float dt = delta_next[k] + bias_held[HELD(k)];                                                                  \
+      float dt = value(delta_next[k]) + bias_held[HELD(k)];                                                           \
       if (flags & SCAN_SOFTPLUS) dt = softplus(dt);                                                                   \
       if (!COUNTS((at) + ELEMENT_STEP(k))) dt = 0.0f;                                                                 \
       if (IN_TILE(k)) {                                                                                               \
-        steps[buffer][ELEMENT_STEP(k)][c] = (float2)(DECAY_STEP(dt, k), dt * u_next[k]);                              \
+        steps[buffer][ELEMENT_STEP(k)][c] = (float2)(DECAY_STEP(dt, k), dt * value(u_next[k]));                       \
         KEEP_FINISH(buffer, k, c)                                                                                     \
       }                                                                                                               \
     }                                                                                                                 \

@@ -174,23 +174,25 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   for (long tile = 0; tile < tiles; tile++) {
     const long at = begin + (BACKWARD_LOCAL ? tile : tiles - 1 - tile) * SCAN_TILE;
     float u_raw[ELEMENTS], x_raw[ELEMENTS], z_raw[ELEMENTS], dout_raw[ELEMENTS]; /* x: delta + delta_bias */
+    storage_t u_bits[ELEMENTS], x_bits[ELEMENTS], z_bits[ELEMENTS], dout_bits[ELEMENTS];
 #if SCAN_GATE
     float gate_raw[ELEMENTS];
 #endif
     UNROLL for (int k = 0; k < ELEMENTS; k++) {
       const int c = ELEMENT_CHANNEL(k);
       const long t = at + ELEMENT_STEP(k);
-      u_raw[k] = x_raw[k] = z_raw[k] = dout_raw[k] = 0.0f;
+      u_bits[k] = x_bits[k] = z_bits[k] = dout_bits[k] = 0;
 #if SCAN_GATE
       gate_raw[k] = IN_TILE(k) && COUNTS(t) && c < count ? load(gate, t * gate_step + c * gate_channel) : 0.0f;
 #endif
       if (IN_TILE(k) && COUNTS(t) && c < count) {
-        u_raw[k] = load(u, t * u_step + c * u_channel);
-        x_raw[k] = load(delta, t * delta_step + c * delta_channel);
-        dout_raw[k] = load(dout, t * dout_step + c * dout_channel);
-        if (flags & SCAN_HAS_Z) z_raw[k] = load(z, t * z_step + c * z_channel);
+        u_bits[k] = u[t * u_step + c * u_channel];
+        x_bits[k] = delta[t * delta_step + c * delta_channel];
+        dout_bits[k] = dout[t * dout_step + c * dout_channel];
+        if (flags & SCAN_HAS_Z) z_bits[k] = z[t * z_step + c * z_channel];
       }
     }
+
 #if SCAN_B_VARIES || SCAN_C_VARIES
     UNROLL for (int k = 0; k < BC_ITEMS; k++) {
       const int e = lid + k * WORK_GROUP, n = BC_STATE(e);
@@ -210,7 +212,10 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #endif
     UNROLL for (int k = 0; k < ELEMENTS; k++) {
       const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
-      x_raw[k] += bias_held[HELD(k)];
+      u_raw[k] = value(u_bits[k]);
+      z_raw[k] = value(z_bits[k]);
+      dout_raw[k] = value(dout_bits[k]);
+      x_raw[k] = value(x_bits[k]) + bias_held[HELD(k)];
       float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
       if (!COUNTS(at + t)) dt = 0.0f;
       if (IN_TILE(k)) {

@@ -27,6 +27,21 @@ static inline float16 load16_bf16(__global const ushort *p, long i) {
   return as_float16(convert_uint16(vload16(0, p + i)) << (uint16)(16));
 }
 
+/* What lies in storage, and the number it stands for: who fetches ahead keeps the first and takes the second when it is
+ * needed, or the conversion waits for the memory. */
+#define value_f32(bits) (bits)
+#define value_c64(bits) (bits)
+#ifdef CLM_PTX
+static inline float value_f16(ushort bits) {
+  float r;
+  __asm__("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(bits));
+  return r;
+}
+#else
+static inline float value_f16(ushort bits) { return vload_half(0, (const __private half *)&bits); }
+#endif
+static inline float value_bf16(ushort bits) { return as_float((uint)bits << 16); }
+
 #define STORAGE_PASTE(a, b)       a##b
 #define STORAGE(type)             STORAGE_PASTE(storage_, type)
 #define LOAD_BY(type)             STORAGE_PASTE(load_, type)
@@ -35,3 +50,5 @@ static inline float16 load16_bf16(__global const ushort *p, long i) {
 #define STORE(type, p, i, x)      STORE_BY(type)(p, i, x)
 #define LOAD16_BY(type)           STORAGE_PASTE(load16_, type)
 #define LOAD16(type, p, i)        LOAD16_BY(type)(p, i)
+#define VALUE_BY(type)            STORAGE_PASTE(value_, type)
+#define VALUE(type, bits)         VALUE_BY(type)(bits)

@@ -51,7 +51,7 @@ static update_tile tile_of(const schedule_device *d, const state_update_shape *s
   update_tile t = {.rows = 1};
   t.work_group = power_of_two_at_most(d->max_work_group < 128 ? d->max_work_group : 128);
   int32_t most = d->shuffle == SHUFFLE_NONE || d->subgroup > 16 ? 16 : d->subgroup > 1 ? d->subgroup : 1;
-  t.lanes = power_of_two_at_most(d->is_cpu || s->d_state < 4 ? 1 : s->d_state / 4 < most ? s->d_state / 4 : most);
+  t.lanes = power_of_two_at_most(d->is_cpu || s->d_state < 8 ? 1 : s->d_state / 8 < most ? s->d_state / 8 : most);
   if (scan_env("CLM_UPDATE_LANES") > 0) t.lanes = power_of_two_at_most(scan_env("CLM_UPDATE_LANES"));
   if (t.lanes > t.work_group) t.lanes = t.work_group;
   t.states = 1;
