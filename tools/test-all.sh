@@ -1,18 +1,12 @@
-# Sourced by test.sh for --all: what goes beyond one gcc build. Uses its suite(), tests() and row().
+# Sourced by test.sh for --all: what goes beyond the gcc and clang builds. Uses its suite(), tests() and row().
 # shellcheck shell=sh disable=SC2154,SC2034
 
 required=$CLM_REQUIRE_PLATFORMS
 
-# Another compiler: its warnings, and its code on the CPU.
-CC=clang CLM_TEST_DEVICES=cpu CLM_REQUIRE_PLATFORMS=
-export CC CLM_TEST_DEVICES
-suite clang '' ''
-unset CC
-
 # Both sanitizers that bear foreign drivers; only one driver, not all of them do. Of the tests on it every eighth: the
 # kernels are those of the first run, the host side is the same for all cases of an operation.
-OCL_ICD_VENDORS=/etc/OpenCL/vendors/pocl.icd
-export OCL_ICD_VENDORS
+CLM_TEST_DEVICES=cpu CLM_REQUIRE_PLATFORMS= OCL_ICD_VENDORS=/etc/OpenCL/vendors/pocl.icd
+export CLM_TEST_DEVICES OCL_ICD_VENDORS
 suite address '-Db_sanitize=address,undefined -Ddefault_library=static -Doptimization=1' '--no-suite package -t 3'
 CLM_TEST_DEVICES=pocl CLM_TEST_EVERY=8 CLM_REQUIRE_PLATFORMS=pocl
 export CLM_TEST_EVERY

@@ -2,6 +2,7 @@
 # Installs what is missing, builds with warnings as errors and runs the tests.
 #
 #   sh tools/test.sh         gcc build, every test on every backend and OpenCL platform of this machine
+#   sh tools/test.sh --clang also a clang build and its tests on the CPU
 #   sh tools/test.sh --all   also: clang, builds without the optional parts, sanitizers, the kernels under oclgrind
 #
 # Works from any folder; builds under build-test/. Exit status 0 only if everything passed.
@@ -10,12 +11,13 @@ here=$(cd -- "$(dirname -- "$0")" && pwd) || exit 1
 root=$(dirname -- "$here")
 . "$here/setup.sh"
 
-all=no
+all=no clang=no
 for argument; do
   case $argument in
-    --all) all=yes ;;
+    --all) all=yes clang=yes ;;
+    --clang) clang=yes ;;
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
-    *) die "unknown option \"$argument\" (there is --all)" ;;
+    *) die "unknown option \"$argument\" (there are --all and --clang)" ;;
   esac
 done
 
@@ -83,7 +85,7 @@ platforms() {
   printf '%s' "$list"
 }
 
-if [ $all = yes ]; then install_missing "$packages_build" "$packages_test" "$packages_all"
+if [ $clang = yes ]; then install_missing "$packages_build" "$packages_test" "$packages_all"
 else install_missing "$packages_build" "$packages_test"
 fi
 CLM_REQUIRE_PLATFORMS=${CLM_REQUIRE_PLATFORMS-$(platforms)}
@@ -91,6 +93,7 @@ export CLM_REQUIRE_PLATFORMS
 say "required OpenCL platforms: ${CLM_REQUIRE_PLATFORMS:-none}"
 
 suite gcc '-Dtools=enabled' ''
+[ $clang = no ] || . "$here/test-clang.sh"
 [ $all = no ] || . "$here/test-all.sh"
 
 say ''

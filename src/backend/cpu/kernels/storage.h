@@ -23,8 +23,8 @@ INLINE vec_h vec_to_bf16(vec x) {
 
 #if SIMD_LANES == 16
 INLINE vec vec_from_f16(vec_h h) { return (vec)_mm512_cvtph_ps((__m256i)h); }
-INLINE vec_h vec_to_f16(vec x) {
-  return (vec_h)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+INLINE vec_h vec_to_f16(vec x) { /* without optimisation gcc makes the form without a mask a macro that warns */
+  return (vec_h)_mm512_maskz_cvtps_ph(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 #elif SIMD_LANES == 8
 INLINE vec vec_from_f16(vec_h h) { return (vec)_mm256_cvtph_ps((__m128i)h); }
@@ -65,9 +65,7 @@ INLINE line line_at(const clm_tensor *t, int64_t at, int64_t stride) {
   if (!t->buffer) return (line){0};
   return (line){element_data(t) + at * storage_bytes(t->dtype), stride, t->dtype};
 }
-INLINE line line_row(const clm_tensor *t, int64_t i) {
-  return line_at(t, i * t->stride[0], t->stride[1]);
-}
+INLINE line line_row(const clm_tensor *t, int64_t i) { return line_at(t, i * t->stride[0], t->stride[1]); }
 INLINE line line_vector(const clm_tensor *t) { return line_at(t, 0, t->stride[0]); }
 INLINE line line_from(line l, int64_t i) {
   if (l.data) l.data += i * l.stride * storage_bytes(l.dtype);

@@ -1,0 +1,9 @@
+# Sourced by test.sh for --clang and --all: another compiler, its warnings, and its code on the CPU.
+# shellcheck shell=sh disable=SC2034
+
+all_required=$CLM_REQUIRE_PLATFORMS
+CC=clang CLM_TEST_DEVICES=cpu CLM_REQUIRE_PLATFORMS=
+export CC CLM_TEST_DEVICES
+suite clang '' ''
+unset CC CLM_TEST_DEVICES
+CLM_REQUIRE_PLATFORMS=$all_required
