@@ -137,7 +137,8 @@ const catalog_op catalog[] = {
     {&op_causal_conv1d_update,
      false,
      {IN(x, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), IN(weight, OF_PARAMETER, NULL, DIM_CHANNELS, DIM_WIDTH),
-      MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS), BOTH(state, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS, DIM_HISTORY),
+      MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS),
+      BOTH(state, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS, DIM_HISTORY),
       OUT(out, OF_STORAGE, DIM_BATCH, DIM_CHANNELS)},
      {BOOL(silu)}},
 #undef ARGS
@@ -166,8 +167,7 @@ const catalog_op catalog[] = {
 #define ARGS clm_selective_state_update_args
     {&op_selective_state_update,
      true,
-     {UPDATE_INPUTS,
-      BOTH(state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
+     {UPDATE_INPUTS, BOTH(state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
       OUT(out, OF_STORAGE, DIM_BATCH, DIM_CHANNELS)},
      {BOOL(delta_softplus), BOOL(A_is_log)}},
     {&op_selective_state_update_backward,
