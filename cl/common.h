@@ -1,4 +1,5 @@
-/* Shared by every family: activations as the public headers define them, and sums over a work-group in a fixed order. */
+/* Shared by every family: activations as the public headers define them, and sums over a work-group in a fixed order.
+ */
 
 /* softplus only where the argument is at most 20, through log1p: log(1 + exp(x)) is 0 near x = -18. */
 static inline float softplus(float x) { return x <= 20.0f ? log1p(exp(x)) : x; }

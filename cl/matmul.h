@@ -24,19 +24,19 @@ static inline float activate(float x, int activation) {
 }
 
 /* Where and how a result is written: the last parameters of each kernel. */
-#define EPILOGUE_PARAMETERS                                                                                            \
-  __global const float *bias, long bias_offset, long bias_stride, int has_bias, __global const out_t *residual,        \
-      long residual_offset, long residual_row, long residual_column, int has_residual, __global out_t *out,            \
+#define EPILOGUE_PARAMETERS                                                                                          \
+  __global const float *bias, long bias_offset, long bias_stride, int has_bias, __global const out_t *residual,      \
+      long residual_offset, long residual_row, long residual_column, int has_residual, __global out_t *out,          \
       long out_offset, long out_row, long out_column, float scale, int activation, int accumulate
 
-#define EPILOGUE(sum, i, j)                                                                                            \
-  do {                                                                                                                 \
-    long at_ = out_offset + (long)(i) * out_row + (long)(j) * out_column;                                              \
-    float value_ = scale * (sum);                                                                                      \
-    if (has_bias) value_ += bias[bias_offset + (long)(j) * bias_stride];                                               \
-    value_ = activate(value_, activation);                                                                             \
-    if (has_residual)                                                                                                  \
-      value_ += LOAD(OUT_TYPE, residual, residual_offset + (long)(i) * residual_row + (long)(j) * residual_column);                  \
-    if (accumulate) value_ += LOAD(OUT_TYPE, out, at_);                                                                                \
-    STORE(OUT_TYPE, out, at_, value_);                                                                                                 \
+#define EPILOGUE(sum, i, j)                                                                                          \
+  do {                                                                                                               \
+    long at_ = out_offset + (long)(i)*out_row + (long)(j)*out_column;                                                \
+    float value_ = scale * (sum);                                                                                    \
+    if (has_bias) value_ += bias[bias_offset + (long)(j)*bias_stride];                                               \
+    value_ = activate(value_, activation);                                                                           \
+    if (has_residual)                                                                                                \
+      value_ += LOAD(OUT_TYPE, residual, residual_offset + (long)(i)*residual_row + (long)(j)*residual_column);      \
+    if (accumulate) value_ += LOAD(OUT_TYPE, out, at_);                                                              \
+    STORE(OUT_TYPE, out, at_, value_);                                                                               \
   } while (0)

@@ -31,17 +31,17 @@ static inline float exponential(float x) { return exp(x); }
 
 /* A tensor of numbers: the buffer and the offset of element 0, in numbers. NUMBERS_AS for real ones in storage of
  * any type (f32, f16, bf16); complex numbers are always pairs of f32. */
-#define NUMBERS(name)        global const number_t *restrict name, long name##_offset
-#define NUMBERS_OUT(name)    global number_t *restrict name, long name##_offset
+#define NUMBERS(name)     global const number_t *restrict name, long name##_offset
+#define NUMBERS_OUT(name) global number_t *restrict name, long name##_offset
 
 #if NUMBER_COMPLEX
-#define NUMBER_STORAGE(type)          float2
-#define NUMBER_LOAD(type, p, i)       (p)[i]
-#define NUMBER_STORE(type, p, i, x)   (p)[i] = (x)
+#define NUMBER_STORAGE(type)        float2
+#define NUMBER_LOAD(type, p, i)     (p)[i]
+#define NUMBER_STORE(type, p, i, x) (p)[i] = (x)
 #else
-#define NUMBER_STORAGE(type)          STORAGE(type)
-#define NUMBER_LOAD(type, p, i)       LOAD(type, p, i)
-#define NUMBER_STORE(type, p, i, x)   STORE(type, p, i, x)
+#define NUMBER_STORAGE(type)        STORAGE(type)
+#define NUMBER_LOAD(type, p, i)     LOAD(type, p, i)
+#define NUMBER_STORE(type, p, i, x) STORE(type, p, i, x)
 #endif
-#define NUMBERS_AS(type, name)        global const NUMBER_STORAGE(type) *restrict name, long name##_offset
-#define NUMBERS_OUT_AS(type, name)    global NUMBER_STORAGE(type) *restrict name, long name##_offset
+#define NUMBERS_AS(type, name)     global const NUMBER_STORAGE(type) *restrict name, long name##_offset
+#define NUMBERS_OUT_AS(type, name) global NUMBER_STORAGE(type) *restrict name, long name##_offset

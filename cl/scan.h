@@ -11,7 +11,8 @@ typedef STORAGE(STORAGE_TYPE) storage_t;
 #define value(bits)                  VALUE(STORAGE_TYPE, bits)
 #define store(pointer, index, value) STORE(STORAGE_TYPE, pointer, index, value)
 
-/* Arrays indexed in unrolled loops stay in registers; compilers for CPUs take minutes over such code and gain nothing. */
+/* Arrays indexed in unrolled loops stay in registers; compilers for CPUs take minutes over such code and gain
+ * nothing. */
 #ifdef NO_UNROLL
 #define UNROLL _Pragma("nounroll")
 #else
@@ -21,16 +22,16 @@ typedef STORAGE(STORAGE_TYPE) storage_t;
 #define LOG2_E 1.44269504088896340736f
 
 /* A tensor argument: the buffer, the offset of element 0 and one stride for each dimension, all in elements. */
-#define TENSOR(name)                global const storage_t *restrict name, long name##_offset
-#define TENSOR_F32(name)            global const float *restrict name, long name##_offset
-#define TENSOR_OF(type, name)       global const STORAGE(type) *restrict name, long name##_offset
-#define OUTPUT(name)                global storage_t *restrict name, long name##_offset
-#define OUTPUT_F32(name)            global float *restrict name, long name##_offset
-#define OUTPUT_OF(type, name)       global STORAGE(type) *restrict name, long name##_offset
-#define STRIDES1(name, a)           long name##_##a
-#define STRIDES2(name, a, b)        long name##_##a, long name##_##b
-#define STRIDES3(name, a, b, c)     long name##_##a, long name##_##b, long name##_##c
-#define STRIDES4(name, a, b, c, d)  long name##_##a, long name##_##b, long name##_##c, long name##_##d
+#define TENSOR(name)               global const storage_t *restrict name, long name##_offset
+#define TENSOR_F32(name)           global const float *restrict name, long name##_offset
+#define TENSOR_OF(type, name)      global const STORAGE(type) *restrict name, long name##_offset
+#define OUTPUT(name)               global storage_t *restrict name, long name##_offset
+#define OUTPUT_F32(name)           global float *restrict name, long name##_offset
+#define OUTPUT_OF(type, name)      global STORAGE(type) *restrict name, long name##_offset
+#define STRIDES1(name, a)          long name##_##a
+#define STRIDES2(name, a, b)       long name##_##a, long name##_##b
+#define STRIDES3(name, a, b, c)    long name##_##a, long name##_##b, long name##_##c
+#define STRIDES4(name, a, b, c, d) long name##_##a, long name##_##b, long name##_##c, long name##_##d
 
 static inline float exp2_fast(float x) {
 #ifdef CLM_PTX
@@ -55,8 +56,8 @@ static inline float reciprocal(float x) {
 static inline float sigmoid(float x) { return reciprocal(1.0f + exp2_fast(-LOG2_E * x)); }
 static inline float swish(float x) { return x * sigmoid(x); }
 
-/* max(x, 0) + log1p(e) with e = exp(-|x|) in [0, 1]: log1p(e) = 2 atanh(s), s = e / (2 + e) <= 1/3, as an odd polynomial
- * with a relative error of 4e-9. Two special functions, and exact to rounding down to the smallest dt. */
+/* max(x, 0) + log1p(e) with e = exp(-|x|) in [0, 1]: log1p(e) = 2 atanh(s), s = e / (2 + e) <= 1/3, as an odd
+ * polynomial with a relative error of 4e-9. Two special functions, and exact to rounding down to the smallest dt. */
 static inline float softplus(float x) {
   float e = exp2_fast(-LOG2_E * fabs(x));
   float s = e * reciprocal(2.0f + e);

@@ -1,6 +1,6 @@
-/* What a selective scan's states, A, and beside a complex A its B and C are made of: float, or with SCAN_COMPLEX float2
- * (real, imaginary). Macros where they are real, so that products and sums stay one expression that may be fused.
- * A rate is A as the kernels keep it: the real part times log2(e). */
+/* What a selective scan's states, A, and beside a complex A its B and C are made of: float, or with SCAN_COMPLEX
+ * float2 (real, imaginary). Macros where they are real, so that products and sums stay one expression that may be
+ * fused. A rate is A as the kernels keep it: the real part times log2(e). */
 #define LN_2 0.69314718055994530942f
 
 #if SCAN_COMPLEX
@@ -43,8 +43,8 @@ typedef float number;
 #define real_of_product(x, y)           ((x) * (y))
 #define real_of_conjugate_product(x, y) ((x) * (y))
 #define negated_exp(x)                  (-exp(x))
-#define rate_of(a)                      ((a) * LOG2_E)
-#define of_rate(rate)                   ((rate) * LN_2)
+#define rate_of(a)                      ((a)*LOG2_E)
+#define of_rate(rate)                   ((rate)*LN_2)
 #define decay_after(dt, rate)           exp2_fast((dt) * (rate))
 #define along_rate(rate, x)             ((rate) * (x))
 #endif

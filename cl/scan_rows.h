@@ -1,7 +1,8 @@
-/* The rows of a selective scan: batch rows, or with SCAN_PACKED the sequences that cu_seqlens cuts out of the one row.
+/* The rows of a selective scan: batch rows, or with SCAN_PACKED the sequences that cu_seqlens cuts out of the one
+ * row.
  *
- * What is kept for a chunk of a row lies in the chunk's slot. Batch rows have `chunks` each. Sequence i, in the order of
- * the scan, has those from (its first step) / chunk + i on: never fewer than it has chunks, one at least, and
+ * What is kept for a chunk of a row lies in the chunk's slot. Batch rows have `chunks` each. Sequence i, in the order
+ * of the scan, has those from (its first step) / chunk + i on: never fewer than it has chunks, one at least, and
  * length / chunk + sequences in all, which the host knows without reading cu_seqlens. Likewise for tiles. */
 #define PACKED_PARAMETERS global const int *ends, long ends_offset, long ends_stride, int rows, int reversed
 #define PACKED_ARGUMENTS  ends + ends_offset, ends_stride, rows, reversed
@@ -21,7 +22,7 @@ static inline long packed_begin(long length, int i, global const int *ends, long
 }
 
 static inline scan_row packed_row(long length, long chunk, int tile_steps, int i, global const int *ends, long stride,
-                           int rows, int reversed) {
+                                  int rows, int reversed) {
   scan_row r;
   r.states = reversed ? rows - 1 - i : i;
   r.batch = 0;
@@ -34,7 +35,7 @@ static inline scan_row packed_row(long length, long chunk, int tile_steps, int i
 
 /* The sequence that has this slot. */
 static inline int packed_sequence(long slot, long length, long chunk, global const int *ends, long stride, int rows,
-                           int reversed) {
+                                  int reversed) {
   int low = 0, high = rows - 1;
   while (low < high) {
     const int middle = low + (high - low + 1) / 2;

@@ -1,6 +1,6 @@
-/* The tile of a selective scan as both directions see it: SCAN_CHANNELS channels x (SCAN_LANES x SCAN_STATES) states x
- * SCAN_TILE steps, the elements that a work-item stages, the states that a lane keeps, the sum over lanes.
- * What few calls have is compiled in only for them: SCAN_GATE (the gate on A), SCAN_RESETS (seq_idx), SCAN_PACKED
+/* The tile of a selective scan as both directions see it: SCAN_CHANNELS channels x (SCAN_LANES x SCAN_STATES) states
+ * x SCAN_TILE steps, the elements that a work-item stages, the states that a lane keeps, the sum over lanes. What few
+ * calls have is compiled in only for them: SCAN_GATE (the gate on A), SCAN_RESETS (seq_idx), SCAN_PACKED
  * (cu_seqlens), SCAN_COMPLEX. */
 
 #define SLOTS      (SCAN_CHANNELS / SCAN_PER_LANE)
@@ -26,8 +26,8 @@
 #define C_TYPE STORAGE_TYPE
 #endif
 
-/* On a GPU the forward kernel has the flags compiled in: what a call does not have then costs no registers. (The backward
- * kernel gains 1% by it, and there are too many sets of them.) */
+/* On a GPU the forward kernel has the flags compiled in: what a call does not have then costs no registers. (The
+ * backward kernel gains 1% by it, and there are too many sets of them.) */
 #ifdef SCAN_FIXED
 #define SCAN_FLAGS(given) SCAN_FIXED
 #else
@@ -84,7 +84,7 @@ typedef float state_vector;
 /* number[SCAN_STATES] read as state_vectors: lane `lane`, row `row` of PADDED numbers. */
 __attribute__((always_inline)) static inline void read_states(number *values, local const number *row, int lane) {
   local const state_vector *vectors = (local const state_vector *)row + lane;
-UNROLL
+  UNROLL
   for (int q = 0; q < SCAN_STATES / VECTOR; q++) {
     state_vector v = vectors[q * SCAN_LANES];
 #if VECTOR == 4
@@ -100,17 +100,17 @@ UNROLL
 #if SCAN_LANES > 1 && SCAN_SHUFFLE
 #define OWNED (SCAN_BLOCK / SCAN_LANES) /* steps of a block that a lane holds after the sum over lanes */
 
-/* y[step] of every lane -> the sums over lanes of the steps lane * OWNED + i, in y[i]: each exchange halves the steps a
- * lane still holds. The order of the additions is the same for every step. */
-#define SUM_LEVEL(width)                                                                                              \
-  {                                                                                                                   \
-    const bool upper = (lane & (width)) != 0;                                                                         \
-    const int half_count = SCAN_BLOCK * (width) / SCAN_LANES;                                                         \
-    UNROLL for (int i = 0; i < half_count; i++) {                                                          \
-      const float low = y[i], high = y[i + half_count]; /* both read first: no index at run time */                 \
-      const float keep = upper ? high : low, send = upper ? low : high;                                               \
-      y[i] = keep + lane_xor(send, width);                                                                            \
-    }                                                                                                                 \
+/* y[step] of every lane -> the sums over lanes of the steps lane * OWNED + i, in y[i]: each exchange halves the steps
+ * a lane still holds. The order of the additions is the same for every step. */
+#define SUM_LEVEL(width)                                                                                             \
+  {                                                                                                                  \
+    const bool upper = (lane & (width)) != 0;                                                                        \
+    const int half_count = SCAN_BLOCK * (width) / SCAN_LANES;                                                        \
+    UNROLL for (int i = 0; i < half_count; i++) {                                                                    \
+      const float low = y[i], high = y[i + half_count]; /* both read first: no index at run time */                  \
+      const float keep = upper ? high : low, send = upper ? low : high;                                              \
+      y[i] = keep + lane_xor(send, width);                                                                           \
+    }                                                                                                                \
   }
 #if OWNED > 0
 __attribute__((always_inline)) static inline void sum_lanes(float *y, int lane SHUFFLE_PARAMETER) {
@@ -142,8 +142,7 @@ typedef struct scan_place {
 } scan_place;
 
 /* Work-groups are numbered by block of channels, then by chunk (the first `launched` of a row), then by row. */
-static inline scan_place place_of(int columns, long length, long chunk, int chunks,
-                                                          int launched, PACKED_PARAMETERS) {
+static inline scan_place place_of(int columns, long length, long chunk, int chunks, int launched, PACKED_PARAMETERS) {
   const uint id = (uint)get_group_id(0), number = id / (uint)columns;
   scan_place p;
   p.column = (int)(id % (uint)columns);

@@ -1,5 +1,5 @@
-/* Shared by the state update and its gradients: their inputs, the rates of decay, which state a row has. Types: X_TYPE
- * of u, S_TYPE of the state; NUMBER_COMPLEX makes A, B, C and the states complex. */
+/* Shared by the state update and its gradients: their inputs, the rates of decay, which state a row has. Types:
+ * X_TYPE of u, S_TYPE of the state; NUMBER_COMPLEX makes A, B, C and the states complex. */
 #include "number.h"
 
 #if NUMBER_COMPLEX
@@ -18,17 +18,16 @@
 #define SOFTPLUS 8
 #define A_LOG    16
 
-#define UPDATE_INPUTS                                                                                                 \
-  TENSOR_OF(X_TYPE, u), STRIDES4(u, batch, step, head, dim), TENSOR_OF(X_TYPE, delta),                                \
-      STRIDES4(delta, batch, step, head, dim), TENSOR_OF(A_TYPE, A), STRIDES3(A, head, dim, n),                       \
-      TENSOR_OF(BC_TYPE, B), STRIDES4(B, batch, step, group, n), TENSOR_OF(BC_TYPE, C),                               \
-      STRIDES4(C, batch, step, group, n), TENSOR_F32(D), STRIDES2(D, head, dim), TENSOR_OF(X_TYPE, z),                \
-      STRIDES4(z, batch, step, head, dim), TENSOR_F32(bias), STRIDES2(bias, head, dim),                               \
-      global const int *restrict index, long index_offset, STRIDES1(index, batch), int flags, int channels,           \
+#define UPDATE_INPUTS                                                                                                \
+  TENSOR_OF(X_TYPE, u), STRIDES4(u, batch, step, head, dim), TENSOR_OF(X_TYPE, delta),                               \
+      STRIDES4(delta, batch, step, head, dim), TENSOR_OF(A_TYPE, A), STRIDES3(A, head, dim, n),                      \
+      TENSOR_OF(BC_TYPE, B), STRIDES4(B, batch, step, group, n), TENSOR_OF(BC_TYPE, C),                              \
+      STRIDES4(C, batch, step, group, n), TENSOR_F32(D), STRIDES2(D, head, dim), TENSOR_OF(X_TYPE, z),               \
+      STRIDES4(z, batch, step, head, dim), TENSOR_F32(bias), STRIDES2(bias, head, dim),                              \
+      global const int *restrict index, long index_offset, STRIDES1(index, batch), int flags, int channels,          \
       int head_dim, int d_state, int group_heads, int steps, long pool
 
-#define AT_STEP(name)                                                                                                 \
-  (name##_offset + b * name##_batch + t * name##_step + head * name##_head + dim * name##_dim)
+#define AT_STEP(name)  (name##_offset + b * name##_batch + t * name##_step + head * name##_head + dim * name##_dim)
 #define AT_INPUT(name) (name##_offset + b * name##_batch + t * name##_step + group * name##_group)
 
 /* A as the decay is computed from it. */

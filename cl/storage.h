@@ -1,6 +1,6 @@
-/* Elements in storage and in arithmetic: load_<type>(pointer, index) gives a float (c64: a float2), store_<type> rounds
- * one to nearest even, load16_<type> gives sixteen neighbours. The type arrives as a define, so that one kernel source
- * serves all: LOAD(X_TYPE, x, i). */
+/* Elements in storage and in arithmetic: load_<type>(pointer, index) gives a float (c64: a float2), store_<type>
+ * rounds one to nearest even, load16_<type> gives sixteen neighbours. The type arrives as a define, so that one
+ * kernel source serves all: LOAD(X_TYPE, x, i). */
 typedef float storage_f32;
 typedef ushort storage_f16; /* half itself is an optional type; its bits are not */
 typedef ushort storage_bf16;
@@ -22,13 +22,15 @@ static inline void store_bf16(__global ushort *p, long i, float x) {
 }
 
 static inline float16 load16_f32(__global const float *p, long i) { return vload16(0, p + i); }
-static inline float16 load16_f16(__global const ushort *p, long i) { return vload_half16(0, (__global const half *)(p + i)); }
+static inline float16 load16_f16(__global const ushort *p, long i) {
+  return vload_half16(0, (__global const half *)(p + i));
+}
 static inline float16 load16_bf16(__global const ushort *p, long i) {
   return as_float16(convert_uint16(vload16(0, p + i)) << (uint16)(16));
 }
 
-/* What lies in storage, and the number it stands for: who fetches ahead keeps the first and takes the second when it is
- * needed, or the conversion waits for the memory. */
+/* What lies in storage, and the number it stands for: who fetches ahead keeps the first and takes the second when it
+ * is needed, or the conversion waits for the memory. */
 #define value_f32(bits) (bits)
 #define value_c64(bits) (bits)
 #ifdef CLM_PTX
@@ -42,13 +44,13 @@ static inline float value_f16(ushort bits) { return vload_half(0, (const __priva
 #endif
 static inline float value_bf16(ushort bits) { return as_float((uint)bits << 16); }
 
-#define STORAGE_PASTE(a, b)       a##b
-#define STORAGE(type)             STORAGE_PASTE(storage_, type)
-#define LOAD_BY(type)             STORAGE_PASTE(load_, type)
-#define STORE_BY(type)            STORAGE_PASTE(store_, type)
-#define LOAD(type, p, i)          LOAD_BY(type)(p, i)
-#define STORE(type, p, i, x)      STORE_BY(type)(p, i, x)
-#define LOAD16_BY(type)           STORAGE_PASTE(load16_, type)
-#define LOAD16(type, p, i)        LOAD16_BY(type)(p, i)
-#define VALUE_BY(type)            STORAGE_PASTE(value_, type)
-#define VALUE(type, bits)         VALUE_BY(type)(bits)
+#define STORAGE_PASTE(a, b)  a##b
+#define STORAGE(type)        STORAGE_PASTE(storage_, type)
+#define LOAD_BY(type)        STORAGE_PASTE(load_, type)
+#define STORE_BY(type)       STORAGE_PASTE(store_, type)
+#define LOAD(type, p, i)     LOAD_BY(type)(p, i)
+#define STORE(type, p, i, x) STORE_BY(type)(p, i, x)
+#define LOAD16_BY(type)      STORAGE_PASTE(load16_, type)
+#define LOAD16(type, p, i)   LOAD16_BY(type)(p, i)
+#define VALUE_BY(type)       STORAGE_PASTE(value_, type)
+#define VALUE(type, bits)    VALUE_BY(type)(bits)
