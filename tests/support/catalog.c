@@ -1,30 +1,9 @@
 #include "catalog.h"
+#include "backend/backend.h"
 #include <string.h>
 
-#define X(name) TEST_OP(name);
-X(discretize)
-X(discretize_backward)
-X(assoc_scan)
-X(assoc_scan_backward)
-X(causal_conv1d)
-X(causal_conv1d_backward)
-X(causal_conv1d_update)
-X(selective_scan)
-X(selective_scan_backward)
-X(selective_state_update)
-X(selective_state_update_backward)
-X(matmul)
-X(norm)
-X(norm_backward)
-X(axpby)
-X(cast)
-X(dropout)
-X(column_sum)
-X(sum_squares)
-X(embedding)
-X(embedding_backward)
-X(cross_entropy)
-X(adamw)
+#define X(name, shape) TEST_OP(name);
+BACKEND_OPS(X)
 #undef X
 
 /* ---- Rows: ROW(member, kind, draw, role, flags, with, alias, dimensions) ---- */
