@@ -116,9 +116,9 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #endif
 #if !BACKWARD_LOCAL
   local float gB_tile[PARTS][SCAN_TILE][PITCH], ddt_tile[PARTS][SCAN_TILE][PITCH], y_tile[PARTS][SCAN_TILE][PITCH];
-#if SCAN_SHUFFLE
+#if SCAN_SHUFFLE && (SCAN_B_VARIES || SCAN_C_VARIES) /* PoCL 6.0 aborts where local memory is declared and not used */
   local number bc_sums[WARPS][SCAN_TILE][2 * PADDED];
-#else
+#elif SCAN_B_VARIES || SCAN_C_VARIES
   local number bc_sums[SCAN_CHANNELS][2 * PADDED];
 #endif
 #endif
@@ -259,13 +259,14 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 #else
-    /* The tile's states again, forwards. */
-    number states[SCAN_TILE][SCAN_STATES], decay[SCAN_TILE][SCAN_STATES], start[SCAN_STATES];
+    /* The tile's states again, forwards; states[t] is the one before step t. (With the tile's first state in an array of
+     * its own, Intel's CPU compiler took a wrong one.) */
+    number states[SCAN_TILE + 1][SCAN_STATES], decay[SCAN_TILE][SCAN_STATES];
     float gB[SCAN_TILE], ddt[SCAN_TILE], y[SCAN_TILE];
     UNROLL for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
       const long row = (place.tile + (at - begin) / SCAN_TILE) * d_inner + own;
-      start[s] = h[s] = own_channel && n < SCAN_D_STATE ? NUMBERS(tiles_at)[row * SCAN_D_STATE + n] : ZERO;
+      states[0][s] = h[s] = own_channel && n < SCAN_D_STATE ? NUMBERS(tiles_at)[row * SCAN_D_STATE + n] : ZERO;
     }
     UNROLL for (int t = 0; t < SCAN_TILE; t++) {
       const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot];
@@ -282,7 +283,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         if (mark_tile[t] == SCAN_BEGINS) h[s] = ZERO;
 #endif
         h[s] = times(decay[t][s], h[s]) + dtu * B_now[s];
-        states[t][s] = h[s];
+        states[t + 1][s] = h[s];
         y[t] += real_of_product(h[s], C_now[s]);
       }
     }
@@ -305,12 +306,12 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       gB[t] = ddt[t] = 0.0f;
       UNROLL for (int s = 0; s < SCAN_STATES; s++) {
         g[s] += conjugate(C_now[s]) * dy;
-        number last = t > 0 ? states[t > 0 ? t - 1 : 0][s] : start[s];
+        number last = states[t][s];
 #if SCAN_RESETS
         if (begins) last = ZERO;
 #endif
         const number before = conjugate_times(times(decay[t][s], last), g[s]);
-        const number part_B = dtu * g[s], part_C = twice(dy) * conjugate(states[t][s]);
+        const number part_B = dtu * g[s], part_C = twice(dy) * conjugate(states[t + 1][s]);
         gB[t] += real_of_conjugate_product(B_now[s], g[s]);
         ddt[t] += along_rate(rate[s], before);
         dA[s] += dt * before;
@@ -329,7 +330,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         PUT(bc, SCAN_STATES + s, part_C);
 #else
         decay[t][s] = part_B; /* kept for the sum over channels */
-        states[t][s] = part_C;
+        states[t + 1][s] = part_C;
 #endif
       }
 #if SCAN_SHUFFLE && (SCAN_B_VARIES || SCAN_C_VARIES)
@@ -411,7 +412,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     UNROLL for (int t = 0; t < SCAN_TILE; t++) {
       UNROLL for (int s = 0; s < SCAN_STATES; s++) {
         bc_sums[slot][STATE(lane, s)] = decay[t][s];
-        bc_sums[slot][PADDED + STATE(lane, s)] = states[t][s];
+        bc_sums[slot][PADDED + STATE(lane, s)] = states[t + 1][s];
       }
       barrier(CLK_LOCAL_MEM_FENCE);
       for (int n = lid; n < 2 * PADDED * NUMBER_PARTS; n += WORK_GROUP) {
