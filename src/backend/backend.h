@@ -57,6 +57,8 @@ typedef struct backend_limits {
 
 typedef struct backend {
   const char *name;
+  bool
+      rehearses; /* slots heed context->rehearsing; else they take whatever src/ops has checked, and are not called */
   void (*destroy)(clm_context *); /* frees context->state */
   clm_status (*finish)(clm_context *);
   clm_status (*device)(const clm_context *, clm_device_info *);

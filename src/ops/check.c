@@ -206,6 +206,8 @@ clm_status check_choice(checker *c, const char *name, int value, int count) {
   return check_fail(c, "%s is %d, expected 0 to %d", name, value, count - 1);
 }
 
+bool ops_only_rehearsed(const clm_context *context) { return context->rehearsing && !context->backend->rehearses; }
+
 clm_status ops_finished(clm_context *context, const char *op, clm_status status) {
   if (status == CLM_UNSUPPORTED && context->error[0] == '\0')
     return context_fail(context, status, "%s: the %s backend does not have this operation for these arguments", op,

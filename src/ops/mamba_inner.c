@@ -2,6 +2,7 @@
 #include "core/try.h"
 #include "ops/sequences.h"
 #include <math.h>
+#include <string.h>
 
 typedef struct inner_dims {
   sequence_dims row;
@@ -386,14 +387,26 @@ static clm_status run_backward(clm_context *ctx, const mamba_inner_shape *s, con
                                                                             .dinitial_state = b->dconv_initial});
 }
 
+/* A piece's failure as one of the whole. */
+static clm_status failed_inside(clm_context *ctx, const char *op, clm_status status) {
+  char sentence[sizeof ctx->error];
+  memcpy(sentence, ctx->error, sizeof sentence);
+  return status ? context_fail(ctx, status, "%s: %s", op, sentence) : CLM_OK;
+}
+
+/* Both are gone through twice, first without a kernel: a piece that the backend lacks is known before any is run. */
 static clm_status plain(clm_context *ctx, const mamba_inner_shape *s, const clm_mamba_inner_args *a) {
   clm_buffer *block;
   TRY(context_enter(ctx, lay_out(NULL, s, a, NULL).bytes, &block));
   inner_pieces p = lay_out(block, s, a, NULL);
+  ctx->rehearsing = true;
   clm_status status = run(ctx, s, a, &p);
+  ctx->rehearsing = false;
+  if (status == CLM_OK) status = run(ctx, s, a, &p);
   context_leave(ctx);
-  if (status == CLM_OK) context_explain(ctx, "mamba_inner: convolution, products and scan one after another");
-  return status;
+  TRY(failed_inside(ctx, "mamba_inner", status));
+  context_explain(ctx, "mamba_inner: convolution, products and scan one after another");
+  return CLM_OK;
 }
 
 /* Behind the pieces: gradients of a norm's weight that are still to be added. */
@@ -405,14 +418,17 @@ static clm_status plain_backward(clm_context *ctx, const mamba_inner_shape *s,
   TRY(context_enter(ctx, lay_out(NULL, s, &b->forward, b).bytes + sum_bytes(s), &block));
   inner_pieces p = lay_out(block, s, &b->forward, b);
   clm_tensor sum = clm_tensor_of(block, p.bytes, check_real_of(s->dtype), 1, &s->d_state);
+  ctx->rehearsing = true;
   clm_status status = run_backward(ctx, s, b, &p, &sum);
+  ctx->rehearsing = false;
+  if (status == CLM_OK) status = run_backward(ctx, s, b, &p, &sum);
   context_leave(ctx);
-  if (status == CLM_OK)
-    context_explain(ctx, "mamba_inner_backward: %s, then the gradients one after another",
-                    check_present(&b->forward.u) && check_present(&b->forward.delta)
-                        ? "nothing large recomputed"
-                        : "convolution or step sizes recomputed");
-  return status;
+  TRY(failed_inside(ctx, "mamba_inner_backward", status));
+  context_explain(ctx, "mamba_inner_backward: %s, then the gradients one after another",
+                  check_present(&b->forward.u) && check_present(&b->forward.delta)
+                      ? "nothing large recomputed"
+                      : "convolution or step sizes recomputed");
+  return CLM_OK;
 }
 
 clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args) {

@@ -1,6 +1,8 @@
 /* The inside of a Mamba block: gradients against finite differences, the forward pass against the operations called
  * by hand, every level of recomputation. */
+#include "core/context.h"
 #include "problem.h"
+#include <string.h>
 
 TEST_OP(mamba_inner);
 TEST_OP(mamba_inner_backward);
@@ -236,6 +238,68 @@ static void test_recomputation(const test_device *device, const void *data) {
   run_destroy(want);
 }
 
+/* One that the backend has but for these arguments; and none at all. */
+#define REFUSED(op, shape)                                                                                           \
+  static clm_status refused_##op(clm_context *context, const shape *s, const clm_##op##_args *args) {                \
+    (void)context, (void)s, (void)args;                                                                              \
+    return CLM_UNSUPPORTED;                                                                                          \
+  }
+REFUSED(causal_conv1d, causal_conv1d_shape)
+REFUSED(causal_conv1d_backward, causal_conv1d_shape)
+REFUSED(selective_scan, selective_scan_shape)
+REFUSED(selective_scan_backward, selective_scan_shape)
+REFUSED(matmul, matmul_shape)
+REFUSED(norm, matrix_shape)
+REFUSED(norm_backward, matrix_shape)
+REFUSED(column_sum, matrix_shape)
+
+static const struct lacking {
+  const char *name;
+  bool pass[2]; /* whether the forward, the backward pass needs it */
+  backend_ops has;
+} lacking[] = {
+#define LACKING(op, ...)                                                                                             \
+  {                                                                                                                  \
+#op, {__VA_ARGS__ }, { .op = refused_##op }                                                                      \
+  }
+    LACKING(causal_conv1d, true, true),   LACKING(causal_conv1d_backward, false, true),
+    LACKING(selective_scan, true, false), LACKING(selective_scan_backward, false, true),
+    LACKING(matmul, true, true),          LACKING(norm, true, true),
+    LACKING(norm_backward, false, true),  LACKING(column_sum, false, true)};
+
+/* `ops` without one of its operations. */
+static void take_away(backend_ops *ops, const backend_ops *refused, bool all) {
+#define X(name, shape)                                                                                               \
+  if (refused->name) ops->name = all ? NULL : refused->name;
+  BACKEND_OPS(X)
+#undef X
+}
+
+/* A backend that lacks any piece answers before anything is written: what is kept for the backward pass, states,
+ * gradients. */
+static void test_lacking(const test_device *device, const void *data) {
+  const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
+  test_problem problems[] = {forward_of(data, &args.forward), backward_of(data, &args)};
+  clm_context *context = device->context;
+  const backend_ops whole = context->ops;
+  add_kept(&problems[0], data, TEST_OUT, 7);
+  for (size_t i = 0; i < TEST_COUNT(lacking); i++)
+    for (int pass = 0; pass < 2; pass++)
+      for (int all = !context->backend->rehearses; all < 2; all++) {
+        if (!lacking[i].pass[pass]) continue;
+        test_run *run = run_create(&problems[pass], context, false);
+        take_away(&context->ops, &lacking[i].has, all);
+        clm_status status = problems[pass].op->call(context, run->args);
+        context->ops = whole;
+        assert_int_equal(status, CLM_UNSUPPORTED);
+        const char *sentence = clm_context_error(context);
+        assert_ptr_equal(strstr(sentence, problems[pass].op->name), sentence);
+        assert_non_null(strstr(sentence, lacking[i].name));
+        run_check_unwritten(run);
+        run_destroy(run);
+      }
+}
+
 static clm_tensor piece(clm_buffer *buffer, size_t *at, int rank, const int64_t *shape) {
   clm_tensor t = clm_tensor_of(buffer, *at, CLM_F32, rank, shape);
   *at += (size_t)clm_tensor_count(t) * sizeof(float);
@@ -349,6 +413,7 @@ static void add(void) {
     test_add(&test_devices[d], test_by_hand, &cases[2], "mamba_inner: by hand, with states and residual");
     test_add(&test_devices[d], test_recomputation, &cases[3], "mamba_inner: what is kept changes no bit");
     test_add(&test_devices[d], test_workspace, &cases[2], "mamba_inner: workspace");
+    test_add(&test_devices[d], test_lacking, &cases[3], "mamba_inner: a backend without one of the pieces");
   }
 }
 

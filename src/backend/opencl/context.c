@@ -28,6 +28,7 @@ static clm_status device(const clm_context *ctx, clm_device_info *info) {
 
 static const backend opencl_backend = {
     .name = "opencl",
+    .rehearses = true,
     .destroy = destroy,
     .finish = opencl_finish,
     .device = device,

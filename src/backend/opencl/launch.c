@@ -186,6 +186,7 @@ static cl_int set_arg(cl_kernel kernel, cl_uint *index, const kernel_arg *arg) {
 clm_status opencl_kernel_run(clm_context *ctx, opencl_kernel *k, int dims, const size_t *global, const size_t *local,
                              const kernel_arg *args, size_t arg_count) {
   opencl_state *s = opencl_state_of(ctx);
+  if (ctx->rehearsing) return CLM_OK;
   size_t rounded[3] = {1, 1, 1};
   for (int i = 0; i < dims; i++) {
     if (global[i] == 0) return CLM_OK;
