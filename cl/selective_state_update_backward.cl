@@ -1,8 +1,10 @@
 /* Gradients of the state update. A work-item owns one channel of a batch row, a work-group UPDATE_GROUP channels of one
- * group: what they add to the gradients of B and C is summed in local memory, one state after the other.
+ * group: what they add to the gradients of B and C is summed in local memory, one state after the other. More than
+ * UPDATE_STEPS steps are taken in blocks, from the last to the first: the states that each block starts from are
+ * computed before, and lie in the workspace; each gives way to the gradient that goes on into the block before.
  *   bytes per channel: the state and its gradient read, the gradient and a part of dA written; the rest is small
  * Parts, summed in order by state_update_sum: dA[batch][channel][n], dD and dbias[batch][channel],
- * dB and dC[chunk of channels][batch][step][group][n]. */
+ * dB and dC[chunk of channels][batch][step][group][n]. In blocks: starts[block - 1][batch][channel][n]. */
 #include "scan.h"
 #include "state_update.h"
 
@@ -46,7 +48,7 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
                                 OUTPUT_OF(X_TYPE, dz), STRIDES4(dz, batch, step, head, dim),                 /* */
                                 OUTPUT_OF(A_TYPE, dstate), STRIDES4(dstate, batch, head, dim, n),            /* */
                                 global number_t *restrict parts, long parts_A, long parts_B, long parts_C,
-                                long parts_D, long parts_dt) {
+                                long parts_D, long parts_dt, long starts) {
   const int lid = (int)get_local_id(0), group = (int)get_group_id(1), b = (int)get_group_id(2);
   const int groups = (int)get_num_groups(1), batch = (int)get_num_groups(2), chunk = (int)get_group_id(0);
   const int of_group = group_heads * head_dim, in_group = chunk * WORK_GROUP + lid;
@@ -60,72 +62,105 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
   number_t h[UPDATE_STEPS + 1];
   const float D_value = there && flags & HAS_D ? D[D_offset + head * D_head + dim * D_dim] : 0.0f;
   const float bias_value = there && flags & HAS_BIAS ? bias[bias_offset + head * bias_head + dim * bias_dim] : 0.0f;
-  for (int t = 0; t < steps; t++) {
-    dt[t] = slope[t] = x[t] = dy[t] = y[t] = dx[t] = ddt[t] = 0.0f;
-    if (there) {
-      const float argument = LOAD(X_TYPE, delta, AT_STEP(delta)) + bias_value;
-      dt[t] = flags & SOFTPLUS ? softplus(argument) : argument;
-      slope[t] = flags & SOFTPLUS && argument <= 20.0f ? sigmoid(argument) : 1.0f;
-      x[t] = LOAD(X_TYPE, u, AT_STEP(u));
-      dy[t] = LOAD(X_TYPE, dout, AT_STEP(dout));
-      if (flags & HAS_Z) {
-        const float gate = LOAD(X_TYPE, z, AT_STEP(z));
-        dy[t] *= gate * sigmoid(gate);
+  float dD = 0.0f, dbias = 0.0f;
+  const int blocks = (steps + UPDATE_STEPS - 1) / UPDATE_STEPS;
+  const long state_at = state_offset + row * state_row + head * state_head + dim * state_dim;
+  const long matrix = ((long)b * channels + channel) * d_state, block_size = (long)batch * channels * d_state;
+  for (int k = 0; k + 1 < blocks; k++) {
+    for (int i = 0; i < UPDATE_STEPS; i++) {
+      const int t = k * UPDATE_STEPS + i;
+      dt[i] = x[i] = 0.0f;
+      if (!there) continue;
+      dt[i] = LOAD(X_TYPE, delta, AT_STEP(delta)) + bias_value;
+      if (flags & SOFTPLUS) dt[i] = softplus(dt[i]);
+      x[i] = LOAD(X_TYPE, u, AT_STEP(u));
+    }
+    for (int n = 0; n < d_state && there; n++) {
+      const number_t rate = rate_of(LOAD(A_TYPE, A, A_offset + head * A_head + dim * A_dim + n * A_n), flags);
+      const long start = starts + k * block_size + matrix + n;
+      number_t now = k > 0 ? parts[start - block_size] : LOAD(S_TYPE, state, state_at + n * state_n);
+      for (int i = 0; i < UPDATE_STEPS; i++) {
+        const int t = k * UPDATE_STEPS + i;
+        now = times(decay_of(dt[i], rate), now) + dt[i] * x[i] * LOAD(BC_TYPE, B, AT_INPUT(B) + n * B_n);
       }
+      parts[start] = now;
     }
   }
-  for (int n = 0; n < d_state; n++) {
-    number_t a = there ? LOAD(A_TYPE, A, A_offset + head * A_head + dim * A_dim + n * A_n) : NUMBER(0.0f);
-    if (there && flags & A_LOG) a = -exponential(a);
-    const number_t rate = rate_of(a, 0);
-    h[0] = there ? LOAD(S_TYPE, state, state_offset + row * state_row + head * state_head + dim * state_dim + n * state_n)
-                 : NUMBER(0.0f);
-    for (int t = 0; t < steps; t++) {
-      const number_t b_now = there ? LOAD(BC_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
-      h[t + 1] = times(decay_of(dt[t], rate), h[t]) + dt[t] * x[t] * b_now;
-    }
-    number_t dh = there && dnew ? LOAD(A_TYPE, dnew, dnew_offset + b * dnew_batch + head * dnew_head + dim * dnew_dim + n * dnew_n)
-                                : NUMBER(0.0f);
-    number_t da = NUMBER(0.0f);
-    for (int t = steps - 1; t >= 0; t--) {
-      const number_t b_now = there ? LOAD(BC_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
-      const number_t c_now = there ? LOAD(BC_TYPE, C, AT_INPUT(C) + n * C_n) : NUMBER(0.0f);
-      const number_t decay = decay_of(dt[t], rate), kept = times(decay, h[t]);
-      const long input = (((long)chunk * batch + b) * steps + t) * groups * d_state + (long)group * d_state + n;
-      y[t] += TWICE * real_part(times(c_now, h[t + 1]));
-      dh += TWICE * dy[t] * conjugate(c_now);
-      if (flags & PARTS_C) {
-        const number_t own_dc = TWICE * dy[t] * conjugate(h[t + 1]), sum = GROUP_SUM(own_dc);
-        if (lid == 0) parts[parts_C + input] = sum;
+  for (int k = blocks - 1; k >= 0; k--) {
+    const int first = k * UPDATE_STEPS, count = min(UPDATE_STEPS, steps - first);
+    for (int i = 0; i < count; i++) {
+      const int t = first + i;
+      dt[i] = slope[i] = x[i] = dy[i] = y[i] = dx[i] = ddt[i] = 0.0f;
+      if (there) {
+        const float argument = LOAD(X_TYPE, delta, AT_STEP(delta)) + bias_value;
+        dt[i] = flags & SOFTPLUS ? softplus(argument) : argument;
+        slope[i] = flags & SOFTPLUS && argument <= 20.0f ? sigmoid(argument) : 1.0f;
+        x[i] = LOAD(X_TYPE, u, AT_STEP(u));
+        dy[i] = LOAD(X_TYPE, dout, AT_STEP(dout));
+        if (flags & HAS_Z) {
+          const float gate = LOAD(X_TYPE, z, AT_STEP(z));
+          dy[i] *= gate * sigmoid(gate);
+        }
       }
-      if (flags & PARTS_B) {
-        const number_t own_db = dt[t] * x[t] * dh, sum = GROUP_SUM(own_db);
-        if (lid == 0) parts[parts_B + input] = sum;
-      }
-      dx[t] += dt[t] * real_part(times(conjugate(b_now), dh));
-      ddt[t] += real_part(times(conjugate(b_now * x[t] + times(a, kept)), dh));
-      da += times(conjugate(dt[t] * kept), dh);
-      dh = times(dh, conjugate(decay));
     }
-    if (flags & A_LOG) da = times(conjugate(a), da);
-    if (own && flags & PARTS_A) parts[parts_A + ((long)b * channels + channel) * d_state + n] = da;
-    if (own && dstate)
-      STORE(A_TYPE, dstate, dstate_offset + b * dstate_batch + head * dstate_head + dim * dstate_dim + n * dstate_n, dh);
-  }
-  if (own) {
-    float dD = 0.0f, dbias = 0.0f;
-    for (int t = 0; t < steps; t++) {
-      const float from_dt = ddt[t] * slope[t];
-      dD += dy[t] * x[t];
+    for (int n = 0; n < d_state; n++) {
+      number_t a = there ? LOAD(A_TYPE, A, A_offset + head * A_head + dim * A_dim + n * A_n) : NUMBER(0.0f);
+      if (there && flags & A_LOG) a = -exponential(a);
+      const number_t rate = rate_of(a, 0);
+      const long start = starts + (k - 1) * block_size + matrix + n;
+      h[0] = NUMBER(0.0f);
+      if (there) h[0] = k > 0 ? parts[start] : LOAD(S_TYPE, state, state_at + n * state_n);
+      for (int i = 0; i < count; i++) {
+        const int t = first + i;
+        const number_t b_now = there ? LOAD(BC_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
+        h[i + 1] = times(decay_of(dt[i], rate), h[i]) + dt[i] * x[i] * b_now;
+      }
+      number_t dh = NUMBER(0.0f), da = NUMBER(0.0f);
+      if (there && k + 1 < blocks) dh = parts[start + block_size];
+      else if (there && dnew)
+        dh = LOAD(A_TYPE, dnew, dnew_offset + b * dnew_batch + head * dnew_head + dim * dnew_dim + n * dnew_n);
+      for (int i = count - 1; i >= 0; i--) {
+        const int t = first + i;
+        const number_t b_now = there ? LOAD(BC_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
+        const number_t c_now = there ? LOAD(BC_TYPE, C, AT_INPUT(C) + n * C_n) : NUMBER(0.0f);
+        const number_t decay = decay_of(dt[i], rate), kept = times(decay, h[i]);
+        const long input = (((long)chunk * batch + b) * steps + t) * groups * d_state + (long)group * d_state + n;
+        y[i] += TWICE * real_part(times(c_now, h[i + 1]));
+        dh += TWICE * dy[i] * conjugate(c_now);
+        if (flags & PARTS_C) {
+          const number_t own_dc = TWICE * dy[i] * conjugate(h[i + 1]), sum = GROUP_SUM(own_dc);
+          if (lid == 0) parts[parts_C + input] = sum;
+        }
+        if (flags & PARTS_B) {
+          const number_t own_db = dt[i] * x[i] * dh, sum = GROUP_SUM(own_db);
+          if (lid == 0) parts[parts_B + input] = sum;
+        }
+        dx[i] += dt[i] * real_part(times(conjugate(b_now), dh));
+        ddt[i] += real_part(times(conjugate(b_now * x[i] + times(a, kept)), dh));
+        da += times(conjugate(dt[i] * kept), dh);
+        dh = times(dh, conjugate(decay));
+      }
+      if (flags & A_LOG) da = times(conjugate(a), da);
+      if (own && flags & PARTS_A) parts[parts_A + matrix + n] = k + 1 < blocks ? parts[parts_A + matrix + n] + da : da;
+      if (there && k > 0) parts[start] = dh;
+      if (own && dstate && k == 0)
+        STORE(A_TYPE, dstate, dstate_offset + b * dstate_batch + head * dstate_head + dim * dstate_dim + n * dstate_n, dh);
+    }
+    for (int i = 0; i < count && own; i++) {
+      const int t = first + i;
+      const float from_dt = ddt[i] * slope[i];
+      dD += dy[i] * x[i];
       dbias += from_dt;
-      if (du) STORE(X_TYPE, du, AT_STEP(du), dx[t] + D_value * dy[t]);
+      if (du) STORE(X_TYPE, du, AT_STEP(du), dx[i] + D_value * dy[i]);
       if (ddelta) STORE(X_TYPE, ddelta, AT_STEP(ddelta), from_dt);
       if (dz) {
         const float gate = there ? LOAD(X_TYPE, z, AT_STEP(z)) : 0.0f;
         const float from_out = there ? LOAD(X_TYPE, dout, AT_STEP(dout)) : 0.0f;
-        STORE(X_TYPE, dz, AT_STEP(dz), from_out * (y[t] + D_value * x[t]) * sigmoid_slope(gate));
+        STORE(X_TYPE, dz, AT_STEP(dz), from_out * (y[i] + D_value * x[i]) * sigmoid_slope(gate));
       }
     }
+  }
+  if (own) {
     const long at = (long)b * channels + channel;
     if (flags & PARTS_D) parts[parts_D + at] = NUMBER(dD);
     if (flags & PARTS_DT) parts[parts_dt + at] = NUMBER(dbias);

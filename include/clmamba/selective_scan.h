@@ -100,8 +100,7 @@ CLM_API clm_status clm_selective_state_update(clm_context *context, const clm_se
 /* Gradients of the above. `forward` as in that call, with the state from before it, which is only read; out is not
  * read. Every gradient is optional (zeroed: not computed) and overwritten, and has the shape of what it is the
  * gradient of; those of states have batch rows also where state_indices is given. Padding rows have gradients 0. What
- * a head shares gets its gradient element by element: the caller adds them up. On OpenCL at most 64 steps: more are
- * clm_selective_scan_backward's. */
+ * a head shares gets its gradient element by element: the caller adds them up. */
 typedef struct clm_selective_state_update_backward_args {
   clm_selective_state_update_args forward;
   clm_tensor dout;            /* shape of u                                   as u                       */

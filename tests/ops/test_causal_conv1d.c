@@ -42,6 +42,8 @@ static const conv_case cases[] = {
     {1, 70, 6, 32, BIAS | INITIAL | FINAL, TEST_CONTIGUOUS, "the widest"},
     {2, 100, 9, 4, ALL, TEST_TRANSPOSED, "channel before length"},
     {2, 70, 40, 31, ALL | SLOW, TEST_TRANSPOSED, "channel before length, wide"},
+    {1, 5, 3, 9, ALL | SLOW, TEST_TRANSPOSED, "channel before length, shorter than the state"},
+    {1, 1040, 3, 31, ALL | SLOW, TEST_TRANSPOSED, "channel before length, the final state from two pieces"},
     {2, 100, 9, 4, BIAS | SILU, TEST_WIDE, "a slice of a wider tensor, as x beside z"},
     {2, 33, 6, 4, BIAS | INITIAL | FINAL, TEST_SPREAD, "every other element"},
     {3, 33, 6, 4, BIAS | SILU | INITIAL, TEST_REPEATED, "one batch row read for all"},

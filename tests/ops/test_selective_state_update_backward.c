@@ -106,8 +106,8 @@ static void test_gradients(const test_device *device, const void *data) {
 
 /* Each program takes seconds to compile: one for each kind of call. */
 static bool runs_on_slow(const update_case *c) {
-  static const char *const chosen[] = {"Mamba's", "heads", "many rows", "f16, the state too, all at once",
-                                       "complex A"};
+  static const char *const chosen[] = {"Mamba's",   "heads",     "many rows", "f16, the state too, all at once",
+                                       "complex A", "many steps"};
   for (size_t i = 0; i < TEST_COUNT(chosen); i++)
     if (c == update_case_named(chosen[i])) return true;
   return false;

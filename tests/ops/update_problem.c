@@ -28,6 +28,10 @@ const update_case update_cases[] = {
     {3, 3, 3, 7, 16, 1, MAMBA | F16 | AS_U | POOL, TEST_CONTIGUOUS, "f16, the state too, all at once"},
     {2, 0, 9, 0, 5, 1, HAS_D | HAS_Z | BIAS | SOFTPLUS | COMPLEX, TEST_CONTIGUOUS, "complex A"},
     {3, 3, 4, 3, 6, 2, MAMBA | COMPLEX | POOL | NOT_SLOW, TEST_CONTIGUOUS, "complex A, all at once"},
+    {2, 2, 7, 0, 21, 1, HAS_D | HAS_Z | COMPLEX | NOT_SLOW, TEST_SPREAD, "complex A, every other element"},
+    {1, 6, 131, 0, 5, 1, MAMBA | BF16 | AS_U | NOT_SLOW, TEST_SPREAD, "bf16, the state too, six steps"},
+    {2, 67, 4, 5, 3, 2, MAMBA | POOL, TEST_CONTIGUOUS, "many steps"},
+    {1, 150, 3, 0, 2, 1, MAMBA | COMPLEX, TEST_CONTIGUOUS, "many steps, complex A"},
 };
 const size_t update_case_count = sizeof update_cases / sizeof update_cases[0];
 

@@ -16,7 +16,7 @@ enum { /* cl/state_update.h and selective_state_update_backward.cl have the same
        PARTS_D = 256,
        PARTS_DT = 512,
 };
-enum { MOST_ROWS = 8, BUSY_GPU = 1024, MOST_STEPS = 64 };
+enum { MOST_ROWS = 8, BUSY_GPU = 1024, BLOCK_STEPS = 64 };
 
 static int32_t flags_of(const clm_selective_state_update_args *a) {
   return (a->D.buffer ? HAS_D : 0) | (a->z.buffer ? HAS_Z : 0) | (a->delta_bias.buffer ? HAS_BIAS : 0) |
@@ -104,7 +104,7 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
 
 /* Where each gradient's parts lie in the workspace, in numbers. */
 typedef struct update_parts {
-  int64_t A, B, C, D, dt, count;
+  int64_t A, B, C, D, dt, starts, count;
 } update_parts;
 
 static int64_t reserve(update_parts *p, bool wanted, int64_t numbers) {
@@ -143,18 +143,13 @@ clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_
   const clm_selective_state_update_args *a = &b->forward;
   clm_status status = check_call(ctx, op, s);
   if (status) return status;
-  if (s->steps > MOST_STEPS)
-    return context_fail(
-        ctx, CLM_UNSUPPORTED,
-        "%s: u has %lld steps, the OpenCL backend takes at most %d; selective_scan_backward takes more", op,
-        (long long)s->steps, MOST_STEPS);
   const schedule_device *d = opencl_schedule_device(ctx);
   const int64_t channels = s->n_heads * s->head_dim, of_group = channels / s->n_groups;
   int32_t size = power_of_two_at_most(d->max_work_group < 64 ? d->max_work_group : 64), steps = 1;
   if (d->is_cpu) size = size < 16 ? size : 16; /* one program for all: compilers for CPUs are slow */
   else
     while (size > 1 && size / 2 >= of_group) size /= 2;
-  while (steps < s->steps) steps *= 8;
+  while (steps < s->steps && steps < BLOCK_STEPS) steps *= 8;
   const int64_t chunks = divide_up(of_group, size), inputs = s->batch * s->steps * s->n_groups * s->d_state;
   update_parts p = {0};
   p.A = reserve(&p, b->dA.buffer, s->batch * channels * s->d_state);
@@ -162,6 +157,7 @@ clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_
   p.C = reserve(&p, b->dC.buffer, chunks * inputs);
   p.D = reserve(&p, b->dD.buffer, s->batch * channels);
   p.dt = reserve(&p, b->ddelta_bias.buffer, s->batch * channels);
+  p.starts = reserve(&p, s->steps > steps, (divide_up(s->steps, steps) - 1) * s->batch * channels * s->d_state);
   char defines[256];
   snprintf(defines, sizeof defines,
            "%s -DUPDATE_BACKWARD -DWORK_GROUP=%d -DUPDATE_STEPS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s",
@@ -179,7 +175,7 @@ clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_
   status = OPENCL_RUN(ctx, kernel, 3, global, local, ARG_TENSOR4(a->state), ARG_UPDATE_INPUTS(a, s, flags),
                       ARG_TENSOR4(b->dout), ARG_TENSOR4(b->dnew_state), ARG_TENSOR4(b->du), ARG_TENSOR4(b->ddelta),
                       ARG_TENSOR4(b->dz), ARG_TENSOR4(b->dstate), ARG_BUFFER(workspace), ARG_I64(p.A), ARG_I64(p.B),
-                      ARG_I64(p.C), ARG_I64(p.D), ARG_I64(p.dt));
+                      ARG_I64(p.C), ARG_I64(p.D), ARG_I64(p.dt), ARG_I64(p.starts));
   if (!status) status = sum(ctx, s, workspace, p.A, s->batch, channels * s->d_state, &b->dA);
   if (!status) status = sum(ctx, s, workspace, p.B, chunks, inputs, &b->dB);
   if (!status) status = sum(ctx, s, workspace, p.C, chunks, inputs, &b->dC);

@@ -155,11 +155,6 @@ static void final_task(void *arg, int64_t index, int worker) {
   }
 }
 
-static vec silu_gradient(vec sum) {
-  vec sigmoid = vec_sigmoid(sum);
-  return sigmoid * (vec_set(1.0f) + sum * (vec_set(1.0f) - sigmoid));
-}
-
 /* dinitial[i] = sum_q weight[i - q] ds[q] over the first steps of a row, and what comes in through a final state that
  * reaches back as far. */
 static void initial_task(void *arg, int64_t index, int worker) {
@@ -351,14 +346,20 @@ static clm_status begin_call(clm_context *ctx, const causal_conv1d_shape *s, con
 
 /* In either direction. */
 static bool steps_side_by_side(const clm_tensor *t) {
-  return t->shape[2] > 1 && t->stride[2] != 1 && (t->stride[1] == 1 || t->stride[1] == -1);
+  return !t->buffer || (t->shape[2] > 1 && t->stride[2] != 1 && (t->stride[1] == 1 || t->stride[1] == -1));
+}
+
+/* Rows of one sequence each whose steps lie side by side in all of three tensors. */
+static bool is_by_rows(const causal_conv1d_shape *s, const clm_causal_conv1d_args *a, const clm_tensor *x,
+                       const clm_tensor *y, const clm_tensor *z) {
+  return !s->packed && !present(a->seq_idx) && steps_side_by_side(x) && steps_side_by_side(y) &&
+         steps_side_by_side(z);
 }
 
 clm_status KERNEL(causal_conv1d)(clm_context *ctx, const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
   if (!ALL_STORAGE(a->x, a->weight, a->bias, a->initial_state, a->out, a->final_state))
     return ref_causal_conv1d(ctx, s, a);
-  if (steps_side_by_side(&a->x) && steps_side_by_side(&a->out) && !s->packed && !present(a->seq_idx))
-    return KERNEL(conv_rows)(ctx, s, a);
+  if (is_by_rows(s, a, &a->x, &a->out, &a->out)) return KERNEL(conv_rows)(ctx, s, a);
   conv_call call;
   float *none;
   clm_status status = begin_call(ctx, s, a, 0, &call, &none);
@@ -376,16 +377,17 @@ clm_status KERNEL(causal_conv1d_backward)(clm_context *ctx, const causal_conv1d_
   if (!ALL_STORAGE(f->x, f->weight, f->bias, f->initial_state, a->dout, a->dfinal_state) ||
       !ALL_STORAGE(a->dx, a->dweight, a->dbias, a->dinitial_state))
     return ref_causal_conv1d_backward(ctx, s, a);
-  const bool sums = present(a->dweight) || present(a->dbias);
-  const int64_t parts = s->batch * div_up(s->length, STEPS), numbers = (s->width + 1) * s->channels;
+  const bool sums = present(a->dweight) || present(a->dbias), by_rows = is_by_rows(s, f, &f->x, &a->dout, &a->dx);
+  const int64_t parts = s->batch * (by_rows ? 1 : div_up(s->length, STEPS)), numbers = (s->width + 1) * s->channels;
   conv_call call;
-  float *memory;
+  float *memory = NULL;
   clm_status status = begin_call(ctx, s, f, sums ? (parts + 1) * numbers : 0, &call, &memory);
   if (status) return status;
   call.b = a;
   if (sums) call.parts = memory;
-  if (sums || present(a->dx)) cpu_pool_run(cpu_context_pool(ctx), parts * call.strips, backward_task, &call);
-  if (present(a->dinitial_state))
+  if (by_rows) KERNEL(conv_rows_backward)(ctx, s, a, call.parts);
+  else if (sums || present(a->dx)) cpu_pool_run(cpu_context_pool(ctx), parts * call.strips, backward_task, &call);
+  if (present(a->dinitial_state) && !by_rows)
     cpu_pool_run(cpu_context_pool(ctx), s->sequences * call.strips, initial_task, &call);
   if (sums) {
     float *sum = memory + parts * numbers;
@@ -396,7 +398,11 @@ clm_status KERNEL(causal_conv1d_backward)(clm_context *ctx, const causal_conv1d_
     if (present(a->dbias))
       line_write(line_at(&a->dbias, 0, a->dbias.stride[0]), s->channels, sum + s->width * s->channels);
   }
-  context_explain(ctx, "causal_conv1d_backward: cpu %s, tiles of %d steps x %d channels", cpu_context_level(ctx),
-                  STEPS, CHANNELS);
+  if (by_rows)
+    context_explain(ctx, "causal_conv1d_backward: cpu %s, one channel a task, %d steps in lanes",
+                    cpu_context_level(ctx), LANES);
+  else
+    context_explain(ctx, "causal_conv1d_backward: cpu %s, tiles of %d steps x %d channels", cpu_context_level(ctx),
+                    STEPS, CHANNELS);
   return CLM_OK;
 }

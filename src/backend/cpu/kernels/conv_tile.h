@@ -120,7 +120,15 @@ static inline void store_steps(const conv_tile *k, const clm_tensor *t, int coun
   }
 }
 
-/* causal_conv1d where steps lie side by side, and each row is one sequence. */
+static inline vec silu_gradient(vec sum) {
+  vec sigmoid = vec_sigmoid(sum);
+  return sigmoid * (vec_set(1.0f) + sum * (vec_set(1.0f) - sigmoid));
+}
+
+/* causal_conv1d and its gradients where steps lie side by side, and each row is one sequence. `parts`: (batch, width
+ * + 1, channels) as in a conv_call, or NULL. */
 clm_status KERNEL(conv_rows)(clm_context *, const causal_conv1d_shape *, const clm_causal_conv1d_args *);
+void KERNEL(conv_rows_backward)(clm_context *, const causal_conv1d_shape *, const clm_causal_conv1d_backward_args *,
+                                float *parts);
 
 #endif

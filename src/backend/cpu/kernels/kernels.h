@@ -13,6 +13,7 @@
   X(selective_scan, selective_scan_shape)                                                                            \
   X(selective_scan_backward, selective_scan_shape)                                                                   \
   X(selective_state_update, state_update_shape)                                                                      \
+  X(selective_state_update_backward, state_update_shape)                                                             \
   X(discretize, discretize_shape)                                                                                    \
   X(discretize_backward, discretize_shape)                                                                           \
   X(assoc_scan, assoc_scan_shape)                                                                                    \
