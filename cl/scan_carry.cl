@@ -46,7 +46,10 @@ kernel void scan_carry(global float *work, long states_at, long sums_at, long dr
       const long from = slot + (SCAN_REVERSE ? count - 1 - k : k);
       states[(from * d_inner + channel) * d_state + n] = h;
 #if SCAN_RESETS
-      if (((global const int *)(work + drops_at))[from]) h = ZERO;
+      if (((global const int *)(work + drops_at))[from]) {
+        h = state[j]; /* not 0 times the decay, which a NaN of the sequence before may have spoilt */
+        continue;
+      }
 #endif
       h = times(decay_after(sum[j], a), h) + state[j];
     }

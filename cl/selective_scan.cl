@@ -117,11 +117,12 @@ UNROLL
 UNROLL
       for (int s = 0; s < SCAN_STATES; s++) {
         const int n = STATE(lane, s);
+        if (n >= SCAN_D_STATE) continue;
+        number carried = times(decay_after(sum, rate[j][s]), h[j][s]);
 #if SCAN_RESETS
-        if (drops[place.row.slot + k]) h[j][s] = ZERO;
+        if (drops[place.row.slot + k]) carried = ZERO; /* the sum may be another sequence's NaN */
 #endif
-        if (n < SCAN_D_STATE)
-          h[j][s] = times(decay_after(sum, rate[j][s]), h[j][s]) + states[row * SCAN_D_STATE + n];
+        h[j][s] = carried + states[row * SCAN_D_STATE + n];
       }
     }
 #endif
