@@ -14,8 +14,15 @@ enum {
   FINAL = 64,
   STATIC_B = 128,
   STATIC_C = 256,
-  COMPLEX = 512,   /* A, and with it B, C and the state: today on the reference only */
+  COMPLEX = 512,   /* A, and with it B, C and the state */
   NOT_SLOW = 1024, /* not on slow devices: large, or another kernel to compile for little that is new */
+  GATE = 2048,
+  SEQ = 4096,     /* seq_idx: sequences of many lengths, and padding     */
+  LEFT = 8192,    /* seq_idx: one sequence, padding before it            */
+  PACKED = 16384, /* cu_seqlens: states have TEST_SEQUENCES rows         */
+  REVERSE = 32768,
+  F16 = 65536,
+  BF16 = 131072,
   MAMBA = HAS_D | HAS_Z | BIAS | SOFTPLUS | LOG_A,
 };
 
@@ -30,6 +37,18 @@ typedef struct scan_case {
 extern const scan_case scan_cases[];
 extern const size_t scan_case_count;
 const scan_case *scan_case_named(const char *why);
+
+/* Of these, one for each way in which rows and sequences lie beside each other. */
+extern const size_t scan_contained_count;
+const scan_case *scan_contained(size_t);
+
+/* Steps from 1e-8 to 20, A from -1e-4 to -1e4 and u from 1e-4 to 1e4, each channel its own of the 27 combinations. */
+extern const scan_case scan_extremes[];
+extern const size_t scan_extreme_count;
+void scan_check_extremes(const scan_case *, const test_problem *, const test_device *);
+
+/* Rows of the states. */
+int64_t scan_rows_of(const scan_case *);
 
 clm_selective_scan_args scan_args_of(const scan_case *);
 

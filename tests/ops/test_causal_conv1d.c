@@ -81,29 +81,8 @@ static clm_causal_conv1d_args args_of(const conv_case *c) {
   return (clm_causal_conv1d_args){.silu = c->flags & SILU, .reverse = c->flags & REVERSE};
 }
 
-/* Runs of up to nine steps of three numbers; about every fifth is padding, the first one of row 0 too. */
-#define MOST_STEPS 270
-static const int32_t *sequence_numbers(void) {
-  static int32_t numbers[MOST_STEPS];
-  test_random r = random_seeded(44, "sequences");
-  for (int64_t t = 0, left = 5, number = -1; t < MOST_STEPS; t++) {
-    numbers[t] = (int32_t)number;
-    if (--left > 0) continue;
-    left = 1 + random_below(&r, 9);
-    number = random_below(&r, 5) == 0 ? -1 : random_below(&r, 3);
-  }
-  return numbers;
-}
-
-/* One sequence is empty, one has two steps. */
-enum { SEQUENCES = 5 };
-static void ends_of(int64_t length, int32_t *ends) {
-  int32_t n = (int32_t)length;
-  memcpy(ends, (const int32_t[]){0, n / 3, n / 3, n / 3 + 2, n / 3 * 2, n}, (SEQUENCES + 1) * sizeof *ends);
-}
-
 static test_kind filter_kind(const conv_case *c) { return c->flags & AS_X ? TEST_STORAGE : TEST_PARAMETER; }
-static int64_t rows_of(const conv_case *c) { return c->flags & PACKED ? SEQUENCES : c->batch; }
+static int64_t rows_of(const conv_case *c) { return c->flags & PACKED ? TEST_SEQUENCES : c->batch; }
 
 /* Half a unit in the last place of what is stored, beside what fp32 arithmetic gives. */
 static double tolerance_of(const conv_case *c, double tolerance) {
@@ -122,13 +101,11 @@ static test_problem problem_of(const conv_case *c, const test_op *op, const void
                              c->channels, c->width - 1));
   if (c->flags & SEQ) {
     PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, seq_idx, TEST_IN, TEST_INDEX, NULL, c->batch, c->length));
-    problem_find(&p, "seq_idx")->values = sequence_numbers();
+    problem_find(&p, "seq_idx")->values = test_sequences(c->batch, c->length, 9);
   }
   if (c->flags & PACKED) {
-    static int32_t ends[SEQUENCES + 1];
-    ends_of(c->length, ends);
-    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, cu_seqlens, TEST_IN, TEST_INDEX, NULL, SEQUENCES + 1));
-    problem_find(&p, "cu_seqlens")->values = ends;
+    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, cu_seqlens, TEST_IN, TEST_INDEX, NULL, TEST_SEQUENCES + 1));
+    problem_find(&p, "cu_seqlens")->values = test_ends(c->length);
   }
   return p;
 }
@@ -227,10 +204,9 @@ static void test_packed_alone(const test_device *device, const void *data) {
   const test_problem p = forward_of(c, &args);
   test_run *packed = run_create(&p, device->context, false), *alone = run_create(&p, device->context, false);
   run_call(packed);
-  int32_t ends[SEQUENCES + 1];
-  ends_of(c->length, ends);
+  const int32_t *ends = test_ends(c->length);
   const clm_causal_conv1d_args *a = alone->args;
-  for (int i = 0; i < SEQUENCES; i++) {
+  for (int i = 0; i < TEST_SEQUENCES; i++) {
     clm_causal_conv1d_args one = *a;
     int64_t begin = ends[i], count = ends[i + 1] - begin;
     one.cu_seqlens = (clm_tensor){0};
@@ -247,8 +223,8 @@ static void test_packed_alone(const test_device *device, const void *data) {
   for (size_t i = 0; i < run_values(packed, "out"); i++) /* perhaps by another kernel, so not bit by bit */
     if (!(fabs(out[i] - want[i]) <= 2e-6 * (1 + fabs(want[i]))))
       fail_msg("out[%zu] is %.9g, alone it is %.9g", i, out[i], want[i]);
-  size_t row = run_values(packed, "final_state") / SEQUENCES;
-  for (size_t i = 0; i < SEQUENCES * row; i++) {
+  size_t row = run_values(packed, "final_state") / TEST_SEQUENCES;
+  for (size_t i = 0; i < TEST_SEQUENCES * row; i++) {
     double expected = ends[i / row] == ends[i / row + 1] ? initial[i] : states[i];
     if (final[i] != expected) fail_msg("final_state[%zu] is %.9g, expected %.9g", i, final[i], expected);
   }
@@ -267,7 +243,7 @@ static void test_not_seen(const test_device *device, const void *data) {
   const clm_causal_conv1d_args args = args_of(c);
   const test_problem p = forward_of(c, &args);
   test_run *clean = run_create(&p, device->context, false), *dirty = run_create(&p, device->context, false);
-  const int32_t *numbers = sequence_numbers();
+  const int32_t *numbers = test_sequences(c->batch, c->length, 9);
   double *x = run_read(dirty, "x");
   for (int64_t i = 0; i < c->batch * c->length * c->channels; i++)
     if (numbers[i / c->channels] < 0) x[i] = (double)NAN;
@@ -286,13 +262,20 @@ static void test_not_seen(const test_device *device, const void *data) {
   run_destroy(dirty);
 }
 
+static void test_contained(const test_device *device, const void *data) {
+  const clm_causal_conv1d_backward_args args = {.forward = args_of(data)};
+  const test_problem forward = forward_of(data, &args.forward), backward = backward_of(data, &args, 15);
+  problem_check_contained(&forward, device);
+  problem_check_contained(&backward, device);
+}
+
 /* Wrong numbers in cu_seqlens: no memory outside the tensors is touched. */
 static void test_wrong_ends(const test_device *device, const void *data) {
   const conv_case *c = data;
-  static const int32_t wrong[][SEQUENCES + 1] = {{0, 90, 10, 50, 20, 90},
-                                                 {-5, 1000000, -7, INT32_MAX, INT32_MIN, 3},
-                                                 {80, 60, 40, 30, 20, 10},
-                                                 {0, 0, 0, 0, 0, 0}};
+  static const int32_t wrong[][TEST_SEQUENCES + 1] = {{0, 90, 10, 50, 20, 90},
+                                                      {-5, 1000000, -7, INT32_MAX, INT32_MIN, 3},
+                                                      {80, 60, 40, 30, 20, 10},
+                                                      {0, 0, 0, 0, 0, 0}};
   const clm_causal_conv1d_backward_args args = {.forward = args_of(c)};
   for (size_t i = 0; i < TEST_COUNT(wrong); i++) {
     test_problem forward = forward_of(c, &args.forward), backward = backward_of(c, &args, 15),
@@ -326,6 +309,10 @@ static void add(void) {
     test_add(device, test_packed_alone, case_named("packed"), "causal_conv1d: packed as alone");
     test_add(device, test_packed_alone, case_named("packed, reversed"), "causal_conv1d: packed as alone, reversed");
     test_add(device, test_not_seen, case_named("several sequences and padding"), "causal_conv1d: NaN in padding");
+    static const char *const rows[] = {"one past a tile, ragged", "channel before length",
+                                       "several sequences and padding", "packed", "packed, reversed"};
+    for (size_t i = 0; i < TEST_COUNT(rows); i++)
+      test_add(device, test_contained, case_named(rows[i]), "causal_conv1d: NaN stays in its row: %s", rows[i]);
     test_add(device, test_wrong_ends, case_named("packed"), "causal_conv1d: wrong cu_seqlens");
   }
 }

@@ -7,8 +7,7 @@ static void test_forward(const test_device *device, const void *data) {
   const scan_case *c = data;
   const clm_selective_scan_args args = scan_args_of(c);
   const test_problem p = scan_forward_of(c, &op_selective_scan, &args);
-  if (c->flags & COMPLEX) problem_check_or_unsupported(&p, device);
-  else problem_check(&p, device);
+  problem_check(&p, device);
 }
 
 /* Every subset of the options on one shape. */
@@ -22,56 +21,66 @@ static void test_flags(const test_device *device, const void *data) {
   }
 }
 
-/* Half storage with the arithmetic in fp32; a backend may not have it yet. */
-static void test_half(const test_device *device, const void *data) {
-  (void)data;
-  static const scan_case c = {2, 35, 12, 16, 1, MAMBA | INITIAL | FINAL, TEST_PADDED, 0, "half"};
-  const clm_selective_scan_args args = scan_args_of(&c);
-  test_problem p = scan_forward_of(&c, &op_selective_scan, &args);
-  p.storage = CLM_BF16;
-  p.tolerance = 4e-3;
-  problem_check_or_unsupported(&p, device);
-  p.storage = CLM_F16;
-  p.tolerance = 6e-4;
-  problem_check_or_unsupported(&p, device);
+/* Steps [begin, end) in the order of the scan. */
+static clm_selective_scan_args part_of(const clm_selective_scan_args *a, int64_t begin, int64_t end) {
+  clm_selective_scan_args part = *a;
+  clm_tensor *sequences[] = {&part.u, &part.delta, &part.B, &part.C, &part.z, &part.gate, &part.out};
+  for (size_t i = 0; i < TEST_COUNT(sequences); i++)
+    if (sequences[i]->buffer && sequences[i]->rank >= 3)
+      *sequences[i] = clm_tensor_slice(*sequences[i], 1, a->reverse ? a->u.shape[1] - end : begin, end - begin);
+  return part;
 }
 
-static void assert_same(const test_run *a, const char *name_a, const test_run *b, const char *name_b) {
+static void check_same(const test_run *a, const char *name_a, const test_run *b, const char *name_b,
+                       double tolerance) {
   double *x = run_read(a, name_a), *y = run_read(b, name_b);
-  assert_memory_equal(x, y, run_values(a, name_a) * sizeof *x);
+  for (size_t i = 0; i < run_values(a, name_a); i++)
+    if (!(fabs(x[i] - y[i]) <= tolerance * (1 + fabs(y[i]))))
+      fail_msg("%s[%zu] is %.9g in parts, %.9g whole", name_a, i, x[i], y[i]);
   free(x);
   free(y);
 }
 
-static clm_selective_scan_args part_of(const clm_selective_scan_args *a, int64_t begin, int64_t count) {
-  clm_selective_scan_args part = *a;
-  clm_tensor *sequences[] = {&part.u, &part.delta, &part.B, &part.C, &part.z, &part.out};
-  for (size_t i = 0; i < sizeof sequences / sizeof sequences[0]; i++)
-    if (sequences[i]->buffer && sequences[i]->rank >= 3)
-      *sequences[i] = clm_tensor_slice(*sequences[i], 1, begin, count);
-  return part;
-}
+/* A sequence in parts, the state carried in place: with a fixed chunk the same bits where it is cut at the chunk's
+ * multiples, otherwise the same to 1e-5. */
+typedef struct cut {
+  int64_t chunk, ends[6];
+  unsigned flags;
+  double tolerance;
+  const char *why;
+} cut;
 
-/* With a fixed chunk, a sequence cut at its multiples gives the same bits; the state may stay in place. */
+static const cut cuts[] = {
+    {16, {16, 64, 100}, MAMBA, 0, "at chunks"},
+    {16, {32, 48, 64, 96, 100}, MAMBA | REVERSE, 0, "at chunks, reversed"},
+    {0, {1, 8, 41, 42, 97, 100}, MAMBA, 1e-5, "anywhere"},
+    {0, {33, 100}, MAMBA | REVERSE, 1e-5, "anywhere, reversed"},
+    {16, {1, 17, 40, 100}, MAMBA, 1e-5, "not at chunks"},
+    {40, {40, 80, 100}, MAMBA | COMPLEX, 0, "complex, at chunks"},
+    {0, {7, 60, 100}, MAMBA | COMPLEX, 1e-5, "complex, anywhere"},
+    {16, {16, 64, 100}, MAMBA | GATE | NOT_SLOW, 0, "with the gate, at chunks"},
+    {7, {7, 70, 84, 100}, MAMBA | F16 | NOT_SLOW, 0, "f16, at chunks"},
+    {32, {64, 96, 100}, MAMBA | BF16 | STATIC_C | NOT_SLOW, 0, "bf16, static C, at chunks"},
+};
+
 static void test_cut(const test_device *device, const void *data) {
-  (void)data;
-  static const scan_case c = {2, 100, 21, 16, 1, MAMBA | INITIAL | FINAL, TEST_CONTIGUOUS, 16, "cut"};
+  const cut *k = data;
+  scan_case c = {2, 100, 21, 16, 1, k->flags | INITIAL | FINAL, TEST_CONTIGUOUS, k->chunk, "cut"};
+  if (k->flags & COMPLEX) c.d_inner = 4, c.d_state = 3, c.n_groups = 2;
   const clm_selective_scan_args args = scan_args_of(&c);
   const test_problem p = scan_forward_of(&c, &op_selective_scan, &args);
-  test_run *whole = run_create(&p, device->context, false), *cut = run_create(&p, device->context, false);
+  test_run *whole = run_create(&p, device->context, false), *parts = run_create(&p, device->context, false);
   run_call(whole);
-  static const int64_t ends[] = {16, 64, 100};
   int64_t begin = 0;
-  for (int i = 0; i < 3; i++) {
-    clm_selective_scan_args part = part_of(cut->args, begin, ends[i] - begin);
+  for (int i = 0; begin < c.length; begin = k->ends[i++]) {
+    clm_selective_scan_args part = part_of(parts->args, begin, k->ends[i]);
     part.final_state = part.initial_state;
     assert_int_equal(clm_selective_scan(device->context, &part), CLM_OK);
-    begin = ends[i];
   }
-  assert_same(cut, "out", whole, "out");
-  assert_same(cut, "initial_state", whole, "final_state");
+  check_same(parts, "out", whole, "out", k->tolerance);
+  check_same(parts, "initial_state", whole, "final_state", k->tolerance);
   run_destroy(whole);
-  run_destroy(cut);
+  run_destroy(parts);
 }
 
 /* However the chunks are chosen, the result is the same within rounding. */
@@ -86,34 +95,16 @@ static void test_chunks(const test_device *device, const void *data) {
   }
 }
 
-/* What is not a number in one batch row stays in it. */
-static void test_nan_contained(const test_device *device, const void *data) {
-  static const char *const dirty_inputs[] = {"u", "delta", "B", "C", "z", "initial_state"};
-  const scan_case *c = data;
-  const clm_selective_scan_args args = scan_args_of(c);
-  const test_problem p = scan_forward_of(c, &op_selective_scan, &args);
-  test_run *clean = run_create(&p, device->context, false);
-  run_call(clean);
-  double *want = run_read(clean, "out");
-  const size_t row = run_values(clean, "out") / (size_t)c->batch;
-  for (size_t i = 0; i < sizeof dirty_inputs / sizeof dirty_inputs[0]; i++) {
-    test_run *dirty = run_create(&p, device->context, false);
-    double *values = run_read(dirty, dirty_inputs[i]);
-    values[run_values(dirty, dirty_inputs[i]) / (size_t)c->batch / 2] = (double)NAN;
-    run_write(dirty, dirty_inputs[i], values);
-    run_call(dirty);
-    double *got = run_read(dirty, "out");
-    size_t nan_count = 0;
-    for (size_t k = 0; k < row; k++) nan_count += isnan(got[k]) != 0;
-    if (nan_count == 0) print_error("%s: a NaN disappeared\n", dirty_inputs[i]);
-    assert_true(nan_count > 0);
-    assert_memory_equal(got + row, want + row, (size_t)(c->batch - 1) * row * sizeof *want);
-    free(values);
-    free(got);
-    run_destroy(dirty);
-  }
-  free(want);
-  run_destroy(clean);
+static void test_contained(const test_device *device, const void *data) {
+  const clm_selective_scan_args args = scan_args_of(data);
+  const test_problem p = scan_forward_of(data, &op_selective_scan, &args);
+  problem_check_contained(&p, device);
+}
+
+static void test_extremes(const test_device *device, const void *data) {
+  const clm_selective_scan_args args = scan_args_of(data);
+  const test_problem p = scan_forward_of(data, &op_selective_scan, &args);
+  scan_check_extremes(data, &p, device);
 }
 
 /* delta where softplus turns into the identity, where it is all but 0, and where exp(dt A) underflows. */
@@ -148,22 +139,14 @@ static void test_tiny_steps(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-/* A call takes no more than was said beforehand, and a second one with the same shape allocates nothing. */
+static size_t workspace_bytes(clm_context *context, const void *args) {
+  return clm_selective_scan_workspace_size(context, args);
+}
+
 static void test_workspace(const test_device *device, const void *data) {
-  const scan_case *c = data;
-  const clm_selective_scan_args args = scan_args_of(c);
-  const test_problem p = scan_forward_of(c, &op_selective_scan, &args);
-  test_run *run = run_create(&p, device->context, false);
-  const size_t bytes = clm_selective_scan_workspace_size(device->context, run->args);
-  uint64_t before, after, later;
-  clm_context_memory(device->context, &before, NULL);
-  run_call(run);
-  clm_context_memory(device->context, &after, NULL);
-  assert_true(after - before <= bytes);
-  run_call(run);
-  clm_context_memory(device->context, &later, NULL);
-  assert_int_equal(later, after);
-  run_destroy(run);
+  const clm_selective_scan_args args = scan_args_of(data);
+  const test_problem p = scan_forward_of(data, &op_selective_scan, &args);
+  problem_check_workspace(&p, device, workspace_bytes);
 }
 
 static void add(void) {
@@ -173,14 +156,19 @@ static void add(void) {
       if (!(device->slow && scan_cases[i].flags & NOT_SLOW))
         test_add(device, test_forward, &scan_cases[i], "selective_scan: %s", scan_cases[i].why);
     test_add(device, test_flags, NULL, "selective_scan: every subset of options");
-    test_add(device, test_half, NULL, "selective_scan: half storage");
-    test_add(device, test_cut, NULL, "selective_scan: cut at chunks");
+    for (size_t i = 0; i < TEST_COUNT(cuts); i++)
+      if (!(device->slow && cuts[i].flags & NOT_SLOW))
+        test_add(device, test_cut, &cuts[i], "selective_scan in parts: %s", cuts[i].why);
     test_add(device, test_chunks, NULL, "selective_scan: chunk lengths");
-    test_add(device, test_nan_contained, scan_case_named("one past a tile, ragged"),
-             "selective_scan: not a number stays in its batch row");
+    for (size_t i = 0; i < scan_contained_count; i++)
+      test_add(device, test_contained, scan_contained(i), "selective_scan: NaN stays in its row: %s",
+               scan_contained(i)->why);
+    for (size_t i = 0; i < scan_extreme_count; i++)
+      test_add(device, test_extremes, &scan_extremes[i], "selective_scan: extreme numbers: %s", scan_extremes[i].why);
     test_add(device, test_extreme_steps, NULL, "selective_scan: extreme steps");
     test_add(device, test_tiny_steps, NULL, "selective_scan: tiny steps");
-    test_add(device, test_workspace, scan_case_named("several chunks"), "selective_scan: workspace");
+    for (size_t i = 0; i < scan_contained_count; i++)
+      test_add(device, test_workspace, scan_contained(i), "selective_scan: workspace: %s", scan_contained(i)->why);
   }
 }
 

@@ -4,8 +4,20 @@
 TEST_OP(selective_scan);
 TEST_OP(selective_scan_backward);
 
-enum { DU = 1, DDELTA = 2, DZ = 4, DA = 8, DB = 16, DC = 32, DD = 64, DBIAS = 128, DINITIAL = 256, OUT = 512 };
-#define ALL 1023u
+enum {
+  DU = 1,
+  DDELTA = 2,
+  DZ = 4,
+  DA = 8,
+  DB = 16,
+  DC = 32,
+  DD = 64,
+  DBIAS = 128,
+  DINITIAL = 256,
+  OUT = 512,
+  DGATE = 1024
+};
+#define ALL 2047u
 
 #define GRADIENT(field, role, kind, of, ...)                                                                         \
   PROBLEM_ADD(&p, TEST_GRADIENT(clm_selective_scan_backward_args, field, role, kind, of, __VA_ARGS__))
@@ -16,7 +28,8 @@ static test_problem backward_of(const scan_case *c, const clm_selective_scan_bac
   test_problem p = scan_inputs_of(c, &op_selective_scan_backward, args);
   p.tolerance = 3e-5;
   GRADIENT(dout, TEST_IN, TEST_STORAGE, out, c->batch, c->length, c->d_inner);
-  if (c->flags & FINAL) GRADIENT(dfinal_state, TEST_IN, parameter, final_state, c->batch, c->d_inner, c->d_state);
+  if (c->flags & FINAL)
+    GRADIENT(dfinal_state, TEST_IN, parameter, final_state, scan_rows_of(c), c->d_inner, c->d_state);
   if (wanted & DU) GRADIENT(du, TEST_OUT, TEST_STORAGE, u, c->batch, c->length, c->d_inner);
   if (wanted & DDELTA) GRADIENT(ddelta, TEST_OUT, TEST_STORAGE, delta, c->batch, c->length, c->d_inner);
   if (wanted & DZ && c->flags & HAS_Z) GRADIENT(dz, TEST_OUT, TEST_STORAGE, z, c->batch, c->length, c->d_inner);
@@ -30,7 +43,9 @@ static test_problem backward_of(const scan_case *c, const clm_selective_scan_bac
   if (wanted & DD && c->flags & HAS_D) GRADIENT(dD, TEST_OUT, TEST_PARAMETER, D, c->d_inner);
   if (wanted & DBIAS && c->flags & BIAS) GRADIENT(ddelta_bias, TEST_OUT, TEST_PARAMETER, delta_bias, c->d_inner);
   if (wanted & DINITIAL && c->flags & INITIAL)
-    GRADIENT(dinitial_state, TEST_OUT, parameter, initial_state, c->batch, c->d_inner, c->d_state);
+    GRADIENT(dinitial_state, TEST_OUT, parameter, initial_state, scan_rows_of(c), c->d_inner, c->d_state);
+  if (wanted & DGATE && c->flags & GATE)
+    GRADIENT(dgate, TEST_OUT, TEST_STORAGE, gate, c->batch, c->length, c->d_inner);
   if (wanted & OUT)
     PROBLEM_ADD(&p, TEST_ROW(clm_selective_scan_backward_args, out, TEST_OUT, TEST_STORAGE, NULL, c->batch, c->length,
                              c->d_inner));
@@ -41,8 +56,7 @@ static void test_backward(const test_device *device, const void *data) {
   const scan_case *c = data;
   const clm_selective_scan_backward_args args = {.forward = scan_args_of(c)};
   const test_problem p = backward_of(c, &args, ALL);
-  if (c->flags & COMPLEX) problem_check_or_unsupported(&p, device);
-  else problem_check(&p, device);
+  problem_check(&p, device);
 }
 
 /* Every subset of the options on one shape, all gradients. */
@@ -75,6 +89,28 @@ static void test_gradients(const test_device *device, const void *data) {
   problem_check_gradients(&forward, &backward, 16);
 }
 
+static void test_contained(const test_device *device, const void *data) {
+  const clm_selective_scan_backward_args args = {.forward = scan_args_of(data)};
+  const test_problem p = backward_of(data, &args, ALL);
+  problem_check_contained(&p, device);
+}
+
+static void test_extremes(const test_device *device, const void *data) {
+  const clm_selective_scan_backward_args args = {.forward = scan_args_of(data)};
+  const test_problem p = backward_of(data, &args, ALL);
+  scan_check_extremes(data, &p, device);
+}
+
+static size_t workspace_bytes(clm_context *context, const void *args) {
+  return clm_selective_scan_backward_workspace_size(context, args);
+}
+
+static void test_workspace(const test_device *device, const void *data) {
+  const clm_selective_scan_backward_args args = {.forward = scan_args_of(data)};
+  const test_problem p = backward_of(data, &args, ALL);
+  problem_check_workspace(&p, device, workspace_bytes);
+}
+
 /* The output recomputed on the way is the forward's. */
 static void test_out(const test_device *device, const void *data) {
   const scan_case *c = data;
@@ -100,13 +136,22 @@ static void add(void) {
     for (size_t d = 0; d < test_device_count; d++)
       if (!(test_devices[d].slow && c->flags & NOT_SLOW))
         test_add(&test_devices[d], test_backward, c, "selective_scan_backward: %s", c->why);
-    if (c->length <= 70 && c->layout == TEST_CONTIGUOUS)
+    const int64_t work = c->batch * c->length * c->d_inner * c->d_state;
+    if ((c->length <= 70 || work <= 25000) && c->layout == TEST_CONTIGUOUS)
       test_add(NULL, test_gradients, c, "selective_scan gradients: %s", c->why);
   }
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
     test_add(device, test_flags, NULL, "selective_scan_backward: every subset of options");
     test_add(device, test_some_gradients, scan_case_named("two groups"), "selective_scan_backward: some gradients");
+    for (size_t i = 0; i < scan_contained_count; i++) {
+      const scan_case *c = scan_contained(i);
+      test_add(device, test_contained, c, "selective_scan_backward: NaN stays in its row: %s", c->why);
+      test_add(device, test_workspace, c, "selective_scan_backward: workspace: %s", c->why);
+    }
+    for (size_t i = 0; i < scan_extreme_count; i++)
+      test_add(device, test_extremes, &scan_extremes[i], "selective_scan_backward: extreme numbers: %s",
+               scan_extremes[i].why);
     test_add(device, test_out, scan_case_named("one past a tile, ragged"), "selective_scan_backward: out");
   }
 }

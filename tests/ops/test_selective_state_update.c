@@ -51,6 +51,13 @@ static void test_padding_rows(const test_device *device, const void *data) {
   run_destroy(run);
 }
 
+static void test_contained(const test_device *device, const void *data) {
+  const update_case *c = data;
+  const clm_selective_state_update_args args = update_args_of(c);
+  const test_problem p = update_forward_of(c, &op_selective_state_update, &args);
+  problem_check_contained(&p, device);
+}
+
 static clm_tensor steps_of(clm_tensor t, int64_t first, int64_t count) {
   return clm_tensor_slice(t, 1, first, count);
 }
@@ -110,6 +117,10 @@ static void add(void) {
     test_add(device, test_flags, NULL, "selective_state_update: every subset of options");
     test_add(device, test_padding_rows, update_case_named("states of a pool"),
              "selective_state_update: rows outside the pool");
+    static const char *const rows[] = {"ragged", "three steps", "complex A"};
+    for (size_t i = 0; i < TEST_COUNT(rows); i++)
+      test_add(device, test_contained, update_case_named(rows[i]), "selective_state_update: NaN stays in its row: %s",
+               rows[i]);
     test_add(device, test_against_scan, NULL, "selective_state_update: steps against the scan");
   }
 }

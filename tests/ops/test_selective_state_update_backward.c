@@ -75,6 +75,12 @@ static void test_backward(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
+static void test_contained(const test_device *device, const void *data) {
+  const clm_selective_state_update_backward_args args = {.forward = update_args_of(data)};
+  const test_problem p = backward_of(data, &args, ALL);
+  problem_check_contained(&p, device);
+}
+
 static void test_some_gradients(const test_device *device, const void *data) {
   const clm_selective_state_update_backward_args args = {.forward = update_args_of(data)};
   for (unsigned bit = 1; bit < ALL; bit *= device->slow ? 4 : 2) {
@@ -123,9 +129,14 @@ static void add(void) {
     if (c->heads * c->d_state < 2000 && c->layout == TEST_CONTIGUOUS)
       test_add(NULL, test_gradients, c, "selective_state_update gradients: %s", c->why);
   }
-  for (size_t d = 0; d < test_device_count; d++)
+  for (size_t d = 0; d < test_device_count; d++) {
     test_add(&test_devices[d], test_some_gradients, update_case_named("three steps"),
              "selective_state_update_backward: some gradients");
+    static const char *const rows[] = {"three steps", "complex A"};
+    for (size_t i = 0; i < TEST_COUNT(rows); i++)
+      test_add(&test_devices[d], test_contained, update_case_named(rows[i]),
+               "selective_state_update_backward: NaN stays in its row: %s", rows[i]);
+  }
 }
 
 int main(void) { return test_main("selective_state_update_backward", add); }

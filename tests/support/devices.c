@@ -49,13 +49,29 @@ static bool wanted(const char *name) {
   return !words || !*words || matches(name, words);
 }
 
-static void add_device(const char *name, clm_context *context, const clm_device_info *info) {
+static clm_context *open_device(const char *id, bool opencl, char *error, size_t size) {
+  clm_context *context = NULL;
+  clm_context_options options = {.error = error, .error_size = size};
+  if (opencl) options.device = id;
+  else options.device = "cpu", options.cpu_level = id, options.threads = 2;
+  return clm_context_create(&options, &context) == CLM_OK ? context : NULL;
+}
+
+clm_context *test_device_open(const test_device *device) {
+  char error[256] = "";
+  clm_context *context = open_device(device->id, device->opencl, error, sizeof error);
+  if (!context) fprintf(stderr, "%s: %s\n", device->name, error);
+  return context;
+}
+
+static void add_device(const char *name, const char *id, clm_context *context, const clm_device_info *info) {
   if (test_device_count == MOST_DEVICES) {
     fprintf(stderr, "more than %d devices\n", MOST_DEVICES);
     exit(EXIT_FAILURE);
   }
   test_device *d = &test_devices[test_device_count++];
   snprintf(d->name, sizeof d->name, "%s", name);
+  snprintf(d->id, sizeof d->id, "%s", id);
   d->context = context;
   d->opencl = info != NULL;
   d->simulated = info && contains(info->name, "Oclgrind", 8);
@@ -77,11 +93,9 @@ static void open_cpu(void) {
     char name[32], error[256] = "";
     snprintf(name, sizeof name, "cpu %s", levels[i]);
     if (!wanted(name)) continue;
-    clm_context *context;
-    clm_context_options options = {
-        .device = "cpu", .cpu_level = levels[i], .threads = 2, .error = error, .error_size = sizeof error};
-    if (clm_context_create(&options, &context) == CLM_OK) {
-      add_device(name, context, NULL);
+    clm_context *context = open_device(levels[i], false, error, sizeof error);
+    if (context) {
+      add_device(name, levels[i], context, NULL);
     } else {
       printf("# not here: %s (%s)\n", name, error);
       if (processor_has(levels[i])) exit(EXIT_FAILURE);
@@ -106,13 +120,12 @@ static void open_opencl(void) {
       printf("# not used: %s (%s)\n", name, infos[i].unusable);
       continue;
     }
-    clm_context *context;
-    clm_context_options options = {.device = device, .error = error, .error_size = sizeof error};
-    if (clm_context_create(&options, &context)) {
+    clm_context *context = open_device(device, true, error, sizeof error);
+    if (!context) {
       fprintf(stderr, "%s: %s\n", name, error);
       exit(EXIT_FAILURE);
     }
-    add_device(name, context, &infos[i]);
+    add_device(name, device, context, &infos[i]);
   }
 }
 

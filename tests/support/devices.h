@@ -13,6 +13,7 @@
 
 typedef struct test_device {
   char name[300];
+  char id[32]; /* "opencl:1", or the CPU level */
   clm_context *context;
   bool opencl;
   bool slow;      /* OpenCL on a CPU, or a sanitizer's build: not for large shapes or many kernel variants */
@@ -22,6 +23,9 @@ typedef struct test_device {
 extern test_device test_devices[];
 extern size_t test_device_count;
 extern clm_context *test_judge;
+
+/* Another context of the device, which the caller destroys; NULL, and a sentence on stderr, where there is none. */
+clm_context *test_device_open(const test_device *);
 
 /* A test's body; `data` is one row of a table. */
 typedef void (*test_body)(const test_device *device, const void *data);

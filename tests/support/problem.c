@@ -1,6 +1,7 @@
 #include "problem.h"
 #include "cmocka_all.h"
 #include "numbers.h"
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,33 +234,93 @@ static double root_mean_square(const double *values, size_t count) {
 /* Half of the last place, relative. */
 static double rounding_of(clm_dtype dtype) { return dtype == CLM_F16 ? 0x1p-11 : dtype == CLM_BF16 ? 0x1p-8 : 0; }
 
+/* Numbers of a tensor that are judged by one scale: every `inner` of `period` from `first` on. */
+typedef struct slice {
+  size_t first, inner, period;
+} slice;
+
+static double slice_scale(const double *values, size_t count, slice s) {
+  double sum = 0;
+  size_t counted = 0;
+  for (size_t at = s.first; at < count; at += s.period)
+    for (size_t k = at; k < at + s.inner; k++, counted++) sum += values[k] * values[k];
+  return sqrt(sum / (double)counted);
+}
+
+typedef struct worst {
+  size_t off, at;
+  double excess;
+} worst;
+
+static void judge(const test_run *run, size_t i, const double *got, const double *want, size_t count, slice s,
+                  double least, double most, worst *w) {
+  const double tolerance = run->problem->tolerance + rounding_of(run->views[i].dtype);
+  const double scale = slice_scale(want, count, s);
+  for (size_t at = s.first; at < count; at += s.period)
+    for (size_t k = at; k < at + s.inner; k++) {
+      const double excess = fabs(got[k] - want[k]) / (tolerance * (fabs(want[k]) + scale) + least);
+      if (excess <= 1 || fabs(want[k]) > most) continue;
+      if (w->off++ == 0 || !(excess <= w->excess)) { /* not a number is the worst */
+        w->at = k;
+        w->excess = isnan(excess) ? (double)INFINITY : excess;
+      }
+    }
+}
+
+static bool report(const test_run *run, size_t i, const double *got, const double *want, const worst *w) {
+  if (w->off == 0) return true;
+  const char *op = run->problem->op->name;
+  char index[120];
+  print_index(index, sizeof index, run, i, w->at);
+  print_error("%s: %s%s is %.9g, expected %.9g (%.3g times the tolerance); %zu of %zu numbers are off\n", op,
+              run->problem->tensors[i].name, index, got[w->at], want[w->at], w->excess, w->off,
+              run_values(run, run->problem->tensors[i].name));
+  if (clm_context_explain(run->context)[0]) print_error("%s was run as: %s\n", op, clm_context_explain(run->context));
+  return false;
+}
+
 static bool compare_tensor(const test_run *got_run, const test_run *want_run, size_t i) {
   const char *name = got_run->problem->tensors[i].name;
-  size_t count = run_values(got_run, name), off = 0, worst = 0;
+  const size_t count = run_values(got_run, name);
   double *got = run_read(got_run, name), *want = run_read(want_run, name);
-  double scale = root_mean_square(want, count), worst_excess = -1;
-  const double tolerance = got_run->problem->tolerance + rounding_of(got_run->views[i].dtype);
-  for (size_t k = 0; k < count; k++) {
-    double allowed = tolerance * (fabs(want[k]) + scale) + NEGLIGIBLE;
-    double excess = fabs(got[k] - want[k]) / allowed;
-    if (excess <= 1) continue;
-    off++;
-    if (!(excess <= worst_excess)) { /* not a number is the worst */
-      worst = k;
-      worst_excess = isnan(excess) ? (double)INFINITY : excess;
-    }
-  }
-  if (off) {
-    char index[120];
-    print_index(index, sizeof index, got_run, i, worst);
-    print_error("%s: %s%s is %.9g, expected %.9g (%.3g times the tolerance); %zu of %zu numbers are off\n",
-                got_run->problem->op->name, name, index, got[worst], want[worst], worst_excess, off, count);
-    if (clm_context_explain(got_run->context)[0])
-      print_error("%s was run as: %s\n", got_run->problem->op->name, clm_context_explain(got_run->context));
-  }
+  worst w = {0};
+  judge(got_run, i, got, want, count, (slice){0, count, count}, NEGLIGIBLE, (double)INFINITY, &w);
+  const bool right = report(got_run, i, got, want, &w);
   free(got);
   free(want);
-  return off == 0;
+  return right;
+}
+
+/* A decay below 2^-126 may come out as that, and meets numbers up to 1e14 where inputs are extreme; a half has fixed
+ * steps near 0. */
+static double least_of(clm_dtype dtype) { return dtype == CLM_F16 ? 0x1p-25 : 1e-24; }
+
+static double most_of(clm_dtype dtype) { return dtype == CLM_F16 ? 65504 : (double)FLT_MAX; }
+
+void run_compare_slices(const test_run *got_run, const test_run *want_run, int64_t size) {
+  bool right = true;
+  for (size_t i = 0; i < got_run->problem->count; i++) {
+    const test_tensor *t = &got_run->problem->tensors[i];
+    if (t->role == TEST_IN) continue;
+    const clm_dtype dtype = got_run->views[i].dtype;
+    const size_t count = run_values(got_run, t->name);
+    size_t inner = is_complex(dtype) ? 2 : 1, period = inner;
+    bool found = false;
+    for (int dim = t->rank - 1; dim >= 0 && !found; dim--) {
+      inner = period;
+      period *= (size_t)t->shape[dim];
+      found = t->shape[dim] == size;
+    }
+    double *got = run_read(got_run, t->name), *want = run_read(want_run, t->name);
+    worst w = {0};
+    for (size_t first = 0; first < (found ? period : 1); first += inner)
+      judge(got_run, i, got, want, count, (slice){first, found ? inner : count, period}, least_of(dtype),
+            most_of(dtype), &w);
+    right &= report(got_run, i, got, want, &w);
+    free(got);
+    free(want);
+  }
+  if (!right) fail();
 }
 
 void run_compare(const test_run *got, const test_run *want) {
@@ -372,6 +433,141 @@ void problem_check_or_unsupported(const test_problem *p, const test_device *devi
     run_destroy(run);
   }
   problem_check(p, device);
+}
+
+/* ---- Rows and sequences ---- */
+
+#define MOST_STEPS 600
+
+const int32_t *test_sequences(int64_t batch, int64_t length, int64_t longest) {
+  static int32_t numbers[MOST_STEPS];
+  if (batch * length > MOST_STEPS) abort();
+  test_random r = random_seeded(44, "sequences");
+  for (int64_t t = 0, left = 5, number = -1; t < batch * length; t++) {
+    numbers[t] = (int32_t)number;
+    if (--left > 0) continue;
+    left = 1 + random_below(&r, longest);
+    number = random_below(&r, 5) == 0 ? -1 : random_below(&r, 3);
+  }
+  return numbers;
+}
+
+const int32_t *test_ends(int64_t length) {
+  static int32_t ends[TEST_SEQUENCES + 1];
+  const int32_t n = (int32_t)length;
+  memcpy(ends, (const int32_t[]){0, n / 3, n / 3, n / 3 + 2, n / 3 * 2, n}, sizeof ends);
+  return ends;
+}
+
+static const test_tensor *find(const test_problem *p, const char *name) {
+  for (size_t i = 0; i < p->count; i++)
+    if (strcmp(p->tensors[i].name, name) == 0) return &p->tensors[i];
+  return NULL;
+}
+
+/* The row or sequence that an element belongs to; -1: to none, or to many. */
+static int64_t owner_of(const test_problem *p, const test_tensor *t, int64_t element) {
+  const test_tensor *x = &p->tensors[0], *numbers = find(p, "seq_idx"), *ends = find(p, "cu_seqlens");
+  const int64_t batch = x->shape[0], length = x->shape[1], row = element / (count_of(t) / t->shape[0]);
+  const bool has_rows = t->rank >= 3 || (t->rank == 2 && x->rank == 2 && t->kind == TEST_STORAGE);
+  if (!has_rows || t->kind == TEST_INDEX) return -1;
+  if (!numbers && !ends) return t->shape[0] == batch ? row : -1;
+  if (t->shape[0] != batch || t->shape[1] != length) return ends && t->shape[0] == ends->shape[0] - 1 ? row : -1;
+  const int64_t step = element / (count_of(t) / (batch * length));
+  if (ends) {
+    int64_t i = 0;
+    while (ends->values[i + 1] <= step) i++;
+    return i;
+  }
+  if (numbers->values[step] < 0) return -1;
+  int64_t begins = row * length, last = -1; /* a sequence is named by its first step */
+  for (int64_t i = row * length; i <= step; i++) {
+    if (numbers->values[i] < 0) continue;
+    if (last >= 0 && numbers->values[i] != last) begins = i;
+    last = numbers->values[i];
+  }
+  return begins;
+}
+
+/* Makes the middle one of the owner's numbers NaN; false if it has none. */
+static bool spoil(test_run *run, size_t i, int64_t owner) {
+  const test_tensor *t = &run->problem->tensors[i];
+  const int64_t count = count_of(t);
+  int64_t own = 0, middle = -1;
+  for (int64_t k = 0; k < count; k++) own += owner_of(run->problem, t, k) == owner;
+  for (int64_t k = 0, left = own / 2; k < count && own > 0 && middle < 0; k++)
+    if (owner_of(run->problem, t, k) == owner && left-- == 0) middle = k;
+  if (middle < 0) return false;
+  double *values = run_read(run, t->name);
+  values[(size_t)middle * (is_complex(run->views[i].dtype) ? 2 : 1)] = (double)NAN;
+  run_write(run, t->name, values);
+  free(values);
+  return true;
+}
+
+/* How many numbers of the owner's outputs are NaN; fails where another's differ from `clean`. */
+static size_t count_spoiled(const test_run *dirty, const test_run *clean, const char *input, int64_t owner) {
+  size_t spoiled = 0;
+  for (size_t i = 0; i < dirty->problem->count; i++) {
+    const test_tensor *t = &dirty->problem->tensors[i];
+    if (t->role == TEST_IN) continue;
+    double *got = run_read(dirty, t->name), *want = run_read(clean, t->name);
+    const size_t parts = is_complex(dirty->views[i].dtype) ? 2 : 1, count = run_values(dirty, t->name);
+    for (size_t k = 0; k < count; k++) {
+      const int64_t of = owner_of(dirty->problem, t, (int64_t)(k / parts));
+      if (of == owner) spoiled += isnan(got[k]) != 0;
+      else if (of >= 0 && got[k] != want[k])
+        fail_msg("%s: a NaN in %s of row %lld reaches %s[%zu] of row %lld: %.9g, without it %.9g",
+                 dirty->problem->op->name, input, (long long)owner, t->name, k, (long long)of, got[k], want[k]);
+    }
+    free(got);
+    free(want);
+  }
+  return spoiled;
+}
+
+void problem_check_contained(const test_problem *p, const test_device *device) {
+  if (device->simulated) return;
+  test_run *clean = run_create(p, device->context, false);
+  run_call(clean);
+  const test_tensor *x = &p->tensors[0];
+  int64_t middle = count_of(x) / 2;
+  while (owner_of(p, x, middle) < 0) middle++;
+  const int64_t owner = owner_of(p, x, middle);
+  for (size_t i = 0; i < p->count; i++) {
+    if (p->tensors[i].role == TEST_OUT) continue;
+    test_run *dirty = run_create(p, device->context, false);
+    if (spoil(dirty, i, owner)) {
+      run_call(dirty);
+      if (count_spoiled(dirty, clean, p->tensors[i].name, owner) == 0)
+        fail_msg("%s: a NaN in %s disappeared", p->op->name, p->tensors[i].name);
+    }
+    run_destroy(dirty);
+  }
+  run_destroy(clean);
+}
+
+/* ---- Workspace ---- */
+
+void problem_check_workspace(const test_problem *p, const test_device *device,
+                             size_t (*bytes)(clm_context *, const void *)) {
+  if (device->simulated) return;
+  clm_context *context = test_device_open(device);
+  assert_non_null(context);
+  test_run *run = run_create(p, context, false);
+  const size_t told = bytes(context, run->args);
+  uint64_t before, after, later, peak;
+  clm_context_memory(context, &before, NULL);
+  run_call(run);
+  clm_context_memory(context, &after, &peak);
+  run_call(run);
+  clm_context_memory(context, &later, NULL);
+  if (after - before != told || peak != after)
+    fail_msg("%s: %llu bytes of workspace, at most %llu, and it told %zu", p->op->name,
+             (unsigned long long)(after - before), (unsigned long long)(peak - before), told);
+  assert_true(later == after);
+  run_destroy(run);
+  clm_context_destroy(&context);
 }
 
 /* ---- Finite differences ---- */

@@ -119,6 +119,27 @@ void problem_check(const test_problem *, const test_device *);
 /* The same with f16 and with bf16 for storage. */
 void problem_check_halves(const test_problem *, const test_device *);
 
+/* What is not a number stays in its batch row or packed sequence: each input in turn gets one, and the outputs of all
+ * other rows and sequences keep their bits. The first tensor has the batch first, and with seq_idx or cu_seqlens the
+ * steps second; what belongs to no row or to many is not looked at. */
+void problem_check_contained(const test_problem *, const test_device *);
+
+/* Compares every output as run_compare does, but in slices of their own scale: the elements that have the same place
+ * in the dimension of `size`, or where there is none all of them. What does not fit the dtype may come out as
+ * anything. */
+void run_compare_slices(const test_run *got, const test_run *want, int64_t size);
+
+/* On a context of its own, a call takes as many bytes of workspace as `bytes` says beforehand, a second one none. */
+void problem_check_workspace(const test_problem *, const test_device *, size_t (*bytes)(clm_context *, const void *));
+
+/* seq_idx of (batch, length) steps: runs of up to `longest` steps of three numbers, about every fifth of them
+ * padding, the first one too. The same for a part of as many steps; in memory of its own until the next call. */
+const int32_t *test_sequences(int64_t batch, int64_t length, int64_t longest);
+
+/* cu_seqlens of TEST_SEQUENCES in `length` steps, one of them empty, one of two steps; memory likewise. */
+enum { TEST_SEQUENCES = 5 };
+const int32_t *test_ends(int64_t length);
+
 /* The judge's gradients (`backward`) against central differences of `forward`, at most `most` numbers a tensor. */
 void problem_check_gradients(const test_problem *forward, const test_problem *backward, int most);
 
