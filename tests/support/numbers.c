@@ -18,11 +18,18 @@ static uint16_t set_bf16(double value) {
   return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+static double power_of_two(int exponent) { /* a normal number */
+  uint64_t bits = (uint64_t)(exponent + 1023) << 52;
+  double power;
+  memcpy(&power, &bits, sizeof power);
+  return power;
+}
+
 static double get_f16(uint16_t bits) {
   int exponent = bits >> 10 & 31, fraction = bits & 1023;
   double magnitude = exponent == 31  ? (fraction ? (double)NAN : (double)INFINITY)
-                     : exponent == 0 ? ldexp(fraction, -24)
-                                     : ldexp(fraction + 1024, exponent - 25);
+                     : exponent == 0 ? fraction * 0x1p-24
+                                     : (fraction + 1024) * power_of_two(exponent - 25);
   return bits & 0x8000 ? -magnitude : magnitude;
 }
 
@@ -31,10 +38,11 @@ static uint16_t set_f16(double value) {
   if (value != value) return 0x7e00;
   double magnitude = fabs(value);
   if (magnitude >= 65520) return (uint16_t)(sign | 0x7c00);
-  int exponent;
-  frexp(magnitude, &exponent); /* magnitude in [2^(exponent-1), 2^exponent) */
-  if (magnitude == 0 || exponent < -13) exponent = -13;
-  double steps = rint(ldexp(magnitude, 11 - exponent)); /* to nearest, ties to even; carries into the exponent */
+  uint64_t bits;
+  memcpy(&bits, &magnitude, sizeof bits);
+  int exponent = (int)(bits >> 52) - 1022; /* magnitude in [2^(exponent-1), 2^exponent) */
+  if (exponent < -13) exponent = -13;
+  double steps = rint(magnitude * power_of_two(11 - exponent)); /* to nearest, ties to even; carries on */
   return (uint16_t)(sign | ((unsigned)(exponent + 13) * 1024u + (unsigned)steps));
 }
 

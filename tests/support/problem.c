@@ -15,6 +15,13 @@ static void *allocate(size_t count, size_t size) {
   return memory;
 }
 
+/* To be written whole. */
+static void *allocate_bytes(size_t bytes) {
+  void *memory = malloc(bytes ? bytes : 1);
+  if (!memory) abort();
+  return memory;
+}
+
 void problem_add(test_problem *p, test_tensor t) {
   if (p->count == TEST_MOST_TENSORS) abort();
   p->tensors[p->count++] = t;
@@ -78,15 +85,35 @@ static clm_tensor lay_out(const test_tensor *t, test_layout layout, bool repeat,
   return view;
 }
 
-/* Where number `i` in logical order stands, counted in numbers from the start of the buffer. */
-static size_t position(const clm_tensor *view, size_t i) {
-  size_t parts = is_complex(view->dtype) ? 2 : 1, part = i % parts;
-  int64_t element = (int64_t)(i / parts), at = (int64_t)(view->offset / clm_dtype_size(view->dtype));
-  for (int dim = view->rank - 1; dim >= 0; dim--) {
-    at += element % view->shape[dim] * view->stride[dim];
-    element /= view->shape[dim];
+/* Where the numbers stand in logical order, counted in numbers from the start of the buffer. */
+typedef struct walk {
+  const clm_tensor *view;
+  size_t parts, part;
+  int64_t at, index[CLM_MAX_RANK];
+} walk;
+
+static walk walk_of(const clm_tensor *view) {
+  return (walk){.view = view,
+                .parts = is_complex(view->dtype) ? 2 : 1,
+                .at = (int64_t)(view->offset / clm_dtype_size(view->dtype))};
+}
+
+static size_t walk_next(walk *w) {
+  const size_t number = (size_t)w->at * w->parts + w->part;
+  if (++w->part < w->parts) return number;
+  w->part = 0;
+  for (int dim = w->view->rank - 1; dim >= 0; dim--) {
+    w->at += w->view->stride[dim];
+    if (++w->index[dim] < w->view->shape[dim]) break;
+    w->at -= w->view->shape[dim] * w->view->stride[dim];
+    w->index[dim] = 0;
   }
-  return (size_t)at * parts + part;
+  return number;
+}
+
+static void scatter(const clm_tensor *view, void *memory, const double *values, size_t count) {
+  walk w = walk_of(view);
+  for (size_t k = 0; k < count; k++) number_set(view->dtype, memory, walk_next(&w), values[k]);
 }
 
 static double drawn(const test_tensor *t, test_random *r) {
@@ -94,12 +121,11 @@ static double drawn(const test_tensor *t, test_random *r) {
   return t->draw ? t->draw(r) : random_normal(r);
 }
 
-/* The same values on every context, rounded to what the device stores. */
 static double *make_values(const test_problem *p, const test_tensor *t) {
   clm_dtype dtype = dtype_of(t, p->storage, false);
   size_t count = (size_t)count_of(t) * (is_complex(dtype) ? 2 : 1);
   size_t period = repeats(p, t) ? count / (size_t)t->shape[0] : count;
-  double *values = allocate(count, sizeof *values);
+  double *values = allocate_bytes(count * sizeof *values);
   test_random r = random_seeded(p->seed, t->name);
   for (size_t i = 0; i < count; i++) {
     double stored[2];
@@ -107,6 +133,32 @@ static double *make_values(const test_problem *p, const test_tensor *t) {
     values[i] = number_get(dtype, stored, 0);
   }
   return values;
+}
+
+/* The same values on every context, rounded to what the device stores. Those drawn last are kept: all devices take
+ * them, and after the operation its gradient. */
+static const double *values_of(const test_problem *p, const test_tensor *t) {
+  static struct kept {
+    test_tensor of;
+    uint64_t seed;
+    clm_dtype dtype;
+    bool repeats;
+    double *values;
+  } kept[16];
+  static size_t next;
+  const struct kept wanted = {*t, p->seed, dtype_of(t, p->storage, false), repeats(p, t), NULL};
+  for (size_t i = 0; i < TEST_COUNT(kept) && !t->values; i++) {
+    const struct kept *k = &kept[i];
+    if (k->values && !k->of.values && k->seed == wanted.seed && k->dtype == wanted.dtype &&
+        k->repeats == wanted.repeats && k->of.kind == t->kind && k->of.draw == t->draw && k->of.bound == t->bound &&
+        k->of.rank == t->rank && memcmp(k->of.shape, t->shape, (size_t)t->rank * sizeof t->shape[0]) == 0 &&
+        strcmp(k->of.name, t->name) == 0)
+      return k->values;
+  }
+  struct kept *k = &kept[next++ % TEST_COUNT(kept)];
+  free(k->values);
+  *k = wanted;
+  return k->values = make_values(p, t);
 }
 
 /* ---- A problem on a context ---- */
@@ -134,14 +186,10 @@ test_run *run_create(const test_problem *p, clm_context *context, bool double_pr
     clm_tensor view = lay_out(t, double_precision ? TEST_CONTIGUOUS : p->layout, !double_precision && repeats(p, t),
                               dtype_of(t, p->storage, double_precision), &elements);
     size_t bytes = (size_t)elements * clm_dtype_size(view.dtype);
-    run->images[i] = allocate(bytes, 1);
+    run->images[i] = allocate_bytes(bytes);
     memset(run->images[i], POISON, bytes);
-    if (t->role != TEST_OUT) {
-      double *values = make_values(p, t);
-      size_t count = (size_t)count_of(t) * (is_complex(view.dtype) ? 2 : 1);
-      for (size_t k = 0; k < count; k++) number_set(view.dtype, run->images[i], position(&view, k), values[k]);
-      free(values);
-    }
+    if (t->role != TEST_OUT)
+      scatter(&view, run->images[i], values_of(p, t), (size_t)count_of(t) * (is_complex(view.dtype) ? 2 : 1));
     ok(run, clm_buffer_create(context, bytes, &run->buffers[i]), "buffer");
     ok(run, clm_buffer_write(run->buffers[i], 0, bytes, run->images[i]), "buffer");
     view.buffer = run->buffers[i];
@@ -180,7 +228,7 @@ size_t run_values(const test_run *run, const char *name) {
 
 static unsigned char *read_buffer(const test_run *run, size_t i) {
   size_t bytes = clm_buffer_size(run->buffers[i]);
-  unsigned char *memory = allocate(bytes, 1);
+  unsigned char *memory = allocate_bytes(bytes);
   ok(run, clm_buffer_read(run->buffers[i], 0, bytes, memory), "read");
   return memory;
 }
@@ -188,8 +236,9 @@ static unsigned char *read_buffer(const test_run *run, size_t i) {
 double *run_read(const test_run *run, const char *name) {
   size_t i = run_index(run, name), count = run_values(run, name);
   unsigned char *memory = read_buffer(run, i);
-  double *values = allocate(count, sizeof *values);
-  for (size_t k = 0; k < count; k++) values[k] = number_get(run->views[i].dtype, memory, position(&run->views[i], k));
+  double *values = allocate_bytes(count * sizeof *values);
+  walk w = walk_of(&run->views[i]);
+  for (size_t k = 0; k < count; k++) values[k] = number_get(run->views[i].dtype, memory, walk_next(&w));
   free(memory);
   return values;
 }
@@ -197,7 +246,7 @@ double *run_read(const test_run *run, const char *name) {
 void run_write(const test_run *run, const char *name, const double *values) {
   size_t i = run_index(run, name), count = run_values(run, name);
   unsigned char *memory = read_buffer(run, i);
-  for (size_t k = 0; k < count; k++) number_set(run->views[i].dtype, memory, position(&run->views[i], k), values[k]);
+  scatter(&run->views[i], memory, values, count);
   size_t bytes = clm_buffer_size(run->buffers[i]);
   ok(run, clm_buffer_write(run->buffers[i], 0, bytes, memory), "write");
   memcpy(run->images[i], memory, bytes);
@@ -353,8 +402,9 @@ void run_check_untouched(const test_run *run) {
     unsigned char *memory = read_buffer(run, i);
     if (run->problem->tensors[i].role != TEST_IN) { /* what may have been written counts as unchanged */
       size_t count = run_values(run, run->problem->tensors[i].name);
+      walk w = walk_of(view);
       for (size_t k = 0; k < count; k++) {
-        size_t at = position(view, k) * number;
+        size_t at = walk_next(&w) * number;
         memcpy(memory + at, run->images[i] + at, number);
       }
     }
