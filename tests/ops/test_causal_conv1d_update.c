@@ -97,6 +97,12 @@ static void test_padding_rows(const test_device *device, const void *data) {
   run_destroy(run);
 }
 
+static void test_contained(const test_device *device, const void *data) {
+  const clm_causal_conv1d_update_args args = args_of(data);
+  const test_problem p = problem_of(data, &args);
+  problem_check_contained(&p, device);
+}
+
 /* Steps taken together and one by one give what the convolution gives for the sequence. */
 static void test_against_sequence(const test_device *device, const void *data) {
   enum { STEPS = 9, BATCH = 2, CHANNELS = 13, WIDTH = 4, SIZE = 7 };
@@ -140,6 +146,9 @@ static void add(void) {
     for (size_t i = 0; i < TEST_COUNT(cases); i++)
       if (!(device->slow && cases[i].flags & SLOW))
         test_add(device, test_update, &cases[i], "causal_conv1d_update: %s", cases[i].why);
+    for (size_t i = 0; i < TEST_COUNT(cases); i++)
+      if (cases[i].batch > 1 && cases[i].width > 1 && !(cases[i].flags & (POOL | CIRCULAR | SLOW)))
+        test_add(device, test_contained, &cases[i], "causal_conv1d_update: NaN stays in its row: %s", cases[i].why);
     test_add(device, test_padding_rows, &cases[13], "causal_conv1d_update: rows outside the pool");
     test_add(device, test_padding_rows, &cases[14], "causal_conv1d_update: rows outside the pool, circular");
     test_add(device, test_against_sequence, NULL, "causal_conv1d_update: as the sequence");
