@@ -41,27 +41,27 @@ static inline pair compose(pair first, pair second) {
 }
 
 /* Exclusive scan over the segments of channel `c`: pairs[segment] becomes what all segments before it come to; the whole
- * tile's pair is returned. */
-static inline pair scan_segments(local number_t *A, local number_t *B, int c, int segment) {
+ * tile's pair is returned. (From a place of its own: PoCL 7.1 reads local memory again after a barrier, where the value
+ * read before it was meant.) */
+static inline pair scan_segments(local number_t *A, local number_t *B, local number_t *total, int c, int segment) {
 #define PAIR(s)       (pair){A[(s) * SCAN_CHANNELS + c], B[(s) * SCAN_CHANNELS + c]}
 #define KEEP(s, pair) A[(s) * SCAN_CHANNELS + c] = (pair).a, B[(s) * SCAN_CHANNELS + c] = (pair).b
   for (int step = 1; step < SCAN_SEGMENTS; step *= 2) {
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     const int right = (segment + 1) * 2 * step - 1;
     if (right < SCAN_SEGMENTS) {
       const pair sum = compose(PAIR(right - step), PAIR(right));
       KEEP(right, sum);
     }
   }
-  barrier(CLK_LOCAL_MEM_FENCE);
-  const pair total = PAIR(SCAN_SEGMENTS - 1);
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   if (segment == SCAN_SEGMENTS - 1) {
-    const pair identity = {NUMBER(1), NUMBER(0)};
+    const pair identity = {NUMBER(1), NUMBER(0)}, whole = PAIR(segment);
+    total[c] = whole.a, total[SCAN_CHANNELS + c] = whole.b;
     KEEP(segment, identity);
   }
   for (int step = SCAN_SEGMENTS / 2; step > 0; step /= 2) {
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     const int right = (segment + 1) * 2 * step - 1;
     if (right < SCAN_SEGMENTS) {
       const pair left_sum = PAIR(right - step), before = PAIR(right), both = compose(before, left_sum);
@@ -69,8 +69,8 @@ static inline pair scan_segments(local number_t *A, local number_t *B, int c, in
       KEEP(right, both);
     }
   }
-  barrier(CLK_LOCAL_MEM_FENCE);
-  return total;
+  local_barrier();
+  return (pair){total[c], total[SCAN_CHANNELS + c]};
 }
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
@@ -90,7 +90,7 @@ assoc_scan(NUMBERS_AS(X_TYPE, a), STRIDES3(a, batch, step, channel), NUMBERS_AS(
   const long row = (batch * chunks + (long)get_group_id(1)) * channels + channel;
   const bool real = channel < channels;
   const long begin = (long)get_group_id(1) * chunk, end = min(begin + chunk, count);
-  local number_t A[WORK_GROUP], B[WORK_GROUP];
+  local number_t A[WORK_GROUP], B[WORK_GROUP], tile_total[2 * SCAN_CHANNELS];
 
   a += a_offset + batch * a_batch + channel * a_channel;
   b += b_offset + batch * b_batch + channel * b_channel;
@@ -118,7 +118,7 @@ assoc_scan(NUMBERS_AS(X_TYPE, a), STRIDES3(a, batch, step, channel), NUMBERS_AS(
     for (int k = 0; k < SCAN_STEPS; k++) sum = compose(sum, steps[k]);
     A[lid] = sum.a;
     B[lid] = sum.b;
-    const pair total = scan_segments(A, B, c, segment);
+    const pair total = scan_segments(A, B, tile_total, c, segment);
     if (flags & ASSOC_REDUCE) {
       whole = compose(whole, total);
     } else {
@@ -141,6 +141,7 @@ assoc_scan(NUMBERS_AS(X_TYPE, a), STRIDES3(a, batch, step, channel), NUMBERS_AS(
       state = times(total.a, state) + total.b;
     }
   }
+  ANCHOR
   if (real && segment == 0) {
     if (flags & ASSOC_REDUCE) {
       pairs[2 * row] = whole.a;

@@ -318,7 +318,7 @@ causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, st
       }
       ds_tile[i] = ds;
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     /* dx of step t - BEFORE is complete with ds of step t; the steps of dweight are the run's own. */
     const long t = first + lid, p = t - BEFORE;
     float sum = 0.0f;
@@ -330,7 +330,7 @@ causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, st
       dbias += ds;
       UNROLL for (int k = 0; k < CONV_WIDTH; k++) dweight[k] += ds * SEEN(m, k, ELEMENT(t - BEFORE + k));
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
   }
   local float sums[WORK_GROUP];
   if (HAS(CONV_PARTS)) {
@@ -338,13 +338,15 @@ causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, st
       float own = dbias;
       UNROLL for (int i = 0; i < CONV_WIDTH; i++) own = k == i ? dweight[i] : own;
       sums[lid] = own;
-      barrier(CLK_LOCAL_MEM_FENCE);
+      local_barrier();
       for (int step = WORK_GROUP / 2; step > 0; step /= 2) {
+        ANCHOR
         if (lid < step) sums[lid] += sums[lid + step];
-        barrier(CLK_LOCAL_MEM_FENCE);
+        local_barrier();
       }
+      ANCHOR
       if (lid == 0) parts[part + (long)k * channels] = sums[0];
-      barrier(CLK_LOCAL_MEM_FENCE);
+      local_barrier();
     }
   }
 #else

@@ -1,5 +1,6 @@
 /* Shared by every family: activations as the public headers define them, and sums over a work-group in a fixed order.
  */
+#include "barrier.h"
 
 /* softplus only where the argument is at most 20, through log1p: log(1 + exp(x)) is 0 near x = -18. */
 static inline float softplus(float x) { return x <= 20.0f ? log1p(exp(x)) : x; }
@@ -18,12 +19,12 @@ static inline float silu_gradient(float x) {
  * No kernel may return before its last barrier, not even all work-items together: PoCL 3.1 then corrupts memory. */
 static inline float work_group_sum(float value, __local float *scratch) {
   int i = (int)get_local_id(0);
-  barrier(CLK_LOCAL_MEM_FENCE); /* the scratch may still be read from the call before */
+  local_barrier(); /* the scratch may still be read from the call before */
   scratch[i] = value;
   for (int step = (int)get_local_size(0) / 2; step > 0; step /= 2) {
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     if (i < step) scratch[i] += scratch[i + step];
   }
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   return scratch[0];
 }

@@ -14,13 +14,13 @@
 
 static inline float work_group_max(float value, __local float *scratch) {
   int i = (int)get_local_id(0);
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   scratch[i] = value;
   for (int step = (int)get_local_size(0) / 2; step > 0; step /= 2) {
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     if (i < step) scratch[i] = fmax(scratch[i], scratch[i + step]);
   }
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   return scratch[0];
 }
 
@@ -55,6 +55,7 @@ __kernel void cross_entropy(__global const STORAGE(X_TYPE) *logits, long logits_
   float total = work_group_sum(sum * exp(largest - top), scratch);
   if (lid == 0 && has_losses) losses[losses_offset + row * losses_stride] = ignored ? 0.0f : log(total) + (top - at_target);
   barrier(CLK_GLOBAL_MEM_FENCE); /* every logit has been read where dlogits are the logits themselves */
+  ANCHOR
   if (!has_dlogits) return;
 
   __global STORAGE(X_TYPE) *dx = dlogits + dlogits_offset + row * dlogits_row;

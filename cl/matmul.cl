@@ -33,7 +33,7 @@ matmul(__global const a_t *a, long a_offset, long a_row, long a_column, __global
     for (int c = 0; c < 4; c++) sum[r][c] = 0.0f;
 
   for (int k0 = begin; k0 < end; k0 += DEPTH) {
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
 #pragma unroll
     for (int e = 0; e < TILE * DEPTH / (SIDE * SIDE); e++) {
       int at = e * SIDE * SIDE + item;
@@ -43,7 +43,7 @@ matmul(__global const a_t *a, long a_offset, long a_row, long a_column, __global
       int j = b_row == 1 ? at / DEPTH : at % TILE;
       b_tile[kk][j] = j0 + j < n && k0 + kk < end ? LOAD(B_TYPE, b, (k0 + kk) * b_row + (j0 + j) * b_column) : 0.0f;
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
 #ifndef MATMUL_ROLLED /* CPU compilers take seconds over the unrolled loop and gain nothing */
 #pragma unroll
 #endif
@@ -59,6 +59,7 @@ matmul(__global const a_t *a, long a_offset, long a_row, long a_column, __global
         for (int c = 0; c < 4; c++) sum[r][c] = fma(av[r], bv[c], sum[r][c]);
     }
   }
+  ANCHOR
 #pragma unroll
   for (int r = 0; r < 4; r++)
 #pragma unroll

@@ -25,12 +25,13 @@ __kernel void matmul_row(__global const a_t *a, long a_offset, long a_row, long 
     }
   }
   for (int r = 0; r < MATMUL_ROWS; r++) {
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     scratch[line + x] = sum[r];
     for (int step = lanes / 2; step > 0; step /= 2) {
-      barrier(CLK_LOCAL_MEM_FENCE);
+      local_barrier();
       if (x < step) scratch[line + x] += scratch[line + x + step];
     }
+    ANCHOR
     if (x == 0 && j < n) EPILOGUE(scratch[line], r, j); /* this work-item wrote scratch[line] itself */
   }
 }

@@ -2,6 +2,7 @@
  * With CLM_PTX (probed, never assumed) the single instructions that NVIDIA's OpenCL C has no name for. */
 
 /* Kernels compute in float whatever the storage type, which arrives as a define. Element offsets are long. */
+#include "barrier.h"
 #include "storage.h"
 #ifndef STORAGE_TYPE
 #define STORAGE_TYPE f32
@@ -83,9 +84,9 @@ static inline float lane_xor(float value, int mask) { return sub_group_shuffle_x
 #ifdef SHUFFLE_LOCAL
 static inline float lane_xor_local(float value, int mask, local float *scratch) {
   const int lid = (int)get_local_id(0);
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   scratch[lid] = value;
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   return scratch[lid ^ mask];
 }
 #define lane_xor(value, mask) lane_xor_local(value, mask, shuffle_scratch)

@@ -254,7 +254,7 @@ UNROLL
 
   FETCH(begin)
   KEEP(begin, 0)
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   int buffer = 0;
   for (long at = begin; at < end; at += SCAN_TILE) {
     FETCH(at + SCAN_TILE)
@@ -340,9 +340,10 @@ UNROLL
 #endif
     }
 #if (STAGED && !SCAN_STATES_ONLY) || SCAN_BUFFERS == 1
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
 #endif
 #if STAGED && !SCAN_STATES_ONLY
+    ANCHOR
 UNROLL
     for (int k = 0; k < ELEMENTS; k++) {
       const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
@@ -358,8 +359,9 @@ UNROLL
     buffer ^= 1;
 #endif
     KEEP(at + SCAN_TILE, buffer)
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
   }
+  ANCHOR
 
 #if SCAN_EVERY_TILE
   return;

@@ -228,7 +228,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         dy_tile[t][c] = dout_raw[k] * ((flags & SCAN_HAS_Z) ? z_raw[k] * sigmoid(z_raw[k]) : 1.0f);
       }
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
 
 #if BACKWARD_LOCAL
     UNROLL for (int t = 0; t < SCAN_TILE; t++) {
@@ -257,7 +257,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         g[s] += conjugate_times(decay_all[s], conjugate(C_now[s]) * dy);
       }
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
 #else
     /* The tile's states again, forwards; states[t] is the one before step t. (With the tile's first state in an array of
      * its own, Intel's CPU compiler took a wrong one.) */
@@ -364,7 +364,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       }
     }
 #endif
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
 
     UNROLL for (int k = 0; k < ELEMENTS; k++) {
       const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
@@ -414,7 +414,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         bc_sums[slot][STATE(lane, s)] = decay[t][s];
         bc_sums[slot][PADDED + STATE(lane, s)] = states[t + 1][s];
       }
-      barrier(CLK_LOCAL_MEM_FENCE);
+      local_barrier();
       for (int n = lid; n < 2 * PADDED * NUMBER_PARTS; n += WORK_GROUP) {
         float sum = 0.0f; /* real and imaginary parts by themselves (PoCL 3.1 loses stores of float2 here) */
         for (int c = 0; c < SCAN_CHANNELS; c++) sum += ((local const float *)bc_sums[c])[n];
@@ -431,13 +431,14 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         }
 #if !SCAN_SHUFFLE
       }
-      barrier(CLK_LOCAL_MEM_FENCE);
+      local_barrier();
 #endif
     }
 #endif
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
 #endif
   }
+  ANCHOR
 
 #if BACKWARD_LOCAL
 #if SCAN_RESETS
@@ -465,13 +466,13 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   if (flags & SCAN_WANT_SUMS) { /* over the work-items that staged a channel, in order of their steps */
     for (int e = lid; e < SCAN_TILE * SCAN_CHANNELS; e += WORK_GROUP)
       dt_tile[e / SCAN_CHANNELS][e % SCAN_CHANNELS] = dtu_tile[e / SCAN_CHANNELS][e % SCAN_CHANNELS] = 0.0f;
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     UNROLL for (int k = 0; k < CHANNELS_HELD; k++) {
       if (!IN_TILE(k)) continue;
       dt_tile[ELEMENT_STEP(k)][ELEMENT_CHANNEL(k)] = dD_held[k];
       dtu_tile[ELEMENT_STEP(k)][ELEMENT_CHANNEL(k)] = dbias_held[k];
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     for (int c = lid; c < count; c += WORK_GROUP) {
       float sum_D = 0.0f, sum_bias = 0.0f;
       for (int t = 0; t < SCAN_TILE; t++) {

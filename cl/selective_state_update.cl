@@ -91,12 +91,13 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
 #if defined(SHUFFLE_PTX) || defined(SHUFFLE_KHR) || defined(SHUFFLE_LOCAL)
       UNROLL for (int step = UPDATE_LANES / 2; step > 0; step /= 2) y += lane_xor(y, step);
 #else
-      barrier(CLK_LOCAL_MEM_FENCE); /* of the sum before this one */
+      local_barrier(); /* of the sum before this one */
       parts[lid] = y;
       for (int step = UPDATE_LANES / 2; step > 0; step /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
+        local_barrier();
         if (lane < step) parts[lid] += parts[lid + step];
       }
+      ANCHOR
       y = parts[lid];
 #endif
 #endif

@@ -23,13 +23,13 @@ static inline float sigmoid_slope(float z) {
 /* The sum of `value` over the work-group, in every work-item. */
 static inline float group_sum(float value, local float *scratch) {
   const int lid = (int)get_local_id(0);
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   scratch[lid] = value;
   for (int step = WORK_GROUP / 2; step > 0; step /= 2) {
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     if (lid < step) scratch[lid] += scratch[lid + step];
   }
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   return scratch[0];
 }
 

@@ -1,6 +1,8 @@
 /* Stable sort of (key, position) pairs by radix, 8 bits a pass: count digits per block, turn the counts into places
  * (all blocks of digit 0, then of digit 1, ...), move the pairs. Integer arithmetic only, the same result each time.
  * A block is as many pairs as a work-group has work-items, at most 256. */
+#include "barrier.h"
+
 #define DIGITS 256
 
 static inline int digit_of(int key, int shift) { return (key >> shift) & (DIGITS - 1); }
@@ -21,9 +23,9 @@ __kernel void sort_count(__global const int *keys, long keys_offset, int count, 
   __local int own[DIGITS];
   int lid = (int)get_local_id(0), items = (int)get_local_size(0), i = (int)get_global_id(0);
   for (int d = lid; d < DIGITS; d += items) own[d] = 0;
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   if (i < count) atomic_inc(&own[digit_of(keys[keys_offset + i], shift)]); /* a count is the same in any order */
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   for (int d = lid; d < DIGITS; d += items) counts[counts_offset + (long)d * blocks + (int)get_group_id(0)] = own[d];
 }
 
@@ -35,11 +37,12 @@ __kernel void sort_places(__global int *counts, long counts_offset, int total, _
   for (int i = begin; i < end; i++) sum += counts[i];
   scratch[lid] = sum;
   for (int step = 1; step < items; step *= 2) {
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     int before = lid >= step ? scratch[lid - step] : 0;
-    barrier(CLK_LOCAL_MEM_FENCE);
+    local_barrier();
     scratch[lid] += before;
   }
+  ANCHOR
   int place = scratch[lid] - sum;
   for (int i = begin; i < end; i++) {
     int n = counts[i];
@@ -56,7 +59,7 @@ __kernel void sort_move(__global const int *keys, long keys_offset, __global con
   int lid = (int)get_local_id(0), i = (int)get_global_id(0);
   int key = i < count ? keys[keys_offset + i] : 0, digit = digit_of(key, shift), rank = 0;
   digits[lid] = digit;
-  barrier(CLK_LOCAL_MEM_FENCE);
+  local_barrier();
   if (i >= count) return;
   for (int k = 0; k < lid; k++) rank += digits[k] == digit;
   int place = places[places_offset + (long)digit * blocks + (int)get_group_id(0)] + rank;

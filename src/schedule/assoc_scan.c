@@ -18,7 +18,7 @@ void schedule_assoc_scan(const schedule_device *d, const assoc_scan_request *r, 
   int32_t most = d->is_cpu ? 32 : 256;
   int32_t size = power_of_two_at_most(most < d->max_work_group ? most : d->max_work_group);
   int64_t number = r->complex ? 8 : 4;
-  while (size > 1 && 2 * number * size > d->local_memory_bytes) size /= 2;
+  while (size > 1 && 4 * number * size > d->local_memory_bytes) size /= 2;
   int32_t widest = d->is_cpu ? 16 : 32;
   p->steps = r->complex ? 4 : 8;
   p->channels = r->length_fast ? 1 : at_least(r->channels, widest < size ? widest : size);
@@ -30,7 +30,7 @@ void schedule_assoc_scan(const schedule_device *d, const assoc_scan_request *r, 
   p->chunk = round_up(divide_up(r->length, chunks), tile);
   if (p->chunk < 4 * tile) p->chunk = 4 * tile; /* steps that pay for reading a and b twice */
   p->chunks = (int32_t)divide_up(r->length, p->chunk);
-  p->local_bytes = 2 * number * p->channels * p->segments;
+  p->local_bytes = 2 * number * p->channels * (p->segments + 1);
   snprintf(p->why, sizeof p->why, "%" PRId64 " work-items in one pass, %" PRId64 " keep the device busy: %s", items,
            busy, p->chunks > 1 ? "reduce, then scan" : "one pass");
 }

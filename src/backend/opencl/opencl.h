@@ -34,6 +34,7 @@ typedef struct opencl_quirks {
   bool may_have_ptx;           /* worth a probe: other compilers can abort on PTX */
   int32_t subgroup;            /* 0: not known                                    */
   int32_t resident_work_items; /* per compute unit; 0: not known                  */
+  const char *defines;         /* of every program                                */
 } opencl_quirks;
 
 opencl_quirks opencl_quirks_of(const opencl_device *);

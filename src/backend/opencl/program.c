@@ -105,8 +105,8 @@ clm_status opencl_program_build(clm_context *ctx, const char *family, const char
   char options[2048], *source;
   *program = NULL;
   const char *warnings = getenv("CLM_CL_DIR") ? "" : " -w"; /* for who works on kernels; PoCL prints them on stderr */
-  if (snprintf(options, sizeof options, "-cl-std=CL1.2%s%s%s", warnings, defines[0] ? " " : "", defines) >=
-      (int)sizeof options)
+  if (snprintf(options, sizeof options, "-cl-std=CL1.2%s%s%s%s", s->quirks.defines, warnings, defines[0] ? " " : "",
+               defines) >= (int)sizeof options)
     return context_fail(ctx, CLM_BUILD_FAILED, "opencl: the options of %s.cl are too long", family);
   clm_status status = opencl_source(ctx, family, &source);
   if (status) return status;

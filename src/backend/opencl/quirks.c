@@ -32,7 +32,9 @@ static int32_t nvidia_resident(cl_device_id id) {
 }
 
 opencl_quirks opencl_quirks_of(const opencl_device *d) {
-  opencl_quirks q = {.may_have_ptx = false};
+  opencl_quirks q = {.defines = ""};
+  if (strcmp(d->info.platform, "Portable Computing Language") == 0 && d->info.type == CLM_DEVICE_CPU)
+    q.defines = " -DCLM_ANCHOR"; /* cl/barrier.h says what for */
   if (d->info.type == CLM_DEVICE_CPU) return q;
   if (opencl_has_extension(d->id, "cl_nv_device_attribute_query")) {
     q.may_have_ptx = true;
