@@ -26,14 +26,14 @@ enum { PACK_U, PACK_DELTA, PACK_Z, PACK_DOUT, PACK_GATE, PACK_OUTPUT, PACKS };
 /* One worker's scratch. `rate` is what A is multiplied with: dt, times the gate on A if there is one. */
 typedef struct backward_scratch {
   vec *u, *dtu, *dy, *y, *ddelta, *sigmoid, *rate, *gate; /* block after block, TILE each; sigmoid(z) */
-  vec *dt, *all_dt;                                       /* the same of the tile in hand, and of all */
+  vec *dt, *all_dt;                                       /* of the tile in hand; (tiles, width, TILE) */
   vec *sum_B, *sum_A;                                     /* TILE                                     */
   vec *h, *decay;                                         /* 2 TILE and TILE slots: one block's       */
   vec *pack[PACKS];                                       /* rows                                     */
   vec *A2[STRIP], *dh[STRIP], *dA[STRIP];                 /* numbers each                             */
   vec *B_fixed[STRIP], *C_fixed[STRIP], *dB_fixed[STRIP], *dC_fixed[STRIP];
   vec *sum_dB, *sum_dC; /* TILE * numbers                           */
-  vec *starts;          /* (tiles, STRIP, numbers)                  */
+  vec *starts;          /* (tiles, width, numbers)                  */
   float *B, *C;         /* TILE * numbers                           */
   uint8_t *kinds;       /* with seq_idx: length                     */
 } backward_scratch;
@@ -47,7 +47,7 @@ static size_t scratch_layout(const backward_task *task, char *memory, backward_s
   for (int i = 0; i < (present(task->a->forward.gate) ? 8 : 6); i++) {
     TAKE(*tiles[i], STRIP * TILE);
   }
-  TAKE(k->all_dt, (size_t)task->tiles * STRIP * TILE);
+  TAKE(k->all_dt, task->tiles * task->width * TILE);
   for (int i = 0; i < PACKS; i++) {
     TAKE(k->pack[i], STRIP * TILE);
   }
@@ -61,7 +61,7 @@ static size_t scratch_layout(const backward_task *task, char *memory, backward_s
   TAKE(k->decay, TILE * SLOT(task->s->complex));
   TAKE(k->sum_dB, TILE * numbers);
   TAKE(k->sum_dC, TILE * numbers);
-  TAKE(k->starts, (size_t)task->tiles * STRIP * numbers);
+  TAKE(k->starts, (size_t)(task->tiles * task->width) * numbers);
   vec *rows, *kinds;
   TAKE(rows, 2 * div_up((int64_t)(TILE * numbers), LANES));
   TAKE(kinds, task->a->forward.seq_idx.buffer ? div_up(task->s->length, (int64_t)sizeof(vec)) : 0);
@@ -94,7 +94,7 @@ static void begin_tile(strip_run *r, int64_t tile, tile_span *span) {
   span->t0 = r->row.begin + tile * TILE;
   span->steps = (int)min_of(TILE, r->row.end - span->t0);
   scan_cut_tile(&span->cut, f->seq_idx.buffer ? r->w.kinds + tile * TILE : NULL, span->steps);
-  r->w.dt = r->w.all_dt + tile * STRIP * TILE;
+  r->w.dt = r->w.all_dt + tile * r->task->width * TILE;
   if (!present(f->gate)) r->w.rate = r->w.dt;
 }
 
@@ -306,6 +306,11 @@ static tile_rows pack_states(strip_run *r, bool varies, const clm_tensor *x, con
   return scan_tile_states(x, &r->task->blocks, r->b, span->t0, span->steps, r->strip.block[0].group, scratch);
 }
 
+/* The state of block i at the beginning of a tile. */
+static vec *start_of(const strip_run *r, int64_t tile, int i) {
+  return r->w.starts + (tile * r->task->width + i) * r->task->blocks.numbers;
+}
+
 /* Leaves dt and the states at the beginning of every tile of the row. */
 static void run_row_forward(strip_run *r, int64_t tiles) {
   const selective_scan_shape *s = r->task->s;
@@ -324,7 +329,7 @@ static void run_row_forward(strip_run *r, int64_t tiles) {
       block_tile k = block_tile_at(r, i, &span);
       k.B = B;
       k.ahead = &ahead;
-      vec *start = r->w.starts + (tile * STRIP + i) * numbers, *next = start + STRIP * numbers;
+      vec *start = start_of(r, tile, i), *next = start_of(r, tile + 1, i);
       memcpy(next, start, (size_t)numbers * sizeof(vec));
       run_block(s, scan_is_near(r->most_dt[i], r->most_A2[i]), true, &k, next);
     }
@@ -352,7 +357,7 @@ static void run_tile_backward(strip_run *r, int64_t tile) {
     k.ahead = &ahead;
     memset(r->w.sum_B, 0, TILE * sizeof(vec));
     memset(r->w.sum_A, 0, TILE * sizeof(vec));
-    run_block(s, scan_is_near(r->most_dt[i], r->most_A2[i]), false, &k, r->w.starts + (tile * STRIP + i) * numbers);
+    run_block(s, scan_is_near(r->most_dt[i], r->most_A2[i]), false, &k, start_of(r, tile, i));
     finish_block(r, i, &span);
   }
   store_out(r, &span);
@@ -371,8 +376,7 @@ static void run_row(strip_run *r) {
   r->b = r->row.batch;
   scan_read_steps(&a->forward.seq_idx, r->row, r->w.kinds);
   for (int i = 0; i < r->strip.count; i++) {
-    scan_gather_state(&a->forward.initial_state, blocks, r->row.state, r->strip.block[i],
-                      r->w.starts + i * blocks->numbers);
+    scan_gather_state(&a->forward.initial_state, blocks, r->row.state, r->strip.block[i], start_of(r, 0, i));
     scan_gather_state(&a->dfinal_state, blocks, r->row.state, r->strip.block[i], r->w.dh[i]);
   }
   run_row_forward(r, tiles);
