@@ -21,7 +21,7 @@ const scan_case scan_cases[] = {
     {2, 70, 12, 16, 2, MAMBA | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "two groups"},
     {1, 35, 66, 16, 33, MAMBA, TEST_CONTIGUOUS, 0, "a group for every two channels"},
     {2, 19, 6, 5, 6, HAS_D | NOT_SLOW, TEST_CONTIGUOUS, 0, "a group for each channel"},
-    {2, 50, 10, 16, 1, MAMBA | STATIC_B | NOT_SLOW, TEST_CONTIGUOUS, 0, "static B"},
+    {2, 50, 10, 16, 1, MAMBA | STATIC_B, TEST_CONTIGUOUS, 0, "static B"},
     {2, 50, 10, 16, 2, MAMBA | STATIC_C | FINAL | NOT_SLOW, TEST_CONTIGUOUS, 0, "static C, two groups"},
     {2, 50, 10, 16, 1, HAS_D | STATIC_B | STATIC_C | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "B and C static: S4D"},
     {2, 66, 21, 16, 1, MAMBA | INITIAL | FINAL, TEST_PADDED, 0, "padded rows"},
