@@ -26,28 +26,50 @@ clm_context *test_judge;
 
 /* ---- Which devices ---- */
 
-static bool contains(const char *text, const char *word, size_t length) {
-  for (; strlen(text) >= length; text++)
-    if (strncasecmp(text, word, length) == 0) return true;
+enum { LONGEST_WORD = 64 };
+
+/* The next of the comma-separated words, lower or upper case alike; false after the last. */
+static bool next_word(const char **rest, char *word) {
+  *rest += strspn(*rest, ",");
+  size_t length = strcspn(*rest, ",");
+  snprintf(word, LONGEST_WORD, "%.*s", (int)length, *rest);
+  *rest += length;
+  return length > 0;
+}
+
+static bool same(const char *word, const char *other) { return strcasecmp(word, other) == 0; }
+static bool begins(const char *text, const char *word) { return strncasecmp(text, word, strlen(word)) == 0; }
+
+static bool contains(const char *text, const char *word) {
+  for (; *text; text++)
+    if (begins(text, word)) return true;
   return false;
 }
 
-/* Whether one of the comma-separated words is in the name; "pocl" is the platform's short name. */
-static bool matches(const char *name, const char *words) {
-  while (*words) {
-    size_t length = strcspn(words, ",");
-    if (length > 0 && contains(name, words, length)) return true;
-    if (length == 4 && strncasecmp(words, "pocl", 4) == 0 && contains(name, "Portable Computing Language", 27))
-      return true;
-    words += length + (words[length] == ',');
-  }
-  return false;
+static bool names_platform(const char *word, const char *platform) {
+  return contains(platform, same(word, "pocl") ? "Portable Computing Language" : word);
 }
 
-static bool wanted(const char *name) {
+/* Whether the word picks the device: a level of the CPU backend, or with `info` an OpenCL device. "cpu" never picks
+ * one of these, though PoCL's are named cpu-something. */
+static bool picks(const char *word, const char *id, const clm_device_info *info) {
+  if (same(word, id)) return true;
+  if (!info || same(word, "cpu")) return !info && same(word, "cpu");
+  return same(word, "opencl") || names_platform(word, info->platform) || begins(info->name, word);
+}
+
+typedef bool word_test(const char *word, const char *id, const clm_device_info *info);
+
+static bool asked_for(word_test *test, const char *id, const clm_device_info *info) {
   const char *words = getenv("CLM_TEST_DEVICES");
-  return !words || !*words || matches(name, words);
+  if (!words || !*words) return true;
+  char word[LONGEST_WORD];
+  while (next_word(&words, word))
+    if (test(word, id, info)) return true;
+  return false;
 }
+
+static bool wanted(const char *id, const clm_device_info *info) { return asked_for(picks, id, info); }
 
 static clm_context *open_device(const char *id, bool opencl, char *error, size_t size) {
   clm_context *context = NULL;
@@ -74,9 +96,8 @@ static void add_device(const char *name, const char *id, clm_context *context, c
   snprintf(d->id, sizeof d->id, "%s", id);
   d->context = context;
   d->opencl = info != NULL;
-  d->simulated = info && contains(info->name, "Oclgrind", 8);
-  d->slow =
-      SANITIZED || d->simulated || (info && (info->type == CLM_DEVICE_CPU || contains(info->name, "llvmpipe", 8)));
+  d->simulated = info && contains(info->name, "Oclgrind");
+  d->slow = SANITIZED || d->simulated || (info && (info->type == CLM_DEVICE_CPU || contains(info->name, "llvmpipe")));
 }
 
 static bool processor_has(const char *level) {
@@ -92,7 +113,7 @@ static void open_cpu(void) {
   for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
     char name[32], error[256] = "";
     snprintf(name, sizeof name, "cpu %s", levels[i]);
-    if (!wanted(name)) continue;
+    if (!wanted(levels[i], NULL)) continue;
     clm_context *context = open_device(levels[i], false, error, sizeof error);
     if (context) {
       add_device(name, levels[i], context, NULL);
@@ -115,7 +136,7 @@ static void open_opencl(void) {
     char name[300], device[32], error[256] = "";
     snprintf(name, sizeof name, "opencl:%zu %s, %s", i, infos[i].platform, infos[i].name);
     snprintf(device, sizeof device, "opencl:%zu", i);
-    if (!wanted(name)) continue;
+    if (!wanted(device, &infos[i])) continue;
     if (infos[i].unusable[0]) {
       printf("# not used: %s (%s)\n", name, infos[i].unusable);
       continue;
@@ -129,20 +150,25 @@ static void open_opencl(void) {
   }
 }
 
+static bool is_platform(const char *word, const char *platform, const clm_device_info *unused) {
+  (void)unused;
+  return same(word, platform);
+}
+
 static void check_required(void) {
   const char *words = getenv("CLM_REQUIRE_PLATFORMS");
-  while (words && *words) {
-    size_t length = strcspn(words, ",");
-    char word[64];
-    snprintf(word, sizeof word, "%.*s", (int)length, words);
-    bool found = length == 0 || !wanted(word);
-    for (size_t i = 0; i < test_device_count; i++)
-      found |= test_devices[i].opencl && matches(test_devices[i].name, word);
+  char word[LONGEST_WORD];
+  while (words && next_word(&words, word)) {
+    bool found = !asked_for(is_platform, word, NULL); /* CLM_TEST_DEVICES leaves it out */
+    for (size_t i = 0; i < test_device_count; i++) {
+      clm_device_info info;
+      found |= test_devices[i].opencl && clm_context_device(test_devices[i].context, &info) == CLM_OK &&
+               names_platform(word, info.platform);
+    }
     if (!found) {
       fprintf(stderr, "CLM_REQUIRE_PLATFORMS: no usable device of platform %s\n", word);
       exit(EXIT_FAILURE);
     }
-    words += length + (words[length] == ',');
   }
 }
 

@@ -1,11 +1,9 @@
 /* What the tests run on: every CPU level of this processor above "reference", every usable OpenCL device of every
  * platform; and the judge, a context of level "reference".
  *
- * CLM_TEST_DEVICES=cpu,pocl       only devices whose name has one of these in it
- * CLM_REQUIRE_PLATFORMS=pocl,...  fail if one of these platforms has no usable device
- * CLM_TEST_EVERY=6                of the tests on OpenCL devices every sixth: sanitizers and other compilers test the
- * host side of them, which is the same for all CLM_TEST_SHARE=1/2              every other device: one program's
- * tests as two processes */
+ * CLM_TEST_DEVICES, CLM_REQUIRE_PLATFORMS and CLM_TEST_EVERY choose among them (docs/testing.md).
+ *
+ * CLM_TEST_SHARE=1/2: every other device, so that one program's tests run as two processes. */
 #ifndef TEST_DEVICES_H
 #define TEST_DEVICES_H
 
