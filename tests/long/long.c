@@ -184,13 +184,15 @@ static void test_long(const test_device *device, const void *data) {
  * past element 2^31; the bits must be the same. */
 typedef struct far_case {
   int dim;
-  bool backward;
+  bool backward, convolution;
   const char *why;
 } far_case;
 
 static const far_case far_cases[] = {
-    {0, false, "batch rows"}, {1, false, "steps"}, {-1, false, "channels and states"},
-    {0, true, "batch rows"},  {1, true, "steps"},  {-1, true, "channels and states"},
+    {0, false, false, "batch rows"}, {1, false, false, "steps"}, {-1, false, false, "channels and states"},
+    {0, true, false, "batch rows"},  {1, true, false, "steps"},  {-1, true, false, "channels and states"},
+    {0, false, true, "batch rows"},  {1, false, true, "steps"},  {-1, false, true, "channels"},
+    {0, true, true, "batch rows"},   {1, true, true, "steps"},   {-1, true, true, "channels"},
 };
 
 enum { FAR_BATCH = 2, FAR_LENGTH = 70, FAR_CHANNELS = 16 };
@@ -214,6 +216,16 @@ static clm_tensor column_of(const far_case *c, int i, int64_t stride, int64_t *c
   return t;
 }
 
+/* The scan or, of the same tensors, the convolution: x is u, its filter part of A. */
+static clm_status call_columns(const far_case *c, clm_context *context, const clm_selective_scan_backward_args *a) {
+  const clm_selective_scan_args *f = &a->forward;
+  if (!c->convolution) return c->backward ? clm_selective_scan_backward(context, a) : clm_selective_scan(context, f);
+  clm_causal_conv1d_backward_args conv = {.dout = a->dout, .dx = a->du};
+  conv.forward =
+      (clm_causal_conv1d_args){.x = f->u, .weight = clm_tensor_slice(f->A, 1, 0, 4), .out = f->out, .silu = true};
+  return c->backward ? clm_causal_conv1d_backward(context, &conv) : clm_causal_conv1d(context, &conv.forward);
+}
+
 /* Runs the call with rows `stride` elements apart, on the image of them side by side. */
 static void run_rows(const far_case *c, clm_context *context, uint16_t *image, int64_t rows, int64_t width,
                      int64_t stride) {
@@ -233,7 +245,7 @@ static void run_rows(const far_case *c, clm_context *context, uint16_t *image, i
     if (c->backward || !tensors[columns[i]].backward) *members(&a, columns[i]) = t;
   }
   a.forward.A = clm_tensor_of(parameters, 0, CLM_F32, 2, (int64_t[]){FAR_CHANNELS, FAR_CHANNELS});
-  ok(context, c->backward ? clm_selective_scan_backward(context, &a) : clm_selective_scan(context, &a.forward));
+  ok(context, call_columns(c, context, &a));
   for (int64_t i = 0; i < rows; i++)
     ok(context, clm_buffer_read(buffer, (size_t)(i * stride) * 2, (size_t)width * 2, image + i * width));
   clm_buffer_destroy(&buffer);
@@ -280,7 +292,8 @@ static void add(void) {
     for (size_t i = 0; i < TEST_COUNT(long_cases); i++)
       test_add(&test_devices[d], test_long, &long_cases[i], "selective_scan: %s", long_cases[i].why);
     for (size_t i = 0; i < TEST_COUNT(far_cases); i++)
-      test_add(&test_devices[d], test_far, &far_cases[i], "selective_scan%s: %s 2^31 elements apart",
+      test_add(&test_devices[d], test_far, &far_cases[i], "%s%s: %s 2^31 elements apart",
+               far_cases[i].convolution ? "causal_conv1d" : "selective_scan",
                far_cases[i].backward ? "_backward" : "", far_cases[i].why);
   }
 }
