@@ -320,20 +320,15 @@ UNROLL
         const int c = slot + j * SLOTS;
 #if SUM_BY_SHUFFLE
         sum_lanes(y[j], lane SHUFFLE_ARGUMENT);
-        const int owned = block + lane * OWNED;
-#define OWNED_STEPS OWNED
-#else
-        const int owned = block;
-#define OWNED_STEPS SCAN_BLOCK
 #endif
 UNROLL
         for (int i = 0; i < OWNED_STEPS; i++) {
-          const int t = owned + i;
+          const int t = block + OWNED_FROM + i;
 #if STAGED
-          y_tile[SCAN_SHUFFLE ? 0 : lane][t][c] = y[j][i];
+          if (OWNS_THEM) y_tile[SCAN_SHUFFLE ? 0 : lane][t][c] = y[j][i];
 #else
           const float value = FINISHED(y[j][i], t, c);
-          if (at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
+          if (OWNS_THEM && at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
 #endif
         }
       }

@@ -98,10 +98,19 @@ __attribute__((always_inline)) static inline void read_states(number *values, lo
 }
 
 #if SCAN_LANES > 1 && SCAN_SHUFFLE
-#define OWNED (SCAN_BLOCK / SCAN_LANES) /* steps of a block that a lane holds after the sum over lanes */
+#define OWNED (SCAN_BLOCK / SCAN_LANES) /* steps of a block that a lane holds after the sum over lanes, or: */
+#if OWNED > 0
+#define OWNED_STEPS OWNED
+#define OWNED_FROM  (lane * OWNED)
+#define OWNS_THEM   true
+#else /* fewer steps than lanes: each is held by several neighbours, the first of which owns it */
+#define OWNED_STEPS 1
+#define OWNED_FROM  (lane / (SCAN_LANES / SCAN_BLOCK))
+#define OWNS_THEM   (lane % (SCAN_LANES / SCAN_BLOCK) == 0)
+#endif
 
-/* y[step] of every lane -> the sums over lanes of the steps lane * OWNED + i, in y[i]: each exchange halves the steps
- * a lane still holds. The order of the additions is the same for every step. */
+/* y[step] of every lane -> the sums over lanes of the steps OWNED_FROM + i, in y[i]: each exchange halves the steps
+ * a lane still holds; with one left, it adds. The order of the additions is the same for every step. */
 #define SUM_LEVEL(width)                                                                                             \
   {                                                                                                                  \
     const bool upper = (lane & (width)) != 0;                                                                        \
@@ -111,8 +120,8 @@ __attribute__((always_inline)) static inline void read_states(number *values, lo
       const float keep = upper ? high : low, send = upper ? low : high;                                              \
       y[i] = keep + lane_xor(send, width);                                                                           \
     }                                                                                                                \
+    if (half_count == 0) y[0] += lane_xor(y[0], width);                                                              \
   }
-#if OWNED > 0
 __attribute__((always_inline)) static inline void sum_lanes(float *y, int lane SHUFFLE_PARAMETER) {
 #if SCAN_LANES > 16
   SUM_LEVEL(16)
@@ -128,7 +137,10 @@ __attribute__((always_inline)) static inline void sum_lanes(float *y, int lane S
 #endif
   SUM_LEVEL(1)
 }
-#endif
+#else
+#define OWNED_STEPS SCAN_BLOCK
+#define OWNED_FROM  0
+#define OWNS_THEM   true
 #endif
 
 /* Which channels and which steps a work-group owns. */

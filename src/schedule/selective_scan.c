@@ -49,8 +49,8 @@ static int32_t lanes_for(const schedule_device *d, const selective_scan_request 
   else if (r->backward) wanted = r->d_state <= 32 ? 4 : 8;
   else if (r->d_state > 32) wanted = 16;
   else wanted = scarce ? 4 : 8;
-  if (d->shuffle == SHUFFLE_NONE && !r->backward && !scarce && r->d_state <= 32)
-    wanted = 32; /* a sum costs barriers */
+  if (d->shuffle == SHUFFLE_NONE && !d->is_cpu && !r->backward && !scarce && r->d_state <= 32)
+    wanted = r->complex ? 8 : r->length_fast ? 16 : 32; /* a sum costs barriers, sine and cosine registers */
   wanted /= parts_of(r);
   int32_t limit = d->is_cpu ? 16 : 32, lanes = 1;
   while (lanes < limit && divide_up(r->d_state, lanes) > wanted) lanes *= 2;
@@ -62,6 +62,24 @@ static bool fits(const schedule_device *d, const selective_scan_request *r, sele
   return p->local_bytes <= d->local_memory_bytes;
 }
 
+/* Steps whose exponentials run ahead of the recurrence: what compilers take registers for. Those of offline compilers
+ * decide (tests/portability), where exp2 and sincos are not single instructions. */
+static int32_t block_for(const schedule_device *d, const selective_scan_request *r, const selective_scan_plan *p) {
+  const int32_t floats = p->states * p->per_lane * parts_of(r);
+  if (d->is_cpu || r->backward) return 4;
+  if (p->shuffle) return floats <= 8 ? 8 : 4;
+  const int32_t room = r->complex ? 16 : r->gate || r->resets || r->length_fast || p->lanes > 1 ? 32 : 64;
+  return floats * 4 <= room ? 4 : floats * 2 <= room ? 2 : 1;
+}
+
+/* B and C of the next tile wait in registers: fewer of them beside many states. */
+static bool prefetch_fits(const schedule_device *d, const selective_scan_request *r, const selective_scan_plan *p) {
+  const int64_t padded = (int64_t)p->lanes * p->states * parts_of(r);
+  const int64_t most =
+      p->states * p->per_lane * parts_of(r) > 16 || p->lanes >= 16 ? 8 : 16; /* floats of B, and as many of C */
+  return d->is_cpu || r->backward || p->tile == 1 || p->tile * padded <= most * p->work_group;
+}
+
 /* The largest tile that fits, two buffers before one. */
 static bool choose_tile(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
   /* Compilers for CPUs take twice as long over a tile of 16 steps. */
@@ -70,16 +88,11 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
     while (largest > 1 && largest * p->states * parts_of(r) > (d->is_cpu ? 512 : 64)) largest /= 2;
   for (int32_t buffers = r->force.buffers ? r->force.buffers : r->backward ? 1 : 2; buffers >= 1; buffers--)
     for (int32_t tile = largest; tile >= (r->force.tile ? largest : 1); tile /= 2) {
-      if (p->shuffle && !r->backward && tile < p->lanes) break;
       p->tile = tile;
       p->buffers = buffers;
       if (buffers == 2 && tile < 8 && !r->force.tile) break; /* one barrier fewer does not pay for that */
-      if (!fits(d, r, p)) continue;
-      /* Steps whose exponentials run ahead of the recurrence; eight where the registers allow it. */
-      int32_t block = r->force.block                                             ? r->force.block
-                      : p->shuffle && p->states * p->per_lane * parts_of(r) <= 8 ? 8
-                                                                                 : 4;
-      if (p->shuffle && block < p->lanes) block = p->lanes;
+      if (!fits(d, r, p) || (!r->force.tile && !prefetch_fits(d, r, p))) continue;
+      int32_t block = r->force.block ? r->force.block : block_for(d, r, p);
       p->block = block < tile ? block : tile;
       return true;
     }
@@ -100,7 +113,7 @@ static bool tile_of(const schedule_device *d, const selective_scan_request *r, b
   p->states = states_for(r->d_state, p->lanes, r->backward);
   p->per_lane = 1;
   if (r->force.per_lane) p->per_lane = r->force.per_lane;
-  else if (!r->backward && p->lanes >= 4 && d->shuffle != SHUFFLE_NONE && p->states * parts_of(r) <= 16)
+  else if (!r->backward && !r->complex && p->lanes >= 4 && d->shuffle != SHUFFLE_NONE && p->states <= 16)
     p->per_lane = 2;
   if (p->per_lane > p->lanes || r->backward) p->per_lane = 1;
   choose_work_group(d, r, p);

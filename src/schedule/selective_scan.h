@@ -29,7 +29,7 @@ typedef struct selective_scan_plan {
   int32_t channels; /* of a work-group: work_group / lanes * per_lane                   */
   int32_t work_group;
   int32_t tile;         /* steps in local memory at a time                                  */
-  int32_t block;        /* steps unrolled; a multiple of lanes where lanes sum by shuffles  */
+  int32_t block;        /* steps unrolled, whose y is summed over lanes at a time           */
   int32_t buffers;      /* 2: the next tile is written while this one is read               */
   bool shuffle;         /* lanes sum y by shuffles                                          */
   bool fold;            /* the second pass folds the chunks before its own itself           */
