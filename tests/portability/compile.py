@@ -77,16 +77,38 @@ def nvidia(architecture):
               '-Xclang', '-mlink-builtin-bitcode', '-Xclang', LIBCLC)
         text = run([PTXAS, '-v', '-arch=sm_%d' % architecture, out + '.ptx', '-o', out])
         os.remove(out + '.ptx')
+        work_groups = work_groups_of(source, options)
         kernels = []
         for name, block in re.findall(r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", text, re.S):
             def number(pattern):
                 found = re.search(pattern, block)
                 return int(found.group(1)) if found else 0
-            kernels.append(dict(name=name, registers=number(r'Used (\d+) registers'), local=number(r'(\d+) bytes smem'),
+            registers, local = number(r'Used (\d+) registers'), number(r'(\d+) bytes smem')
+            kernels.append(dict(name=name, registers=registers, local=local,
                                 spills=number(r'(\d+) bytes spill stores') + number(r'(\d+) bytes spill loads'),
-                                stack=number(r'(\d+) bytes stack frame'), occupancy=0))
+                                stack=number(r'(\d+) bytes stack frame'),
+                                occupancy=resident_warps(architecture, work_groups.get(name, 0), registers, local)))
         return kernels
     return compile
+
+
+def work_groups_of(source, options):
+    """What the kernels of a program say of their work-groups, which does not reach the PTX."""
+    text = run([CLANG, '-x', 'cl', '-E', '-P', *options.split(), source])
+    sizes = re.findall(r'reqd_work_group_size\(([^;{]*?)\)\)\)\s*void\s+(\w+)', text)
+    return {name: eval('*'.join('(%s)' % x for x in size.replace('/', '//').split(','))) for size, name in sizes}
+
+
+def resident_warps(architecture, work_group, registers, local):
+    """Warps that a multiprocessor holds at a time, 0 where the kernel does not say how large its work-groups are."""
+    most_warps, most_groups, memory = {75: (32, 16, 64), 80: (64, 32, 164), 90: (64, 32, 228)}[architecture]
+    if not work_group:
+        return 0
+    warps = -(-work_group // 32)
+    by_registers = 65536 // (256 * -(-registers * 32 // 256)) // warps  # given out in pieces of 256 for a warp
+    own = 0 if architecture == 75 else 1024  # what the driver keeps of each work-group's share
+    by_memory = memory * 1024 // (own + local) if own + local else most_groups
+    return warps * min(most_warps // warps, most_groups, by_registers, by_memory)
 
 
 def spirv(version, environment, *more):
@@ -118,7 +140,7 @@ TARGETS = {
     'spirv1.3': (spirv('1.3', 'spv1.3', '-include', os.path.join(os.path.dirname(__file__), 'shuffle.h')), ('shuffle',), SPIRV),
 }
 
-RECIPES = 3  # another number: what was compiled is forgotten
+RECIPES = 4  # another number: what was compiled is forgotten
 
 # ---- One program for one target ----
 
@@ -192,15 +214,21 @@ def main():
     memory = os.path.join(folder, 'compiled.json')
     known = json.load(open(memory)) if os.path.exists(memory) else {}
     jobs = list(read_jobs(folder, chosen))
-    new = [job for job in jobs if job[4] not in known]
+    new = list({job[4]: job for job in jobs if job[4] not in known}.values())  # devices share plain programs
     print('%d programs x targets, %d of them to compile' % (len(jobs), len(new)), flush=True)
+
+    def remember():
+        with open(memory, 'w') as file:
+            json.dump({job[4]: known[job[4]] for job in jobs if 'kernels' in known.get(job[4], ())}, file)
+
     with concurrent.futures.ThreadPoolExecutor(int(os.environ.get('CLM_JOBS', os.cpu_count() or 2))) as pool:
-        for job, result in pool.map(compile_one, new):
+        for number, (job, result) in enumerate(pool.map(compile_one, new)):
             known[job[4]] = result
             if 'error' in result:
                 print('%s for %s\n%s' % (os.path.basename(job[2]), job[0], result['error']), flush=True)
-    with open(memory, 'w') as file:
-        json.dump({job[4]: known[job[4]] for job in jobs if 'kernels' in known[job[4]]}, file)
+            if number % 200 == 199:  # a run that is cut short is not lost
+                remember()
+    remember()
     results = [(job, known[job[4]]) for job in jobs]
     table(results)
     failed = [job for job, result in results if 'error' in result]
