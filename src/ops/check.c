@@ -7,7 +7,8 @@
 #define DTYPES 7
 _Static_assert(CLM_I32 == DTYPES - 1, "a set of dtypes has one bit for each");
 
-/* The product of all dimensions of a call stays below this, so that no size in bytes overflows behind this layer. */
+/* The product of all dimensions of a call stays below this, so that no size in bytes overflows behind this layer. Of
+ * several weights' dimensions, each with the rest. */
 #define MOST_ELEMENTS ((int64_t)1 << 58)
 
 clm_status check_fail(checker *c, const char *format, ...) {
@@ -105,9 +106,12 @@ static clm_status check_view(checker *c, const char *name, const clm_tensor *t) 
 }
 
 static clm_status bind(checker *c, check_dim *dim, int64_t size, const char *name) {
+  int64_t elements;
   dim->size = size;
   dim->from = name;
-  if (__builtin_mul_overflow(c->elements, size, &c->elements) || c->elements > MOST_ELEMENTS)
+  bool fits = !__builtin_mul_overflow(c->elements, size, &elements) && elements <= MOST_ELEMENTS;
+  if (!dim->beside) c->elements = elements;
+  if (!fits)
     return check_fail(c, "%s has %s %lld, the sizes together are too large", name, dim->name, (long long)size);
   return CLM_OK;
 }

@@ -12,6 +12,7 @@ typedef struct check_dim {
   const char *from;     /* the tensor that bound it                             */
   struct check_dim *of; /* if set: this dimension is `of` plus `plus`          */
   int64_t plus;
+  bool beside; /* of weights: never multiplied with all the others */
 } check_dim;
 
 #define CHECK_DIM(dim)   .dim = {.name = #dim} /* in a struct of them */
@@ -48,7 +49,7 @@ typedef struct check_tensor {
 typedef struct checker {
   clm_context *context;
   const char *op;
-  int64_t elements; /* product of all dimensions bound so far                */
+  int64_t elements; /* product of all dimensions bound so far but those beside them */
   int written;      /* how many tensors the call writes: 0, nothing is asked */
 } checker;
 

@@ -10,9 +10,11 @@ typedef struct inner_dims {
 } inner_dims;
 
 /* clang-format off */
-#define DIMS {.row = SEQUENCE_DIMS, .both = {.name = "2 d_inner"}, CHECK_DIM(d_inner), CHECK_DIM(width),   \
-              .state_width = {.name = "width - 1", .of = &d.width, .plus = -1}, CHECK_DIM(features),                   \
-              CHECK_DIM(dt_rank), CHECK_DIM(d_state), CHECK_DIM(d_model)}
+/* xz shows batch, length and 2 d_inner before any of the weights is looked at. */
+#define WEIGHT_DIM(dim) .dim = {.name = #dim, .beside = true}
+#define DIMS {.row = SEQUENCE_DIMS, .both = {.name = "2 d_inner"}, WEIGHT_DIM(d_inner), CHECK_DIM(width),              \
+              .state_width = {.name = "width - 1", .of = &d.width, .plus = -1}, WEIGHT_DIM(features),                  \
+              WEIGHT_DIM(dt_rank), CHECK_DIM(d_state), WEIGHT_DIM(d_model)}
 #define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype))
 #define MATRIX     .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype)) | CHECK_DTYPE(a->xz.dtype)
 #define SEQUENCE(last) .as = &a->xz, .dims = {&d.row.batch, &d.row.length, &d.last}

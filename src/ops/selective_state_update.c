@@ -16,6 +16,17 @@ static void append(check_dim **dims, check_dim *dim) {
 static bool has_heads(const clm_selective_state_update_args *a) { return a->state.rank == 4; }
 static bool has_steps(const clm_selective_state_update_args *a) { return a->u.rank == (has_heads(a) ? 4 : 3); }
 
+/* The state's rank tells the form: a wrong one is no other tensor's fault. */
+static clm_status check_form(checker *c, const clm_selective_state_update_args *a) {
+  const int rank = a->state.rank;
+  if (!check_present(&a->state) || rank == 3 || rank == 4) return CLM_OK;
+  if (rank < 1 || rank > CLM_MAX_RANK)
+    return check_fail(c, "state has rank %d, expected 1 to %d", rank, CLM_MAX_RANK);
+  return check_fail(c, "state has rank %d, expected (%s, d_inner, d_state) or (%s, n_heads, head_dim, d_state)", rank,
+                    check_present(&a->state_indices) ? "pool" : "batch",
+                    check_present(&a->state_indices) ? "pool" : "batch");
+}
+
 static void update_dims_init(update_dims *d, const clm_selective_state_update_args *a) {
   *d = (update_dims){CHECK_DIM(batch),    CHECK_DIM(steps),   CHECK_DIM(d_inner),  CHECK_DIM(n_heads),
                      CHECK_DIM(head_dim), CHECK_DIM(d_state), CHECK_DIM(n_groups), CHECK_DIM(pool)};
@@ -83,9 +94,10 @@ static clm_status shape_of(checker *c, const update_dims *d, const clm_selective
 static clm_status check(checker *c, const clm_selective_state_update_args *a, state_update_shape *s) {
   update_dims d;
   update_dims_init(&d, a);
-  clm_status status =
-      CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, CHECK_WRITTEN, .dtypes = state_dtypes(a), DIMS(d.state)),
-                    CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->u, DIMS(d.sequence)));
+  clm_status status = check_form(c, a);
+  if (status) return status;
+  status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, CHECK_WRITTEN, .dtypes = state_dtypes(a), DIMS(d.state)),
+                         CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->u, DIMS(d.sequence)));
   return status ? status : shape_of(c, &d, a, s);
 }
 
@@ -95,18 +107,20 @@ static clm_status check_backward(checker *c, const clm_selective_state_update_ba
   const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN, sums = input_dtypes(a) | CHECK_DTYPE(a->A.dtype);
   update_dims d;
   update_dims_init(&d, a);
-  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, 0, .dtypes = state_dtypes(a), DIMS(d.state)),
-                                    CHECK_ROW(b, dout, 0, .as = &a->u, DIMS(d.sequence)),
-                                    CHECK_ROW(b, dnew_state, CHECK_OPTIONAL, .as = &a->A, DIMS(d.gradient)),
-                                    CHECK_ROW(b, du, gradient, .as = &a->u, DIMS(d.sequence)),
-                                    CHECK_ROW(b, ddelta, gradient, .as = &a->u, DIMS(d.sequence)),
-                                    CHECK_ROW(b, dz, gradient, .as = &a->u, DIMS(d.sequence)),
-                                    CHECK_ROW(b, dA, gradient, .as = &a->A, DIMS(d.matrix)),
-                                    CHECK_ROW(b, dB, gradient, .dtypes = sums, DIMS(d.inputs)),
-                                    CHECK_ROW(b, dC, gradient, .dtypes = sums, DIMS(d.inputs)),
-                                    CHECK_ROW(b, dD, gradient, PARAMETER, DIMS(d.channel)),
-                                    CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, DIMS(d.channel)),
-                                    CHECK_ROW(b, dstate, gradient, .as = &a->A, DIMS(d.gradient)));
+  clm_status status = check_form(c, a);
+  if (status) return status;
+  status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, 0, .dtypes = state_dtypes(a), DIMS(d.state)),
+                         CHECK_ROW(b, dout, 0, .as = &a->u, DIMS(d.sequence)),
+                         CHECK_ROW(b, dnew_state, CHECK_OPTIONAL, .as = &a->A, DIMS(d.gradient)),
+                         CHECK_ROW(b, du, gradient, .as = &a->u, DIMS(d.sequence)),
+                         CHECK_ROW(b, ddelta, gradient, .as = &a->u, DIMS(d.sequence)),
+                         CHECK_ROW(b, dz, gradient, .as = &a->u, DIMS(d.sequence)),
+                         CHECK_ROW(b, dA, gradient, .as = &a->A, DIMS(d.matrix)),
+                         CHECK_ROW(b, dB, gradient, .dtypes = sums, DIMS(d.inputs)),
+                         CHECK_ROW(b, dC, gradient, .dtypes = sums, DIMS(d.inputs)),
+                         CHECK_ROW(b, dD, gradient, PARAMETER, DIMS(d.channel)),
+                         CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, DIMS(d.channel)),
+                         CHECK_ROW(b, dstate, gradient, .as = &a->A, DIMS(d.gradient)));
   if (!status && check_present(&b->dz) && !check_present(&a->z))
     return check_fail(c, "dz is given, but z is missing");
   return status ? status : shape_of(c, &d, a, s);

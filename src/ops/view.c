@@ -32,7 +32,8 @@ static int add_span(span *spans, int count, int64_t step, int64_t most) {
 
 static int add_view(span *spans, int count, const clm_tensor *t) {
   int64_t size = (int64_t)clm_dtype_size(t->dtype);
-  for (int i = 0; i < t->rank; i++) count = add_span(spans, count, t->stride[i] * size, t->shape[i] - 1);
+  for (int i = 0; i < t->rank; i++) /* of a dimension of size 1 the stride may be anything */
+    if (t->shape[i] > 1) count = add_span(spans, count, t->stride[i] * size, t->shape[i] - 1);
   return count;
 }
 

@@ -78,6 +78,11 @@ static void test_extent(const test_device *device, const void *data) {
   assert_false(view_extent(&t, &bytes));
   t.stride[0] = INT64_MAX / 4;
   assert_false(view_extent(&t, &bytes));
+  t.shape[0] = 1; /* never stepped along */
+  t.stride[0] = INT64_MAX;
+  assert_true(view_extent(&t, &bytes));
+  assert_int_equal(bytes, 60);
+  assert_false(view_repeats(&t));
   t.shape[0] = INT64_MAX;
   t.stride[0] = 0;
   assert_true(view_extent(&t, &bytes));

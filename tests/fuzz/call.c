@@ -20,9 +20,10 @@ static size_t row_count(const catalog_op *op) {
 /* ---- What the catalog leaves open ---- */
 
 static const catalog_op *draw_op(test_random *r) {
-  static const char *const often[] = {"selective_scan", "selective_scan_backward", "causal_conv1d",
-                                      "causal_conv1d_backward"};
-  if (chance(r, 20)) {
+  static const char *const often[] = {
+      "selective_scan", "selective_scan_backward", "causal_conv1d",        "causal_conv1d_backward",
+      "mamba_inner",    "mamba_inner_backward",    "mamba_inner_backward", "adamw"};
+  if (chance(r, 25)) {
     const char *name = often[random_below(r, TEST_COUNT(often))];
     for (size_t i = 0; i < catalog_count; i++)
       if (strcmp(catalog[i].op->name, name) == 0) return &catalog[i];
@@ -39,59 +40,75 @@ static void draw_sizes(test_random *r, int64_t size[CATALOG_DIMS]) {
   size[DIM_HISTORY] = size[DIM_WIDTH] - 1;
   do size[DIM_GROUPS] = small(r, 3, size[DIM_CHANNELS]);
   while (size[DIM_CHANNELS] % size[DIM_GROUPS]);
-  size[DIM_SEQUENCES] = size[DIM_BATCH];
-  size[DIM_ENDS] = 0;
   size[DIM_ROWS] = small(r, 5, 20);
   size[DIM_COLUMNS] = small(r, 8, 40);
   size[DIM_INNER] = small(r, 6, 30);
   size[DIM_COUNT] = small(r, 9, 80);
   size[DIM_ONE] = 1;
+  size[DIM_STEPS] = chance(r, 50) ? NO_DIM : small(r, 4, 12);
+  const bool heads = chance(r, 50);
+  size[DIM_HEADS] = heads ? size[DIM_GROUPS] * small(r, 3, 8) : size[DIM_CHANNELS];
+  size[DIM_HEAD_DIM] = heads ? small(r, 4, 20) : NO_DIM;
+  size[DIM_BOTH] = 2 * size[DIM_CHANNELS];
+  size[DIM_RANK] = small(r, 3, 8);
+  size[DIM_FEATURES] = size[DIM_RANK] + 2 * size[DIM_GROUPS] * size[DIM_STATES];
+  size[DIM_MODEL] = small(r, 6, 20);
 }
 
-static bool is_empty(const catalog_choice *c, const catalog_row *row) {
-  for (int i = 0; i < row->rank; i++)
-    if (c->size[row->dims[i]] == 0) return true;
+static bool is_empty(const catalog_choice *c, size_t row) {
+  int64_t shape[CLM_MAX_RANK];
+  for (int i = catalog_shape(c, row, shape) - 1; i >= 0; i--)
+    if (shape[i] == 0) return true;
   return false;
 }
 
 static void forget(catalog_choice *c, const char *name) {
   int row = catalog_find(c->op, name);
-  if (row >= 0) c->present &= ~(1u << row);
+  if (row >= 0) c->present &= ~catalog_bit((size_t)row);
 }
 
 static bool has(const catalog_choice *c, const char *name) {
   int row = catalog_find(c->op, name);
-  return row >= 0 && (c->present >> row & 1);
+  return row >= 0 && catalog_has(c, (size_t)row);
+}
+
+/* Sizes that follow from what is there. */
+static void draw_rows(test_random *r, catalog_choice *c) {
+  int64_t *size = c->size;
+  if (has(c, "cu_seqlens")) {
+    size[DIM_BATCH] = 1;
+    size[DIM_SEQUENCES] = 1 + random_below(r, 4);
+    size[DIM_ENDS] = size[DIM_SEQUENCES] + 1;
+  } else {
+    size[DIM_SEQUENCES] = size[DIM_BATCH];
+  }
+  size[DIM_POOL] = size[DIM_BATCH] + (has(c, "state_indices") ? random_below(r, 4) : 0);
+  size[DIM_PLACES] = size[DIM_HISTORY] + (has(c, "cache_seqlens") ? random_below(r, 4) : 0);
+  if (!has(c, "out_proj")) size[DIM_MODEL] = size[DIM_CHANNELS];
 }
 
 static void draw_presence(test_random *r, catalog_choice *c) {
-  const int likely = chance(r, 40) ? 95 : chance(r, 50) ? 60 : 25;
+  const int likely = chance(r, 50) ? 95 : chance(r, 50) ? 60 : 25;
   for (size_t i = 0; c->op->rows[i].name; i++) {
     const catalog_row *row = &c->op->rows[i];
-    if (!(row->flags & ROW_OPTIONAL) || chance(r, likely)) c->present |= 1u << i;
-    if ((row->flags & ROW_STATIC) && chance(r, 25)) c->statics |= 1u << i;
-    if ((row->flags & ROW_HALF_SUM) && chance(r, 50)) c->sums |= 1u << i;
+    if (!(row->flags & ROW_OPTIONAL) || chance(r, likely)) c->present |= catalog_bit(i);
+    if ((row->flags & ROW_STATIC) && chance(r, 25)) c->statics |= catalog_bit(i);
+    if ((row->flags & ROW_EITHER) && chance(r, 50)) c->others |= catalog_bit(i);
   }
   if (has(c, "seq_idx") && has(c, "cu_seqlens")) forget(c, chance(r, 50) ? "seq_idx" : "cu_seqlens");
-  if (has(c, "cu_seqlens")) {
-    c->size[DIM_BATCH] = 1;
-    c->size[DIM_SEQUENCES] = 1 + random_below(r, 4);
-    c->size[DIM_ENDS] = c->size[DIM_SEQUENCES] + 1;
-  } else {
-    c->size[DIM_SEQUENCES] = c->size[DIM_BATCH];
-  }
+  draw_rows(r, c);
   for (size_t i = 0; c->op->rows[i].name; i++) {
     const catalog_row *row = &c->op->rows[i];
-    if (is_empty(c, row) || (row->with && !has(c, row->with))) c->present &= ~(1u << i);
+    if (is_empty(c, i) || (row->with && !has(c, row->with))) c->present &= ~catalog_bit(i);
   }
 }
 
 static void draw_choice(test_random *r, catalog_choice *c) {
-  static const clm_dtype storages[] = {CLM_F32, CLM_F16, CLM_BF16};
+  static const clm_dtype storages[] = {CLM_F32, CLM_F16, CLM_BF16, CLM_F64};
   c->op = draw_op(r);
-  c->storage = storages[random_below(r, 3)];
-  for (size_t i = 0; i < CATALOG_ROWS; i++) c->any[i] = storages[random_below(r, 3)];
-  c->complex = c->op->may_be_complex && chance(r, 25);
+  c->storage = storages[chance(r, 18) ? 3 : random_below(r, 3)];
+  for (size_t i = 0; i < CATALOG_ROWS; i++) c->any[i] = storages[random_below(r, 4)];
+  c->complex = c->op->may_be_complex && chance(r, 40);
   draw_sizes(r, c->size);
   draw_presence(r, c);
 }
@@ -132,6 +149,10 @@ static void lay_out(test_random *r, fuzz_tensor *t, const int64_t *shape) {
   t->bytes = (size_t)(first + last + 1) * size; /* to the last element: a sanitizer sees one more */
 }
 
+static bool lies_in_rows(fuzz_layout layout) {
+  return layout != LAYOUT_TRANSPOSED && layout != LAYOUT_REPEATED && layout != LAYOUT_PERMUTED;
+}
+
 static void draw_layouts(test_random *r, fuzz_call *c) {
   const fuzz_layout common = (fuzz_layout)random_below(r, FUZZ_LAYOUTS);
   const bool same = chance(r, 60);
@@ -143,6 +164,7 @@ static void draw_layouts(test_random *r, fuzz_call *c) {
     t->view.rank = catalog_shape(&c->choice, i, shape);
     t->view.dtype = catalog_dtype(&c->choice, i);
     t->layout = same ? common : (fuzz_layout)random_below(r, FUZZ_LAYOUTS);
+    if (row->flags & ROW_MATRIX && !lies_in_rows(t->layout)) t->layout = LAYOUT_CONTIGUOUS;
     if (t->layout == LAYOUT_REPEATED && (row->role != TEST_IN || t->view.rank < 2)) t->layout = LAYOUT_CONTIGUOUS;
     t->buffer = i;
     lay_out(r, t, shape);
@@ -177,19 +199,36 @@ static int64_t count_of(const clm_tensor *v) {
   return count;
 }
 
+/* Numbers of the pool's states, none twice; some rows are padding. */
+static void fill_pool(test_random *r, fuzz_call *c, size_t row) {
+  const fuzz_tensor *t = &c->tensors[row];
+  const int64_t pool = c->choice.size[DIM_POOL];
+  int64_t next = random_below(r, pool);
+  for (int64_t i = 0; i < count_of(&t->view); i++, next = (next + 1) % pool) {
+    const int64_t value = !chance(r, 15) ? next : chance(r, 50) ? -1 - random_below(r, 9) : pool + random_below(r, 9);
+    ((int32_t *)(void *)t->image)[element_at(&t->view, i)] = (int32_t)value;
+  }
+}
+
 static void fill_indexes(test_random *r, fuzz_call *c, size_t row) {
   const char *name = c->choice.op->rows[row].name;
   fuzz_tensor *t = &c->tensors[row];
+  if (strcmp(name, "state_indices") == 0) {
+    fill_pool(r, c, row);
+    return;
+  }
   const int64_t count = count_of(&t->view), length = c->choice.size[DIM_LENGTH];
   const bool ends = strcmp(name, "cu_seqlens") == 0, numbers = strcmp(name, "seq_idx") == 0;
-  const bool wild = ends && chance(r, 10); /* wrong, but must touch no other memory */
+  const bool steps = strcmp(name, "cache_seqlens") == 0;
+  const bool wild = (ends || steps) && chance(r, 10); /* wrong, but must touch no other memory */
   int64_t bound = strcmp(name, "targets") == 0 ? c->choice.size[DIM_COLUMNS] : c->choice.size[DIM_ROWS], at = 0;
   c->incomparable |= wild;
   for (int64_t i = 0; i < count; i++) {
     int64_t value;
-    if (wild) value = random_below(r, 1000) - 500;
+    if (wild) value = chance(r, 10) ? INT32_MIN : random_below(r, 1000) - 500;
     else if (ends) value = at = i == 0 ? 0 : i == count - 1 ? length : at + random_below(r, length - at + 1);
     else if (numbers) value = chance(r, 20) ? -1 : (at += chance(r, 25));
+    else if (steps) value = chance(r, 90) ? random_below(r, 40) : INT32_MAX - random_below(r, 40);
     else value = chance(r, 12) ? -1 : random_below(r, bound);
     ((int32_t *)(void *)t->image)[element_at(&t->view, i)] = (int32_t)value;
   }
@@ -214,7 +253,7 @@ static void fill(test_random *r, fuzz_call *c, bool log_A) {
       fill_indexes(r, c, i);
       continue;
     }
-    const bool complex = t->view.dtype == CLM_C64;
+    const bool complex = t->view.dtype == CLM_C64 || t->view.dtype == CLM_C128;
     const int64_t count = count_of(&t->view);
     for (int64_t k = 0; k < count; k++)
       for (int part = 0; part <= complex; part++)
@@ -251,6 +290,7 @@ static bool draw_scalars(test_random *r, fuzz_call *c) {
     }
     set_scalar(c->args, s, value);
     c->flags[i] = value != 0;
+    if (!c->flags[i]) catalog_unset(&c->choice, catalog_scalar_name(s));
   }
   return log_A;
 }
@@ -260,15 +300,25 @@ static bool draw_scalars(test_random *r, fuzz_call *c) {
 /* Whether another tensor of the call has this dimension too, so that one alone cannot be changed. */
 static bool shared(const fuzz_call *c, size_t row, int dim) {
   const catalog_row *changed = &c->choice.op->rows[row];
+  catalog_dim dims[CLM_MAX_RANK];
   if (c->choice.statics >> row & 1 || (changed->with && changed->role == TEST_OUT)) return false;
-  const int64_t name = changed->dims[dim];
-  if (name == DIM_GROUPS || name == DIM_HISTORY || name == DIM_SEQUENCES || name == DIM_ENDS) return false;
-  if (name == DIM_ONE) return true;
+  catalog_dims(&c->choice, row, dims);
+  const catalog_dim name = dims[dim];
+  switch (name) { /* these must divide, follow from others, or may be anything beyond them */
+  case DIM_GROUPS:
+  case DIM_HISTORY:
+  case DIM_SEQUENCES:
+  case DIM_ENDS:
+  case DIM_POOL:
+  case DIM_PLACES:
+  case DIM_FEATURES: return false;
+  case DIM_ONE: return true;
+  default: break;
+  }
   for (size_t i = 0; c->choice.op->rows[i].name; i++) {
-    const catalog_row *other = &c->choice.op->rows[i];
     if (i == row || !fuzz_present(c, i) || c->choice.statics >> i & 1) continue;
-    for (int k = 0; k < other->rank; k++)
-      if (other->dims[k] == name) return true;
+    for (int k = catalog_dims(&c->choice, i, dims) - 1; k >= 0; k--)
+      if (dims[k] == name) return true;
   }
   return false;
 }
@@ -308,8 +358,7 @@ static bool bad_scalar(test_random *r, fuzz_call *c) {
   if (s->kind == SCALAR_CHOICE) set_scalar(c->args, s, low ? -1 - (double)random_below(r, 9) : s->high + 1);
   else if (s->kind == SCALAR_FLOAT) set_scalar(c->args, s, low ? -1 : (double)NAN);
   else set_scalar(c->args, s, s->low - 1 - (double)random_below(r, 9));
-  const char *name = strrchr(s->name, '.');
-  note(c, name ? name + 1 : s->name, "a scalar out of range");
+  note(c, catalog_scalar_name(s), "a scalar out of range");
   return true;
 }
 
@@ -347,9 +396,10 @@ static bool make(test_random *r, fuzz_call *c, mistake m, size_t row) {
     break;
   case MISSING:
     if ((info->flags & ROW_OPTIONAL) || t->buffer != row) return false;
+    if (info->dims[info->rank - 1] == DIM_PLACES && c->choice.size[DIM_WIDTH] == 1) return false; /* may be absent */
     for (size_t i = 0; c->choice.op->rows[i].name; i++)
       if (i != row && fuzz_present(c, i) && c->tensors[i].buffer == row) return false;
-    c->choice.present &= ~(1u << row);
+    c->choice.present &= ~catalog_bit(row);
     break;
   case FOREIGN: t->foreign = true; break;
   case SHARED_OUTPUT:
@@ -420,6 +470,7 @@ static void scramble(test_random *r, fuzz_call *c) {
   fuzz_tensor *t = &c->tensors[row];
   clm_tensor *v = &t->view;
   c->wrong = "";
+  c->poisoned = true;
   snprintf(c->how, sizeof c->how, "%s: anything", c->choice.op->rows[row].name);
   c->incomparable |= c->choice.op->rows[row].kind == OF_INDEX; /* other indexes than were drawn */
   for (int64_t n = 1 + random_below(r, 3); n > 0; n--) switch (random_below(r, 6)) {
@@ -431,8 +482,11 @@ static void scramble(test_random *r, fuzz_call *c) {
     case 2: v->shape[random_below(r, CLM_MAX_RANK)] = any_number(r); break;
     case 3: v->stride[random_below(r, CLM_MAX_RANK)] = any_number(r); break;
     case 4: v->offset = (size_t)any_number(r); break;
-    default: c->choice.present ^= 1u << row; return;
+    default: c->choice.present ^= catalog_bit(row); break;
     }
+  /* A valid call, but of a million million numbers. */
+  for (int i = 0; i < CLM_MAX_RANK; i++)
+    if (v->stride[i] == 0 && v->shape[i] > 4096) v->stride[i] = 1;
 }
 
 static void spoil(test_random *r, fuzz_call *c) {
@@ -444,6 +498,13 @@ static void spoil(test_random *r, fuzz_call *c) {
   }
 }
 
+/* With negative steps states grow without bound. */
+static bool grows(const fuzz_call *c) {
+  for (size_t i = 0; c->composed && c->choice.op->scalars[i].name; i++)
+    if (strcmp(catalog_scalar_name(&c->choice.op->scalars[i]), "delta_softplus") == 0) return !c->flags[i];
+  return false;
+}
+
 void fuzz_draw(fuzz_call *c, uint64_t seed, uint64_t number) {
   test_random r = random_seeded(seed * UINT64_C(1000003) + number, "call");
   memset(c, 0, sizeof *c);
@@ -451,6 +512,10 @@ void fuzz_draw(fuzz_call *c, uint64_t seed, uint64_t number) {
   c->args = calloc(1, c->choice.op->op->args_size);
   if (!c->args) abort();
   bool log_A = draw_scalars(&r, c);
+  c->composed = strncmp(c->choice.op->op->name, "mamba_inner", strlen("mamba_inner")) == 0;
+  c->grows = grows(c);
+  /* What is rounded to halves on the way to such states may be off by any amount. */
+  c->incomparable = c->grows && (c->choice.storage == CLM_F16 || c->choice.storage == CLM_BF16);
   draw_layouts(&r, c);
   fill(&r, c, log_A);
   if (chance(&r, 30)) spoil(&r, c);

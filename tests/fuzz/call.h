@@ -32,12 +32,15 @@ typedef struct fuzz_call {
   const char *wrong; /* NULL: must succeed. "": whatever it says. Else it must fail and name this argument   */
   char how[120];     /* what was made wrong */
   bool incomparable; /* indexes whose result the header leaves open */
+  bool composed;     /* of operations that round what passes between them */
+  bool grows;        /* to where f32 ends, on the way at least */
+  bool poisoned;     /* reads what was never drawn: whether NaN times nothing is NaN is left open */
 } fuzz_call;
 
 /* The call number `number` of a seed; the caller frees it. */
 void fuzz_draw(fuzz_call *, uint64_t seed, uint64_t number);
 void fuzz_free(fuzz_call *);
 
-static inline bool fuzz_present(const fuzz_call *c, size_t row) { return c->choice.present >> row & 1; }
+static inline bool fuzz_present(const fuzz_call *c, size_t row) { return catalog_has(&c->choice, row); }
 
 #endif

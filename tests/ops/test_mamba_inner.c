@@ -61,8 +61,6 @@ static const int32_t numbers[] = {4, 4, 4, 1, 1, -1, 1, 1, 1, 1, 7, 7, 7, -1, -1
 
 static int64_t states_of(const inner_case *c) { return c->flags & CU_SEQLENS ? SEQUENCES : c->batch; }
 
-static double draw_small(test_random *r) { return 0.4 * random_normal(r); }
-
 static int64_t features_of(const inner_case *c) { return c->dt_rank + 2 * c->n_groups * c->d_state; }
 static int64_t out_width(const inner_case *c) { return c->flags & OUT_PROJ ? c->d_model : c->d_inner; }
 
@@ -376,6 +374,35 @@ static void test_by_hand(const test_device *device, const void *data) {
   run_destroy(run);
 }
 
+/* A model's sizes are not too large together: the 130m model's, with inputs that repeat one number. */
+static void test_large_sizes(const test_device *device, const void *data) {
+  enum { BATCH = 8, LENGTH = 2048, D_MODEL = 768, D_INNER = 1536, STATES = 16, RANK = 48, WIDTH = 4 };
+  (void)data;
+  clm_buffer *number, *memory;
+  ok(device, clm_buffer_create(device->context, sizeof(float), &number));
+  ok(device, clm_buffer_create(device->context, sizeof(float) * BATCH * LENGTH * D_MODEL, &memory));
+#define REPEATED(rank, ...)                                                                                          \
+  (clm_tensor) {                                                                                                     \
+    number, 0, CLM_F32, rank, {__VA_ARGS__}, { 0 }                                                                   \
+  }
+  clm_mamba_inner_args args = {
+      .xz = REPEATED(3, BATCH, LENGTH, 2 * D_INNER),
+      .conv_weight = REPEATED(2, D_INNER, WIDTH),
+      .x_proj = REPEATED(2, RANK + 2 * STATES, D_INNER),
+      .dt_proj = REPEATED(2, D_INNER, RANK),
+      .A = REPEATED(2, D_INNER, STATES),
+      .out_proj = REPEATED(2, D_MODEL, D_INNER),
+      .out = clm_tensor_of(memory, 0, CLM_F32, 3, (const int64_t[]){BATCH, LENGTH, D_MODEL}),
+  };
+#undef REPEATED
+  size_t bytes = clm_mamba_inner_workspace_size(device->context, &args);
+  if (bytes == 0) fail_msg("%s", clm_context_error(device->context));
+  args.out_proj.shape[0] = INT64_C(1) << 40;
+  assert_int_equal(clm_mamba_inner_workspace_size(device->context, &args), 0);
+  clm_buffer_destroy(&number);
+  clm_buffer_destroy(&memory);
+}
+
 /* A call takes no more workspace than it says, and the second call none. */
 static void test_workspace(const test_device *device, const void *data) {
   const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
@@ -413,6 +440,7 @@ static void add(void) {
     test_add(&test_devices[d], test_by_hand, &cases[2], "mamba_inner: by hand, with states and residual");
     test_add(&test_devices[d], test_recomputation, &cases[3], "mamba_inner: what is kept changes no bit");
     test_add(&test_devices[d], test_workspace, &cases[2], "mamba_inner: workspace");
+    if (!test_devices[d].opencl) test_add(&test_devices[d], test_large_sizes, NULL, "mamba_inner: large sizes");
     test_add(&test_devices[d], test_lacking, &cases[3], "mamba_inner: a backend without one of the pieces");
   }
 }

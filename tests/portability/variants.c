@@ -77,9 +77,10 @@ static void keep(const char *source, const char *options) {
 /* ---- The calls ---- */
 
 static const int64_t usual[CATALOG_DIMS] = {
-    [DIM_BATCH] = 8,   [DIM_LENGTH] = 2048,  [DIM_CHANNELS] = 2048, [DIM_STATES] = 16, [DIM_GROUPS] = 1,
-    [DIM_WIDTH] = 4,   [DIM_HISTORY] = 3,    [DIM_SEQUENCES] = 8,   [DIM_ENDS] = 9,    [DIM_ROWS] = 2048,
-    [DIM_INNER] = 768, [DIM_COLUMNS] = 1536, [DIM_COUNT] = 4096,    [DIM_ONE] = 1,
+    [DIM_BATCH] = 8,         [DIM_LENGTH] = 2048,  [DIM_CHANNELS] = 2048, [DIM_STATES] = 16, [DIM_GROUPS] = 1,
+    [DIM_WIDTH] = 4,         [DIM_HISTORY] = 3,    [DIM_SEQUENCES] = 8,   [DIM_ENDS] = 9,    [DIM_ROWS] = 2048,
+    [DIM_INNER] = 768,       [DIM_COLUMNS] = 1536, [DIM_COUNT] = 4096,    [DIM_ONE] = 1,     [DIM_STEPS] = NO_DIM,
+    [DIM_HEAD_DIM] = NO_DIM, [DIM_RANK] = 64,      [DIM_MODEL] = 1024,
 };
 
 static const struct other_size {
@@ -98,6 +99,7 @@ static const struct other_size {
     {DIM_COLUMNS, {1, 33, 50280}, false},
     {DIM_INNER, {1, 33}, false},
     {DIM_COUNT, {1, 50280}, false},
+    {DIM_STEPS, {2, 70}, false},
 };
 
 static clm_context *context;
@@ -108,7 +110,9 @@ static clm_tensor view_of(const catalog_choice *c, size_t row, bool length_fast,
   int64_t shape[CLM_MAX_RANK];
   int rank = catalog_shape(c, row, shape);
   clm_tensor t = clm_tensor_of(buffer, 0, catalog_dtype(c, row), rank, shape);
-  if (!length_fast || rank < 3 || c->op->rows[row].dims[1] != DIM_LENGTH || rank > 4) return t;
+  if (!length_fast || rank < 3 || c->op->rows[row].dims[1] != DIM_LENGTH || rank > 4 ||
+      c->op->rows[row].flags & ROW_MATRIX)
+    return t;
   int64_t stride = 1;
   const int inner[] = {1, rank - 1, rank == 4 ? 2 : 0, 0};
   for (int i = 0; i < rank; i++) {
@@ -118,12 +122,14 @@ static clm_tensor view_of(const catalog_choice *c, size_t row, bool length_fast,
   return t;
 }
 
-static void call(const catalog_choice *c, bool length_fast, const bool flags[CATALOG_SCALARS]) {
+static void call(const catalog_choice *chosen, bool length_fast, const bool flags[CATALOG_SCALARS]) {
+  catalog_choice choice = *chosen, *c = &choice;
   clm_buffer *buffers[CATALOG_ROWS] = {NULL};
   char *args = calloc(1, c->op->op->args_size);
   if (!args) abort();
   for (size_t i = 0; c->op->scalars[i].name; i++) {
     const catalog_scalar *s = &c->op->scalars[i];
+    if (!flags[i]) catalog_unset(c, catalog_scalar_name(s));
     if (s->kind == SCALAR_BOOL) *(bool *)(args + s->member) = flags[i];
     if (s->kind == SCALAR_CHOICE) *(int *)(void *)(args + s->member) = flags[i] ? (int)s->high : 0;
     if (s->kind == SCALAR_FLOAT) *(float *)(void *)(args + s->member) = (float)s->low;
@@ -131,7 +137,7 @@ static void call(const catalog_choice *c, bool length_fast, const bool flags[CAT
   }
   for (size_t i = 0; c->op->rows[i].name; i++) {
     int64_t shape[CLM_MAX_RANK], count = 1;
-    if (!(c->present >> i & 1)) continue;
+    if (!catalog_has(c, i)) continue;
     int rank = catalog_shape(c, i, shape);
     for (int k = 0; k < rank; k++) count *= shape[k];
     if (count == 0) continue;
@@ -154,11 +160,31 @@ static void call(const catalog_choice *c, bool length_fast, const bool flags[CAT
 
 typedef enum presence { REQUIRED, MAMBA, WITH_SEQ_IDX, PACKED, PRESENCES } presence;
 
+static bool has(const catalog_choice *c, const char *name) {
+  int row = catalog_find(c->op, name);
+  return row >= 0 && catalog_has(c, (size_t)row);
+}
+
+/* Sizes that follow from others and from what is there. */
+static void derive_sizes(catalog_choice *c) {
+  int64_t *size = c->size;
+  size[DIM_HISTORY] = size[DIM_PLACES] = size[DIM_WIDTH] - 1;
+  size[DIM_HEADS] = size[DIM_CHANNELS];
+  size[DIM_BOTH] = 2 * size[DIM_CHANNELS];
+  size[DIM_FEATURES] = size[DIM_RANK] + 2 * size[DIM_GROUPS] * size[DIM_STATES];
+  if (!has(c, "out_proj")) size[DIM_MODEL] = size[DIM_CHANNELS];
+  size[DIM_SEQUENCES] = size[DIM_POOL] = size[DIM_BATCH];
+  if (!has(c, "cu_seqlens")) return;
+  size[DIM_BATCH] = 1;
+  size[DIM_SEQUENCES] = 8;
+  size[DIM_ENDS] = 9;
+}
+
 /* What is there of the optional tensors: nothing; what a Mamba block has; everything, with either kind of packing. */
 static void choose(catalog_choice *c, presence which) {
-  static const char *const not_in_mamba[] = {"initial_state", "final_state", "dfinal_state", "dinitial_state",
-                                             "gate",          "dgate",       "seq_idx",      "cu_seqlens",
-                                             "initial",       "final",       "dfinal",       "dinitial"};
+  static const char *const not_in_mamba[] = {
+      "initial_state", "final_state", "dfinal_state", "dinitial_state", "gate",     "dgate",         "seq_idx",
+      "cu_seqlens",    "initial",     "final",        "dfinal",         "dinitial", "state_indices", "cache_seqlens"};
   c->present = 0;
   for (size_t i = 0; c->op->rows[i].name; i++) {
     const catalog_row *row = &c->op->rows[i];
@@ -166,19 +192,13 @@ static void choose(catalog_choice *c, presence which) {
     for (size_t k = 0; which == MAMBA && k < TEST_COUNT(not_in_mamba); k++)
       if (strcmp(row->name, not_in_mamba[k]) == 0) there = false;
     if (strcmp(row->name, which == PACKED ? "seq_idx" : "cu_seqlens") == 0) there = false;
-    if (there) c->present |= 1u << i;
+    if (there) c->present |= catalog_bit(i);
   }
   for (size_t i = 0; c->op->rows[i].name; i++) {
     int with = c->op->rows[i].with ? catalog_find(c->op, c->op->rows[i].with) : -1;
-    if (with >= 0 && !(c->present >> with & 1)) c->present &= ~(1u << i);
+    if (with >= 0 && !catalog_has(c, (size_t)with)) c->present &= ~catalog_bit(i);
   }
-  c->size[DIM_SEQUENCES] = c->size[DIM_BATCH];
-  int packed = catalog_find(c->op, "cu_seqlens");
-  if (packed >= 0 && c->present >> packed & 1) {
-    c->size[DIM_BATCH] = 1;
-    c->size[DIM_SEQUENCES] = 8;
-    c->size[DIM_ENDS] = 9;
-  }
+  derive_sizes(c);
 }
 
 static catalog_choice usual_choice(const catalog_op *op, clm_dtype storage) {
@@ -204,7 +224,6 @@ static void call_sizes(const catalog_op *op, bool few) {
       if (!has_dim(op, others[o].dim) || (few && !others[o].few)) continue;
       catalog_choice c = usual_choice(op, CLM_F32);
       c.size[others[o].dim] = others[o].size[k];
-      c.size[DIM_HISTORY] = c.size[DIM_WIDTH] - 1;
       if (c.size[DIM_CHANNELS] % c.size[DIM_GROUPS]) continue;
       if (others[o].dim == DIM_LENGTH) c.size[DIM_BATCH] = 1;
       choose(&c, MAMBA);
@@ -239,7 +258,7 @@ static void call_kinds(const catalog_op *op, bool few) {
           }
           for (size_t i = 0; !few && s == 0 && !layout && p == MAMBA && op->rows[i].name; i++) {
             if (!(op->rows[i].flags & ROW_STATIC)) continue;
-            c.statics ^= 1u << i;
+            c.statics ^= catalog_bit(i);
             call(&c, false, flags);
           }
         }
@@ -276,6 +295,7 @@ int main(int argc, char **argv) {
   for (size_t t = 0; t < TEST_COUNT(targets); t++) {
     open_device(&targets[t]);
     for (size_t i = 0; i < catalog_count; i++) {
+      if (has_dim(&catalog[i], DIM_BOTH)) continue; /* mamba_inner: made of others */
       call_kinds(&catalog[i], few);
       call_sizes(&catalog[i], few);
     }

@@ -6,6 +6,9 @@
 BACKEND_OPS(X)
 #undef X
 
+TEST_OP(mamba_inner);
+TEST_OP(mamba_inner_backward);
+
 /* ---- Rows: ROW(member, kind, draw, role, flags, with, alias, dimensions) ---- */
 
 /* clang-format off */
@@ -20,6 +23,13 @@ BACKEND_OPS(X)
 #define MAY_OUT(field, kind, ...)         ROW(field, kind, NULL, TEST_OUT, ROW_OPTIONAL, NULL, NULL, __VA_ARGS__)
 #define MAY_OUT_OR(field, kind, alias, ...)                                                                           \
   ROW(field, kind, NULL, TEST_OUT, ROW_OPTIONAL, NULL, alias, __VA_ARGS__)
+#define WHEN(field, kind_, draw_, scalar, ...)                                                                         \
+  {.name = #field, .member = offsetof(ARGS, field), .kind = kind_, .draw = draw_, .role = TEST_IN,                      \
+   .flags = ROW_OPTIONAL, .when = scalar, .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),          \
+   .dims = {__VA_ARGS__}}
+#define OUT_WHEN(field, kind_, scalar, ...)                                                                           \
+  {.name = #field, .member = offsetof(ARGS, field), .kind = kind_, .role = TEST_OUT, .flags = ROW_OPTIONAL,           \
+   .when = scalar, .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dims = {__VA_ARGS__}}
 #define BOTH(field, kind, draw, ...)      ROW(field, kind, draw, TEST_INOUT, 0, NULL, NULL, __VA_ARGS__)
 
 #define SCALAR(field, kind_, low_, high_)                                                                             \
@@ -34,15 +44,20 @@ BACKEND_OPS(X)
 #define BC_DIMS    DIM_BATCH, DIM_LENGTH, DIM_GROUPS, DIM_STATES
 #define PAST_DIMS  DIM_SEQUENCES, DIM_CHANNELS, DIM_HISTORY
 
+#define EITHER(field, draw, ...)     ROW(field, OF_INPUT, draw, TEST_IN, ROW_EITHER, NULL, NULL, __VA_ARGS__)
+#define MAY_EITHER(field, draw, ...) ROW(field, OF_INPUT, draw, TEST_IN, ROW_OPTIONAL | ROW_EITHER, NULL, NULL, __VA_ARGS__)
+#define MAY_OUT_EITHER(field, with, ...)                                                                              \
+  ROW(field, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, with, NULL, __VA_ARGS__)
+
 #define DISCRETIZE_INPUTS                                                                                             \
   IN(delta, OF_STORAGE, draw_step, STEP_DIMS), IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),              \
-  ROW(B, OF_NUMBER, NULL, TEST_IN, ROW_STATIC, NULL, NULL, DIM_BATCH, DIM_LENGTH, DIM_STATES)
+  ROW(B, OF_INPUT, NULL, TEST_IN, ROW_STATIC | ROW_EITHER, NULL, NULL, DIM_BATCH, DIM_LENGTH, DIM_STATES)
 #define ASSOC_INPUTS                                                                                                  \
-  IN(a, OF_NUMBER, draw_factor, STEP_DIMS), IN(b, OF_NUMBER, NULL, STEP_DIMS),                                        \
+  IN(a, OF_INPUT, draw_factor, STEP_DIMS), IN(b, OF_INPUT, NULL, STEP_DIMS),                                          \
   MAY(initial, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS)
 #define CONV_INPUTS                                                                                                   \
-  IN(x, OF_STORAGE, NULL, STEP_DIMS), IN(weight, OF_PARAMETER, NULL, DIM_CHANNELS, DIM_WIDTH),                        \
-  MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),                   \
+  IN(x, OF_STORAGE, NULL, STEP_DIMS), EITHER(weight, NULL, DIM_CHANNELS, DIM_WIDTH),                                  \
+  MAY_EITHER(bias, NULL, DIM_CHANNELS), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),                          \
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_STORAGE, NULL, PAST_DIMS)
 #define SCAN_INPUTS                                                                                                   \
   IN(u, OF_STORAGE, NULL, STEP_DIMS), IN(delta, OF_STORAGE, draw_step, STEP_DIMS),                                    \
@@ -54,12 +69,30 @@ BACKEND_OPS(X)
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_NUMBER, NULL, STATE_DIMS)
 #define SCAN_SCALARS                                                                                                  \
   BOOL(delta_softplus), BOOL(A_is_log), BOOL(reverse), SCALAR(chunk, SCALAR_INT64, 0, 20)
+#define UPDATE_STEP  DIM_BATCH, DIM_STEPS, DIM_HEADS, DIM_HEAD_DIM
+#define UPDATE_B     DIM_BATCH, DIM_STEPS, DIM_GROUPS, DIM_STATES
+#define UPDATE_A     DIM_HEADS, DIM_HEAD_DIM, DIM_STATES
+#define UPDATE_D     DIM_HEADS, DIM_HEAD_DIM
+#define UPDATE_STATE DIM_HEADS, DIM_HEAD_DIM, DIM_STATES
 #define UPDATE_INPUTS                                                                                                 \
-  IN(u, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), IN(delta, OF_STORAGE, draw_step, DIM_BATCH, DIM_CHANNELS),        \
-  IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),                                                             \
-  IN(B, OF_INPUT, NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES),                                                           \
-  IN(C, OF_INPUT, NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES), MAY(D, OF_PARAMETER, NULL, DIM_CHANNELS),                 \
-  MAY(z, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), MAY(delta_bias, OF_PARAMETER, draw_step, DIM_CHANNELS)
+  IN(u, OF_STORAGE, NULL, UPDATE_STEP), IN(delta, OF_STORAGE, draw_step, UPDATE_STEP),                                \
+  IN(A, OF_NUMBER, draw_decay, UPDATE_A), IN(B, OF_INPUT, NULL, UPDATE_B), IN(C, OF_INPUT, NULL, UPDATE_B),           \
+  MAY(D, OF_PARAMETER, NULL, UPDATE_D), MAY(z, OF_STORAGE, NULL, UPDATE_STEP),                                        \
+  MAY(delta_bias, OF_PARAMETER, draw_step, UPDATE_D), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH)
+#define INNER(field, kind, draw, flags, role, last)                                                                   \
+  ROW(field, kind, draw, role, (flags) | ROW_MATRIX, NULL, NULL, DIM_BATCH, DIM_LENGTH, last)
+#define INNER_INPUTS(kept)                                                                                            \
+  IN(xz, OF_STORAGE, NULL, DIM_BATCH, DIM_LENGTH, DIM_BOTH), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),     \
+  MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), IN(conv_weight, OF_PARAMETER, draw_small, DIM_CHANNELS, DIM_WIDTH),      \
+  MAY(conv_bias, OF_PARAMETER, NULL, DIM_CHANNELS), EITHER(x_proj, draw_small, DIM_FEATURES, DIM_CHANNELS),           \
+  EITHER(dt_proj, draw_small, DIM_CHANNELS, DIM_RANK), MAY(delta_bias, OF_PARAMETER, draw_step, DIM_CHANNELS),        \
+  IN(A, OF_PARAMETER, draw_decay, DIM_CHANNELS, DIM_STATES), MAY(D, OF_PARAMETER, NULL, DIM_CHANNELS),                \
+  MAY_EITHER(out_proj, draw_small, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_PARAMETER, NULL, "norm_delta", DIM_RANK), \
+  WHEN(B_norm, OF_PARAMETER, NULL, "norm_B", DIM_STATES), WHEN(C_norm, OF_PARAMETER, NULL, "norm_C", DIM_STATES),     \
+  MAY(conv_initial, OF_STORAGE, NULL, PAST_DIMS), MAY(scan_initial, OF_PARAMETER, NULL, STATE_DIMS),                  \
+  INNER(u, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_CHANNELS),                                                       \
+  INNER(delta, OF_STORAGE, draw_step, ROW_OPTIONAL, kept, DIM_CHANNELS),                                              \
+  INNER(dbc, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_FEATURES)
 #define NORM_INPUTS                                                                                                   \
   IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY(weight, OF_PARAMETER, NULL, DIM_COLUMNS),                       \
   MAY(bias, OF_PARAMETER, NULL, DIM_COLUMNS)
@@ -70,30 +103,31 @@ const catalog_op catalog[] = {
 #define ARGS clm_discretize_args
     {&op_discretize,
      true,
-     {DISCRETIZE_INPUTS, OUT(A_bar, OF_NUMBER, PAIR_DIMS), OUT(B_bar, OF_NUMBER, PAIR_DIMS)},
+     {DISCRETIZE_INPUTS, ROW(A_bar, OF_INPUT, NULL, TEST_OUT, ROW_EITHER, NULL, NULL, PAIR_DIMS),
+      ROW(B_bar, OF_INPUT, NULL, TEST_OUT, ROW_EITHER | ROW_AS_BEFORE, NULL, NULL, PAIR_DIMS)},
      {SCALAR(method, SCALAR_CHOICE, 0, CLM_BILINEAR)}},
     {&op_discretize_backward,
      true,
      {DISCRETIZE_INPUTS,
 #undef ARGS
 #define ARGS clm_discretize_backward_args
-      MAY(dA_bar, OF_NUMBER, NULL, PAIR_DIMS), MAY(dB_bar, OF_NUMBER, NULL, PAIR_DIMS),
+      MAY_EITHER(dA_bar, NULL, PAIR_DIMS), MAY_EITHER(dB_bar, NULL, PAIR_DIMS),
       MAY_OUT(ddelta, OF_STORAGE, STEP_DIMS), MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
-      ROW(dB, OF_NUMBER, NULL, TEST_OUT, ROW_OPTIONAL, "B", NULL, DIM_BATCH, DIM_LENGTH, DIM_STATES)},
+      MAY_OUT_EITHER(dB, "B", DIM_BATCH, DIM_LENGTH, DIM_STATES)},
      {SCALAR(forward.method, SCALAR_CHOICE, 0, CLM_BILINEAR)}},
 #undef ARGS
 #define ARGS clm_assoc_scan_args
     {&op_assoc_scan,
      true,
-     {ASSOC_INPUTS, OUT(h, OF_NUMBER, STEP_DIMS), MAY_OUT(final, OF_NUMBER, DIM_BATCH, DIM_CHANNELS)},
+     {ASSOC_INPUTS, OUT(h, OF_INPUT, STEP_DIMS), MAY_OUT(final, OF_NUMBER, DIM_BATCH, DIM_CHANNELS)},
      {BOOL(reverse), BOOL(exclusive)}},
     {&op_assoc_scan_backward,
      true,
      {ASSOC_INPUTS,
 #undef ARGS
 #define ARGS clm_assoc_scan_backward_args
-      IN(dh, OF_NUMBER, NULL, STEP_DIMS), MAY(dfinal, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS),
-      MAY_OUT(da, OF_NUMBER, STEP_DIMS), MAY_OUT(db, OF_NUMBER, STEP_DIMS),
+      IN(dh, OF_INPUT, NULL, STEP_DIMS), MAY(dfinal, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS),
+      MAY_OUT(da, OF_INPUT, STEP_DIMS), MAY_OUT(db, OF_INPUT, STEP_DIMS),
       MAY_OUT(dinitial, OF_NUMBER, DIM_BATCH, DIM_CHANNELS)},
      {BOOL(forward.reverse), BOOL(forward.exclusive)}},
 #undef ARGS
@@ -108,17 +142,17 @@ const catalog_op catalog[] = {
 #undef ARGS
 #define ARGS clm_causal_conv1d_backward_args
       IN(dout, OF_STORAGE, NULL, STEP_DIMS), MAY(dfinal_state, OF_STORAGE, NULL, PAST_DIMS),
-      MAY_OUT(dx, OF_STORAGE, STEP_DIMS), MAY_OUT(dweight, OF_PARAMETER, DIM_CHANNELS, DIM_WIDTH),
-      MAY_OUT(dbias, OF_PARAMETER, DIM_CHANNELS), MAY_OUT(dinitial_state, OF_STORAGE, PAST_DIMS)},
+      MAY_OUT(dx, OF_STORAGE, STEP_DIMS), MAY_OUT_EITHER(dweight, NULL, DIM_CHANNELS, DIM_WIDTH),
+      MAY_OUT_EITHER(dbias, NULL, DIM_CHANNELS), MAY_OUT(dinitial_state, OF_STORAGE, PAST_DIMS)},
      {BOOL(forward.silu), BOOL(forward.reverse)}},
 #undef ARGS
 #define ARGS clm_causal_conv1d_update_args
     {&op_causal_conv1d_update,
      false,
-     {IN(x, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS), IN(weight, OF_PARAMETER, NULL, DIM_CHANNELS, DIM_WIDTH),
-      MAY(bias, OF_PARAMETER, NULL, DIM_CHANNELS),
-      BOTH(state, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS, DIM_HISTORY),
-      OUT(out, OF_STORAGE, DIM_BATCH, DIM_CHANNELS)},
+     {IN(x, OF_STORAGE, NULL, DIM_BATCH, DIM_STEPS, DIM_CHANNELS), EITHER(weight, NULL, DIM_CHANNELS, DIM_WIDTH),
+      MAY_EITHER(bias, NULL, DIM_CHANNELS), BOTH(state, OF_STORAGE, NULL, DIM_POOL, DIM_CHANNELS, DIM_PLACES),
+      MAY(cache_seqlens, OF_INDEX, NULL, DIM_BATCH), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH),
+      OUT(out, OF_STORAGE, DIM_BATCH, DIM_STEPS, DIM_CHANNELS)},
      {BOOL(silu)}},
 #undef ARGS
 #define ARGS clm_selective_scan_args
@@ -135,8 +169,8 @@ const catalog_op catalog[] = {
       MAY_OUT(du, OF_STORAGE, STEP_DIMS), MAY_OUT(ddelta, OF_STORAGE, STEP_DIMS),
       ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, STEP_DIMS),
       MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
-      ROW(dB, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_HALF_SUM, "B", NULL, BC_DIMS),
-      ROW(dC, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_HALF_SUM, "C", NULL, BC_DIMS),
+      ROW(dB, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "B", NULL, BC_DIMS),
+      ROW(dC, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "C", NULL, BC_DIMS),
       MAY_OUT(dD, OF_PARAMETER, DIM_CHANNELS), MAY_OUT(ddelta_bias, OF_PARAMETER, DIM_CHANNELS),
       MAY_OUT(dinitial_state, OF_NUMBER, STATE_DIMS), MAY_OUT(out, OF_STORAGE, STEP_DIMS),
       ROW(dgate, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "gate", NULL, STEP_DIMS)},
@@ -146,24 +180,50 @@ const catalog_op catalog[] = {
 #define ARGS clm_selective_state_update_args
     {&op_selective_state_update,
      true,
-     {UPDATE_INPUTS, BOTH(state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
-      OUT(out, OF_STORAGE, DIM_BATCH, DIM_CHANNELS)},
+     {UPDATE_INPUTS, ROW(state, OF_INPUT, NULL, TEST_INOUT, ROW_EITHER, NULL, NULL, DIM_POOL, UPDATE_STATE),
+      OUT(out, OF_STORAGE, UPDATE_STEP)},
      {BOOL(delta_softplus), BOOL(A_is_log)}},
     {&op_selective_state_update_backward,
      true,
-     {UPDATE_INPUTS, IN(state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
+     {UPDATE_INPUTS, EITHER(state, NULL, DIM_POOL, UPDATE_STATE),
 #undef ARGS
 #define ARGS clm_selective_state_update_backward_args
-      IN(dout, OF_STORAGE, NULL, DIM_BATCH, DIM_CHANNELS),
-      MAY(dnew_state, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS, DIM_STATES),
-      MAY_OUT(du, OF_STORAGE, DIM_BATCH, DIM_CHANNELS), MAY_OUT(ddelta, OF_STORAGE, DIM_BATCH, DIM_CHANNELS),
-      ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, DIM_BATCH, DIM_CHANNELS),
-      MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
-      ROW(dB, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_HALF_SUM, "B", NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES),
-      ROW(dC, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_HALF_SUM, "C", NULL, DIM_BATCH, DIM_GROUPS, DIM_STATES),
-      MAY_OUT(dD, OF_PARAMETER, DIM_CHANNELS), MAY_OUT(ddelta_bias, OF_PARAMETER, DIM_CHANNELS),
-      MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, DIM_CHANNELS, DIM_STATES)},
+      IN(dout, OF_STORAGE, NULL, UPDATE_STEP), MAY(dnew_state, OF_NUMBER, NULL, DIM_BATCH, UPDATE_STATE),
+      MAY_OUT(du, OF_STORAGE, UPDATE_STEP), MAY_OUT(ddelta, OF_STORAGE, UPDATE_STEP),
+      ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, UPDATE_STEP), MAY_OUT(dA, OF_NUMBER, UPDATE_A),
+      MAY_OUT_EITHER(dB, NULL, UPDATE_B), MAY_OUT_EITHER(dC, NULL, UPDATE_B), MAY_OUT(dD, OF_PARAMETER, UPDATE_D),
+      MAY_OUT(ddelta_bias, OF_PARAMETER, UPDATE_D), MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, UPDATE_STATE)},
      {BOOL(forward.delta_softplus), BOOL(forward.A_is_log)}},
+#undef ARGS
+#define ARGS clm_mamba_inner_args
+    {&op_mamba_inner,
+     false,
+     {INNER_INPUTS(TEST_OUT), ROW(out_bias, OF_PARAMETER, NULL, TEST_IN, ROW_OPTIONAL, "out_proj", NULL, DIM_MODEL),
+      ROW(residual, OF_STORAGE, NULL, TEST_IN, ROW_OPTIONAL | ROW_MATRIX, "out_proj", NULL, DIM_BATCH, DIM_LENGTH,
+          DIM_MODEL),
+      ROW(out, OF_STORAGE, NULL, TEST_OUT, ROW_MATRIX, NULL, "residual", DIM_BATCH, DIM_LENGTH, DIM_MODEL),
+      MAY_OUT_OR(conv_final, OF_STORAGE, "conv_initial", PAST_DIMS),
+      MAY_OUT_OR(scan_final, OF_PARAMETER, "scan_initial", STATE_DIMS)},
+     {SCALAR(norm_epsilon, SCALAR_FLOAT, 0.01, 0.1), BOOL(norm_delta), BOOL(norm_B), BOOL(norm_C),
+      BOOL(delta_softplus), BOOL(A_is_log), BOOL(reverse)}},
+    {&op_mamba_inner_backward,
+     false,
+     {INNER_INPUTS(TEST_IN),
+#undef ARGS
+#define ARGS clm_mamba_inner_backward_args
+      INNER(dout, OF_STORAGE, NULL, 0, TEST_IN, DIM_MODEL), MAY(dconv_final, OF_STORAGE, NULL, PAST_DIMS),
+      MAY(dscan_final, OF_PARAMETER, NULL, STATE_DIMS), MAY_OUT(dxz, OF_STORAGE, DIM_BATCH, DIM_LENGTH, DIM_BOTH),
+      MAY_OUT(dconv_weight, OF_PARAMETER, DIM_CHANNELS, DIM_WIDTH), MAY_OUT(dconv_bias, OF_PARAMETER, DIM_CHANNELS),
+      MAY_OUT(dx_proj, OF_PARAMETER, DIM_FEATURES, DIM_CHANNELS),
+      MAY_OUT(ddt_proj, OF_PARAMETER, DIM_CHANNELS, DIM_RANK), MAY_OUT(ddelta_bias, OF_PARAMETER, DIM_CHANNELS),
+      MAY_OUT(dA, OF_PARAMETER, DIM_CHANNELS, DIM_STATES), MAY_OUT(dD, OF_PARAMETER, DIM_CHANNELS),
+      ROW(dout_proj, OF_PARAMETER, NULL, TEST_OUT, ROW_OPTIONAL, "out_proj", NULL, DIM_MODEL, DIM_CHANNELS),
+      ROW(dout_bias, OF_PARAMETER, NULL, TEST_OUT, ROW_OPTIONAL, "out_proj", NULL, DIM_MODEL),
+      OUT_WHEN(ddelta_norm, OF_PARAMETER, "norm_delta", DIM_RANK),
+      OUT_WHEN(dB_norm, OF_PARAMETER, "norm_B", DIM_STATES), OUT_WHEN(dC_norm, OF_PARAMETER, "norm_C", DIM_STATES),
+      MAY_OUT(dconv_initial, OF_STORAGE, PAST_DIMS), MAY_OUT(dscan_initial, OF_PARAMETER, STATE_DIMS)},
+     {SCALAR(forward.norm_epsilon, SCALAR_FLOAT, 0.01, 0.1), BOOL(forward.norm_delta), BOOL(forward.norm_B),
+      BOOL(forward.norm_C), BOOL(forward.delta_softplus), BOOL(forward.A_is_log), BOOL(forward.reverse)}},
 #undef ARGS
 #define ARGS clm_matmul_args
     {&op_matmul,
@@ -172,6 +232,11 @@ const catalog_op catalog[] = {
       MAY(bias, OF_PARAMETER, NULL, DIM_COLUMNS), MAY(residual, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
       OUT_OR(out, OF_STORAGE, "residual", DIM_ROWS, DIM_COLUMNS)},
      {SCALAR(activation, SCALAR_CHOICE, 0, CLM_ACTIVATION_SOFTPLUS), ANY_FLOAT(scale, 0.5, 2)}},
+    {&op_matmul,
+     false,
+     {IN(a, OF_ANY, NULL, DIM_ROWS, DIM_INNER), IN(b, OF_ANY, NULL, DIM_INNER, DIM_COLUMNS),
+      BOTH(out, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS)},
+     {BOOL(accumulate), ANY_FLOAT(scale, 0.5, 2)}},
 #undef ARGS
 #define ARGS clm_norm_args
     {&op_norm, false, {NORM_INPUTS, OUT_OR(out, OF_STORAGE, "x", DIM_ROWS, DIM_COLUMNS)}, {NORM_SCALARS}},
@@ -189,11 +254,11 @@ const catalog_op catalog[] = {
 #define ARGS clm_axpby_args
     {&op_axpby,
      false,
-     {MAY(x, OF_ANY, NULL, STEP_DIMS), ROW(out, OF_ANY, NULL, TEST_INOUT, 0, NULL, "x", STEP_DIMS)},
+     {MAY(x, OF_FLOAT, NULL, STEP_DIMS), ROW(out, OF_FLOAT, NULL, TEST_INOUT, 0, NULL, "x", STEP_DIMS)},
      {ANY_FLOAT(alpha, -2, 2), ANY_FLOAT(beta, -2, 2)}},
 #undef ARGS
 #define ARGS clm_cast_args
-    {&op_cast, false, {IN(x, OF_ANY, NULL, STEP_DIMS), OUT(out, OF_ANY, STEP_DIMS)}, {{0}}},
+    {&op_cast, false, {IN(x, OF_FLOAT, NULL, STEP_DIMS), OUT(out, OF_FLOAT, STEP_DIMS)}, {{0}}},
 #undef ARGS
 #define ARGS clm_dropout_args
     {&op_dropout,
@@ -240,38 +305,66 @@ const catalog_op catalog[] = {
       MAY(sum_squares, OF_PARAMETER, draw_positive, DIM_ONE), MAY_OUT(copy, OF_ANY, DIM_COUNT)},
      {SCALAR(lr, SCALAR_FLOAT, 0, 1), SCALAR(beta1, SCALAR_FLOAT, 0, 0.99), SCALAR(beta2, SCALAR_FLOAT, 0, 0.99),
       SCALAR(epsilon, SCALAR_FLOAT, 1e-6, 1e-2), SCALAR(weight_decay, SCALAR_FLOAT, 0, 0.5),
-      SCALAR(max_norm, SCALAR_FLOAT, 0, 2), SCALAR(step, SCALAR_INT64, 1, 100)}},
+      SCALAR(max_norm, SCALAR_FLOAT, 0, 2), SCALAR(gradient_scale, SCALAR_FLOAT, 0, 2),
+      SCALAR(step, SCALAR_INT64, 1, 100)}},
 };
 const size_t catalog_count = sizeof catalog / sizeof catalog[0];
 
 /* ---- Of one call ---- */
 
+static int gradient_of(const catalog_choice *c, const catalog_row *r) {
+  return r->with && r->role == TEST_OUT ? catalog_find(c->op, r->with) : -1;
+}
+
 clm_dtype catalog_dtype(const catalog_choice *c, size_t row) {
   const catalog_row *r = &c->op->rows[row];
-  const clm_dtype number = c->complex ? CLM_C64 : CLM_F32;
-  const int of = r->with && r->role == TEST_OUT ? catalog_find(c->op, r->with) : -1;
+  const bool doubled = c->storage == CLM_F64;
+  const clm_dtype complex = doubled ? CLM_C128 : CLM_C64, real = doubled ? CLM_F64 : CLM_F32;
+  const int of = gradient_of(c, r);
   const bool fixed = (c->statics >> (of >= 0 ? of : (int)row) & 1) != 0;
+  const size_t decides = r->flags & ROW_AS_BEFORE ? row - 1 : row;
+  const bool other = (c->others >> decides & 1) != 0 || (of >= 0 && (c->others >> of & 1) != 0);
   switch (r->kind) {
   case OF_STORAGE: return c->storage;
-  case OF_ANY: return c->any[row];
-  case OF_PARAMETER: return CLM_F32;
-  case OF_NUMBER: return number;
-  case OF_INPUT: return fixed || (c->sums >> row & 1) ? number : c->complex ? CLM_C64 : c->storage;
+  case OF_ANY: return doubled || c->any[row] == CLM_F64 ? real : c->any[row];
+  case OF_FLOAT: return c->any[row];
+  case OF_PARAMETER: return real;
+  case OF_NUMBER: return c->complex ? complex : real;
+  case OF_INPUT: return c->complex ? complex : fixed || other ? real : c->storage;
   case OF_INDEX: return CLM_I32;
   }
   return c->storage;
 }
 
-int catalog_shape(const catalog_choice *c, size_t row, int64_t shape[CLM_MAX_RANK]) {
+int catalog_dims(const catalog_choice *c, size_t row, catalog_dim dims[CLM_MAX_RANK]) {
   const catalog_row *r = &c->op->rows[row];
-  const int of = r->with && r->role == TEST_OUT ? catalog_find(c->op, r->with) : -1;
+  const int of = gradient_of(c, r);
   if (c->statics >> (of >= 0 ? of : (int)row) & 1) {
-    shape[0] = c->size[DIM_CHANNELS];
-    shape[1] = c->size[DIM_STATES];
+    dims[0] = DIM_CHANNELS;
+    dims[1] = DIM_STATES;
     return 2;
   }
-  for (int i = 0; i < r->rank; i++) shape[i] = c->size[r->dims[i]];
-  return r->rank;
+  int rank = 0;
+  for (int i = 0; i < r->rank; i++)
+    if (c->size[r->dims[i]] != NO_DIM) dims[rank++] = (catalog_dim)r->dims[i];
+  return rank;
+}
+
+int catalog_shape(const catalog_choice *c, size_t row, int64_t shape[CLM_MAX_RANK]) {
+  catalog_dim dims[CLM_MAX_RANK];
+  const int rank = catalog_dims(c, row, dims);
+  for (int i = 0; i < rank; i++) shape[i] = c->size[dims[i]];
+  return rank;
+}
+
+void catalog_unset(catalog_choice *c, const char *name) {
+  for (size_t i = 0; c->op->rows[i].name; i++)
+    if (c->op->rows[i].when && strcmp(c->op->rows[i].when, name) == 0) c->present &= ~catalog_bit(i);
+}
+
+const char *catalog_scalar_name(const catalog_scalar *s) {
+  const char *dot = strrchr(s->name, '.');
+  return dot ? dot + 1 : s->name;
 }
 
 int catalog_find(const catalog_op *op, const char *name) {

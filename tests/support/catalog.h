@@ -21,22 +21,36 @@ typedef enum catalog_dim {
   DIM_INNER,
   DIM_COUNT,
   DIM_ONE,
+  DIM_STEPS,    /* of an update; may be none                           */
+  DIM_HEADS,    /* of a state update: heads, or the channels           */
+  DIM_HEAD_DIM, /* none where these are channels                       */
+  DIM_POOL,     /* states: batch, or a pool of them                    */
+  DIM_PLACES,   /* of a convolution's state: width - 1, or a circle    */
+  DIM_BOTH,     /* twice the channels                                  */
+  DIM_RANK,     /* dt_rank                                             */
+  DIM_FEATURES, /* dt_rank + 2 groups states                           */
+  DIM_MODEL,    /* d_model                                             */
   CATALOG_DIMS
 } catalog_dim;
 
+#define NO_DIM (-1) /* the size of a dimension that the tensors of a call do not have */
+
 typedef enum catalog_kind {
-  OF_STORAGE,   /* f32, f16, bf16: the same for the whole call       */
-  OF_ANY,       /* f32, f16, bf16: each tensor its own               */
-  OF_PARAMETER, /* f32                                               */
-  OF_NUMBER,    /* f32, c64 in a complex call                        */
-  OF_INPUT,     /* as storage, c64 in a complex call                 */
-  OF_INDEX,     /* i32                                               */
+  OF_STORAGE,   /* f32, f16, bf16 or f64: the same for the whole call    */
+  OF_ANY,       /* f32, f16, bf16: each tensor its own; f64 beside f64   */
+  OF_FLOAT,     /* f32, f16, bf16, f64: each tensor its own              */
+  OF_PARAMETER, /* f32; f64 beside f64, as in all that follow            */
+  OF_NUMBER,    /* f32, c64 in a complex call                            */
+  OF_INPUT,     /* as storage, c64 in a complex call                     */
+  OF_INDEX,     /* i32                                                   */
 } catalog_kind;
 
 enum {
   ROW_OPTIONAL = 1,
-  ROW_STATIC = 2,   /* may be (channels, states) as A instead: B and C of a scan */
-  ROW_HALF_SUM = 4, /* a gradient that may also be f32 or c64, as A              */
+  ROW_STATIC = 2,    /* may be (channels, states) as A instead: B and C of a scan      */
+  ROW_EITHER = 4,    /* OF_INPUT that may be as OF_NUMBER instead                      */
+  ROW_AS_BEFORE = 8, /* in this as the row before it                                   */
+  ROW_MATRIX = 16,   /* batch and length one behind the other: the rows of a matrix    */
 };
 
 typedef struct catalog_row {
@@ -47,6 +61,7 @@ typedef struct catalog_row {
   double (*draw)(test_random *); /* NULL: normal; indexes are drawn by what they index */
   unsigned flags;
   const char *with;  /* only where this tensor is present; a gradient of it    */
+  const char *when;  /* only where this scalar is set                          */
   const char *alias; /* an output that may be the very same view as this input */
   int rank;
   int64_t dims[CLM_MAX_RANK];
@@ -62,7 +77,7 @@ typedef struct catalog_scalar {
   bool unchecked;   /* every value is valid                                                       */
 } catalog_scalar;
 
-#define CATALOG_ROWS    32
+#define CATALOG_ROWS    40
 #define CATALOG_SCALARS 8
 
 typedef struct catalog_op {
@@ -80,12 +95,24 @@ typedef struct catalog_choice {
   const catalog_op *op;
   int64_t size[CATALOG_DIMS];
   clm_dtype storage;
-  clm_dtype any[CATALOG_ROWS];     /* of rows OF_ANY              */
-  uint32_t present, statics, sums; /* a bit for each row      */
+  clm_dtype any[CATALOG_ROWS];       /* of rows OF_ANY and OF_FLOAT */
+  uint64_t present, statics, others; /* a bit for each row; others: the second of ROW_EITHER */
   bool complex;
 } catalog_choice;
 
 clm_dtype catalog_dtype(const catalog_choice *, size_t row);
+
+static inline uint64_t catalog_bit(size_t row) { return UINT64_C(1) << row; }
+static inline bool catalog_has(const catalog_choice *c, size_t row) { return c->present >> row & 1; }
+
+/* Forgets the rows whose scalar `name` is not set, and what is only there with them. */
+void catalog_unset(catalog_choice *, const char *name);
+
+/* Of a scalar: "forward.chunk" is chunk. */
+const char *catalog_scalar_name(const catalog_scalar *);
+
+/* Fills the dimensions that the row has in this call; the rank. */
+int catalog_dims(const catalog_choice *, size_t row, catalog_dim dims[CLM_MAX_RANK]);
 
 /* Fills the shape; the rank. */
 int catalog_shape(const catalog_choice *, size_t row, int64_t shape[CLM_MAX_RANK]);

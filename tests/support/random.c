@@ -32,6 +32,7 @@ double draw_log_decay(test_random *r) { return random_normal(r); }
 double draw_step(test_random *r) { return exp(random_normal(r) - 2); }
 double draw_raw_step(test_random *r) { return random_normal(r) - 1; }
 double draw_factor(test_random *r) { return 2 * random_uniform(r) - 1; }
+double draw_small(test_random *r) { return 0.4 * random_normal(r); }
 double draw_positive(test_random *r) {
   double n = random_normal(r);
   return n * n;

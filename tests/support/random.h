@@ -20,6 +20,7 @@ double draw_log_decay(test_random *); /* n: log(-A)                          */
 double draw_step(test_random *);      /* exp(n - 2): a positive step, delta  */
 double draw_raw_step(test_random *);  /* n - 1: delta before softplus        */
 double draw_factor(test_random *);    /* in (-1, 1): a of a recurrence       */
+double draw_small(test_random *);     /* 0.4 n: weights of a projection      */
 double draw_positive(test_random *);  /* n^2: a second moment                */
 
 #endif

@@ -70,6 +70,7 @@ strided_view opencl_strided(const clm_tensor *const tensors[STRIDED_TENSORS], in
     append(&v, 2, stride);
   }
   for (int i = shaped->rank - 1; i >= 0; i--) {
+    if (shaped->shape[i] == 1) continue; /* its stride may be anything */
     int64_t stride[STRIDED_TENSORS] = {0};
     for (int k = 0; k < STRIDED_TENSORS; k++) {
       bool present = k < count && tensors[k]->buffer;

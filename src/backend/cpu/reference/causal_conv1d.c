@@ -107,7 +107,7 @@ static void channel_backward(conv_row *r, const clm_causal_conv1d_backward_args 
                     : 0;
     for (int64_t k = 0; k < width; k++) {
       int64_t t = p + before - k;
-      if (t >= 0 && t < r->length && sees(r, t, p)) de += GET(f->weight, c, k) * r->ds[t];
+      if (t >= 0 && t < r->length && !r->padding[t] && sees(r, t, p)) de += GET(f->weight, c, k) * r->ds[t];
     }
     if (p < 0) SET(a->dinitial_state, de, r->row.state, c, p + before);
     else SET(a->dx, de, b, r->row.begin + p, c);
