@@ -159,62 +159,19 @@ test_problem scan_forward_of(const scan_case *c, const test_op *op, const clm_se
 
 /* ---- Extreme numbers ---- */
 
-enum { COMBINATIONS = 27 };
-
 const scan_case scan_extremes[] = {
-    {2, 150, COMBINATIONS, 16, 1, HAS_D | HAS_Z | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "f32"},
-    {2, 70, COMBINATIONS, 16, 1, HAS_D | SOFTPLUS | LOG_A | FINAL, TEST_CONTIGUOUS, 16,
+    {2, 150, TEST_EXTREMES, 16, 1, HAS_D | HAS_Z | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "f32"},
+    {2, 70, TEST_EXTREMES, 16, 1, HAS_D | SOFTPLUS | LOG_A | FINAL, TEST_CONTIGUOUS, 16,
      "f32, through softplus, chunks"},
-    {2, 70, COMBINATIONS, 16, 1, HAS_D | HAS_Z | GATE | SEQ | F16 | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "f16"},
-    {2, 70, COMBINATIONS, 16, 1, SOFTPLUS | LOG_A | GATE | SEQ | F16, TEST_CONTIGUOUS, 0, "f16, through softplus"},
-    {1, 70, COMBINATIONS, 16, 1, HAS_D | HAS_Z | PACKED | BF16 | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "bf16"},
-    {1, 70, COMBINATIONS, 16, 1, SOFTPLUS | LOG_A | PACKED | BF16 | FINAL, TEST_CONTIGUOUS, 0,
+    {2, 70, TEST_EXTREMES, 16, 1, HAS_D | HAS_Z | GATE | SEQ | F16 | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "f16"},
+    {2, 70, TEST_EXTREMES, 16, 1, SOFTPLUS | LOG_A | GATE | SEQ | F16, TEST_CONTIGUOUS, 0, "f16, through softplus"},
+    {1, 70, TEST_EXTREMES, 16, 1, HAS_D | HAS_Z | PACKED | BF16 | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "bf16"},
+    {1, 70, TEST_EXTREMES, 16, 1, SOFTPLUS | LOG_A | PACKED | BF16 | FINAL, TEST_CONTIGUOUS, 0,
      "bf16, through softplus"},
-    {2, 70, COMBINATIONS, 3, 1, HAS_D | COMPLEX | INITIAL | FINAL, TEST_CONTIGUOUS, 16, "complex A"},
+    {2, 70, TEST_EXTREMES, 3, 1, HAS_D | COMPLEX | INITIAL | FINAL, TEST_CONTIGUOUS, 16, "complex A"},
 };
 const size_t scan_extreme_count = TEST_COUNT(scan_extremes);
 
-static const struct {
-  const char *name;
-  double sizes[3];
-} extremes[] = {{"delta", {1e-8, 0.1, 20}}, {"A", {-1e-4, -1, -1e4}}, {"u", {1e-4, 1, 1e4}}};
-
-/* The number that stands for `value` in the call. */
-static double written_as(const scan_case *c, const char *name, double value) {
-  if (strcmp(name, "delta") == 0 && c->flags & SOFTPLUS) return value < 20 ? log(expm1(value)) : value;
-  if (strcmp(name, "A") == 0 && c->flags & LOG_A) return log(-value);
-  return value;
-}
-
-/* The same in both runs, as the device's dtype holds them. */
-static void write_extremes(const scan_case *c, test_run *device, test_run *judge) {
-  for (size_t i = 0, combination = 1; i < TEST_COUNT(extremes); i++, combination *= 3) {
-    const char *name = extremes[i].name;
-    const bool is_A = strcmp(name, "A") == 0;
-    const size_t count = run_values(device, name), per_channel = is_A ? count / (size_t)c->d_inner : 1;
-    double *values = run_read(device, name);
-    test_random r = random_seeded(52, name);
-    for (size_t k = 0; k < count; k++) {
-      const size_t channel = k / per_channel % (size_t)c->d_inner;
-      const double size = extremes[i].sizes[channel / combination % 3] * (1 - 0.5 * random_uniform(&r));
-      values[k] = written_as(c, name, strcmp(name, "u") == 0 && random_below(&r, 2) ? -size : size);
-    }
-    run_write(device, name, values);
-    free(values);
-    values = run_read(device, name);
-    run_write(judge, name, values);
-    free(values);
-  }
-}
-
 void scan_check_extremes(const scan_case *c, const test_problem *p, const test_device *device) {
-  if (device->simulated) return;
-  test_run *want = run_create(p, test_judge, true), *got = run_create(p, device->context, false);
-  write_extremes(c, got, want);
-  run_call(want);
-  run_call(got);
-  run_compare_slices(got, want, c->d_inner);
-  run_check_untouched(got);
-  run_destroy(want);
-  run_destroy(got);
+  problem_check_extremes(p, device, c->flags & SOFTPLUS, c->flags & LOG_A);
 }

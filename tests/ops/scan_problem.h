@@ -42,7 +42,7 @@ const scan_case *scan_case_named(const char *why);
 extern const size_t scan_contained_count;
 const scan_case *scan_contained(size_t);
 
-/* Steps from 1e-8 to 20, A from -1e-4 to -1e4 and u from 1e-4 to 1e4, each channel its own of the 27 combinations. */
+/* Cases of problem_check_extremes. */
 extern const scan_case scan_extremes[];
 extern const size_t scan_extreme_count;
 void scan_check_extremes(const scan_case *, const test_problem *, const test_device *);

@@ -58,6 +58,13 @@ static void test_contained(const test_device *device, const void *data) {
   problem_check_contained(&p, device);
 }
 
+static void test_extremes(const test_device *device, const void *data) {
+  const update_case *c = data;
+  const clm_selective_state_update_args args = update_args_of(c);
+  const test_problem p = update_forward_of(c, &op_selective_state_update, &args);
+  problem_check_extremes(&p, device, args.delta_softplus, args.A_is_log);
+}
+
 static clm_tensor steps_of(clm_tensor t, int64_t first, int64_t count) {
   return clm_tensor_slice(t, 1, first, count);
 }
@@ -121,6 +128,9 @@ static void add(void) {
     for (size_t i = 0; i < TEST_COUNT(rows); i++)
       test_add(device, test_contained, update_case_named(rows[i]), "selective_state_update: NaN stays in its row: %s",
                rows[i]);
+    for (size_t i = 0; i < TEST_COUNT(update_extremes); i++)
+      test_add(device, test_extremes, &update_extremes[i], "selective_state_update: extreme numbers: %s",
+               update_extremes[i].why);
     test_add(device, test_against_scan, NULL, "selective_state_update: steps against the scan");
   }
 }

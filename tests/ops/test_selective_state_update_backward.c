@@ -81,6 +81,12 @@ static void test_contained(const test_device *device, const void *data) {
   problem_check_contained(&p, device);
 }
 
+static void test_extremes(const test_device *device, const void *data) {
+  const clm_selective_state_update_backward_args args = {.forward = update_args_of(data)};
+  const test_problem p = backward_of(data, &args, ALL);
+  problem_check_extremes(&p, device, args.forward.delta_softplus, args.forward.A_is_log);
+}
+
 static void test_some_gradients(const test_device *device, const void *data) {
   const clm_selective_state_update_backward_args args = {.forward = update_args_of(data)};
   for (unsigned bit = 1; bit < ALL; bit *= device->slow ? 4 : 2) {
@@ -136,6 +142,9 @@ static void add(void) {
     for (size_t i = 0; i < TEST_COUNT(rows); i++)
       test_add(&test_devices[d], test_contained, update_case_named(rows[i]),
                "selective_state_update_backward: NaN stays in its row: %s", rows[i]);
+    for (size_t i = 0; i < TEST_COUNT(update_extremes); i++)
+      test_add(&test_devices[d], test_extremes, &update_extremes[i],
+               "selective_state_update_backward: extreme numbers: %s", update_extremes[i].why);
   }
 }
 

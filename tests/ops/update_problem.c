@@ -35,6 +35,11 @@ const update_case update_cases[] = {
 };
 const size_t update_case_count = sizeof update_cases / sizeof update_cases[0];
 
+const update_case update_extremes[2] = {
+    {2, 3, TEST_EXTREMES, 0, 16, 1, HAS_D | HAS_Z, TEST_CONTIGUOUS, "as they are"},
+    {2, 0, TEST_EXTREMES, 0, 16, 1, HAS_D | SOFTPLUS | LOG_A, TEST_CONTIGUOUS, "through softplus"},
+};
+
 const update_case *update_case_named(const char *why) {
   for (size_t i = 0; i < update_case_count; i++)
     if (strcmp(update_cases[i].why, why) == 0) return &update_cases[i];

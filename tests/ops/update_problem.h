@@ -38,6 +38,9 @@ clm_selective_state_update_args update_args_of(const update_case *);
 test_problem update_inputs_of(const update_case *, const test_op *, const void *args);
 test_problem update_forward_of(const update_case *, const test_op *, const clm_selective_state_update_args *);
 
+/* Cases of problem_check_extremes. */
+extern const update_case update_extremes[2];
+
 test_tensor update_sequence(const update_case *, test_tensor); /* with the shape of u     */
 test_tensor update_inputs(const update_case *, test_tensor);   /* of B                    */
 test_tensor update_matrix(const update_case *, test_tensor);   /* of A                    */

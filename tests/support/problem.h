@@ -129,6 +129,11 @@ void problem_check_contained(const test_problem *, const test_device *);
  * anything. */
 void run_compare_slices(const test_run *got, const test_run *want, int64_t size);
 
+/* A scan or its update, forward or backward, of TEST_EXTREMES channels: steps from 1e-8 to 20, A from -1e-4 to -1e4
+ * and u from 1e-4 to 1e4, each channel its own combination and judged by its own scale. */
+enum { TEST_EXTREMES = 27 };
+void problem_check_extremes(const test_problem *, const test_device *, bool softplus, bool log_A);
+
 /* On a context of its own, a call takes as many bytes of workspace as `bytes` says beforehand, a second one none. */
 void problem_check_workspace(const test_problem *, const test_device *, size_t (*bytes)(clm_context *, const void *));
 
