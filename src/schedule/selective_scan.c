@@ -113,7 +113,8 @@ static bool tile_of(const schedule_device *d, const selective_scan_request *r, b
   p->states = states_for(r->d_state, p->lanes, r->backward);
   p->per_lane = 1;
   if (r->force.per_lane) p->per_lane = r->force.per_lane;
-  else if (!r->backward && !r->complex && p->lanes >= 4 && d->shuffle != SHUFFLE_NONE && p->states <= 16)
+  else if (!r->backward && !r->complex && p->lanes >= 4 && p->lanes <= 16 && d->shuffle != SHUFFLE_NONE &&
+           p->states <= 16)
     p->per_lane = 2;
   if (p->per_lane > p->lanes || r->backward) p->per_lane = 1;
   choose_work_group(d, r, p);
