@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compiles every program of `variants` offline for GPUs that are not here and reports what their compilers say.
 
-    compile.py VARIANTS FOLDER [few] [--targets=gfx90a,spirv1.0] [--rows]
+    compile.py VARIANTS FOLDER [few] [--targets=gfx90a,spirv1.0] [--rows] [--markdown]
 
 Fails where a program does not compile, where SPIR-V is not valid and where a forward kernel spills registers. Targets
 whose compilers are missing are named and left out; exit status 77 if none is left. What was compiled before is
-remembered in FOLDER. --rows prints a line for each kernel of each program, not only the table."""
+remembered in FOLDER. --rows prints a line for each kernel of each program, not only the table; --markdown prints the
+table of docs/portability.md."""
 import concurrent.futures
 import glob
 import hashlib
@@ -197,6 +198,30 @@ def table(results):
                                                           r['occupancy'] or '-', r['spilling'], r['spills']))
 
 
+def markdown(results):
+    """A row for each kernel, a column for each target with registers: the worst of all programs."""
+    targets = sorted({job[0] for job, _ in results if not job[0].startswith('spirv')})
+    rows = {}
+    for job, result in results:
+        for k in result.get('kernels', ()) if job[0] in targets else ():
+            form = ', PTX' if job[1] == 'nvidia' and '-DCLM_PTX' in job[3] else ''
+            rows.setdefault(k['name'] + form, {}).setdefault(job[0], []).append(k)
+    print('| kernel | %s |\n%s' % (' | '.join(targets), '|---' * (len(targets) + 1) + '|'))
+    for name, columns in sorted(rows.items()):
+        cells = []
+        for target in targets:
+            kernels = columns.get(target)
+            worst = kernels and [max(k[what] for k in kernels) for what in ('registers', 'local')]
+            cells.append('%d / %d / %s%s' % (*worst, min(k['occupancy'] for k in kernels) or '-', spilling(kernels))
+                         if kernels else '')
+        print('| %s | %s |' % (name, ' | '.join(cells)))
+
+
+def spilling(kernels):
+    count = sum(k['spills'] > 0 for k in kernels)
+    return ', %d of %d spill' % (count, len(kernels)) if count else ''
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if not a.startswith('--')]
     options = dict(a[2:].split('=', 1) if '=' in a else (a[2:], '1') for a in sys.argv[1:] if a.startswith('--'))
@@ -234,6 +259,8 @@ def main():
     failed = [job for job, result in results if 'error' in result]
     spilling = [(job, k) for job, result in results for k in result.get('kernels', ())
                 if k['spills'] and is_forward(k['name'])]
+    if 'markdown' in options:
+        markdown(results)
     if 'rows' in options:
         for job, result in results:
             for k in result.get('kernels', ()):
