@@ -29,9 +29,9 @@ typedef struct clm_selective_scan_args {
   clm_tensor delta; /* (batch, length, d_inner)                      as u                                   */
   clm_tensor A;     /* (d_inner, d_state)                            f32; log(-A) if A_is_log               */
   clm_tensor B, C;  /* (batch, length, n_groups, d_state) as u, or the same for all steps (d_inner, d_state) as A */
-  clm_tensor D;     /* optional (d_inner)                            f32                                    */
+  clm_tensor D;     /* optional (d_inner)                            f32 or as u                            */
   clm_tensor z;     /* optional (batch, length, d_inner)             as u                                   */
-  clm_tensor delta_bias;    /* optional (d_inner)                            f32                                    */
+  clm_tensor delta_bias;    /* optional (d_inner)                            f32 or as u                            */
   clm_tensor initial_state; /* optional (batch, d_inner, d_state)            as A                                   */
   clm_tensor out;           /* (batch, length, d_inner)                      as u, written                          */
   clm_tensor final_state;   /* optional (batch, d_inner, d_state)            as A, written; may be initial_state    */
@@ -57,7 +57,7 @@ typedef struct clm_selective_scan_backward_args {
   clm_tensor du, ddelta, dz; /* (batch, length, d_inner)                     as u */
   clm_tensor dA;     /* (d_inner, d_state)                           f32                                     */
   clm_tensor dB, dC; /* shape of B, C                                f32 or as B, C                          */
-  clm_tensor dD, ddelta_bias; /* (d_inner)                                   f32 */
+  clm_tensor dD, ddelta_bias; /* (d_inner)                                   f32 or as u */
   clm_tensor dinitial_state;  /* (batch, d_inner, d_state)                    f32  */
   clm_tensor out;             /* (batch, length, d_inner)                     as u: the forward output, recomputed on
                                  the way (saves a caller that recomputes activations a whole pass)                    */
@@ -85,9 +85,9 @@ typedef struct clm_selective_state_update_args {
   clm_tensor u, delta;   /* (batch, d_inner) or (batch, steps, d_inner)                           */
   clm_tensor A;          /* (d_inner, d_state)                      f32 or c64                    */
   clm_tensor B, C;       /* (batch, n_groups, d_state) or (batch, steps, n_groups, d_state)  as u */
-  clm_tensor D;          /* optional (d_inner)                      f32                           */
+  clm_tensor D;          /* optional (d_inner)                      f32 or as u                   */
   clm_tensor z;          /* optional, shape of u                    as u                          */
-  clm_tensor delta_bias; /* optional (d_inner)                      f32                           */
+  clm_tensor delta_bias; /* optional (d_inner)                      f32 or as u                   */
   clm_tensor out;        /* shape of u                              as u, written                 */
   bool delta_softplus;
   bool A_is_log;
@@ -108,7 +108,7 @@ typedef struct clm_selective_state_update_backward_args {
   clm_tensor du, ddelta, dz;  /* shape of u                                   as u                       */
   clm_tensor dA;              /* (d_inner, d_state)                           as A                       */
   clm_tensor dB, dC;          /* shape of B, C                                as A or as B, C            */
-  clm_tensor dD, ddelta_bias; /* (d_inner)                                    f32                        */
+  clm_tensor dD, ddelta_bias; /* (d_inner)                                    f32 or as u                */
   clm_tensor dstate;          /* (batch, d_inner, d_state)                    as A: of the state before  */
 } clm_selective_state_update_backward_args;
 

@@ -1,3 +1,5 @@
+#include "core/try.h"
+#include "ops/halves.h"
 #include "ops/sequences.h"
 #include "ops/view.h"
 
@@ -24,7 +26,7 @@ static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tens
 #define MATRIX    .dims = {&d.d_inner, &d.d_state}
 #define STATE     .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
 #define B_OR_C    .dims = {&d.row.batch, &d.row.length, &d.n_groups, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
-#define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype))
+#define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(a->u.dtype)
 #define INPUTS                                                                                                        \
   CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, SEQUENCE),                                                                \
   CHECK_ROW(a, delta, 0, .as = &a->u, SEQUENCE),                                                                      \
@@ -133,28 +135,49 @@ static clm_status begin_backward(checker *c, clm_context *context, const clm_sel
   return CLM_OK;
 }
 
+static ops_halves halves_of(clm_selective_scan_args *a) {
+  ops_halves h = {.count = 0};
+  halves_add(&h, &a->D, false);
+  halves_add(&h, &a->delta_bias, false);
+  return h;
+}
+
+static ops_halves halves_of_backward(clm_selective_scan_backward_args *b) {
+  ops_halves h = halves_of(&b->forward);
+  halves_add(&h, &b->dD, true);
+  halves_add(&h, &b->ddelta_bias, true);
+  return h;
+}
+
 clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_args *args) {
   checker c;
   selective_scan_shape s;
   clm_selective_scan_args ready;
-  clm_status status = begin(&c, context, args, &s, &ready);
-  return status ? status : OPS_CALL(&c, selective_scan, &s, &ready);
+  TRY(begin(&c, context, args, &s, &ready));
+  ops_halves halves = halves_of(&ready);
+  TRY(halves_begin(context, &halves));
+  return halves_end(context, &halves, OPS_CALL(&c, selective_scan, &s, &ready));
 }
 
 clm_status clm_selective_scan_backward(clm_context *context, const clm_selective_scan_backward_args *args) {
   checker c;
   selective_scan_shape s;
   clm_selective_scan_backward_args ready;
-  clm_status status = begin_backward(&c, context, args, &s, &ready);
-  return status ? status : OPS_CALL(&c, selective_scan_backward, &s, &ready);
+  TRY(begin_backward(&c, context, args, &s, &ready));
+  ops_halves halves = halves_of_backward(&ready);
+  TRY(halves_begin(context, &halves));
+  return halves_end(context, &halves, OPS_CALL(&c, selective_scan_backward, &s, &ready));
 }
 
 size_t clm_selective_scan_workspace_size(clm_context *context, const clm_selective_scan_args *args) {
   checker c;
   selective_scan_shape s;
   clm_selective_scan_args ready;
-  if (begin(&c, context, args, &s, &ready) || !context->ops.selective_scan_workspace) return 0;
-  return context->ops.selective_scan_workspace(context, &s, &ready);
+  if (begin(&c, context, args, &s, &ready)) return 0;
+  ops_halves halves = halves_of(&ready);
+  const size_t bytes = halves_pretend(&halves);
+  if (!context->ops.selective_scan_workspace) return bytes;
+  return bytes + context->ops.selective_scan_workspace(context, &s, &ready);
 }
 
 size_t clm_selective_scan_backward_workspace_size(clm_context *context,
@@ -162,6 +185,9 @@ size_t clm_selective_scan_backward_workspace_size(clm_context *context,
   checker c;
   selective_scan_shape s;
   clm_selective_scan_backward_args ready;
-  if (begin_backward(&c, context, args, &s, &ready) || !context->ops.selective_scan_backward_workspace) return 0;
-  return context->ops.selective_scan_backward_workspace(context, &s, &ready);
+  if (begin_backward(&c, context, args, &s, &ready)) return 0;
+  ops_halves halves = halves_of_backward(&ready);
+  const size_t bytes = halves_pretend(&halves);
+  if (!context->ops.selective_scan_backward_workspace) return bytes;
+  return bytes + context->ops.selective_scan_backward_workspace(context, &s, &ready);
 }

@@ -1,4 +1,6 @@
+#include "core/try.h"
 #include "ops/check.h"
+#include "ops/halves.h"
 #include "ops/view.h"
 
 /* The dimensions of each kind of tensor, which follow from the form of the call. */
@@ -58,7 +60,7 @@ static unsigned state_dtypes(const clm_selective_state_update_args *a) {
 
 /* clang-format off */
 #define DIMS(list) .dims = {(list)[0], (list)[1], (list)[2], (list)[3], (list)[4]}
-#define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype))
+#define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(a->u.dtype)
 #define INPUTS                                                                                                        \
   CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, DIMS(d.sequence)), CHECK_ROW(a, delta, 0, .as = &a->u, DIMS(d.sequence)), \
   CHECK_ROW(a, A, 0, .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(check_complex_of(a->u.dtype)),    \
@@ -156,14 +158,23 @@ static clm_selective_state_update_args ready_of(const clm_selective_state_update
   return a;
 }
 
+static ops_halves halves_of(clm_selective_state_update_args *a) {
+  ops_halves h = {.count = 0};
+  halves_add(&h, &a->D, false);
+  halves_add(&h, &a->delta_bias, false);
+  return h;
+}
+
 clm_status clm_selective_state_update(clm_context *context, const clm_selective_state_update_args *args) {
   checker c;
   state_update_shape s;
   clm_status status = check_begin(&c, context, "selective_state_update", args);
   if (!status) status = check(&c, args, &s);
   if (status) return status;
-  const clm_selective_state_update_args ready = ready_of(args);
-  return OPS_CALL(&c, selective_state_update, &s, &ready);
+  clm_selective_state_update_args ready = ready_of(args);
+  ops_halves halves = halves_of(&ready);
+  TRY(halves_begin(context, &halves));
+  return halves_end(context, &halves, OPS_CALL(&c, selective_state_update, &s, &ready));
 }
 
 clm_status clm_selective_state_update_backward(clm_context *context,
@@ -184,5 +195,9 @@ clm_status clm_selective_state_update_backward(clm_context *context,
   spread_channels(form, &ready.ddelta_bias, 1);
   spread_channels(form, &ready.dnew_state, 2);
   spread_channels(form, &ready.dstate, 2);
-  return OPS_CALL(&c, selective_state_update_backward, &s, &ready);
+  ops_halves halves = halves_of(&ready.forward);
+  halves_add(&halves, &ready.dD, true);
+  halves_add(&halves, &ready.ddelta_bias, true);
+  TRY(halves_begin(context, &halves));
+  return halves_end(context, &halves, OPS_CALL(&c, selective_state_update_backward, &s, &ready));
 }

@@ -99,6 +99,8 @@ clm_selective_scan_args scan_args_of(const scan_case *c) {
   };
 }
 
+test_kind scan_weight(const scan_case *c) { return c->flags & BF16 ? TEST_STORAGE : TEST_PARAMETER; }
+
 int64_t scan_rows_of(const scan_case *c) { return c->flags & PACKED ? TEST_SEQUENCES : c->batch; }
 
 /* Row b: 7 b + 3 steps of padding, then one sequence. */
@@ -130,9 +132,9 @@ test_problem scan_inputs_of(const scan_case *c, const test_op *op, const void *a
   else ROW(B, varying, NULL, c->batch, c->length, c->n_groups, c->d_state);
   if (c->flags & STATIC_C) ROW(C, parameter, NULL, c->d_inner, c->d_state);
   else ROW(C, varying, NULL, c->batch, c->length, c->n_groups, c->d_state);
-  if (c->flags & HAS_D) ROW(D, TEST_PARAMETER, NULL, c->d_inner);
+  if (c->flags & HAS_D) ROW(D, scan_weight(c), NULL, c->d_inner);
   if (c->flags & HAS_Z) ROW(z, TEST_STORAGE, NULL, c->batch, c->length, c->d_inner);
-  if (c->flags & BIAS) ROW(delta_bias, TEST_PARAMETER, draw_step, c->d_inner);
+  if (c->flags & BIAS) ROW(delta_bias, scan_weight(c), draw_step, c->d_inner);
   if (c->flags & GATE) ROW(gate, TEST_STORAGE, random_uniform, c->batch, c->length, c->d_inner);
   if (c->flags & (SEQ | LEFT)) {
     ROW(seq_idx, TEST_INDEX, NULL, c->batch, c->length);

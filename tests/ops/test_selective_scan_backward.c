@@ -40,8 +40,8 @@ static test_problem backward_of(const scan_case *c, const clm_selective_scan_bac
   if (wanted & DC && c->flags & STATIC_C) GRADIENT(dC, TEST_OUT, parameter, C, c->d_inner, c->d_state);
   if (wanted & DC && !(c->flags & STATIC_C))
     GRADIENT(dC, TEST_OUT, varying, C, c->batch, c->length, c->n_groups, c->d_state);
-  if (wanted & DD && c->flags & HAS_D) GRADIENT(dD, TEST_OUT, TEST_PARAMETER, D, c->d_inner);
-  if (wanted & DBIAS && c->flags & BIAS) GRADIENT(ddelta_bias, TEST_OUT, TEST_PARAMETER, delta_bias, c->d_inner);
+  if (wanted & DD && c->flags & HAS_D) GRADIENT(dD, TEST_OUT, scan_weight(c), D, c->d_inner);
+  if (wanted & DBIAS && c->flags & BIAS) GRADIENT(ddelta_bias, TEST_OUT, scan_weight(c), delta_bias, c->d_inner);
   if (wanted & DINITIAL && c->flags & INITIAL)
     GRADIENT(dinitial_state, TEST_OUT, parameter, initial_state, scan_rows_of(c), c->d_inner, c->d_state);
   if (wanted & DGATE && c->flags & GATE)

@@ -45,6 +45,7 @@ static test_problem backward_of(const update_case *c, const clm_selective_state_
                                 unsigned wanted) {
   const bool complex = c->flags & COMPLEX;
   const test_kind number = complex ? TEST_COMPLEX : TEST_PARAMETER, input = complex ? TEST_COMPLEX : TEST_STORAGE;
+  const test_kind weight = c->flags & AS_U ? TEST_STORAGE : TEST_PARAMETER;
   test_problem p = update_inputs_of(c, &op_selective_state_update_backward, args);
   p.tolerance += 2e-5;
   test_tensor state = {.name = "initial",
@@ -61,10 +62,9 @@ static test_problem backward_of(const update_case *c, const clm_selective_state_
   if (wanted & DA) problem_add(&p, update_matrix(c, GRADIENT(dA, TEST_OUT, number, "A")));
   if (wanted & DB) problem_add(&p, update_inputs(c, GRADIENT(dB, TEST_OUT, input, "B")));
   if (wanted & DC) problem_add(&p, update_inputs(c, GRADIENT(dC, TEST_OUT, number, "C")));
-  if (wanted & DD && c->flags & HAS_D)
-    problem_add(&p, update_channel(c, GRADIENT(dD, TEST_OUT, TEST_PARAMETER, "D")));
+  if (wanted & DD && c->flags & HAS_D) problem_add(&p, update_channel(c, GRADIENT(dD, TEST_OUT, weight, "D")));
   if (wanted & DBIAS && c->flags & BIAS)
-    problem_add(&p, update_channel(c, GRADIENT(ddelta_bias, TEST_OUT, TEST_PARAMETER, "delta_bias")));
+    problem_add(&p, update_channel(c, GRADIENT(ddelta_bias, TEST_OUT, weight, "delta_bias")));
   if (wanted & DSTATE) problem_add(&p, update_state(c, GRADIENT(dstate, TEST_OUT, number, of_state), c->batch));
   return p;
 }

@@ -125,9 +125,10 @@ test_problem update_inputs_of(const update_case *c, const test_op *op, const voi
       complex && !(c->flags & LOG_A) ? draw_complex_decay : draw_A);
   ROW(update_inputs, B, TEST_IN, input, NULL);
   ROW(update_inputs, C, TEST_IN, input, NULL);
-  if (c->flags & HAS_D) ROW(update_channel, D, TEST_IN, TEST_PARAMETER, NULL);
+  const test_kind weight = c->flags & AS_U ? TEST_STORAGE : TEST_PARAMETER;
+  if (c->flags & HAS_D) ROW(update_channel, D, TEST_IN, weight, NULL);
   if (c->flags & HAS_Z) ROW(update_sequence, z, TEST_IN, TEST_STORAGE, NULL);
-  if (c->flags & BIAS) ROW(update_channel, delta_bias, TEST_IN, TEST_PARAMETER, draw_step);
+  if (c->flags & BIAS) ROW(update_channel, delta_bias, TEST_IN, weight, draw_step);
   if (c->flags & POOL) {
     PROBLEM_ADD(&p, TEST_ROW(clm_selective_state_update_args, state_indices, TEST_IN, TEST_INDEX, NULL, c->batch));
     problem_find(&p, "state_indices")->values = indices;

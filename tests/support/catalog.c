@@ -46,6 +46,9 @@ TEST_OP(mamba_inner_backward);
 
 #define EITHER(field, draw, ...)     ROW(field, OF_INPUT, draw, TEST_IN, ROW_EITHER, NULL, NULL, __VA_ARGS__)
 #define MAY_EITHER(field, draw, ...) ROW(field, OF_INPUT, draw, TEST_IN, ROW_OPTIONAL | ROW_EITHER, NULL, NULL, __VA_ARGS__)
+#define WEIGHT(field, draw, ...)     ROW(field, OF_WEIGHT, draw, TEST_IN, ROW_EITHER, NULL, NULL, __VA_ARGS__)
+#define MAY_WEIGHT(field, draw, ...) ROW(field, OF_WEIGHT, draw, TEST_IN, ROW_OPTIONAL | ROW_EITHER, NULL, NULL, __VA_ARGS__)
+#define MAY_OUT_WEIGHT(field, ...)   ROW(field, OF_WEIGHT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, NULL, NULL, __VA_ARGS__)
 #define MAY_OUT_EITHER(field, with, ...)                                                                              \
   ROW(field, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, with, NULL, __VA_ARGS__)
 
@@ -56,15 +59,15 @@ TEST_OP(mamba_inner_backward);
   IN(a, OF_INPUT, draw_factor, STEP_DIMS), IN(b, OF_INPUT, NULL, STEP_DIMS),                                          \
   MAY(initial, OF_NUMBER, NULL, DIM_BATCH, DIM_CHANNELS)
 #define CONV_INPUTS                                                                                                   \
-  IN(x, OF_STORAGE, NULL, STEP_DIMS), EITHER(weight, NULL, DIM_CHANNELS, DIM_WIDTH),                                  \
-  MAY_EITHER(bias, NULL, DIM_CHANNELS), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),                          \
+  IN(x, OF_STORAGE, NULL, STEP_DIMS), WEIGHT(weight, NULL, DIM_CHANNELS, DIM_WIDTH),                                  \
+  MAY_WEIGHT(bias, NULL, DIM_CHANNELS), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),                          \
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_STORAGE, NULL, PAST_DIMS)
 #define SCAN_INPUTS                                                                                                   \
   IN(u, OF_STORAGE, NULL, STEP_DIMS), IN(delta, OF_STORAGE, draw_step, STEP_DIMS),                                    \
   IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),                                                             \
   ROW(B, OF_INPUT, NULL, TEST_IN, ROW_STATIC, NULL, NULL, BC_DIMS),                                                   \
-  ROW(C, OF_INPUT, NULL, TEST_IN, ROW_STATIC, NULL, NULL, BC_DIMS), MAY(D, OF_PARAMETER, NULL, DIM_CHANNELS),         \
-  MAY(z, OF_STORAGE, NULL, STEP_DIMS), MAY(delta_bias, OF_PARAMETER, draw_step, DIM_CHANNELS),                        \
+  ROW(C, OF_INPUT, NULL, TEST_IN, ROW_STATIC, NULL, NULL, BC_DIMS), MAY_WEIGHT(D, NULL, DIM_CHANNELS),         \
+  MAY(z, OF_STORAGE, NULL, STEP_DIMS), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),                        \
   MAY(gate, OF_STORAGE, random_uniform, STEP_DIMS), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),              \
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_NUMBER, NULL, STATE_DIMS)
 #define SCAN_SCALARS                                                                                                  \
@@ -77,17 +80,17 @@ TEST_OP(mamba_inner_backward);
 #define UPDATE_INPUTS                                                                                                 \
   IN(u, OF_STORAGE, NULL, UPDATE_STEP), IN(delta, OF_STORAGE, draw_step, UPDATE_STEP),                                \
   IN(A, OF_NUMBER, draw_decay, UPDATE_A), IN(B, OF_INPUT, NULL, UPDATE_B), IN(C, OF_INPUT, NULL, UPDATE_B),           \
-  MAY(D, OF_PARAMETER, NULL, UPDATE_D), MAY(z, OF_STORAGE, NULL, UPDATE_STEP),                                        \
-  MAY(delta_bias, OF_PARAMETER, draw_step, UPDATE_D), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH)
+  MAY_WEIGHT(D, NULL, UPDATE_D), MAY(z, OF_STORAGE, NULL, UPDATE_STEP),                                        \
+  MAY_WEIGHT(delta_bias, draw_step, UPDATE_D), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH)
 #define INNER(field, kind, draw, flags, role, last)                                                                   \
   ROW(field, kind, draw, role, (flags) | ROW_MATRIX, NULL, NULL, DIM_BATCH, DIM_LENGTH, last)
 #define INNER_INPUTS(kept)                                                                                            \
   IN(xz, OF_STORAGE, NULL, DIM_BATCH, DIM_LENGTH, DIM_BOTH), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),     \
-  MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), IN(conv_weight, OF_PARAMETER, draw_small, DIM_CHANNELS, DIM_WIDTH),      \
-  MAY(conv_bias, OF_PARAMETER, NULL, DIM_CHANNELS), EITHER(x_proj, draw_small, DIM_FEATURES, DIM_CHANNELS),           \
-  EITHER(dt_proj, draw_small, DIM_CHANNELS, DIM_RANK), MAY(delta_bias, OF_PARAMETER, draw_step, DIM_CHANNELS),        \
-  IN(A, OF_PARAMETER, draw_decay, DIM_CHANNELS, DIM_STATES), MAY(D, OF_PARAMETER, NULL, DIM_CHANNELS),                \
-  MAY_EITHER(out_proj, draw_small, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_PARAMETER, NULL, "norm_delta", DIM_RANK), \
+  MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), WEIGHT(conv_weight, draw_small, DIM_CHANNELS, DIM_WIDTH),      \
+  MAY_WEIGHT(conv_bias, NULL, DIM_CHANNELS), WEIGHT(x_proj, draw_small, DIM_FEATURES, DIM_CHANNELS),           \
+  WEIGHT(dt_proj, draw_small, DIM_CHANNELS, DIM_RANK), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),        \
+  IN(A, OF_PARAMETER, draw_decay, DIM_CHANNELS, DIM_STATES), MAY_WEIGHT(D, NULL, DIM_CHANNELS),                \
+  MAY_WEIGHT(out_proj, draw_small, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_PARAMETER, NULL, "norm_delta", DIM_RANK), \
   WHEN(B_norm, OF_PARAMETER, NULL, "norm_B", DIM_STATES), WHEN(C_norm, OF_PARAMETER, NULL, "norm_C", DIM_STATES),     \
   MAY(conv_initial, OF_STORAGE, NULL, PAST_DIMS), MAY(scan_initial, OF_PARAMETER, NULL, STATE_DIMS),                  \
   INNER(u, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_CHANNELS),                                                       \
@@ -142,15 +145,15 @@ const catalog_op catalog[] = {
 #undef ARGS
 #define ARGS clm_causal_conv1d_backward_args
       IN(dout, OF_STORAGE, NULL, STEP_DIMS), MAY(dfinal_state, OF_STORAGE, NULL, PAST_DIMS),
-      MAY_OUT(dx, OF_STORAGE, STEP_DIMS), MAY_OUT_EITHER(dweight, NULL, DIM_CHANNELS, DIM_WIDTH),
-      MAY_OUT_EITHER(dbias, NULL, DIM_CHANNELS), MAY_OUT(dinitial_state, OF_STORAGE, PAST_DIMS)},
+      MAY_OUT(dx, OF_STORAGE, STEP_DIMS), MAY_OUT_WEIGHT(dweight, DIM_CHANNELS, DIM_WIDTH),
+      MAY_OUT_WEIGHT(dbias, DIM_CHANNELS), MAY_OUT(dinitial_state, OF_STORAGE, PAST_DIMS)},
      {BOOL(forward.silu), BOOL(forward.reverse)}},
 #undef ARGS
 #define ARGS clm_causal_conv1d_update_args
     {&op_causal_conv1d_update,
      false,
-     {IN(x, OF_STORAGE, NULL, DIM_BATCH, DIM_STEPS, DIM_CHANNELS), EITHER(weight, NULL, DIM_CHANNELS, DIM_WIDTH),
-      MAY_EITHER(bias, NULL, DIM_CHANNELS), BOTH(state, OF_STORAGE, NULL, DIM_POOL, DIM_CHANNELS, DIM_PLACES),
+     {IN(x, OF_STORAGE, NULL, DIM_BATCH, DIM_STEPS, DIM_CHANNELS), WEIGHT(weight, NULL, DIM_CHANNELS, DIM_WIDTH),
+      MAY_WEIGHT(bias, NULL, DIM_CHANNELS), BOTH(state, OF_STORAGE, NULL, DIM_POOL, DIM_CHANNELS, DIM_PLACES),
       MAY(cache_seqlens, OF_INDEX, NULL, DIM_BATCH), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH),
       OUT(out, OF_STORAGE, DIM_BATCH, DIM_STEPS, DIM_CHANNELS)},
      {BOOL(silu)}},
@@ -171,7 +174,7 @@ const catalog_op catalog[] = {
       MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
       ROW(dB, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "B", NULL, BC_DIMS),
       ROW(dC, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "C", NULL, BC_DIMS),
-      MAY_OUT(dD, OF_PARAMETER, DIM_CHANNELS), MAY_OUT(ddelta_bias, OF_PARAMETER, DIM_CHANNELS),
+      MAY_OUT_WEIGHT(dD, DIM_CHANNELS), MAY_OUT_WEIGHT(ddelta_bias, DIM_CHANNELS),
       MAY_OUT(dinitial_state, OF_NUMBER, STATE_DIMS), MAY_OUT(out, OF_STORAGE, STEP_DIMS),
       ROW(dgate, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "gate", NULL, STEP_DIMS)},
      {BOOL(forward.delta_softplus), BOOL(forward.A_is_log), BOOL(forward.reverse),
@@ -191,8 +194,8 @@ const catalog_op catalog[] = {
       IN(dout, OF_STORAGE, NULL, UPDATE_STEP), MAY(dnew_state, OF_NUMBER, NULL, DIM_BATCH, UPDATE_STATE),
       MAY_OUT(du, OF_STORAGE, UPDATE_STEP), MAY_OUT(ddelta, OF_STORAGE, UPDATE_STEP),
       ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, UPDATE_STEP), MAY_OUT(dA, OF_NUMBER, UPDATE_A),
-      MAY_OUT_EITHER(dB, NULL, UPDATE_B), MAY_OUT_EITHER(dC, NULL, UPDATE_B), MAY_OUT(dD, OF_PARAMETER, UPDATE_D),
-      MAY_OUT(ddelta_bias, OF_PARAMETER, UPDATE_D), MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, UPDATE_STATE)},
+      MAY_OUT_EITHER(dB, NULL, UPDATE_B), MAY_OUT_EITHER(dC, NULL, UPDATE_B), MAY_OUT_WEIGHT(dD, UPDATE_D),
+      MAY_OUT_WEIGHT(ddelta_bias, UPDATE_D), MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, UPDATE_STATE)},
      {BOOL(forward.delta_softplus), BOOL(forward.A_is_log)}},
 #undef ARGS
 #define ARGS clm_mamba_inner_args
@@ -330,6 +333,7 @@ clm_dtype catalog_dtype(const catalog_choice *c, size_t row) {
   case OF_FLOAT: return c->any[row];
   case OF_PARAMETER: return real;
   case OF_NUMBER: return c->complex ? complex : real;
+  case OF_WEIGHT: return other ? real : c->storage;
   case OF_INPUT: return c->complex ? complex : fixed || other ? real : c->storage;
   case OF_INDEX: return CLM_I32;
   }

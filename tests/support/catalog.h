@@ -42,13 +42,14 @@ typedef enum catalog_kind {
   OF_PARAMETER, /* f32; f64 beside f64, as in all that follow            */
   OF_NUMBER,    /* f32, c64 in a complex call                            */
   OF_INPUT,     /* as storage, c64 in a complex call                     */
+  OF_WEIGHT,    /* as storage or, by ROW_EITHER, f32                     */
   OF_INDEX,     /* i32                                                   */
 } catalog_kind;
 
 enum {
   ROW_OPTIONAL = 1,
   ROW_STATIC = 2,    /* may be (channels, states) as A instead: B and C of a scan      */
-  ROW_EITHER = 4,    /* OF_INPUT that may be as OF_NUMBER instead                      */
+  ROW_EITHER = 4,    /* OF_INPUT that may be as OF_NUMBER instead, OF_WEIGHT OF_PARAMETER */
   ROW_AS_BEFORE = 8, /* in this as the row before it                                   */
   ROW_MATRIX = 16,   /* batch and length one behind the other: the rows of a matrix    */
 };

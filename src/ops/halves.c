@@ -1,0 +1,43 @@
+#include "ops/halves.h"
+#include "core/try.h"
+#include <string.h>
+
+void halves_add(ops_halves *h, clm_tensor *view, bool written) {
+  if (!view->buffer || (view->dtype != CLM_F16 && view->dtype != CLM_BF16)) return;
+  h->view[h->count] = view;
+  h->stored[h->count] = *view;
+  h->written[h->count++] = written;
+  h->bytes += ((size_t)clm_tensor_count(*view) * sizeof(float) + 63) / 64 * 64;
+}
+
+size_t halves_pretend(ops_halves *h) {
+  for (int i = 0; i < h->count; i++) h->view[i]->dtype = CLM_F32;
+  return h->bytes;
+}
+
+clm_status halves_begin(clm_context *ctx, ops_halves *h) {
+  clm_buffer *block;
+  size_t at = 0;
+  if (h->count == 0) return CLM_OK;
+  TRY(context_enter(ctx, h->bytes, &block));
+  clm_status status = CLM_OK;
+  for (int i = 0; i < h->count && !status; i++) {
+    const clm_tensor *stored = &h->stored[i];
+    *h->view[i] = clm_tensor_of(block, at, CLM_F32, stored->rank, stored->shape);
+    at += ((size_t)clm_tensor_count(*stored) * sizeof(float) + 63) / 64 * 64;
+    if (!h->written[i]) status = clm_cast(ctx, &(clm_cast_args){.x = *stored, .out = *h->view[i]});
+  }
+  if (status) context_leave(ctx);
+  return status;
+}
+
+clm_status halves_end(clm_context *ctx, ops_halves *h, clm_status status) {
+  if (h->count == 0) return status;
+  char explain[sizeof ctx->explain];
+  memcpy(explain, ctx->explain, sizeof explain);
+  for (int i = 0; i < h->count && !status; i++)
+    if (h->written[i]) status = clm_cast(ctx, &(clm_cast_args){.x = *h->view[i], .out = h->stored[i]});
+  context_leave(ctx);
+  if (!status) memcpy(ctx->explain, explain, sizeof explain);
+  return status;
+}

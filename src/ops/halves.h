@@ -1,0 +1,28 @@
+/* Small weights stored in halves, where backends take f32: copies for one call, and for their gradients the way back.
+ */
+#ifndef CLM_OPS_HALVES_H
+#define CLM_OPS_HALVES_H
+
+#include "core/context.h"
+
+#define MOST_HALVES 4
+
+typedef struct ops_halves {
+  clm_tensor *view[MOST_HALVES];  /* of the call that the backend gets */
+  clm_tensor stored[MOST_HALVES]; /* what stood there                  */
+  bool written[MOST_HALVES];
+  int count;
+  size_t bytes;
+} ops_halves;
+
+/* Nothing unless the tensor is there and f16 or bf16. */
+void halves_add(ops_halves *, clm_tensor *view, bool written);
+
+/* Makes the views f32, for a question about the call; the bytes that the copies take. */
+size_t halves_pretend(ops_halves *);
+
+/* Makes the views f32 copies. After CLM_OK comes halves_end with the call's status, and gives what came of it all. */
+clm_status halves_begin(clm_context *, ops_halves *);
+clm_status halves_end(clm_context *, ops_halves *, clm_status);
+
+#endif
