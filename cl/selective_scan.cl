@@ -36,7 +36,7 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
                global float *work, /* offsets in floats: */
                long states_at,     /* (slots, d_inner, d_state)                                */
                long sums_at,       /* (slots, d_inner): sum of dt                              */
-               long tiles_at,      /* SCAN_EVERY_TILE: (tiles, d_inner, d_state), first states */
+               long tiles_at,      /* (tiles, d_inner, d_state): every SCAN_KEEP_EVERY-th state */
                long marks_at,      /* (batch, length) bytes: seq_idx as scan_marks leaves it   */
                long drops_at,      /* (slots) ints: a sequence begins in the chunk             */
                PACKED_PARAMETERS, long length, long chunk, int chunks, int launched, int d_inner, int group_channels,
@@ -258,19 +258,17 @@ UNROLL
   int buffer = 0;
   for (long at = begin; at < end; at += SCAN_TILE) {
     FETCH(at + SCAN_TILE)
-#if SCAN_EVERY_TILE
-UNROLL
-    for (int j = 0; j < SCAN_PER_LANE; j++) {
-      const int c = slot + j * SLOTS;
-      const long row = (place.tile + (at - begin) / SCAN_TILE) * d_inner + first + c;
-      global number *const tile_state = (global number *)(work + tiles_at) + row * SCAN_D_STATE;
-UNROLL
-      for (int s = 0; s < SCAN_STATES; s++)
-        if (c < count && STATE(lane, s) < SCAN_D_STATE) tile_state[STATE(lane, s)] = h[j][s];
-    }
-#endif
 #pragma unroll 1
     for (int block = 0; block < SCAN_TILE; block += SCAN_BLOCK) {
+#if SCAN_KEEP_EVERY
+      if ((at - begin + block) % SCAN_KEEP_EVERY == 0 && at + block < end)
+UNROLL
+        for (int j = 0; j < SCAN_PER_LANE; j++) {
+          const int c = slot + j * SLOTS;
+          const long row = (place.tile + (at - begin + block) / SCAN_KEEP_EVERY) * d_inner + first + c;
+          if (c < count) store_row((global number *)(work + tiles_at) + row * SCAN_D_STATE, h[j], lane);
+        }
+#endif
       float y[SCAN_PER_LANE][SCAN_BLOCK];
 UNROLL
       for (int i = 0; i < SCAN_BLOCK; i++) {
@@ -358,12 +356,12 @@ UNROLL
   }
   ANCHOR
 
-#if SCAN_EVERY_TILE
+#if SCAN_KEEP_EVERY
   return;
 #elif !SCAN_STATES_ONLY
   if (!(flags & SCAN_TO_FINAL) || !place.last) return;
 #endif
-#if SCAN_RESETS && SCAN_STATES_ONLY && !SCAN_EVERY_TILE
+#if SCAN_RESETS && SCAN_STATES_ONLY && !SCAN_KEEP_EVERY
   if (lid == 0 && place.column == 0) drops[place.slot] = dropped;
 #endif
 UNROLL

@@ -1,67 +1,87 @@
 /* Selective scan, backward: one work-group owns SCAN_CHANNELS channels of one batch row and walks its chunk of the
- * sequence backwards in tiles of SCAN_TILE steps. From the state at a tile's beginning (kept by the forward kernel,
- * SCAN_EVERY_TILE) it computes the tile's states again into registers, then runs the gradient g of the state back:
+ * sequence backwards in tiles of SCAN_TILE steps, each tile in blocks of SCAN_BLOCK. From the state at a tile's
+ * beginning (kept by the forward kernel, SCAN_KEEP_EVERY) it computes the state at each block's beginning, then from
+ * the last block to the first the block's states again into registers, and runs the gradient g of the state back:
  *   g[t] = C[t] dy[t] + a[t+1] g[t+1],  a[t] = exp(dt[t] A)
  *   du = D dy + dt sum_n g B     ddt = sum_n g (A a h[t-1] + B u)     dA += dt g a h[t-1]
  * (complex: conjugates of all factors; with the gate, a = exp(dt gate A) and the decay's part of ddt is taken apart)
- *   dB = dt u g and dC = dy h, summed over channels: over the channels of a sub-group by shuffles (or of the
- *   work-group in local memory), then over work-groups by scan_reduce. dA, dD and ddelta_bias likewise over chunks and
- *   batch. Every sum has a fixed order.
- *   bytes per element: read u, delta, z, dout and d_state / SCAN_TILE states, write du, ddelta, dz; partial sums of dB, dC
- *   special functions per element: d_state + 6
+ *   dB = dt u g and dC = dy h, summed over channels: over those of a lane in registers, over those of the work-group
+ *   in local memory, then over work-groups by scan_reduce. dA, dD and ddelta_bias likewise over chunks and batch.
+ *   Every sum has a fixed order.
+ *   bytes per element: read u, delta, z, dout and d_state / SCAN_TILE states, write du, ddelta, dz; partial sums of dB
+ *   and dC
+ *   special functions per element: d_state (2 - SCAN_BLOCK / SCAN_TILE) + 6
  * With chunks, BACKWARD_LOCAL first walks each chunk forwards from zero: its final state, its sum of dt, and what its
  * gradient hands to the step before it; two carries (scan_carry) turn them into each chunk's initial state and incoming
  * gradient.
- * Variants: plain (local memory only), shuffle. Measured: docs/kernels.md, "scan backward". */
+ * Variants: plain (sums over lanes in local memory), shuffle. Measured: docs/kernels.md, "scan backward". */
 #include "scan.h"
 #include "selective_scan_tile.h"
 
-#define PARTS     (SCAN_SHUFFLE ? 1 : SCAN_LANES)
-#define WARPS     (WORK_GROUP / 32) /* shuffle variant: sub-groups of 32 lanes */
+#define PARTS  (SCAN_SHUFFLE ? 1 : SCAN_LANES)
+#define BLOCKS (SCAN_TILE / SCAN_BLOCK)
 
-#if SCAN_SHUFFLE
-#define VALUES (SCAN_STATES * NUMBER_PARTS) /* of dB, and as many of dC */
-/* Sums the 2 * VALUES values of each lane over the channels of a sub-group: each exchange halves the values a lane
- * still holds (or, with one left, adds it), and the rest goes to row[] for a sum over sub-groups. */
-__attribute__((always_inline)) static inline void sum_channels(float *value, int lid, int lane, local float *row SHUFFLE_PARAMETER) {
-  int base = 0;
-  bool first = true;
-#define CHANNEL_LEVEL(width)                                                                                          \
-  if (SCAN_LANES <= (width)) {                                                                                        \
-    const bool upper = (lid & (width)) != 0;                                                                          \
-    enum { LEVELS_BEFORE = (width) / SCAN_LANES, LEFT = 2 * VALUES / (LEVELS_BEFORE > 0 ? LEVELS_BEFORE : 1) };       \
-    if (LEFT > 1) {                                                                                                   \
-      UNROLL for (int i = 0; i < LEFT / 2; i++) {                                                                     \
-        const float low = value[i], high = value[i + LEFT / 2]; /* both read first: no index at run time */           \
-        const float keep = upper ? high : low, send = upper ? low : high;                                             \
-        value[i] = keep + lane_xor(send, width);                                                                      \
-      }                                                                                                               \
-      base += upper ? LEFT / 2 : 0;                                                                                   \
-    } else {                                                                                                          \
-      value[0] += lane_xor(value[0], width);                                                                          \
-      first = first && !upper;                                                                                        \
-    }                                                                                                                 \
+/* The elements that a work-item stages and finishes: HELD neighbouring steps of one channel in each block. */
+#define SHARERS      (WORK_GROUP / SCAN_CHANNELS < SCAN_BLOCK ? WORK_GROUP / SCAN_CHANNELS : SCAN_BLOCK)
+#define HELD_STEPS   (SCAN_BLOCK / SHARERS)
+#define HELD_OF_TILE (HELD_STEPS * BLOCKS)
+#if SCAN_LENGTH_FAST
+#define HELD_CHANNEL (lid / SHARERS)
+#define HELD_FIRST   (lid % SHARERS * HELD_STEPS)
+#define HELD_IN_TILE (lid / SHARERS < SCAN_CHANNELS)
+#else
+#define HELD_CHANNEL (lid % SCAN_CHANNELS)
+#define HELD_FIRST   (lid / SCAN_CHANNELS * HELD_STEPS)
+#define HELD_IN_TILE (lid / SCAN_CHANNELS < SHARERS)
+#endif
+#define HELD_STEP(k) ((k) / HELD_STEPS * SCAN_BLOCK + HELD_FIRST + (k) % HELD_STEPS)
+
+/* Rows of steps, one for each channel; the padding keeps vectors aligned and neighbouring rows in different banks. */
+#define TILE_PITCH  (SCAN_TILE % 8 == 0 ? SCAN_TILE + 4 : SCAN_TILE)
+#define BLOCK_PITCH SCAN_BLOCK
+
+/* dB and dC of a step and channel slot lie side by side, dC first in every other slot: no bank conflicts. */
+#define SUM_ROW          (2 * PADDED)
+#define BC_SLOT(t, slot) (((t) * SLOTS + (slot)) * SUM_ROW)
+#define BC_FLIP(slot)    (((slot) & 1) * PADDED)
+#define SUM_CHAINS       (SLOTS < 4 ? SLOTS : 4) /* additions that do not wait for each other */
+#define WANTS_Y  (flags & (SCAN_WANT_DZ | SCAN_WANT_OUT))
+#define WANTS_BC ((SCAN_B_VARIES && (flags & SCAN_WANT_DB)) || (SCAN_C_VARIES && (flags & SCAN_WANT_DC)))
+
+/* SCAN_BLOCK neighbouring steps of a row. */
+__attribute__((always_inline)) static inline void read_steps(float *values, local const float *row) {
+#if SCAN_BLOCK % 4 == 0
+  UNROLL
+  for (int q = 0; q < SCAN_BLOCK / 4; q++) {
+    const float4 v = ((local const float4 *)row)[q];
+    values[4 * q] = v.x, values[4 * q + 1] = v.y, values[4 * q + 2] = v.z, values[4 * q + 3] = v.w;
   }
-  CHANNEL_LEVEL(1)
-  CHANNEL_LEVEL(2)
-  CHANNEL_LEVEL(4)
-  CHANNEL_LEVEL(8)
-  CHANNEL_LEVEL(16)
-  enum { SHARED = 32 / SCAN_LANES, COUNT = 2 * VALUES / SHARED > 1 ? 2 * VALUES / SHARED : 1 };
-  UNROLL for (int i = 0; i < COUNT; i++) {
-    const int v = base + i;
-    const int state = (v < VALUES ? v : v - VALUES) / NUMBER_PARTS;
-    const int to = (v < VALUES ? 0 : PADDED) + STATE(lane, state);
-    if (first) row[to * NUMBER_PARTS + v % NUMBER_PARTS] = value[i];
-  }
+#else
+  UNROLL
+  for (int t = 0; t < SCAN_BLOCK; t++) values[t] = row[t];
+#endif
 }
 
-#if SCAN_COMPLEX
-#define PUT(values, i, pair) (values)[2 * (i)] = (pair).x, (values)[2 * (i) + 1] = (pair).y
+/* values[SCAN_BLOCK] of this lane's channel j -> `tile`: the sums over lanes, or each lane's part. */
+#if SCAN_LANES > 1 && SCAN_SHUFFLE
+#define OVER_LANES(values) sum_lanes(values, lane SHUFFLE_ARGUMENT);
+#define PART               0
 #else
-#define PUT(values, i, x) (values)[i] = (x)
+#define OVER_LANES(values)
+#define PART lane
 #endif
+#define SUM_LANES(values, tile, j)                                                                                    \
+  {                                                                                                                   \
+    OVER_LANES(values)                                                                                                \
+    UNROLL for (int i = 0; i < OWNED_STEPS; i++)                                                                      \
+      if (OWNS_THEM) tile[(PART * SCAN_CHANNELS + OWN(j)) * BLOCK_PITCH + OWNED_FROM + i] = values[i];                \
+  }
+
+/* Offsets of elements in their tensors. */
+#ifndef SCAN_OFFSET
+#define SCAN_OFFSET long
 #endif
+typedef SCAN_OFFSET offset_t;
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_scan_backward(
     TENSOR(u), STRIDES3(u, batch, step, channel), TENSOR(delta), STRIDES3(delta, batch, step, channel),
@@ -71,7 +91,8 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     TENSOR_F32(D), STRIDES1(D, channel), TENSOR(z), STRIDES3(z, batch, step, channel), /* */
     TENSOR_F32(bias), STRIDES1(bias, channel), TENSOR(gate), STRIDES3(gate, batch, step, channel), /* */
     TENSOR(dout), STRIDES3(dout, batch, step, channel),                                                     /* */
-    TENSOR_OF(NUMBER_TYPE, dfinal), STRIDES3(dfinal, batch, channel, state), OUTPUT(du), STRIDES3(du, batch, step, channel),
+    TENSOR_OF(NUMBER_TYPE, dfinal), STRIDES3(dfinal, batch, channel, state),                                /* */
+    OUTPUT(du), STRIDES3(du, batch, step, channel),                                                         /* */
     OUTPUT(ddelta), STRIDES3(ddelta, batch, step, channel), OUTPUT(dz), STRIDES3(dz, batch, step, channel),
     OUTPUT(dgate), STRIDES3(dgate, batch, step, channel), OUTPUT(out), STRIDES3(out, batch, step, channel), /* */
     OUTPUT_OF(NUMBER_TYPE, dinitial), STRIDES3(dinitial, batch, channel, state),                            /* */
@@ -86,24 +107,28 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     long dB_at,         /* (blocks of a group, batch, length, groups, d_state)                     */
     long dC_at, long dD_at, /* (slots, d_inner), then the same of ddelta_bias */
     PACKED_PARAMETERS, long batches, long slots, long length, long chunk, int chunks, int d_inner, int group_channels,
-    int group_blocks, int flags) {
+    int group_blocks, int given_flags) {
+  const int flags = SCAN_FLAGS(given_flags);
   const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
   const int groups = d_inner / group_channels;
   const scan_place place = place_of(groups * group_blocks, length, chunk, chunks, chunks, ends, ends_offset,
                                     ends_stride, rows, reversed);
-  const int group = place.column / group_blocks, block = place.column % group_blocks;
-  const int first = group * group_channels + block * SCAN_CHANNELS;
+  const int group = place.column / group_blocks, block_column = place.column % group_blocks;
+  const int first = group * group_channels + block_column * SCAN_CHANNELS;
   const int count = min(SCAN_CHANNELS, (group + 1) * group_channels - first); /* channels of this work-group */
   const long batch = place.row.batch, begin = place.begin, end = place.end;
-  const long own = first + slot, own_row = place.slot * d_inner + own; /* this lane's channel */
-  const bool own_channel = slot < count;
+#define OWN(j) (slot + (j) * SLOTS) /* this lane's channel j in the work-group */
+#define OWN_ROW(j) (place.slot * d_inner + first + OWN(j))
 #define NUMBERS(at) ((global number *)(work + (at)))
 #if SCAN_RESETS
   global const uchar *const marks = (global const uchar *)(work + marks_at) + batch * length;
 #endif
 
   SHUFFLE_SCRATCH
-  local float dt_tile[SCAN_TILE][PITCH], dtu_tile[SCAN_TILE][PITCH], dy_tile[SCAN_TILE][PITCH];
+#define STEP_TILE(name, parts, pitch) local float name[(parts) * SCAN_CHANNELS * (pitch)] __attribute__((aligned(16)))
+  STEP_TILE(dt_tile, 1, TILE_PITCH);
+  STEP_TILE(dtu_tile, 1, TILE_PITCH);
+  STEP_TILE(dy_tile, 1, TILE_PITCH);
 #if SCAN_B_VARIES
   local number B_tile[BC_TILE] __attribute__((aligned(16)));
 #endif
@@ -112,377 +137,495 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #endif
 #if SCAN_RESETS
   local int mark_tile[SCAN_TILE];
+#endif
+#if !BACKWARD_LOCAL
+  STEP_TILE(gB_tile, PARTS, BLOCK_PITCH);
+  STEP_TILE(ddt_tile, PARTS, BLOCK_PITCH);
+  STEP_TILE(y_tile, PARTS, BLOCK_PITCH);
+#if SCAN_B_VARIES || SCAN_C_VARIES
+  local number bc_tile[SCAN_BLOCK * SLOTS * SUM_ROW] __attribute__((aligned(16)));
+#endif
+#endif
+
+  number rate[SCAN_PER_LANE][SCAN_STATES], g[SCAN_PER_LANE][SCAN_STATES];
+#if BACKWARD_LOCAL
+  number h[SCAN_PER_LANE][SCAN_STATES], decay_all[SCAN_PER_LANE][SCAN_STATES];
+  float dt_sum[SCAN_PER_LANE];
+#if SCAN_RESETS
   bool dropped = false;
 #endif
-#if !BACKWARD_LOCAL
-  local float gB_tile[PARTS][SCAN_TILE][PITCH], ddt_tile[PARTS][SCAN_TILE][PITCH], y_tile[PARTS][SCAN_TILE][PITCH];
-#if SCAN_SHUFFLE && (SCAN_B_VARIES || SCAN_C_VARIES) /* PoCL 6.0 aborts where local memory is declared and not used */
-  local number bc_sums[WARPS][SCAN_TILE][2 * PADDED];
-#elif SCAN_B_VARIES || SCAN_C_VARIES
-  local number bc_sums[SCAN_CHANNELS][2 * PADDED];
+#else
+  number dA[SCAN_PER_LANE][SCAN_STATES];
 #endif
+#if SCAN_B_VARIES
+  number B_now[SCAN_STATES];
+#define B_OF(j, s) B_now[s]
+#else
+  number B_fixed[SCAN_PER_LANE][SCAN_STATES], dB_fixed[SCAN_PER_LANE][SCAN_STATES];
+#define B_OF(j, s) B_fixed[j][s]
 #endif
-
-  number rate[SCAN_STATES], g[SCAN_STATES], h[SCAN_STATES], dA[SCAN_STATES];
-  number B_now[SCAN_STATES], C_now[SCAN_STATES];
-  number dB_fixed[SCAN_STATES], dC_fixed[SCAN_STATES], decay_all[SCAN_STATES];
-  UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-    const int n = STATE(lane, s);
-    const bool real = n < SCAN_D_STATE && own_channel;
-    number a = real ? A[A_offset + own * A_channel + n * A_state] : ZERO;
-    if (flags & SCAN_A_LOG) a = real ? negated_exp(a) : ZERO;
-    rate[s] = rate_of(a);
-    dA[s] = dB_fixed[s] = dC_fixed[s] = g[s] = h[s] = ZERO;
-    decay_all[s] = ONE;
+#if SCAN_C_VARIES
+  number C_now[SCAN_STATES];
+#define C_OF(j, s) C_now[s]
+#else
+  number C_fixed[SCAN_PER_LANE][SCAN_STATES], dC_fixed[SCAN_PER_LANE][SCAN_STATES];
+#define C_OF(j, s) C_fixed[j][s]
+#endif
+  UNROLL
+  for (int j = 0; j < SCAN_PER_LANE; j++) {
+    const long own = first + OWN(j);
+    UNROLL
+    for (int s = 0; s < SCAN_STATES; s++) {
+      const int n = STATE(lane, s);
+      const bool real = n < SCAN_D_STATE && OWN(j) < count;
+      number a = real ? A[A_offset + own * A_channel + n * A_state] : ZERO;
+      if (flags & SCAN_A_LOG) a = real ? negated_exp(a) : ZERO;
+      rate[j][s] = rate_of(a);
+      g[j][s] = ZERO;
 #if !SCAN_B_VARIES
-    B_now[s] = real ? LOAD(B_TYPE, B, B_offset + own * B_step + n * B_state) : ZERO;
+      B_fixed[j][s] = real ? LOAD(B_TYPE, B, B_offset + own * B_step + n * B_state) : ZERO;
+      dB_fixed[j][s] = ZERO;
 #endif
 #if !SCAN_C_VARIES
-    C_now[s] = real ? twice(LOAD(C_TYPE, C, C_offset + own * C_step + n * C_state)) : ZERO;
+      C_fixed[j][s] = real ? twice(LOAD(C_TYPE, C, C_offset + own * C_step + n * C_state)) : ZERO;
+      dC_fixed[j][s] = ZERO;
 #endif
-#if !BACKWARD_LOCAL
-    if (real && (flags & SCAN_FROM_CARRY)) g[s] = NUMBERS(gradients_at)[own_row * SCAN_D_STATE + n];
-    else if (real && (flags & SCAN_DFINAL))
-      g[s] = dfinal[dfinal_offset + place.row.states * dfinal_batch + own * dfinal_channel + n * dfinal_state];
+#if BACKWARD_LOCAL
+      h[j][s] = ZERO;
+      decay_all[j][s] = ONE;
+#else
+      dA[j][s] = ZERO;
+      if (real && (flags & SCAN_FROM_CARRY)) g[j][s] = NUMBERS(gradients_at)[OWN_ROW(j) * SCAN_D_STATE + n];
+      else if (real && (flags & SCAN_DFINAL))
+        g[j][s] = dfinal[dfinal_offset + place.row.states * dfinal_batch + own * dfinal_channel + n * dfinal_state];
+#endif
+    }
+#if BACKWARD_LOCAL
+    dt_sum[j] = 0.0f;
 #endif
   }
 
-  float D_held[CHANNELS_HELD], bias_held[CHANNELS_HELD], dD_held[CHANNELS_HELD], dbias_held[CHANNELS_HELD];
-  UNROLL for (int k = 0; k < CHANNELS_HELD; k++) {
-    const int c = ELEMENT_CHANNEL(k);
-    D_held[k] = bias_held[k] = dD_held[k] = dbias_held[k] = 0.0f;
-    if ((flags & SCAN_HAS_D) && c < count) D_held[k] = D[D_offset + (first + c) * D_channel];
-    if ((flags & SCAN_HAS_BIAS) && c < count) bias_held[k] = bias[bias_offset + (first + c) * bias_channel];
-  }
-  u += u_offset + batch * u_batch + first * u_channel;
-  delta += delta_offset + batch * delta_batch + first * delta_channel;
-  z += z_offset + batch * z_batch + first * z_channel;
+  const int c = HELD_CHANNEL;
+  const bool in_tile = HELD_IN_TILE, held = in_tile && c < count;
+  const float D_held = held && (flags & SCAN_HAS_D) ? D[D_offset + (first + c) * D_channel] : 0.0f;
+  const float bias_held = held && (flags & SCAN_HAS_BIAS) ? bias[bias_offset + (first + c) * bias_channel] : 0.0f;
+#define AT(name, t) ((offset_t)(t) * (offset_t)name##_step + name##_at)
+#define HELD_AT(name) (offset_t)(name##_offset + batch * name##_batch + (first + c) * name##_channel)
+  const offset_t u_at = HELD_AT(u), delta_at = HELD_AT(delta), z_at = HELD_AT(z), dout_at = HELD_AT(dout);
 #if SCAN_GATE
-  gate += gate_offset + batch * gate_batch + first * gate_channel;
-  dgate += dgate_offset + batch * dgate_batch + first * dgate_channel;
+  const offset_t gate_at = HELD_AT(gate);
 #endif
-  dout += dout_offset + batch * dout_batch + first * dout_channel;
-  du += du_offset + batch * du_batch + first * du_channel;
-  ddelta += ddelta_offset + batch * ddelta_batch + first * ddelta_channel;
-  dz += dz_offset + batch * dz_batch + first * dz_channel;
-  out += out_offset + batch * out_batch + first * out_channel;
-  B += B_offset + batch * B_batch + group * B_group;
-  C += C_offset + batch * C_batch + group * C_group;
+  const offset_t B_at = (offset_t)(B_offset + batch * B_batch + group * B_group);
+  const offset_t C_at = (offset_t)(C_offset + batch * C_batch + group * C_group);
+
+  /* Global memory -> registers, the tile that begins at step `from`: bits as they lie there, so that nothing waits. */
+  storage_t u_next[HELD_OF_TILE], delta_next[HELD_OF_TILE], z_next[HELD_OF_TILE], dout_next[HELD_OF_TILE];
+  STORAGE(B_TYPE) B_next[BC_ITEMS];
+  STORAGE(C_TYPE) C_next[BC_ITEMS];
+#if SCAN_GATE
+  storage_t gate_next[HELD_OF_TILE];
+#define FETCH_GATE(k, t) gate_next[k] = counts ? gate[AT(gate, t)] : 0;
+#else
+#define FETCH_GATE(k, t)
+#endif
+#define FETCH(from)                                                                                                   \
+  {                                                                                                                   \
+    UNROLL for (int k = 0; k < HELD_OF_TILE; k++) {                                                                   \
+      const long t = (from) + HELD_STEP(k);                                                                           \
+      const bool counts = held && COUNTS(t);                                                                          \
+      u_next[k] = counts ? u[AT(u, t)] : 0;                                                                           \
+      delta_next[k] = counts ? delta[AT(delta, t)] : 0;                                                               \
+      dout_next[k] = counts ? dout[AT(dout, t)] : 0;                                                                  \
+      z_next[k] = counts && (flags & SCAN_HAS_Z) ? z[AT(z, t)] : 0;                                                   \
+      FETCH_GATE(k, t)                                                                                                \
+    }                                                                                                                 \
+    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                                       \
+      const int e = lid + k * WORK_GROUP, n = BC_STATE(e);                                                            \
+      const long t = (from) + BC_STEP(e);                                                                             \
+      const bool counts = (BC_TILE % WORK_GROUP == 0 || e < BC_TILE) && n < SCAN_D_STATE && COUNTS(t);                \
+      B_next[k] = 0;                                                                                                  \
+      C_next[k] = 0;                                                                                                  \
+      if (SCAN_B_VARIES && counts) B_next[k] = B[AT(B, t) + n * (offset_t)B_state];                                   \
+      if (SCAN_C_VARIES && counts) C_next[k] = C[AT(C, t) + n * (offset_t)C_state];                                   \
+    }                                                                                                                 \
+  }
+  /* Registers -> local memory. Where a step does not count dt is 0: the state stays as it is. */
+  float u_raw[HELD_OF_TILE], x_raw[HELD_OF_TILE], z_raw[HELD_OF_TILE], dout_raw[HELD_OF_TILE]; /* x: delta + bias */
+#if SCAN_GATE
+  float gate_raw[HELD_OF_TILE];
+#define KEEP_GATE(k)      gate_raw[k] = value(gate_next[k]);
+#define DECAY_STEP(dt, k) ((dt)*gate_raw[k])
+#else
+#define KEEP_GATE(k)
+#define DECAY_STEP(dt, k) (dt)
+#endif
+#if SCAN_B_VARIES
+#define KEEP_B(k, at) B_tile[at] = VALUE(B_TYPE, B_next[k]);
+#else
+#define KEEP_B(k, at)
+#endif
+#if SCAN_C_VARIES
+#define KEEP_C(k, at) C_tile[at] = twice(VALUE(C_TYPE, C_next[k]));
+#else
+#define KEEP_C(k, at)
+#endif
+#if SCAN_RESETS /* others may still read the marks of the tile before */
+#define KEEP_MARKS(from)                                                                                              \
+  local_barrier();                                                                                                    \
+  for (int t = lid; t < SCAN_TILE; t += WORK_GROUP) mark_tile[t] = (from) + t < end ? marks[(from) + t] : 0;
+#else
+#define KEEP_MARKS(from)
+#endif
+#define KEEP(from)                                                                                                    \
+  {                                                                                                                   \
+    KEEP_MARKS(from)                                                                                                  \
+    UNROLL for (int k = 0; k < HELD_OF_TILE; k++) {                                                                   \
+      const int at_tile = c * TILE_PITCH + HELD_STEP(k);                                                              \
+      u_raw[k] = value(u_next[k]);                                                                                    \
+      x_raw[k] = value(delta_next[k]) + bias_held;                                                                    \
+      z_raw[k] = value(z_next[k]);                                                                                    \
+      dout_raw[k] = value(dout_next[k]);                                                                              \
+      KEEP_GATE(k)                                                                                                    \
+      float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];                                             \
+      if (!COUNTS((from) + HELD_STEP(k))) dt = 0.0f;                                                                  \
+      if (!in_tile) continue;                                                                                         \
+      dt_tile[at_tile] = DECAY_STEP(dt, k);                                                                           \
+      dtu_tile[at_tile] = dt * u_raw[k];                                                                              \
+      dy_tile[at_tile] = (flags & SCAN_HAS_Z) ? dout_raw[k] * swish(z_raw[k]) : dout_raw[k];                          \
+    }                                                                                                                 \
+    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                                       \
+      const int e = lid + k * WORK_GROUP;                                                                             \
+      if (BC_TILE % WORK_GROUP == 0 || e < BC_TILE) {                                                                 \
+        KEEP_B(k, BC_STEP(e) * PADDED + BC_STATE(e))                                                                  \
+        KEEP_C(k, BC_STEP(e) * PADDED + BC_STATE(e))                                                                  \
+      }                                                                                                               \
+    }                                                                                                                 \
+    local_barrier();                                                                                                  \
+  }
+
+#if SCAN_B_VARIES
+#define READ_B(t) read_states(B_now, &B_tile[(t) * PADDED], lane);
+#else
+#define READ_B(t)
+#endif
+#if SCAN_C_VARIES
+#define READ_C(t) read_states(C_now, &C_tile[(t) * PADDED], lane);
+#else
+#define READ_C(t)
+#endif
+#if SCAN_RESETS
+#define BEGINS(t) (mark_tile[t] == SCAN_BEGINS)
+#else
+#define BEGINS(t) false
+#endif
+#define STEPS_OF(tile, j, block) &tile[OWN(j) * TILE_PITCH + (block) * SCAN_BLOCK]
 
   const long tiles = (end - begin + SCAN_TILE - 1) / SCAN_TILE;
-  float dt_sum = 0.0f;
-  for (long tile = 0; tile < tiles; tile++) {
-    const long at = begin + (BACKWARD_LOCAL ? tile : tiles - 1 - tile) * SCAN_TILE;
-    float u_raw[ELEMENTS], x_raw[ELEMENTS], z_raw[ELEMENTS], dout_raw[ELEMENTS]; /* x: delta + delta_bias */
-    storage_t u_bits[ELEMENTS], x_bits[ELEMENTS], z_bits[ELEMENTS], dout_bits[ELEMENTS];
-#if SCAN_GATE
-    float gate_raw[ELEMENTS];
-#endif
-    UNROLL for (int k = 0; k < ELEMENTS; k++) {
-      const int c = ELEMENT_CHANNEL(k);
-      const long t = at + ELEMENT_STEP(k);
-      u_bits[k] = x_bits[k] = z_bits[k] = dout_bits[k] = 0;
-#if SCAN_GATE
-      gate_raw[k] = IN_TILE(k) && COUNTS(t) && c < count ? load(gate, t * gate_step + c * gate_channel) : 0.0f;
-#endif
-      if (IN_TILE(k) && COUNTS(t) && c < count) {
-        u_bits[k] = u[t * u_step + c * u_channel];
-        x_bits[k] = delta[t * delta_step + c * delta_channel];
-        dout_bits[k] = dout[t * dout_step + c * dout_channel];
-        if (flags & SCAN_HAS_Z) z_bits[k] = z[t * z_step + c * z_channel];
-      }
-    }
-
-#if SCAN_B_VARIES || SCAN_C_VARIES
-    UNROLL for (int k = 0; k < BC_ITEMS; k++) {
-      const int e = lid + k * WORK_GROUP, n = BC_STATE(e);
-      const long t = at + BC_STEP(e);
-      if (e >= BC_TILE) continue;
-      const bool real = n < SCAN_D_STATE && COUNTS(t);
-#if SCAN_B_VARIES
-      B_tile[BC_STEP(e) * PADDED + n] = real ? LOAD(B_TYPE, B, t * B_step + n * B_state) : ZERO;
-#endif
-#if SCAN_C_VARIES
-      C_tile[BC_STEP(e) * PADDED + n] = real ? twice(LOAD(C_TYPE, C, t * C_step + n * C_state)) : ZERO;
-#endif
-    }
-#endif
-#if SCAN_RESETS
-    for (int t = lid; t < SCAN_TILE; t += WORK_GROUP) mark_tile[t] = at + t < end ? marks[at + t] : 0;
-#endif
-    UNROLL for (int k = 0; k < ELEMENTS; k++) {
-      const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
-      u_raw[k] = value(u_bits[k]);
-      z_raw[k] = value(z_bits[k]);
-      dout_raw[k] = value(dout_bits[k]);
-      x_raw[k] = value(x_bits[k]) + bias_held[HELD(k)];
-      float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
-      if (!COUNTS(at + t)) dt = 0.0f;
-      if (IN_TILE(k)) {
-#if SCAN_GATE
-        dt_tile[t][c] = dt * gate_raw[k];
-#else
-        dt_tile[t][c] = dt;
-#endif
-        dtu_tile[t][c] = dt * u_raw[k];
-        dy_tile[t][c] = dout_raw[k] * ((flags & SCAN_HAS_Z) ? z_raw[k] * sigmoid(z_raw[k]) : 1.0f);
-      }
-    }
-    local_barrier();
-
 #if BACKWARD_LOCAL
-    UNROLL for (int t = 0; t < SCAN_TILE; t++) {
-      const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot], dy = dy_tile[t][slot];
-#if SCAN_B_VARIES
-      read_states(B_now, &B_tile[t * PADDED], lane);
-#endif
-#if SCAN_C_VARIES
-      read_states(C_now, &C_tile[t * PADDED], lane);
-#endif
-      dt_sum += dt;
-#if SCAN_RESETS
-      const bool begins = mark_tile[t] == SCAN_BEGINS;
-      dropped |= begins;
-#endif
-      UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-        const number a = decay_after(dt, rate[s]);
-#if SCAN_RESETS
-        if (begins) h[s] = ZERO;
-#endif
-        h[s] = times(a, h[s]) + dtu * B_now[s];
-        decay_all[s] = times(decay_all[s], a);
-#if SCAN_RESETS
-        if (!dropped)
-#endif
-        g[s] += conjugate_times(decay_all[s], conjugate(C_now[s]) * dy);
+  FETCH(begin)
+  KEEP(begin)
+  for (long at = begin; at < end; at += SCAN_TILE) {
+    FETCH(at + SCAN_TILE)
+    UNROLL
+    for (int b = 0; b < BLOCKS; b++) {
+      float dt[SCAN_PER_LANE][SCAN_BLOCK], dtu[SCAN_PER_LANE][SCAN_BLOCK], dy[SCAN_PER_LANE][SCAN_BLOCK];
+      UNROLL
+      for (int j = 0; j < SCAN_PER_LANE; j++) {
+        read_steps(dt[j], STEPS_OF(dt_tile, j, b));
+        read_steps(dtu[j], STEPS_OF(dtu_tile, j, b));
+        read_steps(dy[j], STEPS_OF(dy_tile, j, b));
       }
-    }
-    local_barrier();
-#else
-    /* The tile's states again, forwards; states[t] is the one before step t. (With the tile's first state in an array of
-     * its own, Intel's CPU compiler took a wrong one.) */
-    number states[SCAN_TILE + 1][SCAN_STATES], decay[SCAN_TILE][SCAN_STATES];
-    float gB[SCAN_TILE], ddt[SCAN_TILE], y[SCAN_TILE];
-    UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-      const int n = STATE(lane, s);
-      const long row = (place.tile + (at - begin) / SCAN_TILE) * d_inner + own;
-      states[0][s] = h[s] = own_channel && n < SCAN_D_STATE ? NUMBERS(tiles_at)[row * SCAN_D_STATE + n] : ZERO;
-    }
-    UNROLL for (int t = 0; t < SCAN_TILE; t++) {
-      const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot];
-#if SCAN_B_VARIES
-      read_states(B_now, &B_tile[t * PADDED], lane);
-#endif
-#if SCAN_C_VARIES
-      read_states(C_now, &C_tile[t * PADDED], lane);
-#endif
-      y[t] = 0.0f;
-      UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-        decay[t][s] = decay_after(dt, rate[s]);
+      UNROLL
+      for (int t = 0; t < SCAN_BLOCK; t++) {
+        const int step = b * SCAN_BLOCK + t;
+        READ_B(step)
+        READ_C(step)
 #if SCAN_RESETS
-        if (mark_tile[t] == SCAN_BEGINS) h[s] = ZERO;
+        dropped |= BEGINS(step);
 #endif
-        h[s] = times(decay[t][s], h[s]) + dtu * B_now[s];
-        states[t + 1][s] = h[s];
-        y[t] += real_of_product(h[s], C_now[s]);
-      }
-    }
-    /* The gradient, backwards. */
-    UNROLL for (int i = 0; i < SCAN_TILE; i++) {
-      const int t = SCAN_TILE - 1 - i;
-      const float dt = dt_tile[t][slot], dtu = dtu_tile[t][slot], dy = dy_tile[t][slot];
-#if SCAN_B_VARIES
-      read_states(B_now, &B_tile[t * PADDED], lane);
-#endif
-#if SCAN_C_VARIES
-      read_states(C_now, &C_tile[t * PADDED], lane);
-#endif
-#if SCAN_SHUFFLE
-      float bc[2 * VALUES]; /* this channel's part of dB, then of dC */
-#endif
+        UNROLL
+        for (int j = 0; j < SCAN_PER_LANE; j++) {
+          dt_sum[j] += dt[j][t];
+          UNROLL
+          for (int s = 0; s < SCAN_STATES; s++) {
+            const number a = decay_after(dt[j][t], rate[j][s]);
+            if (BEGINS(step)) h[j][s] = ZERO;
+            h[j][s] = times(a, h[j][s]) + dtu[j][t] * B_OF(j, s);
+            decay_all[j][s] = times(decay_all[j][s], a);
 #if SCAN_RESETS
-      const bool begins = mark_tile[t] == SCAN_BEGINS;
+            if (!dropped)
 #endif
-      gB[t] = ddt[t] = 0.0f;
-      UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-        g[s] += conjugate(C_now[s]) * dy;
-        number last = states[t][s];
-#if SCAN_RESETS
-        if (begins) last = ZERO;
-#endif
-        const number before = conjugate_times(times(decay[t][s], last), g[s]);
-        const number part_B = dtu * g[s], part_C = twice(dy) * conjugate(states[t + 1][s]);
-        gB[t] += real_of_conjugate_product(B_now[s], g[s]);
-        ddt[t] += along_rate(rate[s], before);
-        dA[s] += dt * before;
-        g[s] = conjugate_times(decay[t][s], g[s]);
-#if SCAN_RESETS
-        if (begins) g[s] = ZERO;
-#endif
-#if !SCAN_B_VARIES
-        dB_fixed[s] += part_B;
-#endif
-#if !SCAN_C_VARIES
-        dC_fixed[s] += part_C;
-#endif
-#if SCAN_SHUFFLE
-        PUT(bc, s, part_B);
-        PUT(bc, SCAN_STATES + s, part_C);
-#else
-        decay[t][s] = part_B; /* kept for the sum over channels */
-        states[t + 1][s] = part_C;
-#endif
-      }
-#if SCAN_SHUFFLE && (SCAN_B_VARIES || SCAN_C_VARIES)
-      if (flags & (SCAN_WANT_DB | SCAN_WANT_DC)) 
-        sum_channels(bc, lid, lane, (local float *)bc_sums[lid / 32][t] SHUFFLE_ARGUMENT);
-#endif
-    }
-
-#if SCAN_SHUFFLE && SCAN_LANES > 1 && OWNED > 0
-    sum_lanes(gB, lane SHUFFLE_ARGUMENT);
-    sum_lanes(ddt, lane SHUFFLE_ARGUMENT);
-    sum_lanes(y, lane SHUFFLE_ARGUMENT);
-    UNROLL for (int i = 0; i < OWNED; i++) {
-      gB_tile[0][lane * OWNED + i][slot] = gB[i];
-      ddt_tile[0][lane * OWNED + i][slot] = ddt[i];
-      y_tile[0][lane * OWNED + i][slot] = y[i];
-    }
-#else
-    UNROLL for (int t = 0; t < SCAN_TILE; t++) {
-#if SCAN_SHUFFLE
-      UNROLL for (int width = 1; width < SCAN_LANES; width *= 2) {
-        gB[t] += lane_xor(gB[t], width);
-        ddt[t] += lane_xor(ddt[t], width);
-        y[t] += lane_xor(y[t], width);
-      }
-#endif
-      if (PARTS > 1 || lane == 0) {
-        gB_tile[PARTS > 1 ? lane : 0][t][slot] = gB[t];
-        ddt_tile[PARTS > 1 ? lane : 0][t][slot] = ddt[t];
-        y_tile[PARTS > 1 ? lane : 0][t][slot] = y[t];
-      }
-    }
-#endif
-    local_barrier();
-
-    UNROLL for (int k = 0; k < ELEMENTS; k++) {
-      const int t = ELEMENT_STEP(k), c = ELEMENT_CHANNEL(k);
-      const long step = at + t;
-      if (!IN_TILE(k) || step >= end || c >= count) continue;
-      float sum_gB = gB_tile[0][t][c], sum_ddt = ddt_tile[0][t][c], sum_y = y_tile[0][t][c];
-      UNROLL for (int part = 1; part < PARTS; part++) {
-        sum_gB += gB_tile[part][t][c];
-        sum_ddt += ddt_tile[part][t][c];
-        sum_y += y_tile[part][t][c];
-      }
-#if SCAN_RESETS
-      if (mark_tile[t] == SCAN_PADDING) sum_gB = sum_ddt = sum_y = 0.0f;
-#endif
-      const float dy = dy_tile[t][c], open = sigmoid(z_raw[k]), ddecay = sum_ddt * LN_2;
-#if SCAN_GATE
-      const float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
-      float grad = gate_raw[k] * ddecay + u_raw[k] * sum_gB;
-      if (flags & SCAN_WANT_DGATE) store(dgate, step * dgate_step + c * dgate_channel, dt * ddecay);
-#else
-      const float dt = dt_tile[t][c];
-      float grad = ddecay + u_raw[k] * sum_gB;
-#endif
-      if ((flags & SCAN_SOFTPLUS) && x_raw[k] <= 20.0f) grad *= sigmoid(x_raw[k]);
-      sum_y += D_held[HELD(k)] * u_raw[k];
-      dD_held[HELD(k)] += dy * u_raw[k];
-      dbias_held[HELD(k)] += grad;
-      if (flags & SCAN_WANT_DU) store(du, step * du_step + c * du_channel, D_held[HELD(k)] * dy + dt * sum_gB);
-      if (flags & SCAN_WANT_DDELTA) store(ddelta, step * ddelta_step + c * ddelta_channel, grad);
-      if (flags & SCAN_WANT_DZ)
-        store(dz, step * dz_step + c * dz_channel,
-              dout_raw[k] * sum_y * (open * (1.0f + z_raw[k] * (1.0f - open))));
-      if (flags & SCAN_WANT_OUT)
-        store(out, step * out_step + c * out_channel, (flags & SCAN_HAS_Z) ? sum_y * (z_raw[k] * open) : sum_y);
-    }
-
-#if SCAN_B_VARIES || SCAN_C_VARIES
-    const long parts_row = ((block * batches + batch) * length + at) * groups + group; /* step `at` */
-#if SCAN_SHUFFLE
-    for (int e = lid; e < SCAN_TILE * 2 * PADDED * NUMBER_PARTS; e += WORK_GROUP) {
-      const int t = e / (2 * PADDED * NUMBER_PARTS), n = e % (2 * PADDED * NUMBER_PARTS);
-      float sum = ((local const float *)bc_sums[0][t])[n];
-      UNROLL for (int w = 1; w < WARPS; w++) sum += ((local const float *)bc_sums[w][t])[n];
-#else
-    UNROLL for (int t = 0; t < SCAN_TILE; t++) {
-      UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-        bc_sums[slot][STATE(lane, s)] = decay[t][s];
-        bc_sums[slot][PADDED + STATE(lane, s)] = states[t + 1][s];
-      }
-      local_barrier();
-      for (int n = lid; n < 2 * PADDED * NUMBER_PARTS; n += WORK_GROUP) {
-        float sum = 0.0f; /* real and imaginary parts by themselves (PoCL 3.1 loses stores of float2 here) */
-        for (int c = 0; c < SCAN_CHANNELS; c++) sum += ((local const float *)bc_sums[c])[n];
-#endif
-        const bool is_B = n < PADDED * NUMBER_PARTS;
-        const int part = is_B ? n : n - PADDED * NUMBER_PARTS;
-#if SCAN_RESETS
-        if (mark_tile[t] == SCAN_PADDING) sum = 0.0f;
-#endif
-        if (at + t < end && part < SCAN_D_STATE * NUMBER_PARTS) {
-          const long to = (parts_row + (long)t * groups) * (SCAN_D_STATE * NUMBER_PARTS) + part;
-          if (SCAN_B_VARIES && is_B && (flags & SCAN_WANT_DB)) work[dB_at + to] = sum;
-          if (SCAN_C_VARIES && !is_B && (flags & SCAN_WANT_DC)) work[dC_at + to] = sum;
+              g[j][s] += conjugate_times(decay_all[j][s], conjugate(C_OF(j, s)) * dy[j][t]);
+          }
         }
-#if !SCAN_SHUFFLE
       }
-      local_barrier();
-#endif
     }
-#endif
     local_barrier();
-#endif
+    KEEP(at + SCAN_TILE)
   }
   ANCHOR
 
-#if BACKWARD_LOCAL
 #if SCAN_RESETS
   if (lid == 0 && place.column == 0) ((global int *)(work + drops_at))[place.slot] = dropped;
 #endif
-  if (!own_channel) return;
-  if (lane == 0) work[sums_at + own_row] = dt_sum;
-  UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-    const int n = STATE(lane, s);
-    if (n >= SCAN_D_STATE) continue;
-    NUMBERS(states_at)[own_row * SCAN_D_STATE + n] = h[s];
-    NUMBERS(gradients_at)[own_row * SCAN_D_STATE + n] = g[s];
+  UNROLL
+  for (int j = 0; j < SCAN_PER_LANE; j++) {
+    if (OWN(j) >= count) continue;
+    if (lane == 0) work[sums_at + OWN_ROW(j)] = dt_sum[j];
+    UNROLL
+    for (int s = 0; s < SCAN_STATES; s++) {
+      const int n = STATE(lane, s);
+      if (n >= SCAN_D_STATE) continue;
+      NUMBERS(states_at)[OWN_ROW(j) * SCAN_D_STATE + n] = h[j][s];
+      NUMBERS(gradients_at)[OWN_ROW(j) * SCAN_D_STATE + n] = g[j][s];
+    }
   }
 #else
-  UNROLL for (int s = 0; s < SCAN_STATES; s++) {
-    const int n = STATE(lane, s);
-    if (n >= SCAN_D_STATE || !own_channel) continue;
-    const long to = own_row * SCAN_D_STATE + n;
-    if (flags & SCAN_WANT_DA) NUMBERS(dA_at)[to] = (flags & SCAN_A_LOG) ? conjugate_times(of_rate(rate[s]), dA[s]) : dA[s];
-    if (!SCAN_B_VARIES && (flags & SCAN_WANT_DB)) NUMBERS(dB_at)[to] = dB_fixed[s];
-    if (!SCAN_C_VARIES && (flags & SCAN_WANT_DC)) NUMBERS(dC_at)[to] = dC_fixed[s];
-    if ((flags & SCAN_WANT_DINITIAL) && place.chunk == 0)
-      dinitial[dinitial_offset + place.row.states * dinitial_batch + own * dinitial_channel + n * dinitial_state] = g[s];
+  const offset_t du_at = HELD_AT(du), ddelta_at = HELD_AT(ddelta), dz_at = HELD_AT(dz), out_at = HELD_AT(out);
+#if SCAN_GATE
+  const offset_t dgate_at = HELD_AT(dgate);
+#endif
+  float dD_held = 0.0f, dbias_held = 0.0f;
+
+  /* The state at the beginning of each block of a tile; that of the first comes from the forward kernel. */
+  number start[BLOCKS][SCAN_PER_LANE][SCAN_STATES], start_next[SCAN_PER_LANE][SCAN_STATES];
+#define FETCH_START(index)                                                                                            \
+  UNROLL for (int j = 0; j < SCAN_PER_LANE; j++) {                                                                    \
+    const long row = (place.tile + (index)) * d_inner + first + OWN(j);                                               \
+    UNROLL for (int s = 0; s < SCAN_STATES; s++) start_next[j][s] = ZERO;                                             \
+    if ((index) >= 0 && OWN(j) < count) load_row(start_next[j], NUMBERS(tiles_at) + row * SCAN_D_STATE, lane);        \
   }
-  if (flags & SCAN_WANT_SUMS) { /* over the work-items that staged a channel, in order of their steps */
-    for (int e = lid; e < SCAN_TILE * SCAN_CHANNELS; e += WORK_GROUP)
-      dt_tile[e / SCAN_CHANNELS][e % SCAN_CHANNELS] = dtu_tile[e / SCAN_CHANNELS][e % SCAN_CHANNELS] = 0.0f;
-    local_barrier();
-    UNROLL for (int k = 0; k < CHANNELS_HELD; k++) {
-      if (!IN_TILE(k)) continue;
-      dt_tile[ELEMENT_STEP(k)][ELEMENT_CHANNEL(k)] = dD_held[k];
-      dtu_tile[ELEMENT_STEP(k)][ELEMENT_CHANNEL(k)] = dbias_held[k];
-    }
-    local_barrier();
-    for (int c = lid; c < count; c += WORK_GROUP) {
-      float sum_D = 0.0f, sum_bias = 0.0f;
-      for (int t = 0; t < SCAN_TILE; t++) {
-        sum_D += dt_tile[t][c];
-        sum_bias += dtu_tile[t][c];
+
+  {
+    const long from = tiles > 0 ? begin + (tiles - 1) * SCAN_TILE : end;
+    FETCH(from)
+    FETCH_START(tiles - 1)
+    KEEP(from)
+  }
+  for (long tile = tiles - 1; tile >= 0; tile--) {
+    const long at = begin + tile * SCAN_TILE, before = tile > 0 ? at - SCAN_TILE : end;
+    UNROLL
+    for (int j = 0; j < SCAN_PER_LANE; j++)
+      UNROLL
+      for (int s = 0; s < SCAN_STATES; s++) start[0][j][s] = start_next[j][s];
+    UNROLL
+    for (int b = 1; b < BLOCKS; b++) {
+      UNROLL
+      for (int j = 0; j < SCAN_PER_LANE; j++) {
+        float dt[SCAN_BLOCK], dtu[SCAN_BLOCK];
+        read_steps(dt, STEPS_OF(dt_tile, j, b - 1));
+        read_steps(dtu, STEPS_OF(dtu_tile, j, b - 1));
+        UNROLL
+        for (int s = 0; s < SCAN_STATES; s++) start[b][j][s] = start[b - 1][j][s];
+        UNROLL
+        for (int t = 0; t < SCAN_BLOCK; t++) {
+          READ_B((b - 1) * SCAN_BLOCK + t)
+          UNROLL
+          for (int s = 0; s < SCAN_STATES; s++) {
+            if (BEGINS((b - 1) * SCAN_BLOCK + t)) start[b][j][s] = ZERO;
+            start[b][j][s] = times(decay_after(dt[t], rate[j][s]), start[b][j][s]) + dtu[t] * B_OF(j, s);
+          }
+        }
       }
-      const long row = place.slot * d_inner + first + c;
-      work[dD_at + row] = sum_D;
-      work[dD_at + slots * d_inner + row] = sum_bias;
     }
+
+    UNROLL
+    for (int b = BLOCKS - 1; b >= 0; b--) {
+      /* The block's states again, forwards; states[t] is the one before step t. (With the first in an array of its own,
+       * Intel's CPU compiler took a wrong one.) */
+      number states[SCAN_BLOCK + 1][SCAN_PER_LANE][SCAN_STATES], decay[SCAN_BLOCK][SCAN_PER_LANE][SCAN_STATES];
+      float dt[SCAN_PER_LANE][SCAN_BLOCK], dtu[SCAN_PER_LANE][SCAN_BLOCK], dy[SCAN_PER_LANE][SCAN_BLOCK];
+      float gB[SCAN_PER_LANE][SCAN_BLOCK], ddt[SCAN_PER_LANE][SCAN_BLOCK], y[SCAN_PER_LANE][SCAN_BLOCK];
+      UNROLL
+      for (int j = 0; j < SCAN_PER_LANE; j++) {
+        read_steps(dt[j], STEPS_OF(dt_tile, j, b));
+        read_steps(dtu[j], STEPS_OF(dtu_tile, j, b));
+        read_steps(dy[j], STEPS_OF(dy_tile, j, b));
+        UNROLL
+        for (int s = 0; s < SCAN_STATES; s++) states[0][j][s] = start[b][j][s];
+      }
+      UNROLL
+      for (int t = 0; t < SCAN_BLOCK; t++) {
+        READ_B(b * SCAN_BLOCK + t)
+        READ_C(b * SCAN_BLOCK + t)
+        UNROLL
+        for (int j = 0; j < SCAN_PER_LANE; j++) {
+          y[j][t] = 0.0f;
+          UNROLL
+          for (int s = 0; s < SCAN_STATES; s++) {
+            number last = states[t][j][s];
+            if (BEGINS(b * SCAN_BLOCK + t)) last = ZERO;
+            decay[t][j][s] = decay_after(dt[j][t], rate[j][s]);
+            states[t + 1][j][s] = times(decay[t][j][s], last) + dtu[j][t] * B_OF(j, s);
+            y[j][t] += real_of_product(states[t + 1][j][s], C_OF(j, s));
+          }
+        }
+      }
+
+#if BLOCKS > 1 /* the sums of the block before have been read */
+      local_barrier();
+#endif
+
+      /* The gradient, backwards. */
+      UNROLL
+      for (int t = SCAN_BLOCK - 1; t >= 0; t--) {
+        READ_B(b * SCAN_BLOCK + t)
+        READ_C(b * SCAN_BLOCK + t)
+        number part_B[SCAN_STATES], part_C[SCAN_STATES];
+        UNROLL
+        for (int j = 0; j < SCAN_PER_LANE; j++) {
+          gB[j][t] = ddt[j][t] = 0.0f;
+          UNROLL
+          for (int s = 0; s < SCAN_STATES; s++) {
+            g[j][s] += conjugate(C_OF(j, s)) * dy[j][t];
+            number last = states[t][j][s];
+            if (BEGINS(b * SCAN_BLOCK + t)) last = ZERO;
+            const number before = conjugate_times(times(decay[t][j][s], last), g[j][s]);
+            gB[j][t] += real_of_conjugate_product(B_OF(j, s), g[j][s]);
+            ddt[j][t] += along_rate(rate[j][s], before);
+            dA[j][s] += dt[j][t] * before;
+#if SCAN_B_VARIES
+            part_B[s] = j > 0 ? part_B[s] + dtu[j][t] * g[j][s] : dtu[j][t] * g[j][s];
+#else
+            dB_fixed[j][s] += dtu[j][t] * g[j][s];
+#endif
+#if SCAN_C_VARIES
+            const number from_C = twice(dy[j][t]) * conjugate(states[t + 1][j][s]);
+            part_C[s] = j > 0 ? part_C[s] + from_C : from_C;
+#else
+            dC_fixed[j][s] += twice(dy[j][t]) * conjugate(states[t + 1][j][s]);
+#endif
+            g[j][s] = conjugate_times(decay[t][j][s], g[j][s]);
+            if (BEGINS(b * SCAN_BLOCK + t)) g[j][s] = ZERO;
+          }
+        }
+#if SCAN_B_VARIES
+        if (WANTS_BC) write_states(&bc_tile[BC_SLOT(t, slot) + BC_FLIP(slot)], part_B, lane);
+#endif
+#if SCAN_C_VARIES
+        if (WANTS_BC) write_states(&bc_tile[BC_SLOT(t, slot) + (PADDED - BC_FLIP(slot))], part_C, lane);
+#endif
+      }
+      UNROLL
+      for (int j = 0; j < SCAN_PER_LANE; j++) {
+        SUM_LANES(gB[j], gB_tile, j)
+        SUM_LANES(ddt[j], ddt_tile, j)
+        if (WANTS_Y) SUM_LANES(y[j], y_tile, j)
+      }
+      local_barrier();
+
+      if (b == 0) { /* while the sums are taken: earlier costs registers */
+        FETCH(before)
+        FETCH_START(tile - 1)
+      }
+      UNROLL
+      for (int i = 0; i < HELD_STEPS; i++) {
+        const int k = b * HELD_STEPS + i;
+        const long step = at + HELD_STEP(k);
+        if (!held || step >= end) continue;
+        float sum_gB = 0.0f, sum_ddt = 0.0f, sum_y = 0.0f;
+        UNROLL
+        for (int part = 0; part < PARTS; part++) {
+          const int from = (part * SCAN_CHANNELS + c) * BLOCK_PITCH + HELD_FIRST + i;
+          sum_gB += gB_tile[from];
+          sum_ddt += ddt_tile[from];
+          if (WANTS_Y) sum_y += y_tile[from];
+        }
+#if SCAN_RESETS
+        if (mark_tile[HELD_STEP(k)] == SCAN_PADDING) sum_gB = sum_ddt = sum_y = 0.0f;
+#endif
+        const int at_tile = c * TILE_PITCH + HELD_STEP(k);
+        const float dy = dy_tile[at_tile], ddecay = sum_ddt * LN_2;
+#if SCAN_GATE
+        const float dt_own = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
+        float grad = gate_raw[k] * ddecay + u_raw[k] * sum_gB;
+        if (flags & SCAN_WANT_DGATE) store(dgate, AT(dgate, step), dt_own * ddecay);
+#else
+        const float dt_own = dt_tile[at_tile];
+        float grad = ddecay + u_raw[k] * sum_gB;
+#endif
+        if ((flags & SCAN_SOFTPLUS) && x_raw[k] <= 20.0f) grad *= sigmoid(x_raw[k]);
+        sum_y += D_held * u_raw[k];
+        dD_held += dy * u_raw[k];
+        dbias_held += grad;
+        if (flags & SCAN_WANT_DU) store(du, AT(du, step), D_held * dy + dt_own * sum_gB);
+        if (flags & SCAN_WANT_DDELTA) store(ddelta, AT(ddelta, step), grad);
+        if (WANTS_Y) {
+          const float open = sigmoid(z_raw[k]);
+          if (flags & SCAN_WANT_DZ)
+            store(dz, AT(dz, step), dout_raw[k] * sum_y * (open * (1.0f + z_raw[k] * (1.0f - open))));
+          if (flags & SCAN_WANT_OUT)
+            store(out, AT(out, step), (flags & SCAN_HAS_Z) ? sum_y * (z_raw[k] * open) : sum_y);
+        }
+      }
+
+#if SCAN_B_VARIES || SCAN_C_VARIES
+      if (WANTS_BC)
+        for (int e = lid; e < SCAN_BLOCK * SUM_ROW * NUMBER_PARTS; e += WORK_GROUP) {
+          const int t = e / (SUM_ROW * NUMBER_PARTS), n = e % (SUM_ROW * NUMBER_PARTS);
+          const bool is_B = n < PADDED * NUMBER_PARTS;
+          const int part = is_B ? n : n - PADDED * NUMBER_PARTS;
+          const long step = at + b * SCAN_BLOCK + t;
+          float chain[SUM_CHAINS]; /* real and imaginary parts by themselves (PoCL 3.1 loses stores of float2 here) */
+          UNROLL
+          for (int k = 0; k < SLOTS; k++) {
+            const int from = (n + BC_FLIP(k) * NUMBER_PARTS) % (SUM_ROW * NUMBER_PARTS);
+            const float part_k = ((local const float *)&bc_tile[BC_SLOT(t, k)])[from];
+            chain[k % SUM_CHAINS] = k < SUM_CHAINS ? part_k : chain[k % SUM_CHAINS] + part_k;
+          }
+          float sum = chain[0];
+          UNROLL
+          for (int k = 1; k < SUM_CHAINS; k++) sum += chain[k];
+#if SCAN_RESETS
+          if (mark_tile[b * SCAN_BLOCK + t] == SCAN_PADDING) sum = 0.0f;
+#endif
+          if (step < end && part < SCAN_D_STATE * NUMBER_PARTS) {
+            const long row = ((block_column * batches + batch) * length + step) * groups + group;
+            const long to = row * (SCAN_D_STATE * NUMBER_PARTS) + part;
+            if (SCAN_B_VARIES && is_B && (flags & SCAN_WANT_DB)) work[dB_at + to] = sum;
+            if (SCAN_C_VARIES && !is_B && (flags & SCAN_WANT_DC)) work[dC_at + to] = sum;
+          }
+        }
+#endif
+    }
+    KEEP(before)
+  }
+  ANCHOR
+
+  UNROLL
+  for (int j = 0; j < SCAN_PER_LANE; j++)
+    UNROLL
+    for (int s = 0; s < SCAN_STATES; s++) {
+      const int n = STATE(lane, s);
+      if (n >= SCAN_D_STATE || OWN(j) >= count) continue;
+      const long to = OWN_ROW(j) * SCAN_D_STATE + n;
+      if (flags & SCAN_WANT_DA)
+        NUMBERS(dA_at)[to] = (flags & SCAN_A_LOG) ? conjugate_times(of_rate(rate[j][s]), dA[j][s]) : dA[j][s];
+#if !SCAN_B_VARIES
+      if (flags & SCAN_WANT_DB) NUMBERS(dB_at)[to] = dB_fixed[j][s];
+#endif
+#if !SCAN_C_VARIES
+      if (flags & SCAN_WANT_DC) NUMBERS(dC_at)[to] = dC_fixed[j][s];
+#endif
+      if ((flags & SCAN_WANT_DINITIAL) && place.chunk == 0)
+        dinitial[dinitial_offset + place.row.states * dinitial_batch + (first + OWN(j)) * dinitial_channel +
+                 n * dinitial_state] = g[j][s];
+    }
+  /* Over the work-items that hold a channel, in order of their steps. */
+  if (in_tile) {
+    dt_tile[c * TILE_PITCH + HELD_FIRST / HELD_STEPS] = dD_held;
+    dtu_tile[c * TILE_PITCH + HELD_FIRST / HELD_STEPS] = dbias_held;
+  }
+  local_barrier();
+  for (int own = lid; own < ((flags & SCAN_WANT_SUMS) ? count : 0); own += WORK_GROUP) {
+    float sum_D = 0.0f, sum_bias = 0.0f;
+    for (int i = 0; i < SHARERS; i++) {
+      sum_D += dt_tile[own * TILE_PITCH + i];
+      sum_bias += dtu_tile[own * TILE_PITCH + i];
+    }
+    const long row = place.slot * d_inner + first + own;
+    work[dD_at + row] = sum_D;
+    work[dD_at + slots * d_inner + row] = sum_bias;
   }
 #endif
 }

@@ -26,8 +26,8 @@
 #define C_TYPE STORAGE_TYPE
 #endif
 
-/* On a GPU the forward kernel has the flags compiled in: what a call does not have then costs no registers. (The
- * backward kernel gains 1% by it, and there are too many sets of them.) */
+/* On a GPU kernels have the flags compiled in: what a call does not have then costs no registers. (The backward
+ * kernel only where all gradients are asked for: there are too many sets of them.) */
 #ifdef SCAN_FIXED
 #define SCAN_FLAGS(given) SCAN_FIXED
 #else
@@ -97,6 +97,58 @@ __attribute__((always_inline)) static inline void read_states(number *values, lo
   }
 }
 
+/* A row of SCAN_D_STATE states in global memory -> this lane's registers; the padding keeps what it has. */
+#if SCAN_D_STATE % VECTOR == 0
+#define ROW_VECTOR VECTOR
+typedef state_vector row_vector;
+#else
+#define ROW_VECTOR 1
+typedef number row_vector;
+#endif
+__attribute__((always_inline)) static inline void load_row(number *values, global const number *row, int lane) {
+  UNROLL
+  for (int s = 0; s < SCAN_STATES; s += ROW_VECTOR) {
+    const int n = STATE(lane, s);
+    if (n >= SCAN_D_STATE) continue;
+    const row_vector v = *(global const row_vector *)(row + n);
+#if ROW_VECTOR == 4
+    values[s] = v.x, values[s + 1] = v.y, values[s + 2] = v.z, values[s + 3] = v.w;
+#elif ROW_VECTOR == 2
+    values[s] = v.x, values[s + 1] = v.y;
+#else
+    values[s] = v;
+#endif
+  }
+}
+
+/* The reverse of load_row, and of read_states. */
+__attribute__((always_inline)) static inline void store_row(global number *row, const number *values, int lane) {
+  UNROLL
+  for (int s = 0; s < SCAN_STATES; s += ROW_VECTOR) {
+    const int n = STATE(lane, s);
+    if (n >= SCAN_D_STATE) continue;
+#if ROW_VECTOR == 4
+    *(global row_vector *)(row + n) = (float4)(values[s], values[s + 1], values[s + 2], values[s + 3]);
+#elif ROW_VECTOR == 2
+    *(global row_vector *)(row + n) = (float2)(values[s], values[s + 1]);
+#else
+    row[n] = values[s];
+#endif
+  }
+}
+__attribute__((always_inline)) static inline void write_states(local number *row, const number *values, int lane) {
+  local state_vector *vectors = (local state_vector *)row + lane;
+  UNROLL
+  for (int q = 0; q < SCAN_STATES / VECTOR; q++)
+#if VECTOR == 4
+    vectors[q * SCAN_LANES] = (float4)(values[q * 4], values[q * 4 + 1], values[q * 4 + 2], values[q * 4 + 3]);
+#elif VECTOR == 2
+    vectors[q * SCAN_LANES] = (float2)(values[q * 2], values[q * 2 + 1]);
+#else
+    vectors[q * SCAN_LANES] = values[q];
+#endif
+}
+
 #if SCAN_LANES > 1 && SCAN_SHUFFLE
 #define OWNED (SCAN_BLOCK / SCAN_LANES) /* steps of a block that a lane holds after the sum over lanes, or: */
 #if OWNED > 0
@@ -143,6 +195,15 @@ __attribute__((always_inline)) static inline void sum_lanes(float *y, int lane S
 #define OWNS_THEM   true
 #endif
 
+/* Steps between the states that the forward kernel keeps for the backward one, which calls them a tile. */
+#if !SCAN_KEEP_EVERY
+#undef SCAN_KEEP_EVERY
+#define SCAN_KEEP_EVERY 0
+#define TILE_OF_STATES  SCAN_TILE
+#else
+#define TILE_OF_STATES SCAN_KEEP_EVERY
+#endif
+
 /* Which channels and which steps a work-group owns. */
 typedef struct scan_place {
   scan_row row;
@@ -161,7 +222,7 @@ static inline scan_place place_of(int columns, long length, long chunk, int chun
 #if SCAN_PACKED
   p.slot = number;
   const int sequence = packed_sequence(p.slot, length, chunk, PACKED_ARGUMENTS);
-  p.row = packed_row(length, chunk, SCAN_TILE, sequence, PACKED_ARGUMENTS);
+  p.row = packed_row(length, chunk, TILE_OF_STATES, sequence, PACKED_ARGUMENTS);
   p.chunk = (int)max(p.slot - p.row.slot, 0L);
 #else
   p.row.states = p.row.batch = number / (uint)launched;
@@ -169,13 +230,13 @@ static inline scan_place place_of(int columns, long length, long chunk, int chun
   p.row.begin = 0;
   p.row.end = length;
   p.row.slot = p.row.batch * chunks;
-  p.row.tile = p.row.batch * ((length + SCAN_TILE - 1) / SCAN_TILE);
+  p.row.tile = p.row.batch * ((length + TILE_OF_STATES - 1) / TILE_OF_STATES);
   p.slot = p.row.slot + p.chunk;
 #endif
   const long begin = p.row.begin + p.chunk * chunk;
   p.begin = min(begin, p.row.end);
   p.end = min(begin + chunk, p.row.end);
-  p.tile = p.row.tile + (p.begin - p.row.begin) / SCAN_TILE;
+  p.tile = p.row.tile + (p.begin - p.row.begin) / TILE_OF_STATES;
   p.last = begin + chunk >= p.row.end && (begin < p.row.end || p.chunk == 0);
   return p;
 }

@@ -23,9 +23,11 @@ int64_t selective_scan_local_bytes(const selective_scan_request *r, const select
   int64_t padded = (int64_t)p->lanes * p->states * parts_of(r), parts = p->shuffle ? 1 : p->lanes;
   int64_t marks = r->resets ? p->tile : 0;
   if (r->backward) {
-    int64_t warps = p->shuffle ? p->work_group / 32 : 0;
-    int64_t reduce = p->shuffle ? warps * p->tile * 2 * padded : (int64_t)p->channels * 2 * padded;
-    return 4 * (3 * element + 3 * parts * element + 2 * p->tile * padded + reduce + marks);
+    int64_t steps = p->tile % 8 == 0 ? p->tile + 4 : p->tile, slots = p->channels / p->per_lane;
+    int64_t inputs = 3 * p->channels * steps + p->tile * padded * (r->B_varies + r->C_varies);
+    int64_t sums = 3 * parts * p->channels * p->block;
+    if (r->B_varies || r->C_varies) sums += p->block * slots * 2 * padded;
+    return 4 * (inputs + sums + marks);
   }
   bool staged = r->length_fast || (p->lanes > 1 && !p->shuffle);
   int64_t floats = p->buffers * (element * 4 + p->tile * padded * (r->B_varies + r->C_varies) + marks);
@@ -33,12 +35,8 @@ int64_t selective_scan_local_bytes(const selective_scan_request *r, const select
 }
 
 /* States of a lane for `lanes` lanes: whole vectors where there is more than one. */
-static int32_t states_for(int64_t d_state, int32_t lanes, bool backward) {
+static int32_t states_for(int64_t d_state, int32_t lanes) {
   int64_t states = divide_up(d_state, lanes);
-  if (backward && lanes < 32) { /* halved again and again in the sum over channels */
-    int32_t power = power_of_two_at_most(states);
-    return power < states ? 2 * power : power;
-  }
   return (int32_t)(states > 4 ? round_up(states, 4) : states == 3 ? 4 : states);
 }
 
@@ -62,11 +60,13 @@ static bool fits(const schedule_device *d, const selective_scan_request *r, sele
   return p->local_bytes <= d->local_memory_bytes;
 }
 
-/* Steps whose exponentials run ahead of the recurrence: what compilers take registers for. Those of offline compilers
- * decide (tests/portability), where exp2 and sincos are not single instructions. */
+/* Steps worked off together. Forward: those whose exponentials run ahead of the recurrence, which compilers take
+ * registers for. Those of offline compilers decide (tests/portability), where exp2 and sincos are not single
+ * instructions. Backward: those whose states and decays are in registers. */
 static int32_t block_for(const schedule_device *d, const selective_scan_request *r, const selective_scan_plan *p) {
   const int32_t floats = p->states * p->per_lane * parts_of(r);
-  if (d->is_cpu || r->backward) return 4;
+  if (d->is_cpu) return r->backward ? 8 : 4;
+  if (r->backward) return floats <= 4 ? 8 : floats <= 8 ? 4 : floats <= 16 ? 2 : 1;
   if (p->shuffle) return floats <= 8 ? 8 : 4;
   const int32_t room = r->complex ? 16 : r->gate || r->resets || r->length_fast || p->lanes > 1 ? 32 : 64;
   return floats * 4 <= room ? 4 : floats * 2 <= room ? 2 : 1;
@@ -82,19 +82,17 @@ static bool prefetch_fits(const schedule_device *d, const selective_scan_request
 
 /* The largest tile that fits, two buffers before one. */
 static bool choose_tile(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
-  /* Compilers for CPUs take twice as long over a tile of 16 steps. */
-  int32_t largest = r->force.tile ? r->force.tile : d->is_cpu ? 8 : 16;
-  if (r->backward && !r->force.tile)
-    while (largest > 1 && largest * p->states * parts_of(r) > (d->is_cpu ? 512 : 64)) largest /= 2;
+  /* Compilers for CPUs take twice as long over a tile of 16 steps; the backward kernel's cost registers. */
+  int32_t largest = r->force.tile ? r->force.tile : d->is_cpu || r->backward ? 8 : 16;
   for (int32_t buffers = r->force.buffers ? r->force.buffers : r->backward ? 1 : 2; buffers >= 1; buffers--)
     for (int32_t tile = largest; tile >= (r->force.tile ? largest : 1); tile /= 2) {
       p->tile = tile;
       p->buffers = buffers;
       if (buffers == 2 && tile < 8 && !r->force.tile) break; /* one barrier fewer does not pay for that */
-      if (!fits(d, r, p) || (!r->force.tile && !prefetch_fits(d, r, p))) continue;
       int32_t block = r->force.block ? r->force.block : block_for(d, r, p);
+      if (r->keep_every && block > r->keep_every) block = r->keep_every;
       p->block = block < tile ? block : tile;
-      return true;
+      if (fits(d, r, p) && (r->force.tile || prefetch_fits(d, r, p))) return true;
     }
   return false;
 }
@@ -108,18 +106,18 @@ static void choose_work_group(const schedule_device *d, const selective_scan_req
 
 static bool tile_of(const schedule_device *d, const selective_scan_request *r, bool scarce, selective_scan_plan *p) {
   memset(p, 0, sizeof *p);
+  p->keep_every = r->keep_every;
   p->lanes = r->force.lanes ? r->force.lanes : lanes_for(d, r, scarce);
   while (p->lanes > d->max_work_group) p->lanes /= 2;
-  p->states = states_for(r->d_state, p->lanes, r->backward);
+  p->states = states_for(r->d_state, p->lanes);
   p->per_lane = 1;
   if (r->force.per_lane) p->per_lane = r->force.per_lane;
-  else if (!r->backward && !r->complex && p->lanes >= 4 && p->lanes <= 16 && d->shuffle != SHUFFLE_NONE &&
-           p->states <= 16)
+  else if (p->lanes >= 4 && p->lanes <= 16 && d->shuffle != SHUFFLE_NONE && !r->complex &&
+           p->states <= (r->backward ? 4 : 16))
     p->per_lane = 2;
-  if (p->per_lane > p->lanes || r->backward) p->per_lane = 1;
+  if (p->per_lane > p->lanes) p->per_lane = 1;
   choose_work_group(d, r, p);
-  p->shuffle = d->shuffle != SHUFFLE_NONE && (p->lanes > 1 || r->backward) && p->lanes <= d->subgroup &&
-               (!r->backward || (d->subgroup == 32 && p->work_group % 32 == 0));
+  p->shuffle = d->shuffle != SHUFFLE_NONE && p->lanes > 1 && p->lanes <= d->subgroup;
   if (choose_tile(d, r, p)) return true;
   if (p->shuffle) { /* a sum by shuffles wants a tile of `lanes` steps at least */
     p->shuffle = false;

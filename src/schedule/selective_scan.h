@@ -12,6 +12,7 @@
 typedef struct selective_scan_request {
   int64_t batch, length, d_inner, d_state, n_groups; /* packed: batch sequences of `length` steps in all */
   int64_t chunk;                                     /* steps, the caller's; 0: the scheduler chooses */
+  int32_t keep_every; /* steps between the states that a forward pass keeps for the backward one; 0: none */
   bool B_varies, C_varies;
   bool length_fast; /* neighbouring steps are neighbours in memory, not channels       */
   bool backward;
@@ -29,7 +30,8 @@ typedef struct selective_scan_plan {
   int32_t channels; /* of a work-group: work_group / lanes * per_lane                   */
   int32_t work_group;
   int32_t tile;         /* steps in local memory at a time                                  */
-  int32_t block;        /* steps unrolled, whose y is summed over lanes at a time           */
+  int32_t block;        /* steps worked off together, whose y is summed over lanes at a time */
+  int32_t keep_every;   /* as asked for; a multiple of block                                */
   int32_t buffers;      /* 2: the next tile is written while this one is read               */
   bool shuffle;         /* lanes sum y by shuffles                                          */
   bool fold;            /* the second pass folds the chunks before its own itself           */

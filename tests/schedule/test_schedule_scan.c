@@ -66,9 +66,8 @@ static void limits(const named_device *d, const selective_scan_request *r) {
   CHECK(p.block >= 1 && p.tile % p.block == 0);
   CHECK(!p.shuffle || (v->shuffle != SHUFFLE_NONE && p.lanes <= v->subgroup));
   CHECK(power_of_two(p.block));
-  if (p.shuffle && r->backward) CHECK(v->subgroup == 32 && p.work_group % 32 == 0);
   CHECK(p.chunks >= 1 && p.chunks <= 1024 * 16);
-  CHECK(!r->backward || (p.per_lane == 1 && p.chunk % p.tile == 0));
+  CHECK(!r->backward || p.chunk % p.tile == 0);
   CHECK(p.why[0] != '\0');
 }
 

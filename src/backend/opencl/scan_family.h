@@ -54,6 +54,7 @@ typedef struct selective_key {
   int32_t flags; /* cl/scan_flags.h */
   int32_t storage;
   bool bc_length_fast, final_is_initial;
+  bool near; /* backward: offsets of elements fit an int */
 } selective_key;
 
 /* All but `force` and what only one direction has; every byte is set, since keys are compared byte by byte. */
@@ -71,7 +72,7 @@ clm_status scan_check(clm_context *, const clm_selective_scan_args *);
 typedef enum scan_pass {
   SCAN_PASS_OUTPUT, /* the scan itself                                            */
   SCAN_PASS_STATES, /* each chunk's final state from zero, and its sum of dt      */
-  SCAN_PASS_TILES   /* each tile's first state, for the backward pass             */
+  SCAN_PASS_TILES   /* every plan->keep_every-th state, for the backward pass     */
 } scan_pass;
 
 typedef struct scan_workspace { /* offsets in floats */

@@ -8,7 +8,7 @@
 #include <string.h>
 
 typedef struct backward_plan {
-  selective_scan_plan tile, forward; /* `forward` keeps each tile's first state: same tile and chunks */
+  selective_scan_plan tile, forward; /* `forward` keeps each tile's first state */
   opencl_kernel *local, *carry, *carry_back, *tiles, *backward;
 } backward_plan;
 
@@ -35,15 +35,35 @@ static int32_t wanted(const clm_selective_scan_backward_args *b) {
   return flags;
 }
 
+/* Offsets of all elements of the tensors that the kernel walks through fit an int. */
+static bool is_near(const clm_selective_scan_backward_args *b) {
+  const clm_selective_scan_args *a = &b->forward;
+  const clm_tensor *const walked[] = {&a->u,    &a->delta, &a->z,      &a->gate, &a->B,     &a->C,
+                                      &b->dout, &b->du,    &b->ddelta, &b->dz,   &b->dgate, &b->out};
+  for (size_t i = 0; i < sizeof walked / sizeof *walked; i++) {
+    if (!walked[i]->buffer) continue;
+    int64_t last = (int64_t)(walked[i]->offset / clm_dtype_size(walked[i]->dtype)), first = last;
+    for (int k = 0; k < walked[i]->rank; k++) {
+      const int64_t span = (walked[i]->shape[k] - 1) * walked[i]->stride[k];
+      *(span > 0 ? &last : &first) += span;
+    }
+    if (last > INT32_MAX || first < 0) return false;
+  }
+  return true;
+}
+
 static void describe(const selective_scan_shape *s, const clm_selective_scan_backward_args *b, selective_key *key) {
   scan_describe("scan_backward", s, &b->forward, key);
   key->flags |= wanted(b);
+  key->near = is_near(b);
   selective_scan_request *r = &key->request;
   r->chunk = 0;
   r->backward = true;
   r->force.lanes = scan_env("CLM_SCAN_BWD_LANES");
   r->force.work_group = scan_env("CLM_SCAN_BWD_WORK_GROUP");
+  r->force.per_lane = scan_env("CLM_SCAN_BWD_PER_LANE");
   r->force.tile = scan_env("CLM_SCAN_BWD_TILE");
+  r->force.block = scan_env("CLM_SCAN_BWD_BLOCK");
   r->force.chunks = scan_env("CLM_SCAN_BWD_CHUNKS");
 }
 
@@ -55,8 +75,14 @@ static int32_t final_flags(int32_t flags, const selective_scan_plan *t) {
 static clm_status get_kernel(clm_context *ctx, const selective_key *key, const selective_scan_plan *t, bool local,
                              opencl_kernel **kernel) {
   char defines[1024];
-  snprintf(defines, sizeof defines, "%s -DSCAN_BLOCK=%d -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d",
-           scan_tile_defines(ctx, key, t).text, t->tile, key->request.B_varies, key->request.C_varies, local);
+  /* Flags are compiled in where all gradients are asked for, as in training: each set of them is a program. */
+  const int32_t usual = SCAN_WANT_DU | SCAN_WANT_DDELTA | SCAN_WANT_DA | SCAN_WANT_DB | SCAN_WANT_DC;
+  const bool is_usual = !local && (key->flags & usual) == usual;
+  const scan_fixed fixed = is_usual ? scan_fix_flags(ctx, final_flags(key->flags, t)) : (scan_fixed){""};
+  snprintf(defines, sizeof defines,
+           "%s -DSCAN_BLOCK=%d -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d%s%s",
+           scan_tile_defines(ctx, key, t).text, t->block, key->request.B_varies, key->request.C_varies, local,
+           key->near ? " -DSCAN_OFFSET=int" : "", fixed.define);
   return opencl_kernel_get(ctx, "selective_scan_backward", "selective_scan_backward", defines, kernel);
 }
 
@@ -76,7 +102,7 @@ static clm_status make_plan(clm_context *ctx, const selective_key *key, backward
   memset(&request.force, 0, sizeof request.force);
   request.backward = false;
   request.chunk = p->tile.chunk;
-  request.force.tile = p->tile.tile;
+  request.keep_every = p->tile.tile;
   if (!schedule_selective_scan(d, &request, &p->forward))
     return context_fail(ctx, CLM_UNSUPPORTED, "selective_scan_backward: %s", p->forward.why);
   clm_status status =
