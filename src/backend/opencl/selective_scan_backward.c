@@ -75,10 +75,11 @@ static int32_t final_flags(int32_t flags, const selective_scan_plan *t) {
 static clm_status get_kernel(clm_context *ctx, const selective_key *key, const selective_scan_plan *t, bool local,
                              opencl_kernel **kernel) {
   char defines[1024];
-  /* Flags are compiled in where all gradients are asked for, as in training: each set of them is a program. */
-  const int32_t usual = SCAN_WANT_DU | SCAN_WANT_DDELTA | SCAN_WANT_DA | SCAN_WANT_DB | SCAN_WANT_DC;
-  const bool is_usual = !local && (key->flags & usual) == usual;
-  const scan_fixed fixed = is_usual ? scan_fix_flags(ctx, final_flags(key->flags, t)) : (scan_fixed){""};
+  /* Flags are compiled in for what a Mamba block asks in training; each other set of them would be a program more. */
+  const int32_t block = SCAN_HAS_D | SCAN_HAS_Z | SCAN_HAS_BIAS | SCAN_SOFTPLUS | SCAN_WANT_DU | SCAN_WANT_DDELTA |
+                        SCAN_WANT_DZ | SCAN_WANT_DA | SCAN_WANT_DB | SCAN_WANT_DC | SCAN_WANT_SUMS;
+  const bool is_block = !local && (key->flags & block) == block;
+  const scan_fixed fixed = is_block ? scan_fix_flags(ctx, final_flags(key->flags, t)) : (scan_fixed){""};
   snprintf(defines, sizeof defines,
            "%s -DSCAN_BLOCK=%d -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d%s%s",
            scan_tile_defines(ctx, key, t).text, t->block, key->request.B_varies, key->request.C_varies, local,
