@@ -27,7 +27,7 @@
 #endif
 
 /* On a GPU kernels have the flags compiled in: what a call does not have then costs no registers. (The backward
- * kernel only where all gradients are asked for: there are too many sets of them.) */
+ * kernel only what a Mamba block asks for: there are too many sets of them.) */
 #ifdef SCAN_FIXED
 #define SCAN_FLAGS(given) SCAN_FIXED
 #else
