@@ -18,8 +18,8 @@ CLM_BEGIN_DECLS
  * The backward pass needs u, dbc and delta. Each that is given here is written by the forward pass and read by the
  * backward pass; each that is absent is computed again there: from all three (fastest) to none (least memory).
  * Arithmetic is fp32 whatever the storage. Except in xz and dxz, batch and length must lie one behind the other, so
- * that they are the rows of a matrix. Optional members are left zeroed. Nothing is written when an argument is refused
- * or a device lacks a piece. */
+ * that they are the rows of a matrix. Optional members are left zeroed. Nothing is written when an argument is
+ * refused or a device lacks a piece. */
 typedef struct clm_mamba_inner_args {
   clm_tensor xz;          /* (batch, length, 2 d_inner)           f32, f16 or bf16                     */
   clm_tensor conv_weight; /* (d_inner, width)                     f32 or as xz                         */

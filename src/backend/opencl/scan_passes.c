@@ -102,8 +102,8 @@ clm_status scan_forward_kernel(clm_context *ctx, const selective_key *key, const
            "%s -DSCAN_BLOCK=%d -DSCAN_BUFFERS=%d -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DSCAN_STATES_ONLY=%d"
            " -DSCAN_KEEP_EVERY=%d%s",
            scan_tile_defines(ctx, key, t).text, t->block, t->buffers, key->request.B_varies,
-           key->request.C_varies && pass == SCAN_PASS_OUTPUT, pass != SCAN_PASS_OUTPUT, pass == SCAN_PASS_TILES ? t->keep_every : 0,
-           scan_fix_flags(ctx, flags & SCAN_FORWARD_FLAGS).define);
+           key->request.C_varies && pass == SCAN_PASS_OUTPUT, pass != SCAN_PASS_OUTPUT,
+           pass == SCAN_PASS_TILES ? t->keep_every : 0, scan_fix_flags(ctx, flags & SCAN_FORWARD_FLAGS).define);
   return opencl_kernel_get(ctx, "selective_scan", "selective_scan", defines, kernel);
 }
 
