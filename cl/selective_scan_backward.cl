@@ -45,8 +45,8 @@
 #define BC_SLOT(t, slot) (((t) * SLOTS + (slot)) * SUM_ROW)
 #define BC_FLIP(slot)    (((slot) & 1) * PADDED)
 #define SUM_CHAINS       (SLOTS < 4 ? SLOTS : 4) /* additions that do not wait for each other */
-#define WANTS_Y  (flags & (SCAN_WANT_DZ | SCAN_WANT_OUT))
-#define WANTS_BC ((SCAN_B_VARIES && (flags & SCAN_WANT_DB)) || (SCAN_C_VARIES && (flags & SCAN_WANT_DC)))
+#define WANTS_Y          (flags & (SCAN_WANT_DZ | SCAN_WANT_OUT))
+#define WANTS_BC         ((SCAN_B_VARIES && (flags & SCAN_WANT_DB)) || (SCAN_C_VARIES && (flags & SCAN_WANT_DC)))
 
 /* SCAN_BLOCK neighbouring steps of a row. */
 __attribute__((always_inline)) static inline void read_steps(float *values, local const float *row) {
@@ -249,6 +249,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       if (SCAN_C_VARIES && counts) C_next[k] = C[AT(C, t) + n * (offset_t)C_state];                                   \
     }                                                                                                                 \
   }
+
   /* Registers -> local memory. Where a step does not count dt is 0: the state stays as it is. */
   float u_raw[HELD_OF_TILE], x_raw[HELD_OF_TILE], z_raw[HELD_OF_TILE], dout_raw[HELD_OF_TILE]; /* x: delta + bias */
 #if SCAN_GATE
