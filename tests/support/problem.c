@@ -226,6 +226,10 @@ size_t run_values(const test_run *run, const char *name) {
   return (size_t)count_of(&run->problem->tensors[i]) * (is_complex(run->views[i].dtype) ? 2 : 1);
 }
 
+bool run_is_complex(const test_run *run, const char *name) {
+  return is_complex(run->views[run_index(run, name)].dtype);
+}
+
 static unsigned char *read_buffer(const test_run *run, size_t i) {
   size_t bytes = clm_buffer_size(run->buffers[i]);
   unsigned char *memory = allocate_bytes(bytes);

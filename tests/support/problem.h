@@ -100,6 +100,7 @@ void run_call(test_run *); /* fails the test unless the call gives CLM_OK */
 
 size_t run_index(const test_run *, const char *name);
 size_t run_values(const test_run *, const char *name); /* how many numbers: 2 for a complex element */
+bool run_is_complex(const test_run *, const char *name);
 
 /* All numbers of a tensor in logical order; the caller frees them. */
 double *run_read(const test_run *, const char *name);
