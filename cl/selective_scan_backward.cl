@@ -320,6 +320,10 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #define BEGINS(t) false
 #endif
 #define STEPS_OF(tile, j, block) &tile[OWN(j) * TILE_PITCH + (block) * SCAN_BLOCK]
+#define READ_STEPS(j, block)                                                                                          \
+  read_steps(dt[j], STEPS_OF(dt_tile, j, block));                                                                     \
+  read_steps(dtu[j], STEPS_OF(dtu_tile, j, block));                                                                   \
+  read_steps(dy[j], STEPS_OF(dy_tile, j, block));
 
   const long tiles = (end - begin + SCAN_TILE - 1) / SCAN_TILE;
 #if BACKWARD_LOCAL
@@ -332,9 +336,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       float dt[SCAN_PER_LANE][SCAN_BLOCK], dtu[SCAN_PER_LANE][SCAN_BLOCK], dy[SCAN_PER_LANE][SCAN_BLOCK];
       UNROLL
       for (int j = 0; j < SCAN_PER_LANE; j++) {
-        read_steps(dt[j], STEPS_OF(dt_tile, j, b));
-        read_steps(dtu[j], STEPS_OF(dtu_tile, j, b));
-        read_steps(dy[j], STEPS_OF(dy_tile, j, b));
+        READ_STEPS(j, b)
       }
       UNROLL
       for (int t = 0; t < SCAN_BLOCK; t++) {
@@ -439,9 +441,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       float gB[SCAN_PER_LANE][SCAN_BLOCK], ddt[SCAN_PER_LANE][SCAN_BLOCK], y[SCAN_PER_LANE][SCAN_BLOCK];
       UNROLL
       for (int j = 0; j < SCAN_PER_LANE; j++) {
-        read_steps(dt[j], STEPS_OF(dt_tile, j, b));
-        read_steps(dtu[j], STEPS_OF(dtu_tile, j, b));
-        read_steps(dy[j], STEPS_OF(dy_tile, j, b));
+        READ_STEPS(j, b)
         UNROLL
         for (int s = 0; s < SCAN_STATES; s++) states[0][j][s] = start[b][j][s];
       }
