@@ -52,7 +52,7 @@ static size_t lay_out(activations *a, clm_buffer *buffer, const clm_model_config
   a->step_delta = take_matrix(&p, a->batch, c->d_inner);
   a->step_y = take_matrix(&p, a->batch, c->d_inner);
   a->last = take_matrix(&p, a->batch, c->d_model);
-  if (a->mode != ACTIVATIONS_INFER) {
+  if (a->mode != ACTIVATIONS_INFER && c->vocab_size > 0) {
     int64_t block = LOGITS_BLOCK_BYTES / (int64_t)sizeof(float) / c->vocab_size;
     a->logits = take_matrix(&p, block < 1 ? 1 : block < rows ? block : rows, c->vocab_size);
   }

@@ -22,7 +22,7 @@ typedef struct activations {
   clm_tensor dx, dnormed, dxz;
   clm_tensor step_conv, step_delta, step_y; /* (batch, d_inner): of one step of generation */
   clm_tensor last;                          /* (batch, d_model): the last position            */
-  clm_tensor logits;                        /* (rows of a block, vocab)                       */
+  clm_tensor logits;                        /* (rows of a block, vocab); of a language model */
 } activations;
 
 clm_status activations_create(clm_context *context, int64_t n_layer, activations *a);

@@ -1,11 +1,9 @@
 /* Embedding, blocks, final norm, head: the passes through a whole model. */
 #include "core/context.h"
-#include "core/rng.h"
 #include "core/try.h"
 #include "model/linear.h"
 #include "model/model.h"
 #include <clmamba/language.h>
-#include <clmamba/norm.h>
 #include <stdlib.h>
 
 /* Steps of a prompt that run at once: bounds the memory of a long one (a batch of prompts runs whole, its chunks
@@ -18,11 +16,6 @@ static clm_tensor head_weight(const clm_model *m) {
   return m->weights[0][m->config.untied_head ? W_LM_HEAD : W_EMBEDDING];
 }
 
-static clm_norm_args final_norm_args(const clm_model *m, clm_tensor x, clm_tensor out) {
-  return (clm_norm_args){
-      .x = x, .weight = m->weights[0][W_NORM_F], .out = out, .epsilon = m->config.norm_epsilon, .kind = CLM_RMS_NORM};
-}
-
 static clm_status embed(clm_model *m, clm_tensor ids) {
   return clm_embedding(m->context,
                        &(clm_embedding_args){.ids = clm_tensor_reshape(ids, 1, (int64_t[]){clm_tensor_count(ids)}),
@@ -30,23 +23,9 @@ static clm_status embed(clm_model *m, clm_tensor ids) {
                                              .out = rows_of(m->act.x[0])});
 }
 
-static mixer_pass pass_of(int layer, clm_model_state *state, const clm_model_loss_args *args) {
-  mixer_pass pass = {.layer = layer, .state = state};
-  if (args) {
-    rng r = rng_seed(args->seed, (uint64_t)layer); /* a mask of its own for each layer */
-    pass.dropout = args->dropout;
-    pass.seed = rng_next(&r);
-  }
-  return pass;
-}
-
-static clm_status run_layers(clm_model *m, clm_tensor ids, clm_model_state *state, const clm_model_loss_args *args) {
+static clm_status run_layers(clm_model *m, clm_tensor ids, clm_model_state *state, const blocks_dropout *dropout) {
   TRY(embed(m, ids));
-  for (int layer = 0; layer < m->config.n_layer; layer++) {
-    mixer_pass pass = pass_of(layer, state, args);
-    TRY(mixer_forward(m, &pass));
-  }
-  return CLM_OK;
+  return blocks_forward(m, state, dropout);
 }
 
 static bool is_matrix(clm_tensor t, clm_dtype dtype, int rank) {
@@ -102,19 +81,15 @@ static clm_status head_block(clm_model *m, const clm_model_loss_args *args, int6
 }
 
 /* From act.dnormed, the gradient of the final norm's output, to the gradients of everything before it. */
-static clm_status run_layers_backward(clm_model *m, const clm_model_loss_args *args) {
-  int n_layer = (int)m->config.n_layer;
+static clm_status run_layers_backward(clm_model *m, const clm_model_loss_args *args, const blocks_dropout *dropout) {
   int64_t rows = clm_tensor_count(args->ids);
-  TRY(clm_norm_backward(
-      m->context,
-      &(clm_norm_backward_args){.forward = final_norm_args(m, rows_of(m->act.x[n_layer]), rows_of(m->act.normed)),
-                                .dout = rows_of(m->act.dnormed),
-                                .dx = rows_of(m->act.dx),
-                                .dweight = m->dweights[0][W_NORM_F]}));
-  for (int layer = n_layer - 1; layer >= 0; layer--) {
-    mixer_pass pass = pass_of(layer, NULL, args);
-    TRY(mixer_backward(m, &pass));
-  }
+  TRY(clm_norm_backward(m->context,
+                        &(clm_norm_backward_args){.forward = final_norm_args(m, rows_of(m->act.x[m->config.n_layer]),
+                                                                             rows_of(m->act.normed)),
+                                                  .dout = rows_of(m->act.dnormed),
+                                                  .dx = rows_of(m->act.dx),
+                                                  .dweight = m->dweights[0][W_NORM_F]}));
+  TRY(blocks_backward(m, dropout));
   return clm_embedding_backward(m->context,
                                 &(clm_embedding_backward_args){.ids = clm_tensor_reshape(args->ids, 1, &rows),
                                                                .dout = rows_of(m->act.dx),
@@ -145,13 +120,14 @@ clm_status clm_model_loss(clm_model *m, const clm_model_loss_args *args) {
   /* Dropout needs memory for the branch, which only training has. */
   activations_mode mode = args->gradient || args->dropout > 0 ? ACTIVATIONS_TRAIN : ACTIVATIONS_LOSS;
   TRY(activations_prepare(m->context, &m->act, &m->config, args->ids.shape[0], args->ids.shape[1], mode));
-  TRY(run_layers(m, args->ids, NULL, args));
+  const blocks_dropout dropout = {args->dropout, args->seed};
+  TRY(run_layers(m, args->ids, NULL, &dropout));
   clm_norm_args norm = final_norm_args(m, rows_of(m->act.x[m->config.n_layer]), rows_of(m->act.normed));
   TRY(clm_norm(m->context, &norm));
   int64_t block = m->act.logits.shape[0];
   for (int64_t begin = 0; begin < rows; begin += block)
     TRY(head_block(m, args, begin, rows - begin < block ? rows - begin : block));
-  return args->gradient ? run_layers_backward(m, args) : CLM_OK;
+  return args->gradient ? run_layers_backward(m, args, &dropout) : CLM_OK;
 }
 
 /* Logits of position `position` of act.x after all layers. */
@@ -195,10 +171,7 @@ clm_status clm_model_decode(clm_model *m, clm_model_state *state, clm_tensor ids
   TRY(check_state(m, "model_decode", state, ids.shape[0]));
   TRY(activations_prepare(m->context, &m->act, &m->config, ids.shape[0], 1, ACTIVATIONS_INFER));
   TRY(embed(m, ids));
-  for (int layer = 0; layer < m->config.n_layer; layer++) {
-    mixer_pass pass = pass_of(layer, state, NULL);
-    TRY(m->config.d_conv > 1 ? mixer_step(m, &pass) : mixer_forward(m, &pass));
-  }
+  TRY(blocks_step(m, state));
   return logits_at(m, 0, logits);
 }
 

@@ -41,10 +41,9 @@ static clm_status new_model(clm_context *ctx, clm_model **model) {
   return CLM_OK;
 }
 
-static clm_status initialise(clm_model *m, const clm_model_config *config, uint64_t seed) {
+static clm_status initialise(clm_model *m, const clm_model_config *config, weights_ends ends, uint64_t seed) {
   m->config = *config;
-  TRY(config_complete(m->context, &m->config));
-  TRY(weights_layout_make(m->context, &m->config, &m->layout));
+  TRY(weights_layout_make(m->context, &m->config, ends, &m->layout));
   float *flat = malloc(m->layout.total * sizeof *flat);
   if (!flat)
     return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory for %lld parameters",
@@ -55,15 +54,22 @@ static clm_status initialise(clm_model *m, const clm_model_config *config, uint6
   return status;
 }
 
-clm_status clm_model_create(clm_context *ctx, const clm_model_config *config, uint64_t seed, clm_model **model) {
+clm_status model_create(clm_context *ctx, const clm_model_config *config, weights_ends ends, uint64_t seed,
+                        clm_model **model) {
   TRY(new_model(ctx, model));
-  return model_made(initialise(*model, config, seed), model);
+  return model_made(initialise(*model, config, ends, seed), model);
 }
 
-static clm_status load(clm_model *m, const char *config_path, const char *weights_path) {
-  if (!config_path || !weights_path) return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
-  TRY(config_read(m->context, config_path, &m->config));
-  TRY(weights_layout_make(m->context, &m->config, &m->layout));
+clm_status clm_model_create(clm_context *ctx, const clm_model_config *config, uint64_t seed, clm_model **model) {
+  clm_model_config complete = *config;
+  *model = NULL;
+  TRY(config_complete(ctx, &complete));
+  return model_create(ctx, &complete, (weights_ends){0}, seed, model);
+}
+
+static clm_status load(clm_model *m, const clm_model_config *config, weights_ends ends, const char *weights_path) {
+  m->config = *config;
+  TRY(weights_layout_make(m->context, &m->config, ends, &m->layout));
   float *flat;
   TRY(weights_load(m->context, &m->layout, weights_path, &flat));
   clm_status status = fill_parameters(m, flat);
@@ -71,28 +77,39 @@ static clm_status load(clm_model *m, const char *config_path, const char *weight
   return status;
 }
 
-clm_status clm_model_load(clm_context *ctx, const char *directory, clm_model **model) {
+clm_status model_load(clm_context *ctx, const clm_model_config *config, weights_ends ends, const char *weights_path,
+                      clm_model **model) {
   TRY(new_model(ctx, model));
-  char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
-  clm_status status = load(*model, config_path, weights_path);
-  free(config_path);
-  free(weights_path);
-  return model_made(status, model);
+  return model_made(load(*model, config, ends, weights_path), model);
 }
 
-static clm_status save(clm_model *m, const char *config_path, const char *weights_path, float *flat) {
-  if (!config_path || !weights_path || !flat)
-    return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
-  TRY(clm_buffer_read(m->parameters, 0, m->layout.total * sizeof *flat, flat));
-  TRY(config_write(m->context, config_path, &m->config));
-  return weights_save(m->context, &m->layout, weights_path, flat);
+clm_status clm_model_load(clm_context *ctx, const char *directory, clm_model **model) {
+  *model = NULL;
+  clm_model_config config;
+  char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
+  clm_status status = config_path && weights_path ? config_read(ctx, config_path, &config)
+                                                  : context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  if (status == CLM_OK) status = model_load(ctx, &config, (weights_ends){0}, weights_path, model);
+  free(config_path);
+  free(weights_path);
+  return status;
+}
+
+clm_status model_save_weights(clm_model *m, const char *path) {
+  float *flat = malloc(m->layout.total * sizeof *flat);
+  clm_status status = flat ? clm_buffer_read(m->parameters, 0, m->layout.total * sizeof *flat, flat)
+                           : context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  if (status == CLM_OK) status = weights_save(m->context, &m->layout, path, flat);
+  free(flat);
+  return status;
 }
 
 clm_status clm_model_save(clm_model *m, const char *directory) {
   char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
-  float *flat = malloc(m->layout.total * sizeof *flat);
-  clm_status status = save(m, config_path, weights_path, flat);
-  free(flat);
+  clm_status status = config_path && weights_path
+                          ? config_write(m->context, config_path, &m->config)
+                          : context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  if (status == CLM_OK) status = model_save_weights(m, weights_path);
   free(config_path);
   free(weights_path);
   return status;

@@ -4,6 +4,7 @@
 
 #include "model/activations.h"
 #include "model/weights.h"
+#include <clmamba/norm.h>
 
 typedef clm_tensor parameter_views[W_COUNT]; /* of one layer; the model's own stand in layer 0 */
 
@@ -24,8 +25,32 @@ struct clm_model_state {
   clm_tensor scan; /* (n_layer, batch, d_inner, d_state)                           */
 };
 
+/* A model around `config`, which is complete: initialised from a seed, or with the weights of a file. A model of
+ * frames has vocab_size 0. */
+clm_status model_create(clm_context *context, const clm_model_config *config, weights_ends ends, uint64_t seed,
+                        clm_model **model);
+clm_status model_load(clm_context *context, const clm_model_config *config, weights_ends ends,
+                      const char *weights_path, clm_model **model);
+clm_status model_save_weights(clm_model *model, const char *path);
+
 /* Makes the flat buffer of gradients, cleared. */
 clm_status model_need_gradients(clm_model *model);
+
+/* The blocks one after another. Dropout NULL: none. */
+typedef struct blocks_dropout {
+  float rate;
+  uint64_t seed; /* of the masks: another one for every step */
+} blocks_dropout;
+
+/* act.x[0] -> act.x[n_layer] */
+clm_status blocks_forward(clm_model *model, clm_model_state *state, const blocks_dropout *dropout);
+clm_status blocks_step(clm_model *model, clm_model_state *state); /* of length 1 */
+
+/* act.dx: from the gradient of act.x[n_layer] to that of act.x[0]; writes the blocks' dweights. */
+clm_status blocks_backward(clm_model *model, const blocks_dropout *dropout);
+
+/* The norm behind the blocks, of matrices (rows, d_model). */
+clm_norm_args final_norm_args(const clm_model *model, clm_tensor x, clm_tensor out);
 
 /* One residual block: norm, mixer, skip. */
 typedef struct mixer_pass {

@@ -8,8 +8,11 @@
 #include <string.h>
 
 #define ALIGN_FLOATS 16 /* every parameter begins on a cache line */
+#define STREAMS_PER_LAYER                                                                                            \
+  15 /* of random numbers: a seed keeps its weights when W_COUNT grows; ids past it are the                          \
+        model's own, as are 0 to 2, which no layer has */
 
-typedef enum dim { NONE, ONE, VOCAB, MODEL, INNER, INNER_2, STATE, CONV, RANK, RANK_2STATE } dim;
+typedef enum dim { NONE, ONE, VOCAB, MODEL, INNER, INNER_2, STATE, CONV, RANK, RANK_2STATE, INPUTS, OUTPUTS } dim;
 
 typedef enum init {
   INIT_ZERO,
@@ -23,7 +26,7 @@ typedef enum init {
   INIT_A_LOG      /* log(1 .. d_state)                                        */
 } init;
 
-typedef enum present { ALWAYS, UNTIED, CONV_BIAS, PROJECTION_BIAS } present;
+typedef enum present { ALWAYS, TOKENS, UNTIED, CONV_BIAS, PROJECTION_BIAS, FRAMES, HEAD } present;
 
 static const struct {
   const char *name; /* after "backbone.layers.N." in a layer */
@@ -34,7 +37,7 @@ static const struct {
 } specs[W_COUNT] = {
     /*                    name                         shape                 initial values  present      layer decay
      */
-    [W_EMBEDDING] = {"backbone.embeddings.weight", {VOCAB, MODEL}, INIT_EMBEDDING, ALWAYS, false, true},
+    [W_EMBEDDING] = {"backbone.embeddings.weight", {VOCAB, MODEL}, INIT_EMBEDDING, TOKENS, false, true},
     [W_NORM_F] = {"backbone.norm_f.weight", {MODEL}, INIT_ONE, ALWAYS, false, false},
     [W_LM_HEAD] = {"lm_head.weight", {VOCAB, MODEL}, INIT_EMBEDDING, UNTIED, false, true},
     [W_NORM] = {"norm.weight", {MODEL}, INIT_ONE, ALWAYS, true, false},
@@ -49,6 +52,10 @@ static const struct {
     [W_D] = {"mixer.D", {INNER}, INIT_ONE, ALWAYS, true, false},
     [W_OUT_PROJ] = {"mixer.out_proj.weight", {MODEL, INNER}, INIT_OUT, ALWAYS, true, true},
     [W_OUT_PROJ_BIAS] = {"mixer.out_proj.bias", {MODEL}, INIT_ZERO, PROJECTION_BIAS, true, false},
+    [W_INPUT] = {"input_proj.weight", {MODEL, INPUTS}, INIT_FAN_IN, FRAMES, false, true},
+    [W_INPUT_BIAS] = {"input_proj.bias", {MODEL}, INIT_ZERO, FRAMES, false, false},
+    [W_HEAD] = {"head.weight", {OUTPUTS, MODEL}, INIT_FAN_IN, HEAD, false, true},
+    [W_HEAD_BIAS] = {"head.bias", {OUTPUTS}, INIT_ZERO, HEAD, false, false},
 };
 
 /* Other names under which a parameter is found in a file. */
@@ -57,7 +64,7 @@ static const struct {
   const char *name;
 } aliases[] = {{W_EMBEDDING, "backbone.embedding.weight"}};
 
-static int64_t dim_size(const clm_model_config *c, dim d) {
+static int64_t dim_size(const clm_model_config *c, const weights_ends *ends, dim d) {
   switch (d) {
   case NONE:
   case ONE: return 1;
@@ -69,20 +76,30 @@ static int64_t dim_size(const clm_model_config *c, dim d) {
   case CONV: return c->d_conv;
   case RANK: return c->dt_rank;
   case RANK_2STATE: return c->dt_rank + 2 * c->d_state;
+  case INPUTS: return ends->inputs;
+  case OUTPUTS: return ends->outputs;
   }
   return 1;
 }
 
-static bool is_present(const clm_model_config *c, present p) {
-  return p == ALWAYS || (p == UNTIED && c->untied_head) || (p == CONV_BIAS && !c->no_conv_bias) ||
-         (p == PROJECTION_BIAS && c->projection_bias);
+static bool is_present(const clm_model_config *c, const weights_ends *ends, present p) {
+  switch (p) {
+  case ALWAYS: return true;
+  case TOKENS: return ends->inputs == 0;
+  case UNTIED: return ends->inputs == 0 && c->untied_head;
+  case CONV_BIAS: return !c->no_conv_bias;
+  case PROJECTION_BIAS: return c->projection_bias;
+  case FRAMES: return ends->inputs > 0;
+  case HEAD: return ends->outputs > 0;
+  }
+  return false;
 }
 
 static void add_weight(weights_layout *l, const clm_model_config *c, int layer, weight_id id) {
   weight *w = &l->items[l->item_count];
   *w = (weight){.id = id, .layer = layer, .offset = l->total, .count = 1};
   for (; w->rank < 3 && specs[id].shape[w->rank] != NONE; w->rank++) {
-    w->shape[w->rank] = dim_size(c, specs[id].shape[w->rank]);
+    w->shape[w->rank] = dim_size(c, &l->ends, specs[id].shape[w->rank]);
     w->count *= (size_t)w->shape[w->rank];
   }
   l->index[layer * W_COUNT + (int)id] = l->item_count++;
@@ -90,9 +107,10 @@ static void add_weight(weights_layout *l, const clm_model_config *c, int layer, 
   l->total += (w->count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
 }
 
-clm_status weights_layout_make(clm_context *ctx, const clm_model_config *c, weights_layout *l) {
+clm_status weights_layout_make(clm_context *ctx, const clm_model_config *c, weights_ends ends, weights_layout *l) {
   size_t slots = (size_t)c->n_layer * W_COUNT;
-  *l = (weights_layout){.items = calloc(slots, sizeof *l->items), .index = malloc(slots * sizeof *l->index)};
+  *l = (weights_layout){
+      .ends = ends, .items = calloc(slots, sizeof *l->items), .index = malloc(slots * sizeof *l->index)};
   if (!l->items || !l->index) {
     weights_layout_free(l);
     return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
@@ -101,7 +119,7 @@ clm_status weights_layout_make(clm_context *ctx, const clm_model_config *c, weig
   for (int decay = 1; decay >= 0; decay--) {
     for (int layer = 0; layer < c->n_layer; layer++)
       for (int id = 0; id < W_COUNT; id++)
-        if (specs[id].decay == decay && is_present(c, specs[id].present) && (specs[id].layer || layer == 0))
+        if (specs[id].decay == decay && is_present(c, &ends, specs[id].present) && (specs[id].layer || layer == 0))
           add_weight(l, c, layer, (weight_id)id);
     if (decay) l->decayed = l->total;
   }
@@ -174,7 +192,7 @@ void weights_initialise(const weights_layout *l, const clm_model_config *c, uint
   memset(flat, 0, l->total * sizeof *flat);
   for (size_t i = 0; i < l->item_count; i++) { /* a sequence of its own for each: independent of the layout */
     const weight *w = &l->items[i];
-    rng r = rng_seed(seed, (uint64_t)w->layer * W_COUNT + (uint64_t)w->id);
+    rng r = rng_seed(seed, (uint64_t)w->layer * STREAMS_PER_LAYER + (uint64_t)w->id);
     initialise_one(w, c, &r, flat + w->offset);
   }
 }

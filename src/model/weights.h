@@ -23,6 +23,10 @@ typedef enum weight_id {
   W_D,
   W_OUT_PROJ,
   W_OUT_PROJ_BIAS,
+  W_INPUT, /* of a model of frames */
+  W_INPUT_BIAS,
+  W_HEAD,
+  W_HEAD_BIAS,
   W_COUNT
 } weight_id;
 
@@ -36,7 +40,15 @@ typedef struct weight {
   size_t offset, count;
 } weight;
 
+/* What stands around the blocks of a model of frames (clm_backbone); zeroed, a language model's embedding and head.
+ */
+typedef struct weights_ends {
+  int64_t inputs;  /* numbers in a frame         */
+  int64_t outputs; /* of the head; 0: it has none */
+} weights_ends;
+
 typedef struct weights_layout {
+  weights_ends ends;
   weight *items; /* in the order of the flat buffer */
   size_t item_count;
   size_t *index;  /* [layer * W_COUNT + id] -> item, SIZE_MAX where there is none */
@@ -45,7 +57,8 @@ typedef struct weights_layout {
   int64_t parameters;
 } weights_layout;
 
-clm_status weights_layout_make(clm_context *context, const clm_model_config *config, weights_layout *layout);
+clm_status weights_layout_make(clm_context *context, const clm_model_config *config, weights_ends ends,
+                               weights_layout *layout);
 void weights_layout_free(weights_layout *layout);
 
 void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]);

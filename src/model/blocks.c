@@ -1,0 +1,43 @@
+/* The blocks of a model one after another, and the norm behind them. */
+#include "core/rng.h"
+#include "core/try.h"
+#include "model/model.h"
+
+static mixer_pass pass_of(int layer, clm_model_state *state, const blocks_dropout *dropout) {
+  mixer_pass pass = {.layer = layer, .state = state};
+  if (dropout) {
+    rng r = rng_seed(dropout->seed, (uint64_t)layer); /* a mask of its own for each layer */
+    pass.dropout = dropout->rate;
+    pass.seed = rng_next(&r);
+  }
+  return pass;
+}
+
+clm_status blocks_forward(clm_model *m, clm_model_state *state, const blocks_dropout *dropout) {
+  for (int layer = 0; layer < m->config.n_layer; layer++) {
+    mixer_pass pass = pass_of(layer, state, dropout);
+    TRY(mixer_forward(m, &pass));
+  }
+  return CLM_OK;
+}
+
+clm_status blocks_step(clm_model *m, clm_model_state *state) {
+  for (int layer = 0; layer < m->config.n_layer; layer++) {
+    mixer_pass pass = pass_of(layer, state, NULL);
+    TRY(m->config.d_conv > 1 ? mixer_step(m, &pass) : mixer_forward(m, &pass));
+  }
+  return CLM_OK;
+}
+
+clm_status blocks_backward(clm_model *m, const blocks_dropout *dropout) {
+  for (int layer = (int)m->config.n_layer - 1; layer >= 0; layer--) {
+    mixer_pass pass = pass_of(layer, NULL, dropout);
+    TRY(mixer_backward(m, &pass));
+  }
+  return CLM_OK;
+}
+
+clm_norm_args final_norm_args(const clm_model *m, clm_tensor x, clm_tensor out) {
+  return (clm_norm_args){
+      .x = x, .weight = m->weights[0][W_NORM_F], .out = out, .epsilon = m->config.norm_epsilon, .kind = CLM_RMS_NORM};
+}
