@@ -24,7 +24,8 @@ static int score(clm_context *context, clm_model *model, const clm_tokenizer *to
   token_list tokens;
   double loss;
   if (!text_encode(tokenizer, context, text, given.score, &tokens)) return TOOL_FAILED;
-  clm_status status = clm_model_score(model, tokens.ids, tokens.count, given.window, &loss);
+  clm_status status =
+      clm_model_score(model, tokens.ids, tokens.count, &(clm_score_options){.window = given.window}, &loss);
   if (status == CLM_OK)
     printf("%zu tokens, %.6f nats per token, perplexity %.4f\n", tokens.count - 1, loss, exp(loss));
   free(tokens.ids);

@@ -55,7 +55,33 @@ CLM_API int64_t clm_model_parameter_count(const clm_model *model);
 CLM_API clm_status clm_model_parameter(clm_model *model, const char *name, clm_tensor *parameter);
 CLM_API clm_status clm_model_gradient(clm_model *model, const char *name, clm_tensor *gradient);
 
-/* Logits of every position, from zero state. */
+/* What sequences leave behind: in every layer the last inputs of the convolution and the state of the scan, and the
+ * final norm's output at the last token. A few hundred KiB a sequence, however long it was. */
+typedef struct clm_model_state clm_model_state;
+
+/* A pass over a batch of sequences of any length: it works in chunks with the state carried, so that its memory does
+ * not grow with them. Sequences of different lengths run packed one behind the other, not padded; each gives what it
+ * gives alone, up to rounding. Optional members are left zeroed; outputs are f32, contiguous, and written only where
+ * there are tokens. A number outside the vocabulary is read as a token whose embedding is 0. */
+typedef struct clm_model_run_args {
+  clm_tensor ids;         /* (batch, length)                           i32, contiguous                            */
+  const int64_t *lengths; /* optional, `batch` of them: the tokens of each sequence, its row's first; NULL: `length`
+                             each. 0 only where `state` has seen tokens: the sequence stays where it is           */
+  clm_model_state *state; /* optional: the run starts from it and leaves the state behind; NULL: from zero        */
+  clm_tensor logits;      /* optional (batch, length, vocab)           of every position                          */
+  clm_tensor last_logits; /* optional (batch, vocab)                   after each sequence's last token           */
+  clm_tensor hidden;      /* optional (n_layer + 1, batch, length, d_model): every block's output, then the final
+                             norm's, as transformers gives them; the embedding is not among them                  */
+  clm_tensor last_hidden; /* optional (batch, d_model)                 the final norm's at the last token         */
+  clm_tensor
+      mean_hidden;    /* optional (batch, d_model)                 the final norm's, mean over this run's tokens */
+  clm_tensor targets; /* optional (batch, length)                  i32; -1 ignores the position; with losses  */
+  clm_tensor losses;  /* optional (batch, length)                  nats of the targets                        */
+} clm_model_run_args;
+
+CLM_API clm_status clm_model_run(clm_model *model, const clm_model_run_args *args);
+
+/* The same for logits of every position alone, from zero state. */
 CLM_API clm_status clm_model_forward(clm_model *model, clm_tensor ids /* (batch, length) i32 */,
                                      clm_tensor logits /* (batch, length, vocab) f32, written */);
 
@@ -73,22 +99,60 @@ typedef struct clm_model_loss_args {
 
 CLM_API clm_status clm_model_loss(clm_model *model, const clm_model_loss_args *args);
 
-/* Nats per token of a text: every token but its first is predicted, in windows of `window` predictions (0:
- * CLM_SCORE_WINDOW) that do not overlap, each from zero state. At least two tokens are needed. Training validates by
- * the same rule. */
+/* How a text is scored. Every token but its first is predicted once; what differs is the context. Zeroed: windows of
+ * CLM_SCORE_WINDOW predictions that do not overlap, each from zero state; training validates by this rule. */
 #define CLM_SCORE_WINDOW 256
-CLM_API clm_status clm_model_score(clm_model *model, const int32_t *ids, size_t count, int64_t window, double *loss);
+typedef struct clm_score_options {
+  int64_t window; /* [CLM_SCORE_WINDOW, or stride if that is more] predictions in a window                         */
+  int64_t stride; /* [window] a window begins so many predictions behind the one before, and counts only what that
+                     one did not reach: every prediction but the first has window - stride tokens before it or more */
+  bool carry;     /* no windows: the state is carried over the whole text, of any length                           */
+  float *losses;  /* optional, count - 1 on the host, written: nats of every prediction                            */
+} clm_score_options;
 
-/* What a sequence leaves behind: the last inputs of every convolution and the state of every scan. */
-typedef struct clm_model_state clm_model_state;
+/* Nats per token of a text of `count` tokens, at least two. `options` may be NULL. */
+CLM_API clm_status clm_model_score(clm_model *model, const int32_t *ids, size_t count,
+                                   const clm_score_options *options, double *loss);
+
+/* A text that may continue another: at least one token. */
+typedef struct clm_choice {
+  const int32_t *ids;
+  size_t count;
+} clm_choice;
+
+/* ln p(choice | context) of each choice, summed over its tokens. The context, at least one token, runs once. */
+CLM_API clm_status clm_model_choices(clm_model *model, const int32_t *context, size_t context_count,
+                                     const clm_choice *choices, size_t count, double *log_likelihoods);
 
 CLM_API clm_status clm_model_state_create(clm_model *model, int64_t batch, clm_model_state **state); /* zero */
 CLM_API clm_status clm_model_state_reset(clm_model_state *state);
 CLM_API void clm_model_state_destroy(clm_model_state **state);
 
-/* Runs `ids` from `state` on, leaves the state after them, and gives the logits of the last position. */
+CLM_API int64_t clm_model_state_batch(const clm_model_state *state);
+CLM_API int64_t clm_model_state_tokens(const clm_model_state *state, int64_t row); /* that it has seen so far */
+
+/* A new state of `count` rows: row i is a copy of row rows[i] of `state`; NULL: of row i modulo its batch, so that a
+ * state of one sequence becomes `count` equal ones. */
+CLM_API clm_status clm_model_state_fork(const clm_model_state *state, const int64_t *rows, int64_t count,
+                                        clm_model_state **fork);
+
+/* `count` rows of one state over those of another, or of the same one where they do not overlap. */
+CLM_API clm_status clm_model_state_copy(clm_model_state *to, int64_t to_row, const clm_model_state *from,
+                                        int64_t from_row, int64_t count);
+
+/* A state as a safetensors file (written beside, then renamed). It remembers the shape of its model and a fingerprint
+ * of the weights as they are held; loading it into another model is refused with a sentence. */
+CLM_API clm_status clm_model_state_save(clm_model_state *state, const char *path);
+CLM_API clm_status clm_model_state_load(clm_model *model, const char *path, clm_model_state **state);
+
+/* The logits after the last token again, as the call that left the state gave them. Every row must have seen one. */
+CLM_API clm_status clm_model_state_logits(clm_model_state *state,
+                                          clm_tensor logits /* (batch, vocab) f32, written */);
+
+/* Runs `ids` from `state` on, leaves the state after them, and gives the logits of the last position. `lengths` as in
+ * clm_model_run_args, or NULL. */
 CLM_API clm_status clm_model_prefill(clm_model *model, clm_model_state *state, clm_tensor ids /* (batch, length) */,
-                                     clm_tensor logits /* (batch, vocab) f32, written */);
+                                     const int64_t *lengths, clm_tensor logits /* (batch, vocab) f32, written */);
 
 /* One token more. */
 CLM_API clm_status clm_model_decode(clm_model *model, clm_model_state *state, clm_tensor ids /* (batch) i32 */,

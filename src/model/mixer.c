@@ -64,6 +64,7 @@ static clm_mamba_inner_args inner_args(const clm_model *m, const mixer_pass *pas
                             .scan_initial = scan,
                             .scan_final = scan,
                             .dbc = act->dbc[pass->layer],
+                            .cu_seqlens = pass->cu_seqlens,
                             .delta_softplus = true,
                             .A_is_log = true};
   if (pass->dropout > 0) return a;

@@ -21,8 +21,11 @@ struct clm_model_state {
   clm_model *model;
   int64_t batch;
   clm_buffer *buffer;
-  clm_tensor conv; /* (n_layer, batch, d_inner, d_conv - 1), absent if d_conv is 1 */
-  clm_tensor scan; /* (n_layer, batch, d_inner, d_state)                           */
+  clm_tensor conv;       /* (n_layer, batch, d_inner, d_conv - 1), absent if d_conv is 1 */
+  clm_tensor scan;       /* (n_layer, batch, d_inner, d_state)                           */
+  clm_tensor hidden;     /* (batch, d_model): the final norm's output at the last token  */
+  clm_tensor cu_seqlens; /* (batch + 1) i32: where the sequences of a packed run begin   */
+  int64_t *tokens;       /* of each sequence so far                                      */
 };
 
 /* A model around `config`, which is complete: initialised from a seed, or with the weights of a file. A model of
@@ -52,12 +55,22 @@ clm_status blocks_backward(clm_model *model, const blocks_dropout *dropout);
 /* The norm behind the blocks, of matrices (rows, d_model). */
 clm_norm_args final_norm_args(const clm_model *model, clm_tensor x, clm_tensor out);
 
+/* ln sum exp, of host memory. */
+double model_log_sum(const float *logits, int64_t count);
+
+/* Of a language model. */
+clm_tensor head_weight(const clm_model *model);
+
+/* The last position of act.x[n_layer], (batch, d_model). */
+clm_tensor model_last_rows(const clm_model *model);
+
 /* One residual block: norm, mixer, skip. */
 typedef struct mixer_pass {
   int layer;
   clm_model_state *state; /* NULL: from zero state, which is not kept */
   float dropout;
   uint64_t seed;
+  clm_tensor cu_seqlens; /* given: a batch row of packed sequences, each with a row of the state */
 } mixer_pass;
 
 /* act.x[layer] -> act.x[layer + 1], keeping act.xz[layer] and act.dbc[layer]. */

@@ -65,7 +65,7 @@ static clm_status read_logits(session *s) {
 static clm_status run(session *s, clm_generate_stats *stats) {
   double begin = seconds();
   TRY(clm_tensor_write(s->prompt_ids, s->prompt, s->prompt_tokens * sizeof *s->prompt));
-  TRY(clm_model_prefill(s->model, s->state, s->prompt_ids, s->device_logits));
+  TRY(clm_model_prefill(s->model, s->state, s->prompt_ids, NULL, s->device_logits));
   TRY(read_logits(s));
   for (size_t i = 0; i < s->prompt_tokens; i++) clm_sampler_accept(s->sampler, s->prompt[i]);
   stats->prompt_tokens = (int64_t)s->prompt_tokens;

@@ -211,7 +211,7 @@ clm_status clm_trainer_validate(clm_trainer *t, double *loss) {
   size_t count;
   TRY(fetch_losses(t));
   const int32_t *ids = data_validation(&t->data, &count);
-  TRY(clm_model_score(t->model, ids, count, 0, loss));
+  TRY(clm_model_score(t->model, ids, count, NULL, loss));
   t->validation_seconds = now() - begin;
   return CLM_OK;
 }

@@ -216,7 +216,7 @@ static void test_decode(const test_device *device, const void *data) {
     clm_tensor ids = clm_tensor_of(buffer, 0, CLM_I32, 2, (int64_t[]){c->batch, count});
     CHECK(&f, clm_tensor_write(ids, part, (size_t)(c->batch * count) * 4));
     poison(&f, logits);
-    if (at < c->split) CHECK(&f, clm_model_prefill(f.model, state, ids, logits));
+    if (at < c->split) CHECK(&f, clm_model_prefill(f.model, state, ids, NULL, logits));
     else CHECK(&f, clm_model_decode(f.model, state, clm_tensor_reshape(ids, 1, &c->batch), logits));
     compare_position(&f, c, logits, all, at + count - 1);
   }
@@ -296,14 +296,14 @@ static void test_score(const test_device *device, const void *data) {
   const int64_t window = 9;
   double got, sum = 0, part;
   size_t count = (size_t)f.rows;
-  CHECK(&f, clm_model_score(f.model, f.host_ids, count, window, &got));
+  CHECK(&f, clm_model_score(f.model, f.host_ids, count, &(clm_score_options){.window = window}, &got));
   for (size_t at = 0; at + 1 < count; at += (size_t)window) {
     size_t predictions = count - 1 - at < (size_t)window ? count - 1 - at : (size_t)window;
-    CHECK(&f, clm_model_score(f.model, f.host_ids + at, predictions + 1, 0, &part));
+    CHECK(&f, clm_model_score(f.model, f.host_ids + at, predictions + 1, NULL, &part));
     sum += part * (double)predictions;
   }
   assert_true(fabs(got - sum / (double)(count - 1)) < 1e-5);
-  assert_int_equal(clm_model_score(f.model, f.host_ids, 1, window, &got), CLM_INVALID_ARGUMENT);
+  assert_int_equal(clm_model_score(f.model, f.host_ids, 1, NULL, &got), CLM_INVALID_ARGUMENT);
   fixture_free(&f);
 }
 

@@ -237,7 +237,7 @@ static void test_learns(const test_device *device, const void *data) {
   steps(&t, 60);
   clm_train_status s = status_of(&t);
   CHECK(device->context, clm_trainer_validate(t.trainer, &after));
-  CHECK(device->context, clm_model_score(t.model, ids + TEXT_TOKENS * 9 / 10, TEXT_TOKENS / 10, 0, &direct));
+  CHECK(device->context, clm_model_score(t.model, ids + TEXT_TOKENS * 9 / 10, TEXT_TOKENS / 10, NULL, &direct));
   if (!(fabs(before - log(11)) < 0.1 && after < 1.4 && s.loss < 1.6))
     fail_msg("validation loss %.3f before, %.3f after, training loss %.3f", before, after, s.loss);
   assert_true(after == direct);

@@ -73,7 +73,7 @@ static clm_status call_inference(void *user, int repeat) {
   lm *l = user;
   (void)repeat;
   clm_status status = clm_model_state_reset(l->state);
-  if (status == CLM_OK) status = clm_model_prefill(l->model, l->state, l->ids, l->logits);
+  if (status == CLM_OK) status = clm_model_prefill(l->model, l->state, l->ids, NULL, l->logits);
   for (int64_t i = 0; i < l->steps && status == CLM_OK; i++)
     status = clm_model_decode(l->model, l->state, l->one, l->logits);
   return status;

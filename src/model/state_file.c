@@ -1,0 +1,170 @@
+/* A state as a safetensors file, tied to its model by its shape and a fingerprint of its weights. */
+#include "core/context.h"
+#include "core/try.h"
+#include "model/model.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define FORMAT      "clmamba.state.1"
+#define BLOCK_BYTES ((size_t)4 << 20)
+
+enum { SHAPE_TEXT = 200, HASH_TEXT = 33 };
+
+static void shape_text(const clm_model_config *c, char text[SHAPE_TEXT]) {
+  snprintf(text, SHAPE_TEXT,
+           "vocab_size %" PRId64 ", d_model %" PRId64 ", n_layer %" PRId64 ", d_state %" PRId64 ", d_conv %" PRId64
+           ", d_inner %" PRId64 ", dt_rank %" PRId64,
+           c->vocab_size, c->d_model, c->n_layer, c->d_state, c->d_conv, c->d_inner, c->dt_rank);
+}
+
+/* ---- The fingerprint: XXH3 over every parameter's name and bytes ---- */
+
+static clm_status hash_tensor(clm_tensor t, char *block, XXH3_state_t *hash) {
+  size_t bytes = (size_t)clm_tensor_count(t) * clm_dtype_size(t.dtype);
+  for (size_t at = 0, part; at < bytes; at += part) {
+    part = bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES;
+    TRY(clm_buffer_read(t.buffer, t.offset + at, part, block));
+    XXH3_128bits_update(hash, block, part);
+  }
+  return CLM_OK;
+}
+
+static clm_status hash_weights(clm_model *m, char *block, XXH3_state_t *hash) {
+  XXH3_128bits_reset(hash);
+  for (size_t i = 0; i < m->layout.item_count; i++) {
+    char name[WEIGHT_NAME_MAX];
+    clm_tensor t;
+    weights_name(&m->layout.items[i], name);
+    TRY(clm_model_parameter(m, name, &t));
+    XXH3_128bits_update(hash, name, strlen(name));
+    TRY(hash_tensor(t, block, hash));
+  }
+  return CLM_OK;
+}
+
+static clm_status fingerprint(clm_model *m, char text[HASH_TEXT]) {
+  XXH3_state_t *hash = XXH3_createState();
+  char *block = malloc(BLOCK_BYTES);
+  clm_status status = hash && block ? hash_weights(m, block, hash)
+                                    : context_fail(m->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
+  if (status == CLM_OK) {
+    XXH128_hash_t digest = XXH3_128bits_digest(hash);
+    snprintf(text, HASH_TEXT, "%016" PRIx64 "%016" PRIx64, digest.high64, digest.low64);
+  }
+  free(block);
+  XXH3_freeState(hash);
+  return status;
+}
+
+/* ---- The file ---- */
+
+/* The device's tensors of a file, in the order in which they stand there. */
+typedef struct state_part {
+  const char *name;
+  const clm_tensor *tensor;
+} state_part;
+enum { PARTS = 3 };
+#define PARTS_OF(s)                                                                                                  \
+  {                                                                                                                  \
+    {"scan", &(s)->scan}, {"hidden", &(s)->hidden}, { "conv", &(s)->conv }                                           \
+  }
+
+static safetensor describe(const char *name, const char *dtype, int rank, const int64_t *shape, void *data,
+                           size_t bytes) {
+  safetensor t = {.name = name, .dtype = dtype, .rank = rank, .data = data, .bytes = bytes};
+  memcpy(t.shape, shape, (size_t)rank * sizeof *shape);
+  return t;
+}
+
+static clm_status write_file(clm_model_state *s, const char *path, char *host) {
+  const state_part parts[PARTS] = PARTS_OF(s);
+  char shape[SHAPE_TEXT], hash[HASH_TEXT];
+  safetensor tensors[PARTS + 1];
+  size_t count = 0, at = 0;
+  shape_text(&s->model->config, shape);
+  TRY(fingerprint(s->model, hash));
+  tensors[count++] = describe("tokens", "I64", 1, &s->batch, s->tokens, (size_t)s->batch * sizeof *s->tokens);
+  for (int i = 0; i < PARTS; i++) {
+    const clm_tensor *t = parts[i].tensor;
+    if (!t->buffer) continue;
+    size_t bytes = (size_t)clm_tensor_count(*t) * sizeof(float);
+    TRY(clm_tensor_read(*t, host + at, bytes));
+    tensors[count++] = describe(parts[i].name, "F32", t->rank, t->shape, host + at, bytes);
+    at += bytes;
+  }
+  return safetensors_write(
+      s->model->context, path, tensors, count,
+      (safetensors_text[]){{"format", FORMAT}, {"model", shape}, {"weights", hash}, {NULL, NULL}});
+}
+
+clm_status clm_model_state_save(clm_model_state *s, const char *path) {
+  char *host = malloc(clm_buffer_size(s->buffer));
+  clm_status status = host ? write_file(s, path, host)
+                           : context_fail(s->model->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
+  free(host);
+  return status;
+}
+
+static clm_status check_origin(clm_model *m, const safetensors *file) {
+  const char *format = safetensors_metadata(file, "format"), *model = safetensors_metadata(file, "model"),
+             *weights = safetensors_metadata(file, "weights");
+  char shape[SHAPE_TEXT], hash[HASH_TEXT];
+  if (!format || strcmp(format, FORMAT) != 0 || !model || !weights)
+    return context_fail(m->context, CLM_BAD_FORMAT, "%s is not a state that clmamba saved", file->path);
+  shape_text(&m->config, shape);
+  if (strcmp(model, shape) != 0)
+    return context_fail(m->context, CLM_INVALID_ARGUMENT,
+                        "%s is the state of another model: of %.200s, this one has %s", file->path, model, shape);
+  TRY(fingerprint(m, hash));
+  if (strcmp(weights, hash) != 0)
+    return context_fail(m->context, CLM_INVALID_ARGUMENT,
+                        "%s is the state of another model: of the same shape, with other weights", file->path);
+  return CLM_OK;
+}
+
+static clm_status damaged(clm_model *m, const safetensors *file, const char *name) {
+  return context_fail(m->context, CLM_BAD_FORMAT, "%s: tensor \"%s\" is missing, or not as a state has it",
+                      file->path, name);
+}
+
+static bool is_like(const safetensor *t, const char *dtype, int rank, const int64_t *shape) {
+  bool like = t && strcmp(t->dtype, dtype) == 0 && t->rank == rank;
+  for (int i = 0; like && i < rank; i++) like = t->shape[i] == shape[i];
+  return like;
+}
+
+static clm_status read_file(clm_model_state *s, const safetensors *file) {
+  const state_part parts[PARTS] = PARTS_OF(s);
+  memcpy(s->tokens, safetensors_find(file, "tokens")->data, (size_t)s->batch * sizeof *s->tokens);
+  for (int64_t i = 0; i < s->batch; i++)
+    if (s->tokens[i] < 0) return damaged(s->model, file, "tokens");
+  for (int i = 0; i < PARTS; i++) {
+    const clm_tensor *t = parts[i].tensor;
+    if (!t->buffer) continue;
+    const safetensor *saved = safetensors_find(file, parts[i].name);
+    if (!is_like(saved, "F32", t->rank, t->shape)) return damaged(s->model, file, parts[i].name);
+    TRY(clm_tensor_write(*t, saved->data, saved->bytes));
+  }
+  return CLM_OK;
+}
+
+static clm_status load(clm_model *m, const safetensors *file, clm_model_state **state) {
+  TRY(check_origin(m, file));
+  const safetensor *tokens = safetensors_find(file, "tokens");
+  if (!tokens || strcmp(tokens->dtype, "I64") != 0 || tokens->rank != 1) return damaged(m, file, "tokens");
+  TRY(clm_model_state_create(m, tokens->shape[0], state));
+  return read_file(*state, file);
+}
+
+clm_status clm_model_state_load(clm_model *m, const char *path, clm_model_state **state) {
+  *state = NULL;
+  safetensors file;
+  TRY(safetensors_open(m->context, path, &file));
+  clm_status status = load(m, &file, state);
+  safetensors_close(&file);
+  if (status) clm_model_state_destroy(state);
+  return status;
+}
