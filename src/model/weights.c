@@ -8,9 +8,10 @@
 #include <string.h>
 
 #define ALIGN_FLOATS 16 /* every parameter begins on a cache line */
-#define STREAMS_PER_LAYER                                                                                            \
-  15 /* of random numbers: a seed keeps its weights when W_COUNT grows; ids past it are the                          \
-        model's own, as are 0 to 2, which no layer has */
+
+/* Sequences of random numbers: a seed keeps its weights when W_COUNT grows. Ids past this and 0 to 2 are the model's
+ * own, so that no two parameters share a sequence. */
+#define STREAMS_PER_LAYER 15
 
 typedef enum dim { NONE, ONE, VOCAB, MODEL, INNER, INNER_2, STATE, CONV, RANK, RANK_2STATE, INPUTS, OUTPUTS } dim;
 

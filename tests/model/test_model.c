@@ -2,8 +2,10 @@
  * own gradients against differences of its loss. */
 #include "cmocka_all.h"
 #include "devices.h"
+#include "floats.h"
 #include "model/model.h"
 #include "random.h"
+#include "slopes.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,10 +76,7 @@ typedef struct fixture {
   int64_t rows, vocab;
 } fixture;
 
-static void check(clm_context *context, clm_status status, const char *what) {
-  if (status) fail_msg("%s: %s: %s", what, clm_status_string(status), clm_context_error(context));
-}
-#define CHECK(f, call) check((f)->context, call, #call)
+#define CHECK(f, call) floats_check((f)->context, call, #call)
 
 static fixture fixture_make(const model_case *c, clm_context *context) {
   fixture f = {.context = context, .rows = c->batch * c->length, .vocab = c->config.vocab_size};
@@ -108,33 +107,8 @@ static void fixture_free(fixture *f) {
   free(f->host_ids);
 }
 
-static float *read_floats(const fixture *f, clm_tensor t) {
-  size_t count = (size_t)clm_tensor_count(t);
-  float *values = malloc(count * sizeof *values);
-  CHECK(f, clm_tensor_read(t, values, count * sizeof *values));
-  return values;
-}
-
-static void poison(const fixture *f, clm_tensor t) {
-  size_t count = (size_t)clm_tensor_count(t);
-  float *values = malloc(count * sizeof *values);
-  for (size_t i = 0; i < count; i++) values[i] = (float)NAN;
-  CHECK(f, clm_tensor_write(t, values, count * sizeof *values));
-  free(values);
-}
-
-/* |got - want| <= tolerance (|want| + root mean square of want + least) */
-static void compare(const char *what, const float *got, const float *want, size_t count, double tolerance,
-                    double least) {
-  double squares = 0;
-  for (size_t i = 0; i < count; i++) squares += (double)want[i] * (double)want[i];
-  double level = sqrt(squares / (double)count) + least;
-  for (size_t i = 0; i < count; i++) {
-    double error = fabs((double)got[i] - (double)want[i]);
-    if (!(error <= tolerance * (fabs((double)want[i]) + level)))
-      fail_msg("%s: element %zu is %.9g, expected %.9g", what, i, (double)got[i], (double)want[i]);
-  }
-}
+static float *read_floats(const fixture *f, clm_tensor t) { return floats_read(f->context, t); }
+static void poison(const fixture *f, clm_tensor t) { floats_poison(f->context, t); }
 
 static float *forward(const fixture *f) {
   poison(f, f->logits);
@@ -161,7 +135,7 @@ static void test_against_reference(const test_device *device, const void *data) 
   const model_case *c = data;
   fixture f = fixture_make(c, device->context), judge = fixture_make(c, test_judge);
   float *got = forward(&f), *want = forward(&judge);
-  compare("logits", got, want, (size_t)clm_tensor_count(f.logits), 1e-4, 0);
+  floats_compare("logits", got, want, (size_t)clm_tensor_count(f.logits), 1e-4, 0);
   free(got);
   free(want);
   got = gradients(&f, c);
@@ -172,13 +146,14 @@ static void test_against_reference(const test_device *device, const void *data) 
   for (size_t i = 0; i < l->item_count; i++) {
     char name[WEIGHT_NAME_MAX];
     weights_name(&l->items[i], name);
-    compare(name, got + l->items[i].offset, want + l->items[i].offset, l->items[i].count, 5e-4, 1e-6 * largest);
+    floats_compare(name, got + l->items[i].offset, want + l->items[i].offset, l->items[i].count, 5e-4,
+                   1e-6 * largest);
   }
   free(got);
   free(want);
   got = read_floats(&f, f.losses);
   want = read_floats(&judge, judge.losses);
-  compare("losses", got, want, (size_t)f.rows, 1e-4, 0);
+  floats_compare("losses", got, want, (size_t)f.rows, 1e-4, 0);
   free(got);
   free(want);
   fixture_free(&f);
@@ -192,7 +167,7 @@ static void compare_position(const fixture *f, const model_case *c, clm_tensor l
   snprintf(what, sizeof what, "logits of position %d", (int)position);
   float *got = read_floats(f, logits);
   for (int64_t b = 0; b < c->batch; b++)
-    compare(what, got + b * f->vocab, all + (b * c->length + position) * f->vocab, (size_t)f->vocab, 1e-4, 0);
+    floats_compare(what, got + b * f->vocab, all + (b * c->length + position) * f->vocab, (size_t)f->vocab, 1e-4, 0);
   free(got);
 }
 
@@ -227,11 +202,16 @@ static void test_decode(const test_device *device, const void *data) {
   fixture_free(&f);
 }
 
-/* Mean loss with one parameter replaced. */
-static double loss_with(const fixture *f, const model_case *c, clm_tensor parameter, const float *values) {
-  CHECK(f, clm_tensor_write(parameter, values, (size_t)clm_tensor_count(parameter) * 4));
+typedef struct slope_fixture {
+  const fixture *f;
+  const model_case *c;
+} slope_fixture;
+
+static double mean_loss(void *user) {
+  const slope_fixture *s = user;
+  const fixture *f = s->f;
   clm_model_loss_args args = {.ids = f->ids, .targets = f->targets, .losses = f->losses};
-  args.dropout = c->dropout;
+  args.dropout = s->c->dropout;
   args.seed = 17;
   CHECK(f, clm_model_loss(f->model, &args));
   float *losses = read_floats(f, f->losses);
@@ -241,49 +221,12 @@ static double loss_with(const fixture *f, const model_case *c, clm_tensor parame
   return sum / (double)f->rows;
 }
 
-/* The loss's slope along a direction of unit length, from differences and from the gradient. */
-static void compare_slope(const fixture *f, const model_case *c, const weight *w, const float *gradient,
-                          const float *direction) {
-  const double step = 4e-3;
-  char name[WEIGHT_NAME_MAX];
-  weights_name(w, name);
-  clm_tensor parameter =
-      clm_tensor_of(f->model->parameters, w->offset * 4, CLM_F32, 1, (int64_t[]){(int64_t)w->count});
-  float *values = read_floats(f, parameter), *moved = malloc(w->count * sizeof *moved);
-  double loss[2], norm = 0, want = 0;
-  for (size_t i = 0; i < w->count; i++) norm += (double)direction[i] * (double)direction[i];
-  norm = sqrt(norm);
-  for (size_t i = 0; i < w->count; i++) want += (double)gradient[i] * (double)direction[i] / norm;
-  for (int side = 0; side < 2; side++) {
-    for (size_t i = 0; i < w->count; i++)
-      moved[i] = (float)((double)values[i] + (side ? step : -step) * (double)direction[i] / norm);
-    loss[side] = loss_with(f, c, parameter, moved);
-  }
-  loss_with(f, c, parameter, values);
-  double got = (loss[1] - loss[0]) / (2 * step);
-  if (!(fabs(got - want) <= 1e-2 * fabs(want) + 3e-5))
-    fail_msg("%s: the gradient gives a slope of %.6g, differences %.6g", name, want, got);
-  free(values);
-  free(moved);
-}
-
 static void test_slopes(const test_device *device, const void *data) {
   (void)device;
   const model_case *c = data;
   fixture f = fixture_make(c, test_judge);
   float *gradient = gradients(&f, c);
-  const weights_layout *l = &f.model->layout;
-  test_random r = random_seeded(9, c->why);
-  for (size_t i = 0; i < l->item_count; i++) {
-    const weight *w = &l->items[i];
-    float *direction = malloc(w->count * sizeof *direction);
-    for (size_t k = 0; k < w->count; k++) direction[k] = (float)random_normal(&r);
-    compare_slope(&f, c, w, gradient + w->offset, direction);
-    bool flat = true; /* a parameter without influence has no direction of its own */
-    for (size_t k = 0; k < w->count; k++) flat = flat && gradient[w->offset + k] == 0;
-    if (!flat) compare_slope(&f, c, w, gradient + w->offset, gradient + w->offset);
-    free(direction);
-  }
+  slopes_check(f.model, gradient, mean_loss, &(slope_fixture){&f, c}, 3e-5);
   free(gradient);
   fixture_free(&f);
 }
