@@ -1,10 +1,12 @@
-/* Training of a language model on one text: random windows of its first 90%, AdamW, warm-up and cosine decay, loss on
- * its last 10%, checkpoints that continue bit for bit.
+/* Training of a language model on one text (random windows of its first 90%) or of a backbone on sequences of frames
+ * (the first 90% of them): AdamW, warm-up and cosine decay, loss on the other 10%, checkpoints that continue bit for
+ * bit.
  *
  * Thread safety: as the model's context, one call at a time. */
 #ifndef CLMAMBA_TRAIN_H
 #define CLMAMBA_TRAIN_H
 
+#include <clmamba/backbone.h>
 #include <clmamba/model.h>
 #include <clmamba/tokenizer.h>
 
@@ -12,8 +14,8 @@ CLM_BEGIN_DECLS
 
 /* Zeroed members mean the default in brackets. */
 typedef struct clm_train_options {
-  int64_t batch;       /* [16] windows in a step                                             */
-  int64_t length;      /* [256] tokens in a window                                           */
+  int64_t batch;       /* [16] windows, or sequences, in a step                              */
+  int64_t length;      /* [256] tokens in a window; of a backbone: see below                 */
   int64_t accumulate;  /* [1] batches whose gradients are averaged into one step             */
   double lr;           /* [3e-3] the peak                                                    */
   double lr_end;       /* [0] fraction of the peak at the end of the cosine                  */
@@ -43,25 +45,36 @@ typedef struct clm_trainer clm_trainer;
  * the validation text. The model must outlive the trainer. */
 CLM_API clm_status clm_trainer_create(clm_model *model, const int32_t *ids, size_t count,
                                       const clm_train_options *options, clm_trainer **trainer);
+
+/* The sequences (not copied: they must stay as they are until the trainer is destroyed) are those of
+ * clm_backbone_evaluate; of n the first n * 9 / 10 (rounded down) are trained on, in another order in every epoch.
+ * With an output at every frame, sequences longer than options.length [the longest] or the window are cut into parts
+ * that count as sequences; with one output at the end a window leaves their last frames. A dropout of 0 means the
+ * backbone's. The backbone must outlive the trainer. */
+CLM_API clm_status clm_trainer_create_backbone(clm_backbone *backbone, const clm_sequences *sequences,
+                                               const clm_train_options *options, clm_trainer **trainer);
+
 CLM_API void clm_trainer_destroy(clm_trainer **trainer);
 
 /* One step; the work is enqueued, and waited for now and then. */
 CLM_API clm_status clm_trainer_step(clm_trainer *trainer);
 
 typedef struct clm_train_status {
-  int64_t step, tokens; /* done so far                                          */
+  int64_t step, tokens; /* done so far; tokens of a backbone are frames         */
   double seconds;       /* wall time so far, earlier parts of a resumed run included */
   double fraction;      /* of the run, by steps or time                         */
   double lr;            /* of the last step                                     */
   double loss;          /* mean of the steps since the last call of this; NaN if there were none */
   double norm;          /* of the last step's gradient, before clipping         */
   bool finished;
+  double quality; /* of a backbone's last validation: R2 or accuracy; NaN: none was taken */
 } clm_train_status;
 
 /* Where the run stands; waits for the work. */
 CLM_API clm_status clm_trainer_status(clm_trainer *trainer, clm_train_status *status);
 
-/* Nats per token on the validation text, by clm_model_score. */
+/* Nats per token on the validation text, by clm_model_score; the mean loss on the validation sequences, by
+ * clm_backbone_evaluate. */
 CLM_API clm_status clm_trainer_validate(clm_trainer *trainer, double *loss);
 
 /* Writes the model (clm_model_save) and trainer.safetensors, all that a resumed run needs, into `directory`. */
@@ -70,8 +83,8 @@ CLM_API clm_status clm_trainer_save(clm_trainer *trainer, const char *directory)
 /* What trainer.safetensors of `directory` says of its run, to make the trainer that resumes it. */
 CLM_API clm_status clm_trainer_saved_options(clm_context *context, const char *directory, clm_train_options *options);
 
-/* Takes parameters, optimizer, position and random state from trainer.safetensors of `directory`. The text must be
- * the one it was trained on. Steps or minutes given in the trainer's options stand. */
+/* Takes parameters, optimizer, position and random state from trainer.safetensors of `directory`. The text, or the
+ * sequences, must be what it was trained on. Steps or minutes given in the trainer's options stand. */
 CLM_API clm_status clm_trainer_resume(clm_trainer *trainer, const char *directory);
 
 CLM_END_DECLS

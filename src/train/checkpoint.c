@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define FILE_NAME    "trainer.safetensors"
 #define METADATA_KEY "trainer"
@@ -39,9 +38,8 @@ static clm_buffer *flat_buffer(const clm_trainer *t, int i) {
   return i == 0 ? t->model->parameters : i == 1 ? t->m : t->v;
 }
 
-static void text_hash(const clm_trainer *t, char hash[17]) {
-  uint64_t value = XXH64(t->data.ids, (size_t)t->data.count * sizeof *t->data.ids, 0);
-  snprintf(hash, 17, "%016llx", (unsigned long long)value);
+static void data_hash(const clm_trainer *t, char hash[17]) {
+  snprintf(hash, 17, "%016llx", (unsigned long long)t->task->hash(t));
 }
 
 static char *describe(const clm_trainer *t) {
@@ -58,7 +56,7 @@ static char *describe(const clm_trainer *t) {
     failed |= json_object_set_new(json, counter_keys[i].key, json_integer(*(const int64_t *)(const void *)member));
   }
   char hash[17];
-  text_hash(t, hash);
+  data_hash(t, hash);
   const data_position *position = &t->positions[t->used];
   failed |= json_object_set_new(json, "epoch", json_integer(position->epoch));
   failed |= json_object_set_new(json, "window", json_integer(position->index));
@@ -84,7 +82,7 @@ static clm_status write_state(clm_trainer *t, const char *path, float *flat, con
 }
 
 clm_status clm_trainer_save(clm_trainer *t, const char *directory) {
-  TRY(clm_model_save(t->model, directory));
+  TRY(t->task->save(t, directory));
   char *path = file_path(directory, FILE_NAME), *description = describe(t);
   float *flat = malloc(FLAT_BUFFERS * t->model->layout.total * sizeof *flat);
   clm_status status = write_state(t, path, flat, description);
@@ -144,11 +142,11 @@ clm_status clm_trainer_saved_options(clm_context *ctx, const char *directory, cl
 
 static clm_status check_counters(clm_trainer *t, const checkpoint *c, data_position *position, double *seconds) {
   char hash[17];
-  text_hash(t, hash);
+  data_hash(t, hash);
   const char *saved = json_string_value(json_object_get(c->json, "text"));
   if (!saved || strcmp(saved, hash) != 0)
-    return context_fail(t->context, CLM_INVALID_ARGUMENT, "the text is not the one that the run of %s was trained on",
-                        c->file.path);
+    return context_fail(t->context, CLM_INVALID_ARGUMENT, "the %s is not the one that the run of %s was trained on",
+                        t->task->data, c->file.path);
   *position = (data_position){.epoch = json_integer_value(json_object_get(c->json, "epoch")),
                               .index = json_integer_value(json_object_get(c->json, "window"))};
   *seconds = json_number_value(json_object_get(c->json, "seconds"));

@@ -1,6 +1,5 @@
 #include "train/data.h"
 #include "core/context.h"
-#include "core/rng.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,16 +29,20 @@ void data_destroy(data_windows *data) {
   *data = (data_windows){0};
 }
 
+void data_shuffle(rng *r, int64_t *order, int64_t count) {
+  for (int64_t i = 0; i < count; i++) { /* Fisher-Yates, inside out */
+    int64_t j = (int64_t)rng_below(r, (uint64_t)i + 1);
+    order[i] = order[j];
+    order[j] = i;
+  }
+}
+
 static void make_epoch(data_windows *d, int64_t epoch) {
   rng r = rng_seed(d->seed, (uint64_t)epoch);
   int64_t last_start = d->training - d->length - 1;
   d->offset = (int64_t)rng_below(&r, (uint64_t)(last_start + 1 < d->length ? last_start + 1 : d->length));
   d->windows = (d->training - 1 - d->offset) / d->length;
-  for (int64_t i = 0; i < d->windows; i++) { /* Fisher-Yates, inside out */
-    int64_t j = (int64_t)rng_below(&r, (uint64_t)i + 1);
-    d->order[i] = d->order[j];
-    d->order[j] = i;
-  }
+  data_shuffle(&r, d->order, d->windows);
   d->made_epoch = epoch;
 }
 

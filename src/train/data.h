@@ -3,6 +3,7 @@
 #ifndef CLM_TRAIN_DATA_H
 #define CLM_TRAIN_DATA_H
 
+#include "core/rng.h"
 #include <clmamba/context.h>
 
 typedef struct data_position {
@@ -22,6 +23,9 @@ typedef struct data_windows {
 clm_status data_create(clm_context *context, const int32_t *ids, size_t count, int64_t length, uint64_t seed,
                        data_windows *data);
 void data_destroy(data_windows *data);
+
+/* The numbers 0 .. count-1 in an order drawn from `r`. */
+void data_shuffle(rng *r, int64_t *order, int64_t count);
 
 /* The window at `position`, which moves on: `length` tokens and the tokens that follow them. */
 void data_next(data_windows *data, data_position *position, int32_t *ids, int32_t *targets);

@@ -18,7 +18,7 @@ static double now(void) {
 
 double trainer_seconds(const clm_trainer *t) { return t->seconds_before + now() - t->started; }
 
-static size_t batch_rows(const clm_trainer *t) { return (size_t)(t->options.batch * t->options.length); }
+size_t trainer_slot(const clm_trainer *t, int slot) { return (size_t)slot * t->task->batch_bytes(t); }
 
 /* Floats [begin, end) of a flat buffer. */
 static clm_tensor flat_part(clm_buffer *flat, size_t begin, size_t end) {
@@ -29,38 +29,34 @@ static clm_tensor flat_all(const clm_trainer *t, clm_buffer *flat) {
   return flat_part(flat, 0, t->model->layout.total);
 }
 
-static clm_status prepare(clm_trainer *t, const int32_t *ids, size_t count, const clm_train_options *options) {
+clm_status trainer_new(clm_model *model, const train_task *task, clm_trainer **trainer) {
+  *trainer = calloc(1, sizeof **trainer);
+  if (!*trainer) return context_fail(model->context, CLM_OUT_OF_MEMORY, "training: out of host memory");
+  **trainer = (clm_trainer){.task = task,
+                            .model = model,
+                            .context = model->context,
+                            .started = now(),
+                            .loss_scale = 1,
+                            .quality = (double)NAN};
+  return CLM_OK;
+}
+
+clm_status trainer_prepare(clm_trainer *t) {
   clm_context *ctx = t->context;
-  t->options = *options;
-  TRY(train_options_complete(ctx, &t->options));
-  TRY(data_create(ctx, ids, count, t->options.length, t->options.seed, &t->data));
-  for (size_t i = 0; i < count; i++)
-    if (ids[i] < 0 || ids[i] >= t->model->config.vocab_size)
-      return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: token %zu is %d, the model's vocabulary has %lld", i,
-                          (int)ids[i], (long long)t->model->config.vocab_size);
-  size_t rows = batch_rows(t), flat = t->model->layout.total * sizeof(float);
-  t->host_queue = malloc(TRAIN_QUEUE * 2 * rows * sizeof *t->host_queue);
+  size_t queue = trainer_slot(t, TRAIN_QUEUE), flat = t->model->layout.total * sizeof(float);
+  t->host_queue = malloc(queue);
   if (!t->host_queue) return context_fail(ctx, CLM_OUT_OF_MEMORY, "training: out of host memory");
   TRY(model_need_gradients(t->model));
   TRY(clm_buffer_create(ctx, flat, &t->m));
   TRY(clm_buffer_create(ctx, flat, &t->v));
   if (t->options.accumulate > 1) TRY(clm_buffer_create(ctx, flat, &t->accumulated));
-  TRY(clm_buffer_create(ctx, (TRAIN_QUEUE * 2 + 1) * rows * sizeof(float), &t->queue));
+  TRY(clm_buffer_create(ctx, queue, &t->queue));
   TRY(clm_buffer_create(ctx, (TRAIN_QUEUE + 1) * sizeof(float), &t->scalars));
   TRY(clm_axpby(ctx, &(clm_axpby_args){.out = flat_all(t, t->m)}));
   return clm_axpby(ctx, &(clm_axpby_args){.out = flat_all(t, t->v)});
 }
 
-clm_status clm_trainer_create(clm_model *model, const int32_t *ids, size_t count, const clm_train_options *options,
-                              clm_trainer **trainer) {
-  *trainer = NULL;
-  clm_trainer *t = calloc(1, sizeof *t);
-  if (!t) return context_fail(model->context, CLM_OUT_OF_MEMORY, "training: out of host memory");
-  t->model = model;
-  t->context = model->context;
-  t->started = now();
-  *trainer = t;
-  clm_status status = prepare(t, ids, count, options);
+clm_status trainer_made(clm_status status, clm_trainer **trainer) {
   if (status) clm_trainer_destroy(trainer);
   return status;
 }
@@ -73,7 +69,7 @@ void clm_trainer_destroy(clm_trainer **trainer) {
   clm_buffer_destroy(&t->accumulated);
   clm_buffer_destroy(&t->queue);
   clm_buffer_destroy(&t->scalars);
-  data_destroy(&t->data);
+  t->task->destroy(t);
   free(t->host_queue);
   free(t);
   *trainer = NULL;
@@ -83,7 +79,7 @@ void clm_trainer_destroy(clm_trainer **trainer) {
 static double reserved_seconds(const clm_trainer *t, double elapsed) {
   double expected = t->validation_seconds;
   if (expected == 0 && t->tokens > 0) /* forward alone is about a third of a step */
-    expected = 0.5 * (double)(t->data.count - t->data.training) * elapsed / (double)t->tokens;
+    expected = 0.5 * (double)t->validation_tokens * elapsed / (double)t->tokens;
   return fmin(1.1 * expected, 30 * t->options.minutes);
 }
 
@@ -99,7 +95,7 @@ static clm_status fetch_losses(clm_trainer *t) {
   if (t->summed == t->used) return CLM_OK;
   TRY(clm_buffer_read(t->scalars, 0, sizeof sums, sums));
   for (; t->summed < t->used; t->summed++) {
-    t->loss_sum += (double)sums[t->summed] / (double)batch_rows(t);
+    t->loss_sum += (double)sums[t->summed] * t->loss_scale;
     t->loss_count++;
   }
   return CLM_OK;
@@ -108,36 +104,24 @@ static clm_status fetch_losses(clm_trainer *t) {
 /* Cuts the next batches and uploads them. */
 static clm_status fill_queue(clm_trainer *t) {
   TRY(fetch_losses(t));
-  size_t rows = batch_rows(t), length = (size_t)t->options.length;
   data_position position = t->positions[t->used];
   for (int i = 0; i < TRAIN_QUEUE; i++) {
-    int32_t *ids = t->host_queue + (size_t)(2 * i) * rows;
     t->positions[i] = position;
-    for (size_t row = 0; row < rows; row += length) data_next(&t->data, &position, ids + row, ids + rows + row);
+    t->task->next(t, &position, i, t->host_queue + trainer_slot(t, i));
   }
   t->positions[TRAIN_QUEUE] = position;
   t->queued = TRAIN_QUEUE;
   t->used = t->summed = 0;
-  return clm_buffer_write(t->queue, 0, TRAIN_QUEUE * 2 * rows * sizeof *t->host_queue, t->host_queue);
+  return clm_buffer_write(t->queue, 0, trainer_slot(t, TRAIN_QUEUE), t->host_queue);
 }
 
 /* Gradients and loss of one batch of the queue. */
 static clm_status run_batch(clm_trainer *t, int64_t number) {
   if (t->used == t->queued) TRY(fill_queue(t));
-  size_t bytes = batch_rows(t) * sizeof(int32_t), at = (size_t)(2 * t->used) * bytes;
-  int64_t shape[2] = {t->options.batch, t->options.length}, column[2] = {(int64_t)batch_rows(t), 1};
-  clm_tensor losses = clm_tensor_of(t->queue, TRAIN_QUEUE * 2 * bytes, CLM_F32, 2, shape);
   rng r = rng_seed(t->options.seed + 1, (uint64_t)number);
-  TRY(clm_model_loss(t->model,
-                     &(clm_model_loss_args){.ids = clm_tensor_of(t->queue, at, CLM_I32, 2, shape),
-                                            .targets = clm_tensor_of(t->queue, at + bytes, CLM_I32, 2, shape),
-                                            .losses = losses,
-                                            .gradient = true,
-                                            .dropout = (float)t->options.dropout,
-                                            .seed = rng_next(&r)}));
-  size_t slot = (size_t)t->used++;
-  return clm_column_sum(t->context, &(clm_column_sum_args){.x = clm_tensor_reshape(losses, 2, column),
-                                                           .out = flat_part(t->scalars, slot, slot + 1)});
+  int slot = t->used++;
+  t->tokens += t->slot_tokens[slot];
+  return t->task->run(t, slot, rng_next(&r), flat_part(t->scalars, (size_t)slot, (size_t)slot + 1));
 }
 
 /* One call for the parameters with weight decay, one for the others. */
@@ -183,7 +167,6 @@ clm_status clm_trainer_step(clm_trainer *t) {
   t->lr = schedule_lr(&t->options, fraction);
   TRY(update(t, t->accumulated ? t->accumulated : gradients));
   t->step++;
-  t->tokens += (int64_t)batch_rows(t) * t->options.accumulate;
   return CLM_OK;
 }
 
@@ -200,7 +183,8 @@ clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
                                .lr = t->lr,
                                .loss = t->loss_count ? t->loss_sum / (double)t->loss_count : (double)NAN,
                                .norm = sqrt((double)squares) / (double)t->options.accumulate,
-                               .finished = fraction >= 1};
+                               .finished = fraction >= 1,
+                               .quality = t->quality};
   t->loss_sum = 0;
   t->loss_count = 0;
   return CLM_OK;
@@ -208,10 +192,8 @@ clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
 
 clm_status clm_trainer_validate(clm_trainer *t, double *loss) {
   double begin = now();
-  size_t count;
   TRY(fetch_losses(t));
-  const int32_t *ids = data_validation(&t->data, &count);
-  TRY(clm_model_score(t->model, ids, count, NULL, loss));
+  TRY(t->task->validate(t, loss));
   t->validation_seconds = now() - begin;
   return CLM_OK;
 }

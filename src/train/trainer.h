@@ -2,36 +2,69 @@
 #ifndef CLM_TRAIN_TRAINER_H
 #define CLM_TRAIN_TRAINER_H
 
-#include "model/model.h"
+#include "model/backbone.h"
 #include "train/data.h"
+#include "train/frames.h"
 #include <clmamba/train.h>
 
 /* Batches are uploaded, and their losses fetched, this many at a time: the stream is not waited for in between. */
 #define TRAIN_QUEUE 8
 
+/* What is learnt: where batches come from, and what is computed of one. */
+typedef struct train_task {
+  const char *data;                            /* what a sentence calls it: "text"                 */
+  size_t (*batch_bytes)(const clm_trainer *t); /* of a batch in the queue                          */
+  void (*next)(clm_trainer *t, data_position *position, int slot, void *batch); /* cuts the next one */
+  /* Gradients of the batch in `slot` of the queue; loss (1) times t->loss_scale is its mean. */
+  clm_status (*run)(clm_trainer *t, int slot, uint64_t seed, clm_tensor loss);
+  clm_status (*validate)(clm_trainer *t, double *loss);
+  clm_status (*save)(clm_trainer *t, const char *directory);
+  uint64_t (*hash)(const clm_trainer *t); /* of all the data */
+  void (*destroy)(clm_trainer *t);
+} train_task;
+
 struct clm_trainer {
+  const train_task *task;
   clm_model *model;
   clm_context *context;
   clm_train_options options;
-  data_windows data;
 
-  clm_buffer *m, *v;       /* moments, laid out as the parameters                     */
-  clm_buffer *accumulated; /* sum of gradients; NULL if there is one batch in a step  */
-  clm_buffer *queue;       /* ids and targets of TRAIN_QUEUE batches, losses of one   */
-  clm_buffer *scalars;     /* TRAIN_QUEUE sums of losses, the gradient's sum of squares */
-  int32_t *host_queue;
+  data_windows data; /* of a text                                                            */
+  clm_buffer *losses;
+  clm_backbone *backbone; /* of frames; NULL: a text                                         */
+  frames_data frames;
+  frames_slot slots[TRAIN_QUEUE];
+  const backbone_sequence **slot_sequences; /* of the batch that is being cut */
+  int64_t *slot_lengths;
+
+  clm_buffer *m, *v;       /* moments, laid out as the parameters                            */
+  clm_buffer *accumulated; /* sum of gradients; NULL if there is one batch in a step         */
+  clm_buffer *queue;       /* TRAIN_QUEUE batches                                            */
+  clm_buffer *scalars;     /* TRAIN_QUEUE losses, the gradient's sum of squares              */
+  char *host_queue;
+  int64_t slot_tokens[TRAIN_QUEUE];
   int queued, used;                         /* batches in the queue, and those of them that have been run */
   int summed;                               /* of those, the ones whose losses have been fetched          */
   data_position positions[TRAIN_QUEUE + 1]; /* before each batch of the queue                             */
 
   int64_t step, tokens;
+  int64_t validation_tokens;
   double seconds_before; /* of the parts of the run before this one */
   double started;
   double validation_seconds; /* the last one took, 0: none yet */
-  double loss_sum;
+  double loss_scale, loss_sum;
   int64_t loss_count;
-  double lr;
+  double lr, quality;
 };
+
+/* A trainer without data; trainer_prepare makes the rest once options and data are there. trainer_made ends both:
+ * `status` is theirs. */
+clm_status trainer_new(clm_model *model, const train_task *task, clm_trainer **trainer);
+clm_status trainer_prepare(clm_trainer *trainer);
+clm_status trainer_made(clm_status status, clm_trainer **trainer);
+
+/* Where batch `slot` lies in the queue, in bytes. */
+size_t trainer_slot(const clm_trainer *trainer, int slot);
 
 double trainer_seconds(const clm_trainer *trainer); /* wall time of the run */
 
