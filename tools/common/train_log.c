@@ -2,12 +2,19 @@
 #include "common/output.h"
 #include "common/plot.h"
 #include "common/tool.h"
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADER "step,tokens,seconds,learning_rate,train_loss,val_loss\n"
+/* "step,tokens,seconds,learning_rate,train_loss,val_loss", and "val_r2" where there is such a thing */
+static void header(const train_words *w, char *text, size_t size) {
+  int n = snprintf(text, size, "step,%s,seconds,learning_rate,train_loss,val_loss", w->unit);
+  if (w->quality) n += snprintf(text + n, size - (size_t)n, ",val_%s", w->quality);
+  for (char *c = text; *c; c++) *c = (char)tolower((unsigned char)*c);
+  snprintf(text + n, size - (size_t)n, "\n");
+}
 
 bool train_log_add(train_log *log, train_row row) {
   if (log->count == log->capacity) {
@@ -23,7 +30,7 @@ bool train_log_add(train_log *log, train_row row) {
 
 void train_log_free(train_log *log) {
   free(log->rows);
-  *log = (train_log){0};
+  *log = (train_log){.words = log->words};
 }
 
 /* The number at *text, NaN if the field is empty; moves past the comma or the end of the line. */
@@ -37,17 +44,18 @@ static double field(const char **text, bool *ok) {
 }
 
 bool train_log_read(train_log *log, const char *path, int64_t last_step) {
-  char line[256];
+  char line[256], first[256];
+  header(log->words, first, sizeof first);
   FILE *f = fopen(path, "r");
-  bool ok = f && fgets(line, sizeof line, f) && strcmp(line, HEADER) == 0, added = true;
+  bool ok = f && fgets(line, sizeof line, f) && strcmp(line, first) == 0, added = true;
   while (ok && added && fgets(line, sizeof line, f)) {
     const char *at = line;
-    double values[6];
-    for (int i = 0; i < 6; i++) values[i] = field(&at, &ok);
+    double values[7] = {[6] = (double)NAN};
+    for (int i = 0; i < (log->words->quality ? 7 : 6); i++) values[i] = field(&at, &ok);
     ok = ok && values[0] <= (double)last_step;
     if (ok)
-      added = train_log_add(
-          log, (train_row){(int64_t)values[0], (int64_t)values[1], values[2], values[3], values[4], values[5]});
+      added = train_log_add(log, (train_row){(int64_t)values[0], (int64_t)values[1], values[2], values[3], values[4],
+                                             values[5], values[6]});
   }
   if (f) fclose(f);
   return added;
@@ -59,12 +67,15 @@ static void put_loss(FILE *f, double loss, const char *after) {
 }
 
 static void put_csv(FILE *f, const train_log *log) {
-  fputs(HEADER, f);
+  char first[256];
+  header(log->words, first, sizeof first);
+  fputs(first, f);
   for (size_t i = 0; i < log->count; i++) {
     const train_row *r = &log->rows[i];
     fprintf(f, "%lld,%lld,%.3f,%.6g,", (long long)r->step, (long long)r->tokens, r->seconds, r->learning_rate);
     put_loss(f, r->train_loss, ",");
-    put_loss(f, r->val_loss, "\n");
+    put_loss(f, r->val_loss, log->words->quality ? "," : "\n");
+    if (log->words->quality) put_loss(f, r->val_quality, "\n");
   }
 }
 
@@ -84,14 +95,13 @@ bool train_log_write_svg(const train_log *log, const char *path, const char *tit
     train[i] = log->rows[i].train_loss;
     val[i] = log->rows[i].val_loss;
   }
+  char x_label[60], y_label[80];
+  snprintf(x_label, sizeof x_label, "%s seen (millions)", log->words->unit);
+  snprintf(y_label, sizeof y_label, "loss (%s)", log->words->loss);
   const plot_series series[] = {{"training", tokens, train, log->count, false},
                                 {"validation", tokens, val, log->count, true}};
-  bool ok = plot_write(&(plot){.title = title,
-                               .x_label = "tokens seen (millions)",
-                               .y_label = "loss (nats per token)",
-                               .series = series,
-                               .count = 2},
-                       path);
+  bool ok =
+      plot_write(&(plot){.title = title, .x_label = x_label, .y_label = y_label, .series = series, .count = 2}, path);
   free(columns);
   return ok;
 }

@@ -10,9 +10,19 @@ typedef struct train_row {
   int64_t step, tokens;
   double seconds, learning_rate;
   double train_loss, val_loss; /* NaN: none was taken */
+  double val_quality;
 } train_row;
 
+/* What the numbers of a run are called. */
+typedef struct train_words {
+  const char *unit;    /* what `tokens` counts: "tokens"                      */
+  const char *loss;    /* what the loss is measured in                        */
+  const char *quality; /* a second number of every validation; NULL: there is none */
+  int digits;          /* of a loss, behind the point, on the terminal        */
+} train_words;
+
 typedef struct train_log {
+  const train_words *words;
   train_row *rows;
   size_t count, capacity;
 } train_log;

@@ -1,0 +1,194 @@
+#!/bin/sh
+# mamba-train --task as a user runs it, from CSV tables and npy arrays. $1: folder of the programs, $2: folder to work
+# in, $3...: devices. Every failure must be one sentence on stderr, a non-zero status, and leave nothing behind.
+set -eu
+tools=$1 work=$2
+shift 2
+rm -rf "$work"
+mkdir -p "$work"
+cd "$work"
+
+fail() { echo "FAILED: $*"; exit 1; }
+
+# expect WORDS COMMAND...: fails with one sentence that has WORDS in it, and makes no file.
+expect() {
+  words=$1
+  shift
+  before=$(find . | sort)
+  status=0
+  "$@" > out.txt 2> err.txt || status=$?
+  [ $status -ne 0 ] && [ $status -lt 100 ] || fail "status $status: $*"
+  [ "$(wc -l < err.txt)" -eq 1 ] || fail "not one line: $*: $(cat err.txt)"
+  grep -q -- "$words" err.txt || fail "\"$words\" is not in: $(cat err.txt)"
+  rm -f out.txt err.txt
+  [ "$before" = "$(find . | sort)" ] || fail "something was left behind: $*"
+}
+
+# Walks up and down: x is the step, sum what they add up to (slowly forgotten), trend its class.
+awk 'BEGIN { srand(2); print "sequence,x,noise,sum,trend";
+  for (s = 0; s < 400; s++) { sum = 0; n = 20 + s % 7;
+    for (t = 0; t < n; t++) { x = rand() - 0.5; sum = 0.7 * sum + x;
+      printf "walk %d, %.4f ,%.4f,%.5f,%s\n", s, x, rand(), sum, sum < 0 ? "down" : "up" } } }' > walks.csv
+
+# npy FILE DTYPE SHAPE: an array of the numbers on stdin, which are 0, 1, 2 or -1.
+npy() {
+  {
+    printf '\223NUMPY\1\0v\0'
+    printf '%-117s\n' "{'descr': '$2', 'fortran_order': False, 'shape': ($3), }"
+    # shellcheck disable=SC2059
+    printf "$(awk -v t="$2" '{ if (t == "<f4") printf "%s", $1 == 0 ? "\\0\\0\\0\\0" : $1 == 1 ? "\\0\\0\\200\\77" : $1 == 2 ? "\\0\\0\\0\\100" : "\\0\\0\\200\\277";
+      else printf "%s", $1 < 0 ? "\\377\\377\\377\\377" : "\\" $1 "\\0\\0\\0" }')"
+  } > "$1"
+}
+numbers() { awk -v n="$1" -v m="$2" 'BEGIN { for (i = 0; i < n; i++) print int(i * i / 3) % m }'; }
+numbers 240 2 | npy x.npy '<f4' '20, 6, 2'
+numbers 20 3 | npy last.npy '<i4' '20,'
+numbers 120 3 | npy every.npy '<i4' '20, 6'
+numbers 120 2 | npy y.npy '<f4' '20, 6'
+numbers 40 2 | npy y2.npy '<f4' '20, 2'
+numbers 240 2 | npy y3.npy '<f4' '20, 6, 2'
+numbers 19 2 | npy short.npy '<i4' '19,'
+echo -1 | npy none.npy '<i4' '1,'
+numbers 12 2 | npy one.npy '<f4' '1, 6, 2'
+head -c 500 x.npy > cut.npy
+
+csv="$tools/mamba-train --task regression --data walks.csv --target sum --features x,noise --preset tiny"
+regress="$tools/mamba-train --task regression --preset tiny --out m --steps 2 --device cpu"
+classify="$tools/mamba-train --task classification --preset tiny --out m --steps 2 --device cpu"
+
+# ---- Bad input ----
+expect '--task is "clustering", expected regression or classification' "$tools/mamba-train" --task clustering --data x.npy --out m --steps 2
+expect '--output is "first"' $regress --data x.npy --output first
+expect '--vocab is for texts' $regress --data walks.csv --vocab byte
+expect '--target is only for --task' "$tools/mamba-train" --data walks.csv --target sum --out m --steps 2
+expect '--targets Y.npy is missing' $regress --data x.npy
+expect '--target NAME is missing' $regress --data walks.csv
+expect '--targets is for npy arrays' $regress --data walks.csv --targets y.npy
+expect '--target and --features name columns' $regress --data x.npy --targets y.npy --target sum
+expect 'no preset "char-small" for --task' "$tools/mamba-train" --task regression --preset char-small --data x.npy --targets y.npy --out m --steps 2 --device cpu
+expect 'cannot read nowhere.csv' $regress --data nowhere.csv --target sum
+expect 'nowhere.npy' $regress --data nowhere.npy --targets y.npy
+expect 'nowhere.npy' $regress --data x.npy --targets nowhere.npy
+expect 'cut.npy' $regress --data cut.npy --targets y.npy
+expect 'not a valid .npy file' $regress --data x.npy --targets walks.csv
+expect '(n, length, embed_dim) are expected' $regress --data y.npy --targets y.npy
+expect 'does not hold whole numbers' $classify --data x.npy --targets y.npy
+expect 'short.npy has 19 sequences, x.npy 20' $classify --data x.npy --targets short.npy
+expect '--output does not fit last.npy' $classify --data x.npy --targets last.npy --output every
+expect 'all are -1' $classify --data one.npy --targets none.npy
+expect 'one sequence only, at least 2' $regress --data one.npy --targets one.npy
+expect 'a window instead' $classify --data x.npy --targets last.npy --length 3
+expect 'has no such column' $regress --data walks.csv --target height
+expect 'in use already' $regress --data walks.csv --target sum,sum
+expect 'in use already' $regress --data walks.csv --target sum --features sum
+expect 'the classes are in one' $classify --data walks.csv --target sum,trend
+expect 'line 2, column "trend": "up" is not a number\|line 2, column "trend": "down" is not a number' $regress --data walks.csv --target sum
+expect 'dropout' $csv --out m --steps 2 --dropout 1.5 --device cpu
+expect 'd_conv is 40' $csv --out m --steps 2 --d-conv 40 --device cpu
+
+# table WORDS TEXT: a table of this text is refused so.
+table() {
+  printf "$2" > bad.csv
+  expect "$1" $regress --data bad.csv --target y
+}
+printf 'x\0y\n1,2\n' > bad.csv
+expect 'not text' $regress --data bad.csv --target y
+table 'bad.csv is empty' ''
+table 'no rows below its header' 'x,y\n'
+table 'no rows below its header' '\n\n'
+table 'line 3 has 1 fields, the header has 2' 'x,y\n1,2\n1\n'
+table 'line 2 has 3 fields, the header has 2' 'x,y\n1,2,3\n'
+table 'two columns are called "x"' 'x,y,x\n1,2,3\n'
+table 'column 2 has no name' 'x,,y\n1,2,3\n'
+table 'quotation mark' 'x,y\n"1",2\n'
+table 'line 2, column "x": "" is not a number' 'x,y\n,2\n'
+table '"nan" is not a number' 'x,y\n1,2\nnan,2\n'
+table '"1e99" is not a number' 'x,y\n1e99,2\n'
+table '"0x10" is not a number' 'x,y\n0x10,2\n'
+table '"1 2" is not a number' 'x,y\n1 2,2\n'
+table '"1.2.3" is not a number' 'x,y\n1.2.3,2\n'
+table 'no columns besides the targets' 'sequence,y\n1,2\n'
+table 'comes back after another one' 'sequence,x,y\na,1,2\nb,1,2\na,1,2\n'
+table 'one sequence only' 'x,y\n1,2\n3,4\n'
+printf 'sequence,x,c\na,1,up\nb,1,\n' > bad.csv
+expect 'line 3 has no class' $classify --data bad.csv --target c
+printf 'sequence,x,c\na,1,\377\nb,1,up\n' > bad.csv
+expect 'not UTF-8' $classify --data bad.csv --target c
+rm bad.csv
+
+# ---- Runs ----
+present() {
+  [ "$1" = cpu ] || ! "$tools/mamba-generate" --model nowhere --device "$1" 2>&1 | grep -q 'no usable OpenCL device'
+}
+
+tried=
+for device in "$@"; do
+  present "$device" || { echo "passed over, no such device: $device"; continue; }
+  tried="$tried $device"
+  rm -rf whole parts
+  $csv --out whole --steps 30 --device "$device" > log.txt 2>&1 || fail "training on $device: $(cat log.txt)"
+  grep -q '400 sequences (91[0-9][0-9] frames of 2 numbers), 1 targets: sum' log.txt || fail "$(cat log.txt)"
+  grep -q 'mean squared error, R2 ' log.txt || fail "$(cat log.txt)"
+  for file in config.json model.safetensors train.csv loss.svg trainer.safetensors; do
+    [ -s whole/$file ] || fail "whole/$file is missing"
+  done
+  [ "$(find whole | wc -l)" -eq 6 ] || fail "other files are in the directory: $(ls whole)"
+  grep -q '"model_type": "clmamba_backbone"' whole/config.json || fail "config.json"
+  head -n 1 whole/train.csv | grep -qx 'step,frames,seconds,learning_rate,train_loss,val_loss,val_r2' || fail "header"
+  tail -n 1 whole/train.csv | grep -Eqx '30,[0-9]+,[0-9.]+,[0-9.e-]+,[0-9.]+,[0-9.]+,-?[0-9.]+' || fail "$(tail -n 1 whole/train.csv)"
+  grep -q 'mean squared error' whole/loss.svg || fail "loss.svg has no unit"
+  # In parts: the same bits.
+  $csv --out parts --steps 30 --stop-at 11 --device "$device" > log.txt 2>&1 || fail "$(cat log.txt)"
+  "$tools/mamba-train" --task regression --data walks.csv --target sum --features x,noise --out parts --resume --device "$device" \
+    > log.txt 2>&1 || fail "$(cat log.txt)"
+  cmp whole/model.safetensors parts/model.safetensors || fail "11 + 19 steps differ from 30 on $device"
+  [ "$(cut -d, -f1 parts/train.csv | sort -u | wc -l)" -eq 31 ] || fail "steps of train.csv after a resumed run"
+done
+
+# Learnt in a few seconds: the sum to nine tenths of its variance, the trend of a whole walk's end.
+rm -rf whole
+$csv --out whole --steps 300 --lr 0.01 --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
+r2=$(tail -n 1 whole/train.csv | cut -d, -f7)
+awk "BEGIN { exit !($r2 > 0.9) }" || fail "R2 is $r2"
+$classify --data walks.csv --target trend --features x --output last --steps 300 --lr 0.01 > log.txt 2>&1 || fail "$(cat log.txt)"
+grep -Eq '400 sequences .* 2 classes: down \([0-9]+\), up \([0-9]+\)' log.txt || fail "$(cat log.txt)"
+grep -q 'nats, accuracy' log.txt || fail "$(cat log.txt)"
+tr -d ' \n' < m/config.json | grep -q '"output_names":\["down","up"\]' || fail "$(cat m/config.json)"
+tail -n 1 m/train.csv | cut -d, -f7 | awk '{ exit !($1 >= 0.75) }' || fail "$(tail -n 1 m/train.csv)"
+
+# A model meets other data.
+sed 's/,up$/,sideways/' walks.csv > other.csv
+resume="$tools/mamba-train --out m --resume --device cpu"
+expect '"sideways" is not a class of the model' $resume --task classification --data other.csv --target trend --features x --output last
+expect 'frames of 3 numbers, the model takes 1' $resume --task classification --data walks.csv --target trend --output last
+expect 'the model has an output for whole sequences' $resume --task classification --data walks.csv --target trend --features x
+expect 'is for classification' $resume --task regression --data walks.csv --target sum --features x
+expect 'cannot read m/tokenizer.json' "$tools/mamba-train" --data walks.csv --init m --out n --steps 2 --device cpu
+expect 'the data is not the one' $resume --task classification --data walks.csv --target trend --features noise --output last
+$tools/mamba-train --task classification --data walks.csv --target trend --features x --output last --init m --out n --steps 2 --device cpu \
+  > log.txt 2>&1 || fail "$(cat log.txt)"
+rm -rf m n
+
+# npy: every form of Y, windows, sequences cut to a length.
+for y in "regression y2.npy" "regression y3.npy" "regression y.npy --output every" "classification last.npy --window 4" \
+  "classification every.npy --length 4" "classification every.npy --window 3"; do
+  # shellcheck disable=SC2086
+  set -- $y
+  kind=$1 targets=$2
+  shift 2
+  "$tools/mamba-train" --task "$kind" --preset tiny --data x.npy --targets "$targets" "$@" --out m --steps 3 --device cpu > log.txt 2>&1 ||
+    fail "$y: $(cat log.txt)"
+  rm -rf m
+done
+
+# An interrupt saves, and the run goes on to the same bits.
+$csv --out long --steps 1500 --device cpu > log.txt 2>&1 &
+pid=$!
+while ! grep -qs '^step' log.txt; do sleep 0.05; done
+kill -INT $pid
+wait $pid || fail "an interrupted run left with status $?"
+grep -q 'stopped at step' log.txt || fail "not interrupted: $(tail -n 1 log.txt)"
+"$tools/mamba-train" --task regression --data walks.csv --target sum --features x,noise --out long --resume --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
+$csv --out unbroken --steps 1500 --device cpu > log.txt 2>&1 || fail "$(cat log.txt)"
+cmp long/model.safetensors unbroken/model.safetensors || fail "an interrupted run differs"
+echo "mamba-train --task: all well on$tried"
