@@ -24,12 +24,12 @@ typedef struct clm_mamba_inner_args {
   clm_tensor xz;          /* (batch, length, 2 d_inner)           f32, f16 or bf16                     */
   clm_tensor conv_weight; /* (d_inner, width)                     f32 or as xz                         */
   clm_tensor conv_bias;   /* optional (d_inner)                   f32 or as xz                         */
-  clm_tensor x_proj;      /* (features, d_inner)                  f32 or as xz                         */
-  clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32 or as xz                         */
+  clm_tensor x_proj;      /* (features, d_inner)                  f32 or halves                        */
+  clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32 or halves                        */
   clm_tensor delta_bias;  /* optional (d_inner)                   f32 or as xz                         */
   clm_tensor A;           /* (d_inner, d_state)                   f32; log(-A) if A_is_log             */
   clm_tensor D;           /* optional (d_inner)                   f32 or as xz                         */
-  clm_tensor out_proj;    /* optional (d_model, d_inner)          f32 or as xz                         */
+  clm_tensor out_proj;    /* optional (d_model, d_inner)          f32 or halves                        */
   clm_tensor out_bias;    /* optional (d_model)                   f32; only with out_proj              */
   clm_tensor residual;    /* optional (batch, length, d_model)    as out; only with out_proj           */
   clm_tensor out;         /* (batch, length, d_model or d_inner)  as xz, written; may be residual      */

@@ -1,7 +1,8 @@
 /* The Mamba-1 language model (Gu & Dao 2023): embedding, residual blocks of norm and mixer, final norm, head.
  *
- * A model directory holds config.json, model.safetensors and tokenizer.json as Hugging Face's MambaForCausalLM reads
- * and writes them; the names of the original state-spaces checkpoints are read too.
+ * A model directory holds config.json, model.safetensors and tokenizer.json as Hugging Face's MambaForCausalLM and
+ * FalconMambaForCausalLM read and write them; the original state-spaces checkpoints, pytorch_model.bin, weights in
+ * several files with an index and GGUF files are read too (docs/models.md).
  *
  * Thread safety: as the model's context, one call at a time. */
 #ifndef CLMAMBA_MODEL_H
@@ -26,7 +27,10 @@ typedef struct clm_model_config {
   float embedding_range;          /* [0.02] standard deviation of the initial embedding */
   bool projection_bias;           /* biases on in_proj and out_proj            */
   bool no_conv_bias;
-  bool untied_head; /* lm_head has a weight of its own                         */
+  bool untied_head;         /* lm_head has a weight of its own                         */
+  bool layer_norm;          /* LayerNorm with bias for RMSNorm: original checkpoints with rms_norm false       */
+  bool mixer_norm;          /* RMS norms without weight on delta, B and C in every mixer, as FalconMamba has   */
+  float mixer_norm_epsilon; /* [1e-6] of these                                                         */
 } clm_model_config;
 
 typedef struct clm_model clm_model;
@@ -36,11 +40,38 @@ typedef struct clm_model clm_model;
 CLM_API clm_status clm_model_create(clm_context *context, const clm_model_config *config, uint64_t seed,
                                     clm_model **model);
 
-/* Reads config.json and model.safetensors (F32, F16 or BF16, held as f32) of `directory`. */
-CLM_API clm_status clm_model_load(clm_context *context, const char *directory, clm_model **model);
+/* How the matrices (embedding, head, in_proj, x_proj, dt_proj, out_proj) are held in the device's memory; everything
+ * else is f32, and so is all arithmetic. Training needs f32. */
+typedef enum clm_weights_type {
+  CLM_WEIGHTS_F32,
+  CLM_WEIGHTS_F16,
+  CLM_WEIGHTS_BF16,
+  CLM_WEIGHTS_AS_STORED /* each as the file has it; f32 where that is quantized */
+} clm_weights_type;
 
-/* Writes config.json and model.safetensors (F32) into `directory`, which must exist; each is written beside, then
- * renamed. */
+/* Zeroed members mean the default. */
+typedef struct clm_model_load_options {
+  clm_weights_type weights;
+  /* Called now and then while the weights are read, with bytes of the file; false stops, with CLM_INTERRUPTED. */
+  bool (*progress)(void *user, uint64_t done, uint64_t total);
+  void *user;
+} clm_model_load_options;
+
+/* Reads a model directory, or a GGUF file. Of a directory: config.json, and the first of model.safetensors,
+ * model.safetensors.index.json, pytorch_model.bin and pytorch_model.bin.index.json that is there; weights in F32, F16
+ * or BF16. Of a GGUF file of architecture mamba: F32, F16, BF16 or Q8_0. Weights are converted piece by piece on
+ * their way into the device's memory, which alone holds them. A tensor with values that are not finite gets a warning
+ * in the context's log. Files are checked in full: a damaged or hostile one is CLM_BAD_FORMAT with a sentence, a file
+ * of a kind that is not read CLM_UNSUPPORTED. */
+CLM_API clm_status clm_model_load(clm_context *context, const char *path, clm_model **model);
+
+/* The same with options; NULL: the defaults. */
+CLM_API clm_status clm_model_load_with(clm_context *context, const char *path, const clm_model_load_options *options,
+                                       clm_model **model);
+
+/* Writes config.json and model.safetensors into `directory`, which must exist; each is written beside, then renamed.
+ * Tensors are written as they are held, so that loading them as stored gives the same bits. The layout is Hugging
+ * Face's; a model with layer_norm, which that does not have, gets the original's, which clm_model_load reads. */
 CLM_API clm_status clm_model_save(clm_model *model, const char *directory);
 
 /* Frees the model and sets *model to NULL. Accepts NULL. States of the model must have been destroyed before. */

@@ -1,9 +1,11 @@
 #include "core/file.h"
 #include "core/context.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,26 +49,65 @@ clm_status file_read(clm_context *ctx, const char *path, size_t limit, char **da
   return status;
 }
 
-/* 0, or the errno of what went wrong. */
-static int write_all(const char *path, const file_part *parts, size_t count) {
-  FILE *f = fopen(path, "wb");
-  if (!f) return errno;
+clm_status file_map(clm_context *ctx, const char *path, file_mapping *mapping) {
+  *mapping = (file_mapping){0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(errno));
+  struct stat about;
   int error = 0;
-  for (size_t i = 0; i < count && !error; i++)
-    if (parts[i].bytes && fwrite(parts[i].data, 1, parts[i].bytes, f) != parts[i].bytes) error = errno ? errno : EIO;
-  if (!error && (fflush(f) != 0 || fsync(fileno(f)) != 0)) error = errno;
-  if (fclose(f) != 0 && !error) error = errno;
-  return error;
+  if (fstat(fd, &about) != 0) error = errno;
+  else if (!S_ISREG(about.st_mode)) error = EISDIR;
+  else if (about.st_size > 0) {
+    void *map = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (map == MAP_FAILED) error = errno;
+    else *mapping = (file_mapping){map, (size_t)about.st_size};
+  }
+  close(fd);
+  return error ? context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(error)) : CLM_OK;
+}
+
+void file_unmap(file_mapping *mapping) {
+  if (mapping->data) munmap((void *)(uintptr_t)mapping->data, mapping->bytes);
+  *mapping = (file_mapping){0};
+}
+
+clm_status file_create(clm_context *ctx, const char *path, file_output *out) {
+  size_t size = strlen(path) + sizeof ".partial";
+  *out = (file_output){.path = strdup(path), .beside = malloc(size)};
+  if (!out->path || !out->beside) {
+    free(out->path);
+    free(out->beside);
+    return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory");
+  }
+  snprintf(out->beside, size, "%s.partial", path);
+  out->stream = fopen(out->beside, "wb");
+  if (!out->stream) out->error = errno;
+  return CLM_OK;
+}
+
+bool file_write(file_output *out, const void *data, size_t bytes) {
+  if (!out->error && bytes && fwrite(data, 1, bytes, out->stream) != bytes) out->error = errno ? errno : EIO;
+  return !out->error;
+}
+
+clm_status file_close(clm_context *ctx, file_output *out, clm_status status) {
+  if (out->stream) {
+    if (!out->error && !status && (fflush(out->stream) != 0 || fsync(fileno(out->stream)) != 0)) out->error = errno;
+    if (fclose(out->stream) != 0 && !out->error) out->error = errno;
+    if (!out->error && !status && rename(out->beside, out->path) != 0) out->error = errno;
+    if (out->error || status) remove(out->beside);
+  }
+  if (out->error && !status)
+    status = context_fail(ctx, CLM_IO_ERROR, "cannot write %s: %s", out->path, strerror(out->error));
+  free(out->path);
+  free(out->beside);
+  return status;
 }
 
 clm_status file_replace(clm_context *ctx, const char *path, const file_part *parts, size_t count) {
-  size_t size = strlen(path) + sizeof ".partial";
-  char *beside = malloc(size);
-  if (!beside) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory");
-  snprintf(beside, size, "%s.partial", path);
-  int error = write_all(beside, parts, count);
-  if (!error && rename(beside, path) != 0) error = errno;
-  if (error) remove(beside);
-  free(beside);
-  return error ? context_fail(ctx, CLM_IO_ERROR, "cannot write %s: %s", path, strerror(error)) : CLM_OK;
+  file_output out;
+  clm_status status = file_create(ctx, path, &out);
+  if (status) return status;
+  for (size_t i = 0; i < count; i++) file_write(&out, parts[i].data, parts[i].bytes);
+  return file_close(ctx, &out, CLM_OK);
 }

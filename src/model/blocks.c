@@ -38,6 +38,10 @@ clm_status blocks_backward(clm_model *m, const blocks_dropout *dropout) {
 }
 
 clm_norm_args final_norm_args(const clm_model *m, clm_tensor x, clm_tensor out) {
-  return (clm_norm_args){
-      .x = x, .weight = m->weights[0][W_NORM_F], .out = out, .epsilon = m->config.norm_epsilon, .kind = CLM_RMS_NORM};
+  return (clm_norm_args){.x = x,
+                         .weight = m->weights[0][W_NORM_F],
+                         .bias = m->weights[0][W_NORM_F_BIAS],
+                         .out = out,
+                         .epsilon = m->config.norm_epsilon,
+                         .kind = m->config.layer_norm ? CLM_LAYER_NORM : CLM_RMS_NORM};
 }

@@ -61,7 +61,8 @@ static clm_status run_layers_backward(clm_model *m, const clm_model_loss_args *a
                                                                              rows_of(m->act.normed)),
                                                   .dout = rows_of(m->act.dnormed),
                                                   .dx = rows_of(m->act.dx),
-                                                  .dweight = m->dweights[0][W_NORM_F]}));
+                                                  .dweight = m->dweights[0][W_NORM_F],
+                                                  .dbias = m->dweights[0][W_NORM_F_BIAS]}));
   TRY(blocks_backward(m, dropout));
   return clm_embedding_backward(m->context,
                                 &(clm_embedding_backward_args){.ids = clm_tensor_reshape(args->ids, 1, &rows),

@@ -34,9 +34,10 @@ static clm_tensor of_layer(clm_tensor t, int layer) {
 static clm_norm_args norm_args(const clm_model *m, int layer) {
   return (clm_norm_args){.x = rows_of(m->act.x[layer]),
                          .weight = m->weights[layer][W_NORM],
+                         .bias = m->weights[layer][W_NORM_BIAS],
                          .out = rows_of(m->act.normed),
                          .epsilon = m->config.norm_epsilon,
-                         .kind = CLM_RMS_NORM};
+                         .kind = m->config.layer_norm ? CLM_LAYER_NORM : CLM_RMS_NORM};
 }
 
 /* From in_proj's output to the residual stream; with dropout, to act.branch. */
@@ -65,6 +66,10 @@ static clm_mamba_inner_args inner_args(const clm_model *m, const mixer_pass *pas
                             .scan_final = scan,
                             .dbc = act->dbc[pass->layer],
                             .cu_seqlens = pass->cu_seqlens,
+                            .norm_epsilon = m->config.mixer_norm_epsilon,
+                            .norm_delta = m->config.mixer_norm,
+                            .norm_B = m->config.mixer_norm,
+                            .norm_C = m->config.mixer_norm,
                             .delta_softplus = true,
                             .A_is_log = true};
   if (pass->dropout > 0) return a;
@@ -127,9 +132,12 @@ clm_status mixer_backward(clm_model *m, const mixer_pass *pass) {
                                           .dweight = dw[W_IN_PROJ],
                                           .dbias = dw[W_IN_PROJ_BIAS]}));
   clm_tensor dx = rows_of(a->dx);
-  return clm_norm_backward(
-      ctx, &(clm_norm_backward_args){
-               .forward = norm, .dout = rows_of(a->dnormed), .residual = dx, .dx = dx, .dweight = dw[W_NORM]});
+  return clm_norm_backward(ctx, &(clm_norm_backward_args){.forward = norm,
+                                                          .dout = rows_of(a->dnormed),
+                                                          .residual = dx,
+                                                          .dx = dx,
+                                                          .dweight = dw[W_NORM],
+                                                          .dbias = dw[W_NORM_BIAS]});
 }
 
 /* ---- One step ---- */
@@ -145,6 +153,18 @@ static step_parts split(const clm_model *m, clm_tensor xz, clm_tensor dbc) {
                       .dt = columns(rows_of(dbc), 0, c->dt_rank),
                       .B = with_group(columns(dbc, c->dt_rank, c->d_state)),
                       .C = with_group(columns(dbc, c->dt_rank + c->d_state, c->d_state))};
+}
+
+/* Delta, B and C where they lie. */
+static clm_status norm_parts(const clm_model *m, clm_tensor dbc) {
+  const clm_model_config *c = &m->config;
+  const int64_t widths[] = {c->dt_rank, c->d_state, c->d_state};
+  int64_t begin = 0;
+  for (int i = 0; i < 3 && c->mixer_norm; begin += widths[i++]) {
+    clm_tensor part = columns(dbc, begin, widths[i]);
+    TRY(clm_norm(m->context, &(clm_norm_args){.x = part, .out = part, .epsilon = c->mixer_norm_epsilon}));
+  }
+  return CLM_OK;
 }
 
 clm_status mixer_step(clm_model *m, const mixer_pass *pass) {
@@ -172,6 +192,7 @@ clm_status mixer_step(clm_model *m, const mixer_pass *pass) {
                                                                 .out = conv,
                                                                 .silu = true}));
   TRY(linear_forward(ctx, &x));
+  TRY(norm_parts(m, x.out));
   TRY(linear_forward(ctx, &dt));
   TRY(clm_selective_state_update(ctx,
                                  &(clm_selective_state_update_args){.state = of_layer(pass->state->scan, pass->layer),

@@ -4,8 +4,11 @@
 #include "core/file.h"
 #include "core/try.h"
 #include "model/config.h"
+#include "model/gguf.h"
+#include "model/safetensors.h"
 #include <clmamba/elementwise.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 static void bind_views(const clm_model *m, clm_buffer *flat, parameter_views *views) {
   for (int layer = 0; layer < m->config.n_layer; layer++)
@@ -21,11 +24,6 @@ static clm_status make_parameters(clm_model *m) {
   TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &m->parameters));
   bind_views(m, m->parameters, m->weights);
   return CLM_OK;
-}
-
-static clm_status fill_parameters(clm_model *m, const float *flat) {
-  TRY(make_parameters(m));
-  return clm_buffer_write(m->parameters, 0, m->layout.total * sizeof *flat, flat);
 }
 
 /* An empty model; `status` is that of what filled it. */
@@ -49,7 +47,8 @@ static clm_status initialise(clm_model *m, const clm_model_config *config, weigh
     return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory for %lld parameters",
                         (long long)m->layout.parameters);
   weights_initialise(&m->layout, &m->config, seed, flat);
-  clm_status status = fill_parameters(m, flat);
+  clm_status status = make_parameters(m);
+  if (status == CLM_OK) status = clm_buffer_write(m->parameters, 0, m->layout.total * sizeof *flat, flat);
   free(flat);
   return status;
 }
@@ -67,47 +66,80 @@ clm_status clm_model_create(clm_context *ctx, const clm_model_config *config, ui
   return model_create(ctx, &complete, (weights_ends){0}, seed, model);
 }
 
-static clm_status load(clm_model *m, const clm_model_config *config, weights_ends ends, const char *weights_path) {
+static clm_status load(clm_model *m, const clm_model_config *config, weights_ends ends, const source *from,
+                       const clm_model_load_options *options) {
   m->config = *config;
   TRY(weights_layout_make(m->context, &m->config, ends, &m->layout));
-  float *flat;
-  TRY(weights_load(m->context, &m->layout, weights_path, &flat));
-  clm_status status = fill_parameters(m, flat);
-  free(flat);
+  TRY(weights_layout_fit(m->context, &m->layout, from, options->weights));
+  TRY(make_parameters(m));
+  return weights_load(m->context, &m->layout, from, options, m->parameters);
+}
+
+static clm_status load_from(clm_context *ctx, const clm_model_config *config, weights_ends ends, source *from,
+                            const clm_model_load_options *options, clm_model **model) {
+  clm_status status = new_model(ctx, model);
+  if (status == CLM_OK) status = model_made(load(*model, config, ends, from, options), model);
+  source_close(from);
   return status;
 }
 
 clm_status model_load(clm_context *ctx, const clm_model_config *config, weights_ends ends, const char *weights_path,
                       clm_model **model) {
-  TRY(new_model(ctx, model));
-  return model_made(load(*model, config, ends, weights_path), model);
+  source from;
+  *model = NULL;
+  TRY(safetensors_open(ctx, weights_path, &from));
+  return load_from(ctx, config, ends, &from, &(clm_model_load_options){0}, model);
 }
 
-clm_status clm_model_load(clm_context *ctx, const char *directory, clm_model **model) {
-  *model = NULL;
-  clm_model_config config;
-  char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
-  clm_status status = config_path && weights_path ? config_read(ctx, config_path, &config)
-                                                  : context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
-  if (status == CLM_OK) status = model_load(ctx, &config, (weights_ends){0}, weights_path, model);
-  free(config_path);
-  free(weights_path);
+static clm_status open_gguf(clm_context *ctx, const char *path, clm_model_config *config, source *from) {
+  TRY(gguf_open(ctx, path, from));
+  clm_status status = config_read_gguf(ctx, from, config);
+  if (status) source_close(from);
   return status;
+}
+
+static clm_status open_directory(clm_context *ctx, const char *directory, clm_model_config *config, source *from) {
+  char *path = file_path(directory, "config.json");
+  if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  clm_status status = config_read(ctx, path, config);
+  free(path);
+  return status ? status : source_open_directory(ctx, directory, from);
+}
+
+static bool is_file(const char *path) {
+  struct stat about;
+  return stat(path, &about) == 0 && !S_ISDIR(about.st_mode);
+}
+
+clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_model_load_options *options,
+                               clm_model **model) {
+  const clm_model_load_options defaults = {0};
+  clm_model_config config;
+  source from;
+  *model = NULL;
+  if (!options) options = &defaults;
+  if ((unsigned)options->weights > CLM_WEIGHTS_AS_STORED)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_load: weights is %d, expected a clm_weights_type",
+                        (int)options->weights);
+  if (gguf_is(path)) TRY(open_gguf(ctx, path, &config, &from));
+  else if (is_file(path))
+    return context_fail(ctx, CLM_UNSUPPORTED, "%s is neither a model directory nor a GGUF file", path);
+  else TRY(open_directory(ctx, path, &config, &from));
+  return load_from(ctx, &config, (weights_ends){0}, &from, options, model);
+}
+
+clm_status clm_model_load(clm_context *ctx, const char *path, clm_model **model) {
+  return clm_model_load_with(ctx, path, NULL, model);
 }
 
 clm_status model_save_weights(clm_model *m, const char *path) {
-  float *flat = malloc(m->layout.total * sizeof *flat);
-  clm_status status = flat ? clm_buffer_read(m->parameters, 0, m->layout.total * sizeof *flat, flat)
-                           : context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
-  if (status == CLM_OK) status = weights_save(m->context, &m->layout, path, flat);
-  free(flat);
-  return status;
+  return weights_save(m->context, &m->layout, path, m->config.layer_norm, m->parameters);
 }
 
 clm_status clm_model_save(clm_model *m, const char *directory) {
   char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
   clm_status status = config_path && weights_path
-                          ? config_write(m->context, config_path, &m->config)
+                          ? config_write(m->context, config_path, &m->config, m->weights[0][W_IN_PROJ].dtype)
                           : context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
   if (status == CLM_OK) status = model_save_weights(m, weights_path);
   free(config_path);
@@ -134,6 +166,9 @@ int64_t clm_model_parameter_count(const clm_model *m) { return m->layout.paramet
 
 clm_status model_need_gradients(clm_model *m) {
   if (m->gradients) return CLM_OK;
+  if (!weights_are_f32(&m->layout))
+    return context_fail(m->context, CLM_INVALID_ARGUMENT,
+                        "model: gradients need weights that are held as f32: load the model with CLM_WEIGHTS_F32");
   TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &m->gradients));
   bind_views(m, m->gradients, m->dweights);
   /* The padding between parameters is never written again: it must not hold anything that counts as gradient. */
@@ -144,7 +179,7 @@ clm_status model_need_gradients(clm_model *m) {
 static clm_status find_view(clm_model *m, const char *name, clm_buffer *flat, clm_tensor *view) {
   const weight *w = weights_find(&m->layout, name);
   if (!w) return context_fail(m->context, CLM_INVALID_ARGUMENT, "model: there is no parameter \"%.100s\"", name);
-  *view = clm_tensor_of(flat, w->offset * sizeof(float), CLM_F32, w->rank, w->shape);
+  *view = clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, w->rank, w->shape);
   return CLM_OK;
 }
 

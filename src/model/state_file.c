@@ -2,6 +2,7 @@
 #include "core/context.h"
 #include "core/try.h"
 #include "model/model.h"
+#include "model/safetensors.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,7 +109,7 @@ clm_status clm_model_state_save(clm_model_state *s, const char *path) {
   return status;
 }
 
-static clm_status check_origin(clm_model *m, const safetensors *file) {
+static clm_status check_origin(clm_model *m, const source *file) {
   const char *format = safetensors_metadata(file, "format"), *model = safetensors_metadata(file, "model"),
              *weights = safetensors_metadata(file, "weights");
   char shape[SHAPE_TEXT], hash[HASH_TEXT];
@@ -125,46 +126,46 @@ static clm_status check_origin(clm_model *m, const safetensors *file) {
   return CLM_OK;
 }
 
-static clm_status damaged(clm_model *m, const safetensors *file, const char *name) {
+static clm_status damaged(clm_model *m, const source *file, const char *name) {
   return context_fail(m->context, CLM_BAD_FORMAT, "%s: tensor \"%s\" is missing, or not as a state has it",
                       file->path, name);
 }
 
-static bool is_like(const safetensor *t, const char *dtype, int rank, const int64_t *shape) {
-  bool like = t && strcmp(t->dtype, dtype) == 0 && t->rank == rank;
+static bool is_like(const source_tensor *t, const char *dtype, int rank, const int64_t *shape) {
+  bool like = t && strcmp(t->dtype_name, dtype) == 0 && t->rank == rank;
   for (int i = 0; like && i < rank; i++) like = t->shape[i] == shape[i];
   return like;
 }
 
-static clm_status read_file(clm_model_state *s, const safetensors *file) {
+static clm_status read_file(clm_model_state *s, const source *file) {
   const state_part parts[PARTS] = PARTS_OF(s);
-  memcpy(s->tokens, safetensors_find(file, "tokens")->data, (size_t)s->batch * sizeof *s->tokens);
+  memcpy(s->tokens, source_find(file, "tokens")->data, (size_t)s->batch * sizeof *s->tokens);
   for (int64_t i = 0; i < s->batch; i++)
     if (s->tokens[i] < 0) return damaged(s->model, file, "tokens");
   for (int i = 0; i < PARTS; i++) {
     const clm_tensor *t = parts[i].tensor;
     if (!t->buffer) continue;
-    const safetensor *saved = safetensors_find(file, parts[i].name);
+    const source_tensor *saved = source_find(file, parts[i].name);
     if (!is_like(saved, "F32", t->rank, t->shape)) return damaged(s->model, file, parts[i].name);
     TRY(clm_tensor_write(*t, saved->data, saved->bytes));
   }
   return CLM_OK;
 }
 
-static clm_status load(clm_model *m, const safetensors *file, clm_model_state **state) {
+static clm_status load(clm_model *m, const source *file, clm_model_state **state) {
   TRY(check_origin(m, file));
-  const safetensor *tokens = safetensors_find(file, "tokens");
-  if (!tokens || strcmp(tokens->dtype, "I64") != 0 || tokens->rank != 1) return damaged(m, file, "tokens");
+  const source_tensor *tokens = source_find(file, "tokens");
+  if (!tokens || strcmp(tokens->dtype_name, "I64") != 0 || tokens->rank != 1) return damaged(m, file, "tokens");
   TRY(clm_model_state_create(m, tokens->shape[0], state));
   return read_file(*state, file);
 }
 
 clm_status clm_model_state_load(clm_model *m, const char *path, clm_model_state **state) {
   *state = NULL;
-  safetensors file;
+  source file;
   TRY(safetensors_open(m->context, path, &file));
   clm_status status = load(m, &file, state);
-  safetensors_close(&file);
+  source_close(&file);
   if (status) clm_model_state_destroy(state);
   return status;
 }

@@ -2,12 +2,15 @@
 #include "core/context.h"
 #include "core/rng.h"
 #include "core/try.h"
+#include "model/convert.h"
+#include "model/safetensors.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN_FLOATS 16 /* every parameter begins on a cache line */
+#define ALIGN_FLOATS 16                /* every parameter begins on a cache line                      */
+#define PIECE        ((size_t)1 << 20) /* elements that are converted at once: whole blocks of a dtype */
 
 /* Sequences of random numbers: a seed keeps its weights when W_COUNT grows. Ids past this and 0 to 2 are the model's
  * own, so that no two parameters share a sequence. */
@@ -27,43 +30,45 @@ typedef enum init {
   INIT_A_LOG      /* log(1 .. d_state)                                        */
 } init;
 
-typedef enum present { ALWAYS, TOKENS, UNTIED, CONV_BIAS, PROJECTION_BIAS, FRAMES, HEAD } present;
+typedef enum present { ALWAYS, TOKENS, UNTIED, CONV_BIAS, PROJECTION_BIAS, LAYER_NORM, FRAMES, HEAD } present;
 
+/* clang-format off */
 static const struct {
   const char *name; /* after "backbone.layers.N." in a layer */
+  const char *gguf; /* after "blk.N."; NULL: that has none   */
   dim shape[3];
   init init;
   present present;
   bool layer, decay;
+  bool matrix; /* may be held in halves */
 } specs[W_COUNT] = {
-    /*                    name                         shape                 initial values  present      layer decay
-     */
-    [W_EMBEDDING] = {"backbone.embeddings.weight", {VOCAB, MODEL}, INIT_EMBEDDING, TOKENS, false, true},
-    [W_NORM_F] = {"backbone.norm_f.weight", {MODEL}, INIT_ONE, ALWAYS, false, false},
-    [W_LM_HEAD] = {"lm_head.weight", {VOCAB, MODEL}, INIT_EMBEDDING, UNTIED, false, true},
-    [W_NORM] = {"norm.weight", {MODEL}, INIT_ONE, ALWAYS, true, false},
-    [W_IN_PROJ] = {"mixer.in_proj.weight", {INNER_2, MODEL}, INIT_FAN_IN, ALWAYS, true, true},
-    [W_IN_PROJ_BIAS] = {"mixer.in_proj.bias", {INNER_2}, INIT_ZERO, PROJECTION_BIAS, true, false},
-    [W_CONV] = {"mixer.conv1d.weight", {INNER, ONE, CONV}, INIT_FAN_IN, ALWAYS, true, true},
-    [W_CONV_BIAS] = {"mixer.conv1d.bias", {INNER}, INIT_CONV_BIAS, CONV_BIAS, true, false},
-    [W_X_PROJ] = {"mixer.x_proj.weight", {RANK_2STATE, INNER}, INIT_FAN_IN, ALWAYS, true, true},
-    [W_DT_PROJ] = {"mixer.dt_proj.weight", {INNER, RANK}, INIT_DT_WEIGHT, ALWAYS, true, true},
-    [W_DT_BIAS] = {"mixer.dt_proj.bias", {INNER}, INIT_DT_BIAS, ALWAYS, true, false},
-    [W_A_LOG] = {"mixer.A_log", {INNER, STATE}, INIT_A_LOG, ALWAYS, true, false},
-    [W_D] = {"mixer.D", {INNER}, INIT_ONE, ALWAYS, true, false},
-    [W_OUT_PROJ] = {"mixer.out_proj.weight", {MODEL, INNER}, INIT_OUT, ALWAYS, true, true},
-    [W_OUT_PROJ_BIAS] = {"mixer.out_proj.bias", {MODEL}, INIT_ZERO, PROJECTION_BIAS, true, false},
-    [W_INPUT] = {"input_proj.weight", {MODEL, INPUTS}, INIT_FAN_IN, FRAMES, false, true},
-    [W_INPUT_BIAS] = {"input_proj.bias", {MODEL}, INIT_ZERO, FRAMES, false, false},
-    [W_HEAD] = {"head.weight", {OUTPUTS, MODEL}, INIT_FAN_IN, HEAD, false, true},
-    [W_HEAD_BIAS] = {"head.bias", {OUTPUTS}, INIT_ZERO, HEAD, false, false},
+    /*                    name                          in GGUF                shape                   initial values  present          layer  decay  matrix */
+    [W_EMBEDDING] =      {"backbone.embeddings.weight", "token_embd.weight",   {VOCAB, MODEL},         INIT_EMBEDDING, TOKENS,          false, true,  true},
+    [W_NORM_F] =         {"backbone.norm_f.weight",     "output_norm.weight",  {MODEL},                INIT_ONE,       ALWAYS,          false, false, false},
+    [W_LM_HEAD] =        {"lm_head.weight",             "output.weight",       {VOCAB, MODEL},         INIT_EMBEDDING, UNTIED,          false, true,  true},
+    [W_NORM] =           {"norm.weight",                "attn_norm.weight",    {MODEL},                INIT_ONE,       ALWAYS,          true,  false, false},
+    [W_IN_PROJ] =        {"mixer.in_proj.weight",       "ssm_in.weight",       {INNER_2, MODEL},       INIT_FAN_IN,    ALWAYS,          true,  true,  true},
+    [W_IN_PROJ_BIAS] =   {"mixer.in_proj.bias",         "ssm_in.bias",         {INNER_2},              INIT_ZERO,      PROJECTION_BIAS, true,  false, false},
+    [W_CONV] =           {"mixer.conv1d.weight",        "ssm_conv1d.weight",   {INNER, ONE, CONV},     INIT_FAN_IN,    ALWAYS,          true,  true,  false},
+    [W_CONV_BIAS] =      {"mixer.conv1d.bias",          "ssm_conv1d.bias",     {INNER},                INIT_CONV_BIAS, CONV_BIAS,       true,  false, false},
+    [W_X_PROJ] =         {"mixer.x_proj.weight",        "ssm_x.weight",        {RANK_2STATE, INNER},   INIT_FAN_IN,    ALWAYS,          true,  true,  true},
+    [W_DT_PROJ] =        {"mixer.dt_proj.weight",       "ssm_dt.weight",       {INNER, RANK},          INIT_DT_WEIGHT, ALWAYS,          true,  true,  true},
+    [W_DT_BIAS] =        {"mixer.dt_proj.bias",         "ssm_dt.bias",         {INNER},                INIT_DT_BIAS,   ALWAYS,          true,  false, false},
+    [W_A_LOG] =          {"mixer.A_log",                "ssm_a",               {INNER, STATE},         INIT_A_LOG,     ALWAYS,          true,  false, false},
+    [W_D] =              {"mixer.D",                    "ssm_d",               {INNER},                INIT_ONE,       ALWAYS,          true,  false, false},
+    [W_OUT_PROJ] =       {"mixer.out_proj.weight",      "ssm_out.weight",      {MODEL, INNER},         INIT_OUT,       ALWAYS,          true,  true,  true},
+    [W_OUT_PROJ_BIAS] =  {"mixer.out_proj.bias",        "ssm_out.bias",        {MODEL},                INIT_ZERO,      PROJECTION_BIAS, true,  false, false},
+    [W_INPUT] =          {"input_proj.weight",          NULL,                  {MODEL, INPUTS},        INIT_FAN_IN,    FRAMES,          false, true,  true},
+    [W_INPUT_BIAS] =     {"input_proj.bias",            NULL,                  {MODEL},                INIT_ZERO,      FRAMES,          false, false, false},
+    [W_HEAD] =           {"head.weight",                NULL,                  {OUTPUTS, MODEL},       INIT_FAN_IN,    HEAD,            false, true,  true},
+    [W_HEAD_BIAS] =      {"head.bias",                  NULL,                  {OUTPUTS},              INIT_ZERO,      HEAD,            false, false, false},
+    [W_NORM_F_BIAS] =    {"backbone.norm_f.bias",       NULL,                  {MODEL},                INIT_ZERO,      LAYER_NORM,      false, false, false},
+    [W_NORM_BIAS] =      {"norm.bias",                  NULL,                  {MODEL},                INIT_ZERO,      LAYER_NORM,      true,  false, false},
 };
+/* clang-format on */
 
-/* Other names under which a parameter is found in a file. */
-static const struct {
-  weight_id id;
-  const char *name;
-} aliases[] = {{W_EMBEDDING, "backbone.embedding.weight"}};
+/* The one name that the original checkpoints have otherwise. */
+#define ORIGINAL_EMBEDDING "backbone.embedding.weight"
 
 static int64_t dim_size(const clm_model_config *c, const weights_ends *ends, dim d) {
   switch (d) {
@@ -90,6 +95,7 @@ static bool is_present(const clm_model_config *c, const weights_ends *ends, pres
   case UNTIED: return ends->inputs == 0 && c->untied_head;
   case CONV_BIAS: return !c->no_conv_bias;
   case PROJECTION_BIAS: return c->projection_bias;
+  case LAYER_NORM: return c->layer_norm;
   case FRAMES: return ends->inputs > 0;
   case HEAD: return ends->outputs > 0;
   }
@@ -98,14 +104,32 @@ static bool is_present(const clm_model_config *c, const weights_ends *ends, pres
 
 static void add_weight(weights_layout *l, const clm_model_config *c, int layer, weight_id id) {
   weight *w = &l->items[l->item_count];
-  *w = (weight){.id = id, .layer = layer, .offset = l->total, .count = 1};
+  *w = (weight){.id = id, .layer = layer, .dtype = CLM_F32, .count = 1};
   for (; w->rank < 3 && specs[id].shape[w->rank] != NONE; w->rank++) {
     w->shape[w->rank] = dim_size(c, &l->ends, specs[id].shape[w->rank]);
     w->count *= (size_t)w->shape[w->rank];
   }
   l->index[layer * W_COUNT + (int)id] = l->item_count++;
   l->parameters += (int64_t)w->count;
-  l->total += (w->count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+}
+
+static size_t bytes_of(const weight *w) { return w->count * clm_dtype_size(w->dtype); }
+
+/* The same up to where the next one begins. */
+static size_t padded_bytes(const weight *w) {
+  const size_t line = ALIGN_FLOATS * sizeof(float);
+  return (bytes_of(w) + line - 1) / line * line;
+}
+
+/* One after another, as their dtypes ask for. */
+static void place_all(weights_layout *l) {
+  l->total = l->decayed = 0;
+  for (size_t i = 0; i < l->item_count; i++) {
+    weight *w = &l->items[i];
+    w->offset = l->total;
+    l->total += padded_bytes(w) / sizeof(float);
+    if (specs[w->id].decay) l->decayed = l->total;
+  }
 }
 
 clm_status weights_layout_make(clm_context *ctx, const clm_model_config *c, weights_ends ends, weights_layout *l) {
@@ -117,13 +141,12 @@ clm_status weights_layout_make(clm_context *ctx, const clm_model_config *c, weig
     return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
   }
   for (size_t i = 0; i < slots; i++) l->index[i] = SIZE_MAX;
-  for (int decay = 1; decay >= 0; decay--) {
+  for (int decay = 1; decay >= 0; decay--)
     for (int layer = 0; layer < c->n_layer; layer++)
       for (int id = 0; id < W_COUNT; id++)
         if (specs[id].decay == decay && is_present(c, &ends, specs[id].present) && (specs[id].layer || layer == 0))
           add_weight(l, c, layer, (weight_id)id);
-    if (decay) l->decayed = l->total;
-  }
+  place_all(l);
   return CLM_OK;
 }
 
@@ -136,6 +159,23 @@ void weights_layout_free(weights_layout *l) {
 void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
   if (specs[w->id].layer) snprintf(name, WEIGHT_NAME_MAX, "backbone.layers.%d.%s", w->layer, specs[w->id].name);
   else snprintf(name, WEIGHT_NAME_MAX, "%s", specs[w->id].name);
+}
+
+void weights_original_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
+  if (w->id == W_EMBEDDING) snprintf(name, WEIGHT_NAME_MAX, "%s", ORIGINAL_EMBEDDING);
+  else weights_name(w, name);
+}
+
+static void gguf_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
+  const char *own = specs[w->id].gguf ? specs[w->id].gguf : "";
+  if (specs[w->id].layer) snprintf(name, WEIGHT_NAME_MAX, "blk.%d.%s", w->layer, own);
+  else snprintf(name, WEIGHT_NAME_MAX, "%s", own);
+}
+
+bool weights_are_f32(const weights_layout *l) {
+  for (size_t i = 0; i < l->item_count; i++)
+    if (l->items[i].dtype != CLM_F32) return false;
+  return true;
 }
 
 const weight *weights_find(const weights_layout *l, const char *name) {
@@ -155,7 +195,7 @@ clm_tensor weights_view(const weights_layout *l, clm_buffer *flat, int layer, we
   int rank = 0; /* without the dimension of size 1 in the middle of conv1d.weight */
   for (int i = 0; i < w->rank; i++)
     if (specs[id].shape[i] != ONE) shape[rank++] = w->shape[i];
-  return clm_tensor_of(flat, w->offset * sizeof(float), CLM_F32, rank, shape);
+  return clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, rank, shape);
 }
 
 static void fill_uniform(float *out, size_t count, rng *r, double bound) {
@@ -198,11 +238,18 @@ void weights_initialise(const weights_layout *l, const clm_model_config *c, uint
   }
 }
 
-static const safetensor *find_in_file(const safetensors *file, const weight *w, const char *name) {
-  const safetensor *t = safetensors_find(file, name);
-  for (size_t i = 0; !t && i < sizeof aliases / sizeof *aliases; i++)
-    if (aliases[i].id == w->id) t = safetensors_find(file, aliases[i].name);
-  return t;
+/* ---- From files and to them ---- */
+
+static const source_tensor *find(const source *from, const weight *w, char name[WEIGHT_NAME_MAX]) {
+  char other[WEIGHT_NAME_MAX];
+  if (from->naming == NAMING_GGUF) {
+    gguf_name(w, name);
+    return source_find(from, name);
+  }
+  weights_name(w, name);
+  weights_original_name(w, other);
+  const source_tensor *t = source_find(from, name);
+  return t ? t : source_find(from, other);
 }
 
 static void print_shape(char *text, size_t size, int rank, const int64_t *shape) {
@@ -212,57 +259,141 @@ static void print_shape(char *text, size_t size, int rank, const int64_t *shape)
   if (at < size) snprintf(text + at, size - at, ")");
 }
 
-/* The tensor of the file that holds this parameter, in the right shape. */
-static clm_status locate(clm_context *ctx, const safetensors *file, const weight *w, const safetensor **found) {
+/* Dimensions of size 1 aside: conv1d.weight has one in the middle, or has not. */
+static bool same_shape(const source_tensor *t, const weight *w) {
+  int i = 0, k = 0;
+  for (;;) {
+    while (i < t->rank && t->shape[i] == 1) i++;
+    while (k < w->rank && w->shape[k] == 1) k++;
+    if (i == t->rank || k == w->rank) return i == t->rank && k == w->rank;
+    if (t->shape[i++] != w->shape[k++]) return false;
+  }
+}
+
+/* The tensor that holds this parameter, in the right shape and in a dtype that is read. */
+static clm_status locate(clm_context *ctx, const source *from, const weight *w, const source_tensor **found) {
   char name[WEIGHT_NAME_MAX], have[96], want[96];
-  weights_name(w, name);
-  const safetensor *t = find_in_file(file, w, name);
-  if (!t) return context_fail(ctx, CLM_BAD_FORMAT, "%s has no tensor \"%s\"", file->path, name);
-  if (t->rank != w->rank || memcmp(t->shape, w->shape, (size_t)w->rank * sizeof *w->shape) != 0) {
+  const source_tensor *t = find(from, w, name);
+  if (!t) return context_fail(ctx, CLM_BAD_FORMAT, "%s has no tensor \"%s\"", from->path, name);
+  if (!same_shape(t, w)) {
     print_shape(have, sizeof have, t->rank, t->shape);
     print_shape(want, sizeof want, w->rank, w->shape);
-    return context_fail(ctx, CLM_BAD_FORMAT, "%s: tensor \"%s\" has shape %s, config.json expects %s", file->path,
-                        name, have, want);
+    return context_fail(ctx, CLM_BAD_FORMAT, "%s: tensor \"%s\" has shape %s, %s expects %s", t->from->path, t->name,
+                        have, from->naming == NAMING_GGUF ? "the configuration" : "config.json", want);
   }
+  if (t->dtype == SOURCE_OTHER)
+    return context_fail(ctx, CLM_UNSUPPORTED, "%s: tensor \"%s\" has dtype %s, expected F32, F16, BF16%s",
+                        t->from->path, t->name, t->dtype_name, from->naming == NAMING_GGUF ? " or Q8_0" : "");
   *found = t;
   return CLM_OK;
 }
 
-static clm_status load_all(clm_context *ctx, const weights_layout *l, const safetensors *file, float **flat) {
-  const safetensor *t;
-  for (size_t i = 0; i < l->item_count; i++) TRY(locate(ctx, file, &l->items[i], &t));
-  *flat = calloc(l->total, sizeof **flat);
-  if (!*flat) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", file->path);
+static clm_dtype held_as(const source_tensor *t, clm_weights_type type) {
+  if (type == CLM_WEIGHTS_F16 || (type == CLM_WEIGHTS_AS_STORED && t->dtype == SOURCE_F16)) return CLM_F16;
+  if (type == CLM_WEIGHTS_BF16 || (type == CLM_WEIGHTS_AS_STORED && t->dtype == SOURCE_BF16)) return CLM_BF16;
+  return CLM_F32;
+}
+
+clm_status weights_layout_fit(clm_context *ctx, weights_layout *l, const source *from, clm_weights_type type) {
   for (size_t i = 0; i < l->item_count; i++) {
-    TRY(locate(ctx, file, &l->items[i], &t));
-    TRY(safetensors_read_f32(ctx, file, t, *flat + l->items[i].offset));
+    weight *w = &l->items[i];
+    const source_tensor *t;
+    TRY(locate(ctx, from, w, &t));
+    w->dtype = specs[w->id].matrix ? held_as(t, type) : CLM_F32;
+  }
+  place_all(l);
+  return CLM_OK;
+}
+
+/* What a pass over all parameters works with. */
+typedef struct loading {
+  clm_context *context;
+  const clm_model_load_options *options;
+  clm_buffer *flat;
+  uint64_t done, total; /* bytes as stored */
+  char *raw, *piece;    /* PIECE elements as stored and as held */
+} loading;
+
+/* Elements [at, at + count) of a tensor: straight into the buffer where the host can address it. */
+static clm_status load_piece(loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
+                             size_t *strange) {
+  const conversion c = {t->dtype, w->dtype, w->id == W_A_LOG && t->from->naming == NAMING_GGUF};
+  const size_t from = at / source_block_elements(t->dtype) * source_block_bytes(t->dtype),
+               bytes = count / source_block_elements(t->dtype) * source_block_bytes(t->dtype);
+  const size_t to = w->offset * sizeof(float) + at * clm_dtype_size(w->dtype);
+  const void *in = l->raw;
+  if (t->data) in = (const char *)t->data + from;
+  else TRY(t->from->format->read(l->context, t, from, bytes, l->raw));
+  l->done += bytes;
+  if (l->flat->host) {
+    *strange += convert(&c, in, count, (char *)l->flat->host + to);
+    return CLM_OK;
+  }
+  *strange += convert(&c, in, count, l->piece);
+  return clm_buffer_write(l->flat, to, count * clm_dtype_size(w->dtype), l->piece);
+}
+
+static clm_status load_one(loading *l, const weight *w, const source_tensor *t) {
+  size_t strange = 0;
+  for (size_t at = 0, count; at < w->count; at += count) {
+    count = w->count - at < PIECE ? w->count - at : PIECE;
+    TRY(load_piece(l, w, t, at, count, &strange));
+    if (l->options->progress && !l->options->progress(l->options->user, l->done, l->total))
+      return context_fail(l->context, CLM_INTERRUPTED, "%s: loading was stopped", t->from->path);
+  }
+  if (strange)
+    context_log(l->context, CLM_LOG_WARNING, "%s: %zu of %zu values of tensor \"%s\" are not finite", t->from->path,
+                strange, w->count, t->name);
+  source_done(t);
+  static const char zeros[ALIGN_FLOATS * sizeof(float)];
+  return clm_buffer_write(l->flat, w->offset * sizeof(float) + bytes_of(w), padded_bytes(w) - bytes_of(w), zeros);
+}
+
+static clm_status load_all(loading *l, const weights_layout *layout, const source *from) {
+  const source_tensor *t;
+  for (size_t i = 0; i < layout->item_count; i++) {
+    TRY(locate(l->context, from, &layout->items[i], &t));
+    l->total += t->bytes;
+  }
+  for (size_t i = 0; i < layout->item_count; i++) {
+    TRY(locate(l->context, from, &layout->items[i], &t));
+    TRY(load_one(l, &layout->items[i], t));
   }
   return CLM_OK;
 }
 
-clm_status weights_load(clm_context *ctx, const weights_layout *l, const char *path, float **flat) {
-  safetensors file;
-  *flat = NULL;
-  TRY(safetensors_open(ctx, path, &file));
-  clm_status status = load_all(ctx, l, &file, flat);
-  if (status) {
-    free(*flat);
-    *flat = NULL;
-  }
-  safetensors_close(&file);
+clm_status weights_load(clm_context *ctx, const weights_layout *layout, const source *from,
+                        const clm_model_load_options *options, clm_buffer *flat) {
+  loading l = {.context = ctx, .options = options, .flat = flat};
+  l.raw = malloc(PIECE * sizeof(float));
+  l.piece = malloc(PIECE * sizeof(float));
+  clm_status status;
+  if (l.raw && l.piece) status = load_all(&l, layout, from);
+  else status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", from->path);
+  free(l.raw);
+  free(l.piece);
   return status;
 }
 
-clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *path, const float *flat) {
+static const char *stored_name(clm_dtype dtype) {
+  return dtype == CLM_F16 ? "F16" : dtype == CLM_BF16 ? "BF16" : "F32";
+}
+
+clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *path, bool original_names,
+                        clm_buffer *flat) {
   safetensor *tensors = calloc(l->item_count, sizeof *tensors);
   char(*names)[WEIGHT_NAME_MAX] = calloc(l->item_count, sizeof *names);
   clm_status status;
   if (tensors && names) {
     for (size_t i = 0; i < l->item_count; i++) {
       const weight *w = &l->items[i];
-      weights_name(w, names[i]);
-      tensors[i] = (safetensor){.name = names[i], .dtype = "F32", .rank = w->rank, .data = flat + w->offset};
-      tensors[i].bytes = w->count * sizeof *flat;
+      (original_names ? weights_original_name : weights_name)(w, names[i]);
+      tensors[i] = (safetensor){.name = names[i],
+                                .dtype = stored_name(w->dtype),
+                                .rank = w->rank,
+                                .buffer = flat,
+                                .offset = w->offset * sizeof(float),
+                                .bytes = bytes_of(w)};
       memcpy(tensors[i].shape, w->shape, sizeof w->shape);
     }
     status = safetensors_write(ctx, path, tensors, l->item_count, NULL);

@@ -1,10 +1,11 @@
-/* All parameters of a model live in one flat f32 buffer: those with weight decay first, the others after, so that the
+/* All parameters of a model live in one flat buffer: those with weight decay first, the others after, so that the
  * optimizer is two calls, the norm of the gradient one, a checkpoint one transfer. Gradients and the optimizer's
- * moments have the same layout. One table describes every parameter; everything walks it. */
+ * moments have the same layout: what is trained is f32 throughout. Of a model that only runs, matrices may be halves.
+ * One table describes every parameter; everything walks it. */
 #ifndef CLM_MODEL_WEIGHTS_H
 #define CLM_MODEL_WEIGHTS_H
 
-#include "model/safetensors.h"
+#include "model/source.h"
 #include <clmamba/model.h>
 
 typedef enum weight_id {
@@ -27,6 +28,8 @@ typedef enum weight_id {
   W_INPUT_BIAS,
   W_HEAD,
   W_HEAD_BIAS,
+  W_NORM_F_BIAS, /* with layer_norm: of the model */
+  W_NORM_BIAS,   /* and of every layer            */
   W_COUNT
 } weight_id;
 
@@ -37,7 +40,9 @@ typedef struct weight {
   int layer; /* 0 for those of the model */
   int rank;
   int64_t shape[3]; /* as in model.safetensors */
-  size_t offset, count;
+  clm_dtype dtype;
+  size_t offset; /* in the flat buffer, in units of 4 bytes: floats where all is f32 */
+  size_t count;  /* elements                                                         */
 } weight;
 
 /* What stands around the blocks of a model of frames (clm_backbone); zeroed, a language model's embedding and head.
@@ -52,16 +57,27 @@ typedef struct weights_layout {
   weight *items; /* in the order of the flat buffer */
   size_t item_count;
   size_t *index;  /* [layer * W_COUNT + id] -> item, SIZE_MAX where there is none */
-  size_t decayed; /* floats at the front that get weight decay */
-  size_t total;   /* floats, padding included                  */
+  size_t decayed; /* of the front, which gets weight decay: in units of 4 bytes, as the next */
+  size_t total;   /* padding included                                                       */
   int64_t parameters;
 } weights_layout;
 
+/* All in f32. */
 clm_status weights_layout_make(clm_context *context, const clm_model_config *config, weights_ends ends,
                                weights_layout *layout);
 void weights_layout_free(weights_layout *layout);
 
+/* The other way to hold them: matrices as `type` says, of what the source has. Fails where the source lacks a
+ * parameter, or has it in another shape or in a dtype that cannot be read. */
+clm_status weights_layout_fit(clm_context *context, weights_layout *layout, const source *from,
+                              clm_weights_type type);
+
+/* False: there are parameters that are not f32. */
+bool weights_are_f32(const weights_layout *layout);
+
+/* As they are called by Hugging Face's models, and by the original ones. */
 void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]);
+void weights_original_name(const weight *w, char name[WEIGHT_NAME_MAX]);
 
 /* NULL: the model has no such parameter. */
 const weight *weights_find(const weights_layout *layout, const char *name);
@@ -72,8 +88,12 @@ clm_tensor weights_view(const weights_layout *layout, clm_buffer *flat, int laye
 /* Into `flat` (layout->total floats on the host). */
 void weights_initialise(const weights_layout *layout, const clm_model_config *config, uint64_t seed, float *flat);
 
-/* *flat (to be freed) is allocated once the file is known to hold every parameter. */
-clm_status weights_load(clm_context *context, const weights_layout *layout, const char *path, float **flat);
-clm_status weights_save(clm_context *context, const weights_layout *layout, const char *path, const float *flat);
+/* Converts every parameter from the source into `flat`, a buffer of layout->total * 4 bytes. The layout must fit. */
+clm_status weights_load(clm_context *context, const weights_layout *layout, const source *from,
+                        const clm_model_load_options *options, clm_buffer *flat);
+
+/* Writes a safetensors file, tensors as they are held. */
+clm_status weights_save(clm_context *context, const weights_layout *layout, const char *path, bool original_names,
+                        clm_buffer *flat);
 
 #endif

@@ -17,6 +17,7 @@ typedef struct inner_dims {
               WEIGHT_DIM(dt_rank), CHECK_DIM(d_state), WEIGHT_DIM(d_model)}
 #define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype))
 #define WEIGHT     .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype)) | CHECK_DTYPE(a->xz.dtype)
+#define MATRIX     .dtypes = check_storage_of(a->xz.dtype)
 #define SEQUENCE(last) .as = &a->xz, .dims = {&d.row.batch, &d.row.length, &d.last}
 #define CONV_STATE .as = &a->xz, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.state_width}
 #define SCAN_STATE PARAMETER, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
@@ -26,12 +27,12 @@ typedef struct inner_dims {
   SEQUENCE_ROWS(a, &d.row),                                                                                           \
   CHECK_ROW(a, conv_weight, 0, WEIGHT, .dims = {&d.d_inner, &d.width}),                                            \
   CHECK_ROW(a, conv_bias, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                           \
-  CHECK_ROW(a, x_proj, 0, WEIGHT, .dims = {&d.features, &d.d_inner}),                                                 \
-  CHECK_ROW(a, dt_proj, 0, WEIGHT, .dims = {&d.d_inner, &d.dt_rank}),                                                 \
+  CHECK_ROW(a, x_proj, 0, MATRIX, .dims = {&d.features, &d.d_inner}),                                                 \
+  CHECK_ROW(a, dt_proj, 0, MATRIX, .dims = {&d.d_inner, &d.dt_rank}),                                                 \
   CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                          \
   CHECK_ROW(a, A, 0, PARAMETER, .dims = {&d.d_inner, &d.d_state}),                                                    \
   CHECK_ROW(a, D, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                                   \
-  CHECK_ROW(a, out_proj, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_model, &d.d_inner}),                                   \
+  CHECK_ROW(a, out_proj, CHECK_OPTIONAL, MATRIX, .dims = {&d.d_model, &d.d_inner}),                                   \
   CHECK_ROW(a, delta_norm, CHECK_OPTIONAL, VECTOR(dt_rank)),                                                          \
   CHECK_ROW(a, B_norm, CHECK_OPTIONAL, VECTOR(d_state)),                                                              \
   CHECK_ROW(a, C_norm, CHECK_OPTIONAL, VECTOR(d_state)),                                                              \

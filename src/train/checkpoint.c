@@ -3,6 +3,7 @@
 #include "core/context.h"
 #include "core/file.h"
 #include "core/try.h"
+#include "model/safetensors.h"
 #include "train/trainer.h"
 #include <jansson.h>
 #include <stddef.h>
@@ -67,16 +68,17 @@ static char *describe(const clm_trainer *t) {
   return text;
 }
 
-static clm_status write_state(clm_trainer *t, const char *path, float *flat, const char *description) {
-  if (!path || !flat || !description) return context_fail(t->context, CLM_OUT_OF_MEMORY, "out of host memory");
-  size_t total = t->model->layout.total, bytes = total * sizeof *flat;
+static clm_status write_state(clm_trainer *t, const char *path, const char *description) {
+  if (!path || !description) return context_fail(t->context, CLM_OUT_OF_MEMORY, "out of host memory");
+  const size_t total = t->model->layout.total;
   safetensor tensors[FLAT_BUFFERS];
-  for (int i = 0; i < FLAT_BUFFERS; i++) {
-    float *part = flat + (size_t)i * total;
-    TRY(clm_buffer_read(flat_buffer(t, i), 0, bytes, part));
-    tensors[i] = (safetensor){
-        .name = flat_names[i], .dtype = "F32", .rank = 1, .shape = {(int64_t)total}, .data = part, .bytes = bytes};
-  }
+  for (int i = 0; i < FLAT_BUFFERS; i++)
+    tensors[i] = (safetensor){.name = flat_names[i],
+                              .dtype = "F32",
+                              .rank = 1,
+                              .shape = {(int64_t)total},
+                              .buffer = flat_buffer(t, i),
+                              .bytes = total * sizeof(float)};
   return safetensors_write(t->context, path, tensors, FLAT_BUFFERS,
                            (safetensors_text[]){{METADATA_KEY, description}, {NULL, NULL}});
 }
@@ -84,9 +86,7 @@ static clm_status write_state(clm_trainer *t, const char *path, float *flat, con
 clm_status clm_trainer_save(clm_trainer *t, const char *directory) {
   TRY(t->task->save(t, directory));
   char *path = file_path(directory, FILE_NAME), *description = describe(t);
-  float *flat = malloc(FLAT_BUFFERS * t->model->layout.total * sizeof *flat);
-  clm_status status = write_state(t, path, flat, description);
-  free(flat);
+  clm_status status = write_state(t, path, description);
   free(description);
   free(path);
   return status;
@@ -94,13 +94,13 @@ clm_status clm_trainer_save(clm_trainer *t, const char *directory) {
 
 /* An opened checkpoint and its description. */
 typedef struct checkpoint {
-  safetensors file;
+  source file;
   json_t *json;
 } checkpoint;
 
 static void checkpoint_close(checkpoint *c) {
   json_decref(c->json);
-  safetensors_close(&c->file);
+  source_close(&c->file);
 }
 
 static clm_status checkpoint_open(clm_context *ctx, const char *directory, checkpoint *c) {
@@ -158,14 +158,14 @@ static clm_status check_counters(clm_trainer *t, const checkpoint *c, data_posit
 
 static clm_status restore(clm_trainer *t, const checkpoint *c, float *flat) {
   const size_t bytes = t->model->layout.total * sizeof *flat;
-  const safetensor *tensors[FLAT_BUFFERS];
+  const source_tensor *tensors[FLAT_BUFFERS];
   data_position position;
   double seconds = 0;
   if (!flat) return context_fail(t->context, CLM_OUT_OF_MEMORY, "out of host memory");
   TRY(check_counters(t, c, &position, &seconds));
   for (int i = 0; i < FLAT_BUFFERS; i++) {
-    tensors[i] = safetensors_find(&c->file, flat_names[i]);
-    if (!tensors[i] || strcmp(tensors[i]->dtype, "F32") != 0 || tensors[i]->bytes != bytes)
+    tensors[i] = source_find(&c->file, flat_names[i]);
+    if (!tensors[i] || tensors[i]->dtype != SOURCE_F32 || tensors[i]->bytes != bytes)
       return context_fail(t->context, CLM_BAD_FORMAT,
                           "%s does not fit the model: \"%s\" is absent or of another size", c->file.path,
                           flat_names[i]);

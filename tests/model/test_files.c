@@ -3,6 +3,7 @@
 #include "core/file.h"
 #include "devices.h"
 #include "model/config.h"
+#include "model/convert.h"
 #include "model/safetensors.h"
 #include <math.h>
 #include <stdio.h>
@@ -42,7 +43,7 @@ static const hostile hostiles[] = {
     {"twice the same name",
      "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],"
      "\"data_offsets\":[4,8]}}",
-     8, "not a JSON object"},
+     8, "same name twice"},
     {"no shape", "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, "lacks"},
     {"shape of text", "{\"a\":{\"dtype\":\"F32\",\"shape\":[\"1\"],\"data_offsets\":[0,4]}}", 4, "whole numbers"},
     {"negative shape", "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "whole numbers"},
@@ -84,11 +85,11 @@ static void write_safetensors(const char *header, uint64_t claimed, size_t data_
 static void test_hostile(const test_device *device, const void *data) {
   (void)device;
   const hostile *h = data;
-  safetensors file;
+  source file;
   use_file("hostile.safetensors");
   write_safetensors(h->header, strlen(h->header), h->data_bytes);
   expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, h->sentence);
-  assert_null(file.map);
+  assert_null(file.tensors);
 }
 
 static void test_hostile_lengths(const test_device *device, const void *data) {
@@ -97,7 +98,7 @@ static void test_hostile_lengths(const test_device *device, const void *data) {
     uint64_t claimed;
     const char *sentence;
   } lengths[] = {{3, "cut off"}, {100000000, "cut off"}, {100000001, "too long"}, {UINT64_MAX, "too long"}};
-  safetensors file;
+  source file;
   use_file("hostile.safetensors");
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
     write_safetensors("{}", lengths[i].claimed, 0);
@@ -128,24 +129,25 @@ static void test_dtypes(const test_device *device, const void *data) {
       {.name = "number", .dtype = "I32", .rank = 1, .shape = {1}, .data = numbers, .bytes = 4},
   };
   const safetensors_text texts[] = {{"why", "a \"test\""}, {NULL, NULL}};
-  safetensors file;
+  source file;
   float values[10];
   use_file("dtypes.safetensors");
   assert_int_equal(safetensors_write(test_judge, path, tensors, 5, texts), CLM_OK);
   assert_int_equal(safetensors_open(test_judge, path, &file), CLM_OK);
   assert_int_equal(file.count, 5);
   assert_string_equal(safetensors_metadata(&file, "why"), "a \"test\"");
-  assert_int_equal(((const char *)safetensors_find(&file, "half")->data - (const char *)file.map) % 8, 0);
-  assert_int_equal(safetensors_read_f32(test_judge, &file, safetensors_find(&file, "half"), values), CLM_OK);
-  assert_memory_equal(values, half_values, sizeof half_values);
-  assert_int_equal(safetensors_read_f32(test_judge, &file, safetensors_find(&file, "bfloat"), values), CLM_OK);
-  assert_memory_equal(values, bfloat_values, sizeof bfloat_values);
-  assert_int_equal(safetensors_read_f32(test_judge, &file, safetensors_find(&file, "scalar"), values), CLM_OK);
-  assert_true(values[0] == bfloat_values[4]);
-  expect_sentence(safetensors_read_f32(test_judge, &file, safetensors_find(&file, "number"), values), CLM_UNSUPPORTED,
-                  "I32");
-  assert_null(safetensors_find(&file, "absent"));
-  safetensors_close(&file);
+  for (size_t i = 0; i < 3; i++) {
+    const source_tensor *t = source_find(&file, tensors[i].name);
+    const size_t count = tensors[i].bytes / source_block_bytes(t->dtype);
+    const float *want = i == 0 ? half_values : i == 1 ? bfloat_values : &bfloat_values[4];
+    assert_string_equal(t->dtype_name, tensors[i].dtype);
+    if (i == 0) assert_int_equal((uintptr_t)t->data % 8, 0);
+    assert_int_equal(convert(&(conversion){.from = t->dtype}, t->data, count, values), i < 2);
+    assert_memory_equal(values, want, count * sizeof *want);
+  }
+  assert_int_equal(source_find(&file, "number")->dtype, SOURCE_OTHER);
+  assert_null(source_find(&file, "absent"));
+  source_close(&file);
   unlink(path);
 }
 

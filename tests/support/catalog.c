@@ -87,10 +87,10 @@ TEST_OP(mamba_inner_backward);
 #define INNER_INPUTS(kept)                                                                                            \
   IN(xz, OF_STORAGE, NULL, DIM_BATCH, DIM_LENGTH, DIM_BOTH), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),     \
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), WEIGHT(conv_weight, draw_small, DIM_CHANNELS, DIM_WIDTH),      \
-  MAY_WEIGHT(conv_bias, NULL, DIM_CHANNELS), WEIGHT(x_proj, draw_small, DIM_FEATURES, DIM_CHANNELS),           \
-  WEIGHT(dt_proj, draw_small, DIM_CHANNELS, DIM_RANK), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),        \
+  MAY_WEIGHT(conv_bias, NULL, DIM_CHANNELS), IN(x_proj, OF_ANY, draw_small, DIM_FEATURES, DIM_CHANNELS),           \
+  IN(dt_proj, OF_ANY, draw_small, DIM_CHANNELS, DIM_RANK), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),        \
   IN(A, OF_PARAMETER, draw_decay, DIM_CHANNELS, DIM_STATES), MAY_WEIGHT(D, NULL, DIM_CHANNELS),                \
-  MAY_WEIGHT(out_proj, draw_small, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_PARAMETER, NULL, "norm_delta", DIM_RANK), \
+  MAY(out_proj, OF_ANY, draw_small, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_PARAMETER, NULL, "norm_delta", DIM_RANK), \
   WHEN(B_norm, OF_PARAMETER, NULL, "norm_B", DIM_STATES), WHEN(C_norm, OF_PARAMETER, NULL, "norm_C", DIM_STATES),     \
   MAY(conv_initial, OF_STORAGE, NULL, PAST_DIMS), MAY(scan_initial, OF_PARAMETER, NULL, STATE_DIMS),                  \
   INNER(u, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_CHANNELS),                                                       \

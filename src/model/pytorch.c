@@ -1,0 +1,195 @@
+#include "model/pytorch.h"
+#include "core/context.h"
+#include "core/try.h"
+#include "model/pickle.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <zip.h>
+
+#define MAX_PICKLE_BYTES (16u << 20) /* a model of 4096 layers has less than half of it */
+#define SKIP_BYTES       65536
+
+typedef struct pytorch {
+  zip_t *archive;
+  char *folder; /* in which everything lies: "archive/" */
+  pickle pickle;
+  zip_file_t *open; /* the storage that is being read */
+} pytorch;
+
+static void pytorch_close(source *s) {
+  pytorch *p = s->state;
+  if (p->open) zip_fclose(p->open);
+  if (p->archive) zip_discard(p->archive);
+  pickle_free(&p->pickle);
+  free(p->folder);
+  free(p);
+}
+
+static clm_status bad(clm_context *ctx, const source *s, const char *what) {
+  return context_fail(ctx, CLM_BAD_FORMAT, "%s is not a valid file of tensors: %s", s->path, what);
+}
+
+static clm_status read_bytes(clm_context *ctx, const source *s, zip_file_t *file, void *out, size_t bytes) {
+  for (size_t at = 0; at < bytes;) {
+    zip_int64_t got = zip_fread(file, (char *)out + at, bytes - at);
+    if (got <= 0)
+      return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", s->path,
+                          got < 0 ? zip_file_strerror(file) : "an entry is shorter than it says");
+    at += (size_t)got;
+  }
+  return CLM_OK;
+}
+
+static clm_status open_entry(clm_context *ctx, const source_tensor *t, pytorch *p) {
+  char skipped[SKIP_BYTES];
+  if (p->open) zip_fclose(p->open);
+  p->open = zip_fopen_index(p->archive, t->place, 0);
+  if (!p->open)
+    return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", t->from->path, zip_strerror(p->archive));
+  for (size_t at = 0, n; at < t->skip; at += n) {
+    n = t->skip - at < sizeof skipped ? t->skip - at : sizeof skipped;
+    TRY(read_bytes(ctx, t->from, p->open, skipped, n));
+  }
+  return CLM_OK;
+}
+
+/* At the end of an entry the archive's checksum is looked at: by the read after the last byte. */
+static clm_status check_end(clm_context *ctx, const source *s, zip_file_t *file) {
+  unsigned char end;
+  if (zip_fread(file, &end, 1) >= 0) return CLM_OK;
+  return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", s->path, zip_file_strerror(file));
+}
+
+static clm_status pytorch_read(clm_context *ctx, const source_tensor *t, size_t begin, size_t bytes, void *out) {
+  pytorch *p = t->from->state;
+  if (begin == 0) TRY(open_entry(ctx, t, p));
+  TRY(read_bytes(ctx, t->from, p->open, out, bytes));
+  return begin + bytes == t->bytes ? check_end(ctx, t->from, p->open) : CLM_OK;
+}
+
+static const source_format pytorch_format = {.close = pytorch_close, .read = pytorch_read};
+
+/* An entry that lies in the archive as it is; its size is then not more than the archive's. */
+static clm_status find_entry(clm_context *ctx, const source *s, const char *name, zip_stat_t *about) {
+  pytorch *p = s->state;
+  char path[512];
+  if (snprintf(path, sizeof path, "%s%s", p->folder, name) >= (int)sizeof path)
+    return bad(ctx, s, "an entry's name is too long");
+  const zip_uint64_t needed = ZIP_STAT_INDEX | ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE | ZIP_STAT_COMP_METHOD;
+  if (zip_stat(p->archive, path, 0, about) != 0 || (about->valid & needed) != needed)
+    return context_fail(ctx, CLM_BAD_FORMAT, "%s is not a valid file of tensors: it has no entry \"%.200s\"", s->path,
+                        path);
+  if (about->comp_method != ZIP_CM_STORE || about->size != about->comp_size)
+    return context_fail(ctx, CLM_UNSUPPORTED, "%s: entry \"%.200s\" is compressed, which torch.save never does",
+                        s->path, path);
+  return CLM_OK;
+}
+
+static clm_status read_small(clm_context *ctx, const source *s, const zip_stat_t *about, unsigned char *out) {
+  pytorch *p = s->state;
+  zip_file_t *file = zip_fopen_index(p->archive, about->index, 0);
+  if (!file) return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", s->path, zip_strerror(p->archive));
+  clm_status status = read_bytes(ctx, s, file, out, (size_t)about->size);
+  if (status == CLM_OK) status = check_end(ctx, s, file);
+  zip_fclose(file);
+  return status;
+}
+
+/* The folder is that of data.pkl, wherever it stands. */
+static clm_status find_folder(clm_context *ctx, const source *s, pytorch *p) {
+  const zip_int64_t entries = zip_get_num_entries(p->archive, 0);
+  for (zip_int64_t i = 0; i < entries; i++) {
+    const char *name = zip_get_name(p->archive, (zip_uint64_t)i, ZIP_FL_ENC_RAW);
+    const char *slash = name ? strchr(name, '/') : NULL;
+    if (!slash || strcmp(slash, "/data.pkl") != 0) continue;
+    p->folder = strndup(name, (size_t)(slash - name) + 1);
+    return p->folder ? CLM_OK : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", s->path);
+  }
+  return bad(ctx, s, "the archive has no data.pkl");
+}
+
+static clm_status check_byte_order(clm_context *ctx, const source *s, const pytorch *p) {
+  char path[512];
+  zip_stat_t about;
+  unsigned char order[6];
+  if (snprintf(path, sizeof path, "%sbyteorder", p->folder) >= (int)sizeof path ||
+      zip_name_locate(p->archive, path, 0) < 0)
+    return CLM_OK; /* older files have none */
+  TRY(find_entry(ctx, s, "byteorder", &about));
+  if (about.size != sizeof order) return bad(ctx, s, "its byte order is not \"little\"");
+  TRY(read_small(ctx, s, &about, order));
+  return memcmp(order, "little", sizeof order) == 0 ? CLM_OK : bad(ctx, s, "its byte order is not \"little\"");
+}
+
+static clm_status read_pickle(clm_context *ctx, const source *s, pytorch *p) {
+  zip_stat_t about;
+  TRY(find_entry(ctx, s, "data.pkl", &about));
+  if (about.size > MAX_PICKLE_BYTES) return bad(ctx, s, "data.pkl has more than 16 MiB");
+  unsigned char *code = malloc((size_t)about.size + 1);
+  if (!code) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", s->path);
+  clm_status status = read_small(ctx, s, &about, code);
+  if (status == CLM_OK) status = pickle_read(ctx, s->path, code, (size_t)about.size, &p->pickle);
+  free(code);
+  return status;
+}
+
+static clm_status add_tensor(clm_context *ctx, source *s, const pickle_tensor *from) {
+  const pickle_dtype *dtype = &pickle_dtypes[from->dtype];
+  source_tensor *t = &s->tensors[s->count];
+  char name[300];
+  zip_stat_t about;
+  if (snprintf(name, sizeof name, "data/%s", from->storage) >= (int)sizeof name)
+    return bad(ctx, s, "an entry's name is too long");
+  TRY(find_entry(ctx, s, name, &about));
+  if (about.size / (zip_uint64_t)dtype->bytes != (zip_uint64_t)from->numel || about.size % (zip_uint64_t)dtype->bytes)
+    return context_fail(ctx, CLM_BAD_FORMAT,
+                        "%s is not a valid file of tensors: entry \"%s\" has %llu bytes, expected %lld numbers of %d",
+                        s->path, name, (unsigned long long)about.size, (long long)from->numel, dtype->bytes);
+  *t = (source_tensor){.name = from->name,
+                       .dtype_name = dtype->name,
+                       .dtype = source_dtype_named(dtype->name),
+                       .rank = from->rank,
+                       .bytes = (size_t)dtype->bytes,
+                       .from = s,
+                       .place = about.index,
+                       .skip = (size_t)from->offset * (size_t)dtype->bytes};
+  for (int i = 0; i < t->rank; i++) t->bytes *= (size_t)(t->shape[i] = from->shape[i]);
+  s->count++;
+  return CLM_OK;
+}
+
+static clm_status open_archive(clm_context *ctx, source *s, pytorch *p) {
+  int error;
+  struct stat about;
+  if (stat(s->path, &about) == 0 && !S_ISREG(about.st_mode))
+    return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: it is not a regular file", s->path);
+  p->archive = zip_open(s->path, ZIP_RDONLY, &error);
+  if (p->archive) return CLM_OK;
+  if (error == ZIP_ER_NOZIP || error == ZIP_ER_INCONS)
+    return bad(ctx, s, "it is no zip archive; it may be truncated, or older than torch 1.6");
+  zip_error_t why;
+  zip_error_init_with_code(&why, error);
+  clm_status status = context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", s->path, zip_error_strerror(&why));
+  zip_error_fini(&why);
+  return status;
+}
+
+static clm_status open_all(clm_context *ctx, source *s, pytorch *p) {
+  TRY(open_archive(ctx, s, p));
+  TRY(find_folder(ctx, s, p));
+  TRY(check_byte_order(ctx, s, p));
+  TRY(read_pickle(ctx, s, p));
+  TRY(source_reserve(ctx, s, p->pickle.count));
+  for (size_t i = 0; i < p->pickle.count; i++) TRY(add_tensor(ctx, s, &p->pickle.tensors[i]));
+  return CLM_OK;
+}
+
+clm_status pytorch_open(clm_context *ctx, const char *path, source *s) {
+  pytorch *state = calloc(1, sizeof *state);
+  if (!state) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  clm_status status = source_begin(ctx, path, &pytorch_format, state, s);
+  if (status == CLM_OK) status = open_all(ctx, s, state);
+  return source_opened(ctx, s, status);
+}

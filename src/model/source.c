@@ -1,0 +1,103 @@
+#include "model/source.h"
+#include "core/context.h"
+#include "core/file.h"
+#include "core/try.h"
+#include "model/pytorch.h"
+#include "model/safetensors.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static const struct {
+  const char *name;
+  size_t bytes, elements;
+} blocks[] = {
+#define X(name, bytes, elements) [SOURCE_##name] = {#name, bytes, elements},
+    SOURCE_DTYPES(X)
+#undef X
+};
+
+size_t source_block_elements(source_dtype dtype) { return blocks[dtype].elements; }
+size_t source_block_bytes(source_dtype dtype) { return blocks[dtype].bytes; }
+
+source_dtype source_dtype_named(const char *name) {
+  int dtype = 0;
+  while (dtype < SOURCE_OTHER && strcmp(name, blocks[dtype].name) != 0) dtype++;
+  return (source_dtype)dtype;
+}
+
+clm_status source_begin(clm_context *ctx, const char *path, const source_format *format, void *state, source *s) {
+  *s = (source){.path = strdup(path), .format = format, .state = state};
+  return s->path ? CLM_OK : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+}
+
+clm_status source_reserve(clm_context *ctx, source *s, size_t count) {
+  s->tensors = calloc(count ? count : 1, sizeof *s->tensors);
+  return s->tensors ? CLM_OK : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", s->path);
+}
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(((const source_tensor *)a)->name, ((const source_tensor *)b)->name);
+}
+
+static clm_status sort(clm_context *ctx, source *s) {
+  qsort(s->tensors, s->count, sizeof *s->tensors, by_name);
+  for (size_t i = 1; i < s->count; i++)
+    if (by_name(&s->tensors[i - 1], &s->tensors[i]) == 0)
+      return context_fail(ctx, CLM_BAD_FORMAT, "%s has two tensors named \"%.100s\"", s->path, s->tensors[i].name);
+  return CLM_OK;
+}
+
+clm_status source_opened(clm_context *ctx, source *s, clm_status status) {
+  if (status == CLM_OK) status = sort(ctx, s);
+  if (status) source_close(s);
+  return status;
+}
+
+void source_close(source *s) {
+  if (s->format && s->format->close) s->format->close(s);
+  free(s->tensors);
+  free(s->path);
+  *s = (source){0};
+}
+
+const source_tensor *source_find(const source *s, const char *name) {
+  const source_tensor key = {.name = name};
+  return s->count ? bsearch(&key, s->tensors, s->count, sizeof key, by_name) : NULL;
+}
+
+void source_done(const source_tensor *t) {
+  const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data / page * page,
+                  end = ((uintptr_t)t->data + t->bytes) / page * page; /* the last page has the next tensor in it */
+  if (t->data && end > begin) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+/* In the order in which Hugging Face's reader looks for them. */
+static const struct {
+  const char *name;
+  source_opener open;
+  bool index;
+} candidates[] = {
+    {"model.safetensors", safetensors_open, false},
+    {"model.safetensors.index.json", safetensors_open, true},
+    {"pytorch_model.bin", pytorch_open, false},
+    {"pytorch_model.bin.index.json", pytorch_open, true},
+};
+
+clm_status source_open_directory(clm_context *ctx, const char *directory, source *s) {
+  for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++) {
+    char *path = file_path(directory, candidates[i].name);
+    if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", directory);
+    bool here = access(path, F_OK) == 0;
+    clm_status status = CLM_OK;
+    if (here && candidates[i].index) status = shards_open(ctx, directory, path, candidates[i].open, s);
+    else if (here) status = candidates[i].open(ctx, path, s);
+    free(path);
+    if (here) return status;
+  }
+  return context_fail(ctx, CLM_IO_ERROR,
+                      "%s has no weights: neither model.safetensors nor pytorch_model.bin, nor the index of either",
+                      directory);
+}

@@ -1,0 +1,324 @@
+/* Checkpoints that transformers and torch wrote (tests/fixtures/make_models.py), and what these compute from them:
+ * logits and hidden states in one pass, logits step by step, the greedy continuation; and again with weights held in
+ * halves. */
+#include "cmocka_all.h"
+#include "core/dtype.h"
+#include "core/npy.h"
+#include "devices.h"
+#include "model/model.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PROMPT = 8, LENGTH = 72 };
+
+/* transformers in bf16 rounds every activation: it is that far from its own f32 (2.9e-2 and 1.6e-2 of the largest
+ * logit), so no other arithmetic can be asked to be nearer. Weights in bf16 alone are judged at 1e-4. */
+#define BF16_ARITHMETIC 3e-2
+
+typedef struct fixture {
+  const char *name;
+  clm_weights_type stored;
+  bool falcon;
+} fixture;
+
+static const fixture fixtures[] = {
+    {"mamba", CLM_WEIGHTS_F32, false},
+    {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false},
+    {"mamba-state64-bias", CLM_WEIGHTS_F32, false},
+    {"mamba-noconvbias-rank5", CLM_WEIGHTS_F32, false},
+    {"mamba-sharded-f16", CLM_WEIGHTS_F16, false},
+    {"mamba-bf16", CLM_WEIGHTS_BF16, false},
+    {"falcon", CLM_WEIGHTS_F32, true},
+    {"falcon-state8-tied-bf16", CLM_WEIGHTS_BF16, true},
+    {"original", CLM_WEIGHTS_F32, false},
+    {"original-f16-safetensors", CLM_WEIGHTS_F16, false},
+    {"original-layernorm", CLM_WEIGHTS_F32, false},
+};
+
+static void check(clm_context *context, clm_status status, const char *what) {
+  if (status) fail_msg("%s: %s: %s", what, clm_status_string(status), clm_context_error(context));
+}
+#define CHECK(call) check(context, call, #call)
+
+/* ---- What the fixture says ---- */
+
+static npy_array open_array(const fixture *f, const char *name) {
+  char path[512], error[NPY_ERROR_BYTES];
+  npy_array array;
+  snprintf(path, sizeof path, "%s/%s/%s", FIXTURES, f->name, name);
+  if (npy_open(path, &array, error)) fail_msg("%s", error);
+  return array;
+}
+
+static float *floats(const fixture *f, const char *name, size_t *count) {
+  npy_array array = open_array(f, name);
+  float *values = malloc(array.count * sizeof *values);
+  npy_read_f32(&array, 0, array.count, values);
+  *count = array.count;
+  npy_close(&array);
+  return values;
+}
+
+static void read_ids(const fixture *f, const char *name, int32_t ids[LENGTH]) {
+  char error[NPY_ERROR_BYTES];
+  npy_array array = open_array(f, name);
+  assert_int_equal(array.count, LENGTH);
+  assert_int_equal(npy_read_i32(&array, name, 0, LENGTH, ids, error), CLM_OK);
+  npy_close(&array);
+}
+
+/* |got - want| <= tolerance * max |want| */
+static void compare(const char *what, const float *got, const float *want, size_t count, double tolerance) {
+  double most = 0;
+  for (size_t i = 0; i < count; i++) most = fmax(most, fabs((double)want[i]));
+  for (size_t i = 0; i < count; i++)
+    if (!(fabs((double)got[i] - (double)want[i]) <= tolerance * most))
+      fail_msg("%s: element %zu is %.9g, expected %.9g (largest %.3g)", what, i, (double)got[i], (double)want[i],
+               most);
+}
+
+static clm_dtype dtype_of(clm_weights_type type) {
+  return type == CLM_WEIGHTS_F16 ? CLM_F16 : type == CLM_WEIGHTS_BF16 ? CLM_BF16 : CLM_F32;
+}
+
+/* ---- A model and the memory that its passes use ---- */
+
+typedef struct session {
+  const fixture *fixture;
+  clm_context *context;
+  clm_model *model;
+  clm_buffer *buffer;
+  clm_tensor ids, logits, hidden, step_ids, step_logits;
+  int64_t vocab, d_model, n_layer;
+} session;
+
+static clm_model *load(const fixture *f, clm_context *context, clm_weights_type weights) {
+  char path[512];
+  clm_model *model;
+  snprintf(path, sizeof path, "%s/%s", FIXTURES, f->name);
+  CHECK(clm_model_load_with(context, path, &(clm_model_load_options){.weights = weights}, &model));
+  return model;
+}
+
+static clm_tensor take(clm_buffer *buffer, size_t *at, clm_dtype dtype, int rank, const int64_t *shape) {
+  clm_tensor t = clm_tensor_of(buffer, *at, dtype, rank, shape);
+  *at += ((size_t)clm_tensor_count(t) * 4 + 63) / 64 * 64;
+  return t;
+}
+
+static size_t lay_out(session *s) {
+  size_t at = 0;
+  s->ids = take(s->buffer, &at, CLM_I32, 2, (int64_t[]){1, LENGTH});
+  s->logits = take(s->buffer, &at, CLM_F32, 3, (int64_t[]){1, LENGTH, s->vocab});
+  s->hidden = take(s->buffer, &at, CLM_F32, 4, (int64_t[]){s->n_layer + 1, 1, LENGTH, s->d_model});
+  s->step_ids = take(s->buffer, &at, CLM_I32, 2, (int64_t[]){1, PROMPT});
+  s->step_logits = take(s->buffer, &at, CLM_F32, 2, (int64_t[]){1, s->vocab});
+  return at;
+}
+
+static session begin(const fixture *f, clm_context *context, clm_weights_type weights) {
+  session s = {.fixture = f, .context = context, .model = load(f, context, weights)};
+  const clm_model_config *c = clm_model_configuration(s.model);
+  assert_int_equal(c->mixer_norm, f->falcon);
+  s.vocab = c->vocab_size;
+  s.d_model = c->d_model;
+  s.n_layer = c->n_layer;
+  CHECK(clm_buffer_create(context, lay_out(&s), &s.buffer));
+  lay_out(&s);
+  return s;
+}
+
+static void end(session *s) {
+  clm_buffer_destroy(&s->buffer);
+  clm_model_destroy(&s->model);
+}
+
+static float *read_all(clm_context *context, clm_tensor t) {
+  size_t bytes = (size_t)clm_tensor_count(t) * sizeof(float);
+  float *values = malloc(bytes);
+  CHECK(clm_tensor_read(t, values, bytes));
+  return values;
+}
+
+static void poison(clm_context *context, clm_tensor t) {
+  size_t count = (size_t)clm_tensor_count(t);
+  float *values = malloc(count * sizeof *values);
+  for (size_t i = 0; i < count; i++) values[i] = (float)NAN;
+  CHECK(clm_tensor_write(t, values, count * sizeof *values));
+  free(values);
+}
+
+/* ---- Tests ---- */
+
+/* Logits of every position, and the hidden states in s->hidden. */
+static float *run(session *s) {
+  clm_context *context = s->context;
+  int32_t ids[LENGTH];
+  read_ids(s->fixture, "ids.npy", ids);
+  CHECK(clm_tensor_write(s->ids, ids, sizeof ids));
+  poison(context, s->logits);
+  poison(context, s->hidden);
+  CHECK(clm_model_run(s->model, &(clm_model_run_args){.ids = s->ids, .logits = s->logits, .hidden = s->hidden}));
+  return read_all(context, s->logits);
+}
+
+static void compare_run(session *s, const char *logits_file, double tolerance, bool hidden) {
+  size_t count;
+  float *got = run(s), *want = floats(s->fixture, logits_file, &count);
+  assert_int_equal(count, clm_tensor_count(s->logits));
+  compare("logits", got, want, count, tolerance);
+  free(got);
+  free(want);
+  if (!hidden) return;
+  got = read_all(s->context, s->hidden);
+  want = floats(s->fixture, "hidden.npy", &count);
+  assert_int_equal(count, clm_tensor_count(s->hidden));
+  const size_t layer = count / (size_t)(s->n_layer + 1);
+  for (int64_t i = 0; i <= s->n_layer; i++) {
+    char what[40];
+    snprintf(what, sizeof what, "hidden states %d", (int)i);
+    compare(what, got + (size_t)i * layer, want + (size_t)i * layer, layer, tolerance);
+  }
+  free(got);
+  free(want);
+}
+
+/* The logits after the prompt, then after each of the tokens behind it. `ids` gives them; those that the model finds
+ * most likely go to `greedy`. */
+static void walk(session *s, const int32_t ids[LENGTH], bool follow, const float *want, int32_t greedy[LENGTH]) {
+  clm_context *context = s->context;
+  clm_model_state *state;
+  CHECK(clm_model_state_create(s->model, 1, &state));
+  memcpy(greedy, ids, PROMPT * sizeof *ids);
+  for (int at = PROMPT; at < LENGTH; at++) {
+    poison(context, s->step_logits);
+    if (at == PROMPT) {
+      CHECK(clm_tensor_write(s->step_ids, ids, PROMPT * sizeof *ids));
+      CHECK(clm_model_prefill(s->model, state, s->step_ids, NULL, s->step_logits));
+    } else {
+      clm_tensor one = clm_tensor_of(s->step_ids.buffer, s->step_ids.offset, CLM_I32, 1, (int64_t[]){1});
+      CHECK(clm_tensor_write(one, follow ? &greedy[at - 1] : &ids[at - 1], sizeof *ids));
+      CHECK(clm_model_decode(s->model, state, one, s->step_logits));
+    }
+    float *got = read_all(context, s->step_logits);
+    char what[40];
+    snprintf(what, sizeof what, "logits after %d tokens", at);
+    if (want) compare(what, got, want + (size_t)(at - 1) * (size_t)s->vocab, (size_t)s->vocab, 1e-4);
+    greedy[at] = 0;
+    for (int64_t i = 1; i < s->vocab; i++)
+      if (got[i] > got[greedy[at]]) greedy[at] = (int32_t)i;
+    free(got);
+  }
+  clm_model_state_destroy(&state);
+}
+
+static void test_logits(const test_device *device, const void *data) {
+  const fixture *f = data;
+  session s = begin(f, device->context, CLM_WEIGHTS_F32);
+  compare_run(&s, "logits.npy", 1e-4, true);
+  end(&s);
+}
+
+static void test_steps(const test_device *device, const void *data) {
+  const fixture *f = data;
+  session s = begin(f, device->context, CLM_WEIGHTS_F32);
+  int32_t ids[LENGTH], want[LENGTH], got[LENGTH];
+  size_t count;
+  float *logits = floats(f, "logits.npy", &count);
+  read_ids(f, "ids.npy", ids);
+  walk(&s, ids, false, logits, got);
+  read_ids(f, "greedy.npy", want);
+  walk(&s, want, true, NULL, got);
+  assert_memory_equal(got, want, sizeof got);
+  free(logits);
+  end(&s);
+}
+
+/* As stored, the weights are the very same numbers. */
+static void test_as_stored(const test_device *device, const void *data) {
+  const fixture *f = data;
+  session s = begin(f, device->context, CLM_WEIGHTS_AS_STORED);
+  clm_tensor matrix;
+  clm_context *context = device->context;
+  CHECK(clm_model_parameter(s.model, "backbone.layers.0.mixer.x_proj.weight", &matrix));
+  assert_int_equal(matrix.dtype, dtype_of(f->stored));
+  CHECK(clm_model_parameter(s.model, "backbone.layers.0.mixer.A_log", &matrix));
+  assert_int_equal(matrix.dtype, CLM_F32);
+  compare_run(&s, "logits.npy", 1e-4, true);
+  if (f->stored == CLM_WEIGHTS_BF16) compare_run(&s, "logits_bf16.npy", BF16_ARITHMETIC, false);
+  end(&s);
+}
+
+/* The parameters of `from`, whose matrices are halves, go into `to`, which is f32 and holds what they were rounded
+ * from. */
+static void exchange(session *from, session *to) {
+  clm_context *context = from->context;
+  const weights_layout *l = &from->model->layout;
+  int matrices = 0;
+  for (size_t i = 0; i < l->item_count; i++) {
+    const weight *w = &l->items[i];
+    if (w->dtype == CLM_F32) continue;
+    matrices++;
+    char name[WEIGHT_NAME_MAX];
+    clm_tensor halves, exact;
+    weights_name(w, name);
+    CHECK(clm_model_parameter(from->model, name, &halves));
+    CHECK(clm_model_parameter(to->model, name, &exact));
+    uint16_t *bits = malloc(w->count * sizeof *bits);
+    float *values = read_all(context, exact);
+    CHECK(clm_tensor_read(halves, bits, w->count * sizeof *bits));
+    for (size_t k = 0; k < w->count; k++) {
+      assert_int_equal(bits[k], w->dtype == CLM_F16 ? dtype_to_f16(values[k]) : dtype_to_bf16(values[k]));
+      values[k] = w->dtype == CLM_F16 ? dtype_from_f16(bits[k]) : dtype_from_bf16(bits[k]);
+    }
+    CHECK(clm_tensor_write(exact, values, w->count * sizeof *values));
+    free(values);
+    free(bits);
+  }
+  const clm_model_config *c = clm_model_configuration(from->model);
+  assert_int_equal(matrices, 1 + c->untied_head + 4 * c->n_layer);
+}
+
+/* Held in halves, each matrix is rounded once, and gives what the rounded numbers give in f32. */
+static void test_halves(const test_device *device, const void *data) {
+  const fixture *f = data;
+  clm_context *context = device->context;
+  for (clm_weights_type type = CLM_WEIGHTS_F16; type <= CLM_WEIGHTS_BF16; type++) {
+    session halves = begin(f, context, type), exact = begin(f, context, CLM_WEIGHTS_F32);
+    exchange(&halves, &exact);
+    float *got = run(&halves), *want = run(&exact);
+    compare("logits", got, want, (size_t)clm_tensor_count(exact.logits), 1e-5);
+    free(got);
+    free(want);
+    end(&halves);
+    end(&exact);
+  }
+}
+
+/* Training needs f32: a sentence, before anything is computed. */
+static void test_no_gradients(const test_device *device, const void *data) {
+  const fixture *f = data;
+  session s = begin(f, device->context, CLM_WEIGHTS_BF16);
+  clm_model_loss_args args = {.ids = s.ids, .targets = s.ids, .gradient = true};
+  args.losses = clm_tensor_of(s.buffer, s.hidden.offset, CLM_F32, 2, s.ids.shape);
+  assert_int_equal(clm_model_loss(s.model, &args), CLM_INVALID_ARGUMENT);
+  assert_non_null(strstr(clm_context_error(s.context), "held as f32"));
+  end(&s);
+}
+
+static void add(void) {
+  for (size_t d = 0; d < test_device_count; d++)
+    for (size_t i = 0; i < TEST_COUNT(fixtures); i++) {
+      const test_device *device = &test_devices[d];
+      test_add(device, test_logits, &fixtures[i], "logits and hidden states, %s", fixtures[i].name);
+      test_add(device, test_steps, &fixtures[i], "step by step, %s", fixtures[i].name);
+      test_add(device, test_as_stored, &fixtures[i], "weights as stored, %s", fixtures[i].name);
+      if (i == 1 || fixtures[i].falcon)
+        test_add(device, test_halves, &fixtures[i], "weights in halves, %s", fixtures[i].name);
+    }
+  test_add(&test_devices[0], test_no_gradients, &fixtures[0], "no gradients of halves");
+}
+
+int main(void) { return test_main("fixtures", add); }
