@@ -23,6 +23,7 @@ libopenblas-pthread-dev|pc openblas
 libjansson-dev|pc jansson
 libxxhash-dev|pc libxxhash
 libpcre2-dev|pc libpcre2-8
+libutf8proc-dev|pc libutf8proc
 libzip-dev|pc libzip
 libpopt-dev|pc popt
 '

@@ -5,145 +5,186 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CODE_POINTS 0x110000
-
-typedef struct code_token {
-  uint32_t code;
-  int32_t token;
-} code_token;
-
-static int by_code(const void *a, const void *b) {
-  const code_token *x = a, *y = b;
-  return x->code < y->code ? -1 : x->code > y->code;
+static clm_status out_of_memory(clm_context *ctx) {
+  return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
 }
 
-static clm_status index_codes(clm_tokenizer *t) {
-  code_token *pairs = malloc((size_t)t->size * sizeof *pairs);
-  if (!pairs) return context_fail(t->context, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
-  for (int64_t i = 0; i < t->size; i++) pairs[i] = (code_token){t->codes[i], (int32_t)i};
-  qsort(pairs, (size_t)t->size, sizeof *pairs, by_code);
-  bool twice = false;
-  for (int64_t i = 0; i < t->size; i++) {
-    t->sorted[i] = pairs[i].token;
-    twice = twice || (i > 0 && pairs[i].code == pairs[i - 1].code);
-  }
-  free(pairs);
-  return twice ? context_fail(t->context, CLM_BAD_FORMAT, "tokenizer: two tokens stand for the same character")
-               : CLM_OK;
-}
+/* ---- Life ---- */
 
-clm_status tokenizer_new(clm_context *ctx, clm_vocabulary kind, uint32_t *codes, int64_t size,
-                         clm_tokenizer **tokenizer) {
+clm_status tokenizer_new(clm_context *ctx, clm_vocabulary kind, clm_tokenizer **tokenizer) {
   clm_tokenizer *t = calloc(1, sizeof *t);
   *tokenizer = t;
-  if (!t) {
-    free(codes);
-    return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
-  }
-  *t = (clm_tokenizer){.context = ctx, .kind = kind, .size = size, .codes = codes};
-  t->sorted = calloc((size_t)size, sizeof *t->sorted);
-  t->texts = calloc((size_t)size, sizeof *t->texts);
-  clm_status status =
-      t->sorted && t->texts ? index_codes(t) : context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
-  if (status) {
+  if (!t) return out_of_memory(ctx);
+  *t = (clm_tokenizer){.context = ctx, .kind = kind, .special = {-1, -1, -1, -1}};
+  t->codes_decoder.kind = kind == CLM_VOCABULARY_BYTE ? DECODER_BYTES : DECODER_TEXT;
+  if (kind == CLM_VOCABULARY_BPE && !(t->pipeline = calloc(1, sizeof *t->pipeline))) {
     clm_tokenizer_destroy(tokenizer);
-    return status;
+    return out_of_memory(ctx);
   }
-  for (int64_t i = 0; i < size; i++)
-    if (kind == CLM_VOCABULARY_BYTE) t->texts[i][0] = (char)(unsigned char)codes[i];
-    else utf8_encode(codes[i], t->texts[i]);
   return CLM_OK;
 }
 
 void clm_tokenizer_destroy(clm_tokenizer **tokenizer) {
   if (!tokenizer || !*tokenizer) return;
-  free((*tokenizer)->codes);
-  free((*tokenizer)->sorted);
-  free((*tokenizer)->texts);
-  free(*tokenizer);
+  clm_tokenizer *t = *tokenizer;
+  code_vocabulary_free(&t->codes);
+  if (t->pipeline) pipeline_free(t->pipeline);
+  free(t->pipeline);
+  free(t->json);
+  free(t->config);
+  free(t);
   *tokenizer = NULL;
-}
-
-/* Marks in `seen` every code point of the text. */
-static clm_status collect(clm_context *ctx, const char *text, size_t bytes, char *seen, int64_t *size) {
-  for (size_t at = 0, length; at < bytes; at += length) {
-    uint32_t code;
-    length = utf8_decode(text + at, bytes - at, &code);
-    if (length == 0 || code == 0)
-      return context_fail(ctx, CLM_BAD_FORMAT,
-                          "the text is not %s at byte %zu: a character vocabulary cannot be made of it, a byte "
-                          "vocabulary can",
-                          length ? "free of zero bytes" : "UTF-8", at);
-    *size += !seen[code];
-    seen[code] = 1;
-  }
-  return CLM_OK;
-}
-
-static clm_status create_char(clm_context *ctx, const char *text, size_t bytes, char *seen,
-                              clm_tokenizer **tokenizer) {
-  int64_t size = 0, next = 0;
-  if (!seen) return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
-  TRY(collect(ctx, text, bytes, seen, &size));
-  if (size == 0) return context_fail(ctx, CLM_INVALID_ARGUMENT, "the text is empty: it has no characters to learn");
-  uint32_t *codes = malloc((size_t)size * sizeof *codes);
-  if (!codes) return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
-  for (uint32_t code = 0; code < CODE_POINTS; code++)
-    if (seen[code]) codes[next++] = code;
-  return tokenizer_new(ctx, CLM_VOCABULARY_CHAR, codes, size, tokenizer);
 }
 
 clm_status clm_tokenizer_create(clm_context *ctx, clm_vocabulary kind, const char *text, size_t bytes,
                                 clm_tokenizer **tokenizer) {
   *tokenizer = NULL;
-  if (kind == CLM_VOCABULARY_CHAR) {
-    char *seen = calloc(CODE_POINTS, 1);
-    clm_status status = create_char(ctx, text, bytes, seen, tokenizer);
-    free(seen);
-    return status;
-  }
-  uint32_t *codes = malloc(256 * sizeof *codes);
-  if (!codes) return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
-  for (uint32_t byte = 0; byte < 256; byte++) codes[byte] = byte;
-  return tokenizer_new(ctx, CLM_VOCABULARY_BYTE, codes, 256, tokenizer);
+  if (kind != CLM_VOCABULARY_BYTE && kind != CLM_VOCABULARY_CHAR)
+    return context_fail(ctx, CLM_UNSUPPORTED, "tokenizer: only byte and character vocabularies are made of a text");
+  TRY(tokenizer_new(ctx, kind, tokenizer));
+  clm_status status = code_vocabulary_learn(ctx, kind, (byte_string){text, bytes}, &(*tokenizer)->codes);
+  if (status) clm_tokenizer_destroy(tokenizer);
+  return status;
 }
 
-int64_t clm_tokenizer_vocab_size(const clm_tokenizer *t) { return t->size; }
+/* ---- Tokens ---- */
+
 clm_vocabulary clm_tokenizer_kind(const clm_tokenizer *t) { return t->kind; }
 
-/* The token of a code, -1 if there is none. */
-static int32_t find_token(const clm_tokenizer *t, uint32_t code) {
-  int64_t low = 0, high = t->size;
-  while (low < high) {
-    int64_t middle = (low + high) / 2;
-    if (t->codes[t->sorted[middle]] < code) low = middle + 1;
-    else high = middle;
-  }
-  return low < t->size && t->codes[t->sorted[low]] == code ? t->sorted[low] : -1;
-}
-
-clm_status clm_tokenizer_encode(const clm_tokenizer *t, const char *text, size_t bytes, int32_t *ids, size_t capacity,
-                                size_t *count) {
-  *count = 0;
-  for (size_t at = 0, length; at < bytes; at += length) {
-    uint32_t code = (unsigned char)text[at];
-    length = t->kind == CLM_VOCABULARY_BYTE ? 1 : utf8_decode(text + at, bytes - at, &code);
-    if (length == 0) return context_fail(t->context, CLM_BAD_FORMAT, "the text is not UTF-8 at byte %zu", at);
-    int32_t token = find_token(t, code);
-    if (token < 0)
-      return context_fail(t->context, CLM_BAD_FORMAT,
-                          t->kind == CLM_VOCABULARY_BYTE ? "byte 0x%02X at byte %zu is not in the vocabulary"
-                                                         : "character U+%04X at byte %zu is not in the vocabulary",
-                          (unsigned)code, at);
-    if (*count < capacity) ids[*count] = token;
-    ++*count;
-  }
-  return CLM_OK;
+int64_t clm_tokenizer_vocab_size(const clm_tokenizer *t) {
+  return t->pipeline ? t->pipeline->vocabulary.size : t->codes.size;
 }
 
 const char *clm_tokenizer_token(const clm_tokenizer *t, int32_t id, size_t *bytes) {
   *bytes = 0;
-  if (id < 0 || id >= t->size) return NULL;
-  *bytes = t->kind == CLM_VOCABULARY_BYTE ? 1 : strlen(t->texts[id]);
-  return t->texts[id];
+  if (t->pipeline) {
+    const token_entry *entry = vocabulary_entry(&t->pipeline->vocabulary, id);
+    if (!entry) return NULL;
+    byte_string text = vocabulary_text(&t->pipeline->vocabulary, entry);
+    *bytes = text.bytes;
+    return text.text;
+  }
+  if (id < 0 || id >= t->codes.size) return NULL;
+  *bytes = t->kind == CLM_VOCABULARY_BYTE ? 1 : strlen(t->codes.texts[id]);
+  return t->codes.texts[id];
+}
+
+const char *clm_tokenizer_spelling(const clm_tokenizer *t, int32_t id) {
+  if (!t->pipeline) return id < 0 || id >= t->codes.size ? NULL : t->codes.spellings[id];
+  const token_entry *entry = vocabulary_entry(&t->pipeline->vocabulary, id);
+  return entry ? vocabulary_spelling(&t->pipeline->vocabulary, entry).text : NULL;
+}
+
+int32_t clm_tokenizer_find(const clm_tokenizer *t, const char *spelling, size_t bytes) {
+  if (t->pipeline) return vocabulary_find(&t->pipeline->vocabulary, (byte_string){spelling, bytes});
+  uint32_t code;
+  if (bytes == 0 || utf8_decode(spelling, bytes, &code) != bytes) return -1;
+  int byte = t->kind == CLM_VOCABULARY_BYTE ? byte_level_byte(code) : (int)code;
+  return byte < 0 ? -1 : code_vocabulary_find(&t->codes, (uint32_t)byte);
+}
+
+int32_t clm_tokenizer_special(const clm_tokenizer *t, clm_special_token which) {
+  return (unsigned)which < TOKENIZER_SPECIALS ? t->special[which] : -1;
+}
+
+bool clm_tokenizer_is_special(const clm_tokenizer *t, int32_t id) {
+  const token_entry *entry = t->pipeline ? vocabulary_entry(&t->pipeline->vocabulary, id) : NULL;
+  return entry && entry->special;
+}
+
+/* ---- Encoding ---- */
+
+clm_status clm_tokenizer_encode_with(const clm_tokenizer *t, const clm_encode_options *options, const char *text,
+                                     size_t bytes, int32_t *ids, size_t capacity, size_t *count) {
+  token_sink sink = {ids, ids ? capacity : 0, 0};
+  byte_string given = {text ? text : "", text ? bytes : 0};
+  clm_status status = t->pipeline ? pipeline_encode(t->context, t->pipeline,
+                                                    options ? options : &(clm_encode_options){0}, given, &sink)
+                                  : code_vocabulary_encode(t->context, t->kind, &t->codes, given, &sink);
+  *count = status ? 0 : sink.count;
+  return status;
+}
+
+clm_status clm_tokenizer_encode(const clm_tokenizer *t, const char *text, size_t bytes, int32_t *ids, size_t capacity,
+                                size_t *count) {
+  return clm_tokenizer_encode_with(t, NULL, text, bytes, ids, capacity, count);
+}
+
+/* ---- Decoding ---- */
+
+struct clm_text_stream {
+  const clm_tokenizer *tokenizer;
+  clm_decode_options options;
+  decoder_stream decoder;
+};
+
+static clm_text_stream stream_for(const clm_tokenizer *t, const clm_decode_options *options) {
+  return (clm_text_stream){.tokenizer = t,
+                           .options = options ? *options : (clm_decode_options){0},
+                           .decoder.decoder = t->pipeline ? &t->pipeline->decoder : &t->codes_decoder};
+}
+
+static bool push(clm_text_stream *s, int32_t id) {
+  byte_string token;
+  const vocabulary *v = s->tokenizer->pipeline ? &s->tokenizer->pipeline->vocabulary : NULL;
+  const token_entry *entry = v ? vocabulary_entry(v, id) : NULL;
+  token.text = clm_tokenizer_token(s->tokenizer, id, &token.bytes);
+  if (!token.text || (s->options.skip_special_tokens && entry && entry->special)) return true;
+  return decoder_push(&s->decoder, token, entry && entry->is_byte);
+}
+
+/* Moves the text that is complete to where the caller wants it; what is past the capacity is only counted. */
+static void hand_over(clm_text_stream *s, char *text, size_t capacity, size_t *bytes) {
+  byte_buffer *from = &s->decoder.text;
+  size_t room = capacity > *bytes ? capacity - *bytes : 0, part = from->bytes < room ? from->bytes : room;
+  if (part) memcpy(text + *bytes, from->data, part);
+  *bytes += from->bytes;
+  from->bytes = 0;
+}
+
+clm_status clm_tokenizer_decode(const clm_tokenizer *t, const clm_decode_options *options, const int32_t *ids,
+                                size_t count, char *text, size_t capacity, size_t *bytes) {
+  clm_text_stream s = stream_for(t, options);
+  bool ok = true;
+  *bytes = 0;
+  for (size_t i = 0; i <= count && ok; i++) {
+    ok = i < count ? push(&s, ids[i]) : decoder_finish(&s.decoder);
+    hand_over(&s, text, text ? capacity : 0, bytes);
+  }
+  decoder_stream_free(&s.decoder);
+  if (!ok) *bytes = 0;
+  return ok ? CLM_OK : out_of_memory(t->context);
+}
+
+clm_status clm_text_stream_create(const clm_tokenizer *t, const clm_decode_options *options,
+                                  clm_text_stream **stream) {
+  *stream = malloc(sizeof **stream);
+  if (!*stream) return out_of_memory(t->context);
+  **stream = stream_for(t, options);
+  return CLM_OK;
+}
+
+void clm_text_stream_destroy(clm_text_stream **stream) {
+  if (!stream || !*stream) return;
+  decoder_stream_free(&(*stream)->decoder);
+  free(*stream);
+  *stream = NULL;
+}
+
+static clm_status give(clm_text_stream *s, bool ok, const char **text, size_t *bytes) {
+  *text = s->decoder.text.data ? s->decoder.text.data : "";
+  *bytes = ok ? s->decoder.text.bytes : 0;
+  return ok ? CLM_OK : out_of_memory(s->tokenizer->context);
+}
+
+clm_status clm_text_stream_push(clm_text_stream *s, int32_t id, const char **text, size_t *bytes) {
+  s->decoder.text.bytes = 0;
+  bool ok = push(s, id);
+  return give(s, ok, text, bytes);
+}
+
+clm_status clm_text_stream_finish(clm_text_stream *s, const char **text, size_t *bytes) {
+  s->decoder.text.bytes = 0;
+  bool ok = decoder_finish(&s->decoder);
+  return give(s, ok, text, bytes);
 }

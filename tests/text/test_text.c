@@ -111,9 +111,6 @@ static const struct foreign {
   clm_status status;
   const char *sentence;
 } foreigns[] = {
-    {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}, "
-     "\"pre_tokenizer\": {\"type\": \"ByteLevel\"}}",
-     CLM_UNSUPPORTED, "\"BPE\""},
     {"{\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}}", CLM_UNSUPPORTED, "\"WordPiece\""},
     {"{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"word\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\"}}",
      CLM_UNSUPPORTED, "whole words"},

@@ -38,13 +38,23 @@ void text_free(text_file *text) {
   *text = (text_file){0};
 }
 
+/* Writes what fits in `capacity`; tokens->count is how many there are. */
+static bool encode_some(const clm_tokenizer *tokenizer, clm_context *context, const text_file *text, const char *path,
+                        size_t capacity, token_list *tokens) {
+  int32_t *ids = realloc(tokens->ids, capacity * sizeof *ids);
+  if (!ids) return tool_fail("out of memory for the tokens of %s", path), false;
+  tokens->ids = ids;
+  if (clm_tokenizer_encode(tokenizer, text->data, text->bytes, ids, capacity, &tokens->count) == CLM_OK) return true;
+  return tool_fail("%s: %s", path, clm_context_error(context)), false;
+}
+
+/* There are seldom more tokens than bytes. */
 bool text_encode(const clm_tokenizer *tokenizer, clm_context *context, const text_file *text, const char *path,
                  token_list *tokens) {
-  *tokens = (token_list){.ids = malloc(text->bytes * sizeof *tokens->ids)};
-  if (!tokens->ids) return tool_fail("out of memory for the tokens of %s", path), false;
-  if (clm_tokenizer_encode(tokenizer, text->data, text->bytes, tokens->ids, text->bytes, &tokens->count) == CLM_OK)
-    return true;
-  tool_fail("%s: %s", path, clm_context_error(context));
+  *tokens = (token_list){0};
+  bool ok = encode_some(tokenizer, context, text, path, text->bytes, tokens);
+  if (ok && tokens->count > text->bytes) ok = encode_some(tokenizer, context, text, path, tokens->count, tokens);
+  if (ok) return true;
   free(tokens->ids);
   *tokens = (token_list){0};
   return false;

@@ -1,0 +1,34 @@
+/* Members of a JSON file, with sentences that name it. */
+#ifndef CLM_TEXT_JSON_READER_H
+#define CLM_TEXT_JSON_READER_H
+
+#include "text/bytes.h"
+#include <clmamba/context.h>
+#include <jansson.h>
+
+typedef struct json_reader {
+  clm_context *context;
+  const char *path; /* of the file, for sentences */
+} json_reader;
+
+/* NULL and no sentence where the file is not there, if that is `optional`. */
+clm_status json_read(clm_context *context, const char *path, bool optional, json_t **json, char **text,
+                     size_t *bytes);
+
+/* The member "type" of an object, or "absent". */
+const char *json_type_name(const json_t *object);
+bool json_flag(const json_t *object, const char *key, bool otherwise);
+byte_string json_text(const json_t *string); /* borrowed; empty where it is no string */
+
+/* "PATH: PART of type "X" is not supported". */
+clm_status json_unsupported(const json_reader *reader, const char *part, const json_t *object);
+
+/* "PATH: PART has no usable "KEY"". */
+clm_status json_misses(const json_reader *reader, const char *part, const char *key);
+
+/* {"type": "Sequence", KEY: [..]} is walked, one part after another, however deep; anything else is one part; null is
+ * none. */
+typedef clm_status (*json_part_fn)(const json_reader *reader, const json_t *part, void *user);
+clm_status json_each(const json_reader *reader, const json_t *part, const char *key, json_part_fn take, void *user);
+
+#endif
