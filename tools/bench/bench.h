@@ -38,6 +38,7 @@ typedef struct bench_settings {
   const char *output, *plot;
   const char *model; /* preset of the lm operations */
   int64_t prompt, new_tokens;
+  double rate; /* steps a second, 0: one after another */
 } bench_settings;
 
 /* What the device can do, measured in the same run. 0: not known. */
@@ -147,6 +148,8 @@ double bench_floor_ms(const bench_limits *limits, const bench_cost *cost);
 /* measure.c */
 typedef clm_status (*bench_call)(void *user, int repeat);
 bool bench_time(bench *b, bench_call call, void *user, bench_row *row);
+/* Median, least and most of `count` times, which are sorted. */
+void bench_statistics(double *ms, int count, bench_row *row);
 bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape);
 
 /* problem.c: the tensors of `op` in `sets` copies, so that repeats can rotate through more than the cache. */

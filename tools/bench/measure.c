@@ -20,7 +20,7 @@ static int compare(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static void statistics(double *ms, int count, bench_row *row) {
+void bench_statistics(double *ms, int count, bench_row *row) {
   qsort(ms, (size_t)count, sizeof *ms, compare);
   row->ms_min = ms[0];
   row->ms_max = ms[count - 1];
@@ -46,7 +46,7 @@ bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
     double spent = tool_seconds() - begun;
     if (!wanted && ((count >= LEAST_REPEATS && spent > seconds_wanted) || spent > seconds_most)) break;
   }
-  if (status == CLM_OK) statistics(ms, count, row);
+  if (status == CLM_OK) bench_statistics(ms, count, row);
   else bench_fail(b, row->op, status);
   b->unsupported = status == CLM_UNSUPPORTED;
   free(ms);

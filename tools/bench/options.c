@@ -66,6 +66,7 @@ static bool check_sizes(bench_settings *s) {
   }
   if (s->repeat < 0 || s->repeat > 100000)
     return tool_fail("--repeat is %d, 1 to 100000 is expected", s->repeat), false;
+  if (!(s->rate >= 0 && s->rate <= 1e6)) return tool_fail("--rate is %g, 0 to 1e6 is expected", s->rate), false;
   if (s->model && !bench_model_known(s->model))
     return tool_fail("--model %s is unknown: it is one of %s", s->model, bench_model_names()), false;
   if (s->prompt < 1 || s->new_tokens < 0) return tool_fail("--prompt must be at least 1, --new at least 0"), false;
@@ -90,11 +91,12 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
     long long batch, length, dim, state, width, groups, m, n, k, prompt, new_tokens;
   } sizes = {.prompt = 100, .new_tokens = 100};
   static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model;
+  static double rate;
   static int repeat, is_complex, check, explain;
   static const struct poptOption options[] = {
       SIZE("batch", batch, "sequences"),
       SIZE("length", length, "steps of each"),
-      SIZE("dim", dim, "channels: d_inner of scan, conv and update, d_model of block"),
+      SIZE("dim", dim, "channels: d_inner of scan, conv and update, d_model of block, embed_dim of backbone-step"),
       SIZE("state", state, "states of a channel (d_state)"),
       SIZE("width", width, "taps of the convolution"),
       SIZE("groups", groups, "groups of channels that share B and C"),
@@ -110,6 +112,7 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
       {"model", '\0', POPT_ARG_STRING, &model, 0, "preset of the lm operations", "NAME"},
       {"prompt", '\0', POPT_ARG_LONGLONG, &sizes.prompt, 0, "tokens before the first new one (lm-decode)", "N"},
       {"new", '\0', POPT_ARG_LONGLONG, &sizes.new_tokens, 0, "tokens to generate (lm-decode)", "N"},
+      {"rate", '\0', POPT_ARG_DOUBLE, &rate, 0, "steps a second (backbone-step; default: one after another)", "HZ"},
       {"cache", '\0', POPT_ARG_STRING, &cache, 0, "cold (default): inputs rotate through more than the cache; warm",
        "STATE"},
       {"repeat", '\0', POPT_ARG_INT, &repeat, 0, "timed calls (default: about a second of them)", "N"},
@@ -147,6 +150,7 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
       .model = model,
       .prompt = sizes.prompt,
       .new_tokens = sizes.new_tokens,
+      .rate = rate,
   };
   int chosen[] = {CHOOSE("dtype", dtype, CLM_F32, dtypes),
                   CHOOSE("layout", layout, BENCH_BLD, layouts),
@@ -163,9 +167,9 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
   if (chosen[4]) return tool_fail("--math tf32 is not supported yet: products are exact fp32"), false;
   if (chosen[5]) return tool_fail("--weights %s is not supported yet: weights are f32", weight), false;
   if (!check_op(op) || !check_sizes(s)) return false;
-  if (s->check && strncmp(op, "lm-", 3) == 0)
+  bool whole_model = strncmp(op, "lm-", 3) == 0 || strncmp(op, "backbone-", 9) == 0;
+  if (s->check && whole_model)
     return tool_fail("--check: %s has none; the tests compare whole models with the reference", op), false;
-  if (s->shape.dtype != CLM_F32 && strncmp(op, "lm-", 3) == 0)
-    return tool_fail("--dtype: %s runs in f32 only", op), false;
+  if (s->shape.dtype != CLM_F32 && whole_model) return tool_fail("--dtype: %s runs in f32 only", op), false;
   return !sweep || parse_sweep(sweep, s);
 }

@@ -59,7 +59,7 @@ static int list_presets(void) {
 /* Options that make a run what it is, and so cannot change when it is resumed; those that a model brings along; those
  * of one kind of data. */
 static bool check_exclusive(void) {
-  enum { TEXT = 1, FRAMES = 2, MODEL = 4, FREE = 8 }; /* MODEL: at odds with --init, FREE: not with --resume */
+  enum { TEXT = 1, FRAMES = 2, MODEL = 4, FREE = 8 }; /* MODEL: at odds with --init, FREE: goes with --resume */
   const int kind = given.task ? FRAMES : TEXT;
   const struct {
     const char *name;
