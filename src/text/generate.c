@@ -1,22 +1,41 @@
+/* The loop of generation: prompts of a batch in one run, then a token for each sequence that has not ended. Sequences
+ * that end leave the batch, so that a step is never longer than it need be. */
 #include "core/context.h"
 #include "core/try.h"
+#include "text/stops.h"
 #include <clmamba/generate.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+typedef struct sequence {
+  int32_t *prompt;
+  int64_t prompt_tokens;
+  clm_sampler *sampler;
+  clm_text_stream *stream;
+  stops stops;
+  int64_t made; /* tokens */
+  int32_t next; /* the token that was chosen last */
+  bool ended;
+} sequence;
+
 typedef struct session {
   clm_model *model;
   const clm_tokenizer *tokenizer;
   const clm_generate_args *args;
-  int64_t vocab;
-  int32_t *prompt;
-  size_t prompt_tokens;
-  float *logits; /* on the host */
-  clm_sampler *sampler;
+  clm_context *context;
+  int64_t vocab, batch;
+  sequence *sequences;
+  int64_t *active, count; /* the sequences in the rows of `state` */
+  int64_t *staying;       /* rows of those that go on            */
   clm_model_state *state;
-  clm_buffer *buffer; /* prompt, one token, logits */
-  clm_tensor prompt_ids, next_id, device_logits;
+  clm_buffer *buffer; /* the prompts or a step's tokens, then logits */
+  size_t logits_offset;
+  float *logits;  /* (count, vocab) on the host        */
+  float *scratch; /* (vocab)                           */
+  int32_t *ids;
+  clm_token_logprob *top;
+  clm_generate_stats stats;
 } session;
 
 static double seconds(void) {
@@ -25,79 +44,317 @@ static double seconds(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static clm_status encode_prompt(session *s) {
-  const char *text = s->args->prompt;
-  size_t bytes = text ? s->args->prompt_bytes : 0;
-  s->prompt = calloc(bytes + 1, sizeof *s->prompt);
-  if (!s->prompt) return context_fail(clm_model_context(s->model), CLM_OUT_OF_MEMORY, "generate: out of host memory");
-  if (bytes) return clm_tokenizer_encode(s->tokenizer, text, bytes, s->prompt, bytes, &s->prompt_tokens);
-  /* Nothing given: as after the end of a line. A vocabulary without newlines begins with its token 0. */
-  if (clm_tokenizer_encode(s->tokenizer, "\n", 1, s->prompt, 1, &s->prompt_tokens)) s->prompt[0] = 0;
-  s->prompt_tokens = 1;
+static clm_status no_memory(const session *s) {
+  return context_fail(s->context, CLM_OUT_OF_MEMORY, "generate: out of host memory");
+}
+
+/* ---- Arguments ---- */
+
+static clm_status check_states(const session *s) {
+  const clm_generate_args *a = s->args;
+  if (a->from && clm_model_state_batch(a->from) != s->batch && clm_model_state_batch(a->from) != 1)
+    return context_fail(s->context, CLM_INVALID_ARGUMENT,
+                        "generate: `from` has %lld sequences, expected 1 or as many as prompts, %lld",
+                        (long long)clm_model_state_batch(a->from), (long long)s->batch);
+  if (a->into && clm_model_state_batch(a->into) != s->batch)
+    return context_fail(s->context, CLM_INVALID_ARGUMENT,
+                        "generate: `into` has %lld sequences, expected as many as prompts, %lld",
+                        (long long)clm_model_state_batch(a->into), (long long)s->batch);
   return CLM_OK;
 }
 
-static clm_status prepare(session *s) {
-  clm_context *ctx = clm_model_context(s->model);
-  if (clm_tokenizer_vocab_size(s->tokenizer) > s->vocab)
-    return context_fail(ctx, CLM_BAD_FORMAT, "the tokenizer has %lld tokens, the model only %lld",
+static clm_status check(const session *s) {
+  const clm_generate_args *a = s->args;
+  if (s->tokenizer && clm_tokenizer_vocab_size(s->tokenizer) > s->vocab)
+    return context_fail(s->context, CLM_BAD_FORMAT, "the tokenizer has %lld tokens, the model only %lld",
                         (long long)clm_tokenizer_vocab_size(s->tokenizer), (long long)s->vocab);
-  if (s->args->count < 0)
-    return context_fail(ctx, CLM_INVALID_ARGUMENT, "generate: count is %lld, at least 0 is expected",
-                        (long long)s->args->count);
-  TRY(encode_prompt(s));
-  TRY(clm_sampler_create(ctx, &s->args->sampler, clm_tokenizer_vocab_size(s->tokenizer), &s->sampler));
-  TRY(clm_model_state_create(s->model, 1, &s->state));
-  s->logits = malloc((size_t)s->vocab * sizeof *s->logits);
-  if (!s->logits) return context_fail(ctx, CLM_OUT_OF_MEMORY, "generate: out of host memory");
-  size_t ids = (s->prompt_tokens * sizeof *s->prompt + 63) / 64 * 64;
-  TRY(clm_buffer_create(ctx, ids + 64 + (size_t)s->vocab * sizeof *s->logits, &s->buffer));
-  s->prompt_ids = clm_tensor_of(s->buffer, 0, CLM_I32, 2, (int64_t[]){1, (int64_t)s->prompt_tokens});
-  s->next_id = clm_tensor_of(s->buffer, ids, CLM_I32, 1, (int64_t[]){1});
-  s->device_logits = clm_tensor_of(s->buffer, ids + 64, CLM_F32, 2, (int64_t[]){1, s->vocab});
+  if (a->count < 0)
+    return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: count is %lld, at least 0 is expected",
+                        (long long)a->count);
+  if (a->top_logprobs < 0 || a->top_logprobs > s->vocab)
+    return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: top_logprobs is %lld, expected 0 to %lld",
+                        (long long)a->top_logprobs, (long long)s->vocab);
+  if (a->stop_string_count && !s->tokenizer)
+    return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: stop strings need a tokenizer");
+  for (size_t i = 0; i < a->stop_string_count; i++)
+    if (!a->stop_strings[i][0])
+      return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: stop string %zu is empty", i);
+  return check_states(s);
+}
+
+/* ---- Prompts ---- */
+
+static clm_status take_ids(session *s, int64_t i, const int32_t *ids, size_t count) {
+  sequence *q = &s->sequences[i];
+  q->prompt = malloc((count ? count : 1) * sizeof *ids);
+  if (!q->prompt) return no_memory(s);
+  for (size_t k = 0; k < count; k++) {
+    if (ids[k] < 0 || ids[k] >= s->vocab)
+      return context_fail(s->context, CLM_INVALID_ARGUMENT,
+                          "generate: token %zu of prompt %lld is %d, expected 0 to %lld", k, (long long)i,
+                          (int)ids[k], (long long)s->vocab - 1);
+    q->prompt[k] = ids[k];
+  }
+  q->prompt_tokens = (int64_t)count;
   return CLM_OK;
+}
+
+/* A state that has seen text goes on without the tokens that begin one. */
+static bool has_begun(const session *s, int64_t i) {
+  const clm_model_state *from = s->args->from;
+  return from && clm_model_state_tokens(from, i % clm_model_state_batch(from)) > 0;
+}
+
+static clm_status take_text(session *s, int64_t i, const clm_prompt *p) {
+  const clm_encode_options options = {.add_special_tokens = !has_begun(s, i)};
+  sequence *q = &s->sequences[i];
+  size_t count;
+  if (!s->tokenizer) return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: a text needs a tokenizer");
+  TRY(clm_tokenizer_encode_with(s->tokenizer, &options, p->text, p->bytes, NULL, 0, &count));
+  q->prompt = malloc((count ? count : 1) * sizeof *q->prompt);
+  if (!q->prompt) return no_memory(s);
+  q->prompt_tokens = (int64_t)count;
+  return clm_tokenizer_encode_with(s->tokenizer, &options, p->text, p->bytes, q->prompt, count, &count);
+}
+
+/* Where nothing is given: the token that begins a text, else as after the end of a line, else token 0. */
+static clm_status take_beginning(session *s, int64_t i) {
+  int32_t id = s->tokenizer ? clm_tokenizer_special(s->tokenizer, CLM_TOKEN_BOS) : 0;
+  size_t count = 1;
+  if (id < 0 && (clm_tokenizer_encode(s->tokenizer, "\n", 1, &id, 1, &count) || count != 1)) id = 0;
+  return take_ids(s, i, &id, 1);
+}
+
+static clm_status take_prompt(session *s, int64_t i) {
+  const clm_prompt none = {0}, *p = s->args->prompts ? &s->args->prompts[i] : &none;
+  if (p->ids && p->count) return take_ids(s, i, p->ids, p->count);
+  if (p->text && p->bytes) TRY(take_text(s, i, p));
+  if (s->sequences[i].prompt_tokens || has_begun(s, i)) return CLM_OK;
+  free(s->sequences[i].prompt);
+  s->sequences[i].prompt = NULL;
+  return take_beginning(s, i);
+}
+
+static clm_status begin_sequence(session *s, int64_t i) {
+  const clm_generate_args *a = s->args;
+  sequence *q = &s->sequences[i];
+  clm_sampler_options options = a->sampler;
+  if (a->seeds) options.seed = a->seeds[i];
+  else options.stream += (uint64_t)i;
+  TRY(take_prompt(s, i));
+  TRY(clm_sampler_create(s->context, &options, s->tokenizer ? clm_tokenizer_vocab_size(s->tokenizer) : s->vocab,
+                         &q->sampler));
+  for (int64_t k = 0; k < q->prompt_tokens; k++) clm_sampler_accept(q->sampler, q->prompt[k]);
+  q->stops = (stops){.strings = a->stop_strings, .count = a->stop_string_count};
+  if (s->tokenizer)
+    TRY(clm_text_stream_create(s->tokenizer, &(clm_decode_options){.skip_special_tokens = true}, &q->stream));
+  s->stats.prompt_tokens += q->prompt_tokens;
+  return CLM_OK;
+}
+
+/* ---- Steps ---- */
+
+static clm_tensor device_logits(const session *s) {
+  return clm_tensor_of(s->buffer, s->logits_offset, CLM_F32, 2, (int64_t[]){s->count, s->vocab});
 }
 
 static clm_status read_logits(session *s) {
-  return clm_tensor_read(s->device_logits, s->logits, (size_t)s->vocab * sizeof *s->logits);
+  return clm_tensor_read(device_logits(s), s->logits, (size_t)(s->count * s->vocab) * sizeof *s->logits);
 }
 
-static clm_status run(session *s, clm_generate_stats *stats) {
-  double begin = seconds();
-  TRY(clm_tensor_write(s->prompt_ids, s->prompt, s->prompt_tokens * sizeof *s->prompt));
-  TRY(clm_model_prefill(s->model, s->state, s->prompt_ids, NULL, s->device_logits));
-  TRY(read_logits(s));
-  for (size_t i = 0; i < s->prompt_tokens; i++) clm_sampler_accept(s->sampler, s->prompt[i]);
-  stats->prompt_tokens = (int64_t)s->prompt_tokens;
-  stats->prefill_seconds = seconds() - begin;
-  begin = seconds();
-  for (int64_t i = 0; i < s->args->count; i++) {
-    int32_t id = clm_sampler_sample(s->sampler, s->logits);
-    size_t bytes;
-    const char *text = clm_tokenizer_token(s->tokenizer, id, &bytes);
-    stats->new_tokens++;
-    if (s->args->emit && !s->args->emit(s->args->user, text, bytes)) break;
-    if (i + 1 == s->args->count) break;
-    TRY(clm_tensor_write(s->next_id, &id, sizeof id));
-    TRY(clm_model_decode(s->model, s->state, s->next_id, s->device_logits));
-    TRY(read_logits(s));
+static clm_status prefill(session *s) {
+  int64_t longest = 1, *lengths = calloc((size_t)s->batch, sizeof *lengths);
+  for (int64_t i = 0; i < s->batch; i++)
+    if (s->sequences[i].prompt_tokens > longest) longest = s->sequences[i].prompt_tokens;
+  size_t bytes = (size_t)(s->batch * longest) * sizeof *s->ids;
+  s->ids = calloc((size_t)(s->batch * longest), sizeof *s->ids);
+  s->logits_offset = (bytes + 63) / 64 * 64;
+  clm_status status =
+      lengths && s->ids
+          ? clm_buffer_create(s->context, s->logits_offset + (size_t)(s->batch * s->vocab) * 4, &s->buffer)
+          : no_memory(s);
+  if (status == CLM_OK) {
+    for (int64_t i = 0; i < s->batch; i++) {
+      lengths[i] = s->sequences[i].prompt_tokens;
+      if (lengths[i]) memcpy(s->ids + i * longest, s->sequences[i].prompt, (size_t)lengths[i] * sizeof *s->ids);
+    }
+    clm_tensor ids = clm_tensor_of(s->buffer, 0, CLM_I32, 2, (int64_t[]){s->batch, longest});
+    status = clm_tensor_write(ids, s->ids, bytes);
+    if (status == CLM_OK) status = clm_model_prefill(s->model, s->state, ids, lengths, device_logits(s));
   }
-  stats->decode_seconds = seconds() - begin;
+  free(lengths);
+  return status ? status : read_logits(s);
+}
+
+static clm_status decode(session *s) {
+  clm_tensor ids = clm_tensor_of(s->buffer, 0, CLM_I32, 1, &s->count);
+  for (int64_t row = 0; row < s->count; row++) s->ids[row] = s->sequences[s->active[row]].next;
+  TRY(clm_tensor_write(ids, s->ids, (size_t)s->count * sizeof *s->ids));
+  TRY(clm_model_decode(s->model, s->state, ids, device_logits(s)));
+  return read_logits(s);
+}
+
+static bool is_stop_id(const session *s, int32_t id) {
+  const clm_generate_args *a = s->args;
+  if (!a->stop_ids) return s->tokenizer && id == clm_tokenizer_special(s->tokenizer, CLM_TOKEN_EOS);
+  for (size_t i = 0; i < a->stop_id_count; i++)
+    if (a->stop_ids[i] == id) return true;
+  return false;
+}
+
+/* The text of the token as far as it is certain; at the end of the sequence all that was held back. */
+static clm_status find_text(const session *s, sequence *q, clm_generate_piece *p) {
+  const char *text;
+  size_t bytes;
+  bool at_end = p->end != CLM_GENERATE_GOES_ON;
+  if (!q->stream) return CLM_OK;
+  if (p->end != CLM_GENERATE_STOP_ID) {
+    TRY(clm_text_stream_push(q->stream, p->id, &text, &bytes));
+    if (!stops_add(&q->stops, text, bytes)) return no_memory(s);
+  }
+  if (at_end) {
+    TRY(clm_text_stream_finish(q->stream, &text, &bytes));
+    if (!stops_add(&q->stops, text, bytes)) return no_memory(s);
+  }
+  stops_found found = stops_look(&q->stops, at_end);
+  if (found.stopped) p->end = CLM_GENERATE_STOP_STRING;
+  p->text = found.text;
+  p->bytes = found.bytes;
   return CLM_OK;
+}
+
+/* The sampler changes what it samples from: it gets a copy where the logits are still wanted. */
+static void choose(session *s, sequence *q, float *logits, clm_generate_piece *p) {
+  const clm_generate_args *a = s->args;
+  bool wanted = a->logprobs || a->top_logprobs;
+  if (wanted) memcpy(s->scratch, logits, (size_t)s->vocab * sizeof *logits);
+  p->id = q->next = clm_sampler_sample(q->sampler, wanted ? s->scratch : logits);
+  if (!wanted) return;
+  clm_token_logprob chosen = {.id = p->id};
+  clm_token_logprobs(logits, s->vocab, &chosen, s->top, a->top_logprobs);
+  p->logprob = chosen.logprob;
+  p->top = s->top;
+}
+
+static clm_status step_sequence(session *s, int64_t row) {
+  const clm_generate_args *a = s->args;
+  sequence *q = &s->sequences[s->active[row]];
+  clm_generate_piece p = {.sequence = s->active[row]};
+  choose(s, q, s->logits + row * s->vocab, &p);
+  q->made++;
+  s->stats.new_tokens++;
+  if (is_stop_id(s, p.id)) p.end = CLM_GENERATE_STOP_ID;
+  else if (q->made == a->count) p.end = CLM_GENERATE_COUNT;
+  TRY(find_text(s, q, &p));
+  q->ended = p.end != CLM_GENERATE_GOES_ON;
+  if (a->emit && !a->emit(a->user, &p)) q->ended = true;
+  return CLM_OK;
+}
+
+/* Sequences that have ended leave their rows to the others; with `into`, their states go there. */
+static clm_status leave_rows(session *s) {
+  int64_t count = 0;
+  for (int64_t row = 0; row < s->count; row++) {
+    int64_t i = s->active[row];
+    if (s->sequences[i].ended) {
+      if (s->args->into) TRY(clm_model_state_copy(s->args->into, i, s->state, row, 1));
+      continue;
+    }
+    if (count < row)
+      memcpy(s->logits + count * s->vocab, s->logits + row * s->vocab, (size_t)s->vocab * sizeof *s->logits);
+    s->staying[count] = row;
+    s->active[count++] = i;
+  }
+  if (count > 0 && count < s->count) {
+    clm_model_state *fewer;
+    TRY(clm_model_state_fork(s->state, s->staying, count, &fewer));
+    clm_model_state_destroy(&s->state);
+    s->state = fewer;
+  }
+  s->count = count;
+  return CLM_OK;
+}
+
+/* The last token of a sequence is only run where its state is wanted. */
+static clm_status steps(session *s) {
+  bool into = s->args->into != NULL;
+  while (s->count > 0) {
+    for (int64_t row = 0; row < s->count; row++) TRY(step_sequence(s, row));
+    if (!into) TRY(leave_rows(s));
+    if (s->count > 0) TRY(decode(s));
+    if (into) TRY(leave_rows(s));
+  }
+  return CLM_OK;
+}
+
+/* ---- The whole ---- */
+
+static clm_status begin_state(session *s) {
+  const clm_generate_args *a = s->args;
+  return a->from ? clm_model_state_fork(a->from, NULL, s->batch, &s->state)
+                 : clm_model_state_create(s->model, s->batch, &s->state);
+}
+
+static clm_status prepare(session *s) {
+  TRY(check(s));
+  TRY(begin_state(s)); /* refuses a batch that is too large */
+  size_t batch = (size_t)s->batch;
+  s->sequences = calloc(batch, sizeof *s->sequences);
+  s->active = calloc(batch, sizeof *s->active);
+  s->staying = calloc(batch, sizeof *s->staying);
+  s->logits = calloc(batch * (size_t)s->vocab, sizeof *s->logits);
+  s->scratch = calloc((size_t)s->vocab, sizeof *s->scratch);
+  s->top = calloc((size_t)s->args->top_logprobs + 1, sizeof *s->top);
+  if (!s->sequences || !s->active || !s->staying || !s->logits || !s->scratch || !s->top) return no_memory(s);
+  for (s->count = 0; s->count < s->batch; s->count++) {
+    s->active[s->count] = s->count;
+    TRY(begin_sequence(s, s->count));
+  }
+  return CLM_OK;
+}
+
+static clm_status run(session *s) {
+  TRY(prepare(s));
+  double begin = seconds();
+  TRY(prefill(s));
+  s->stats.prefill_seconds = seconds() - begin;
+  if (s->args->count == 0)
+    return s->args->into ? clm_model_state_copy(s->args->into, 0, s->state, 0, s->batch) : CLM_OK;
+  begin = seconds();
+  TRY(steps(s));
+  s->stats.decode_seconds = seconds() - begin;
+  return CLM_OK;
+}
+
+static void free_all(session *s) {
+  for (int64_t i = 0; s->sequences && i < s->batch; i++) {
+    sequence *q = &s->sequences[i];
+    clm_sampler_destroy(&q->sampler);
+    clm_text_stream_destroy(&q->stream);
+    stops_free(&q->stops);
+    free(q->prompt);
+  }
+  clm_model_state_destroy(&s->state);
+  clm_buffer_destroy(&s->buffer);
+  free(s->sequences);
+  free(s->active);
+  free(s->staying);
+  free(s->logits);
+  free(s->scratch);
+  free(s->ids);
+  free(s->top);
 }
 
 clm_status clm_generate(clm_model *model, const clm_tokenizer *tokenizer, const clm_generate_args *args,
                         clm_generate_stats *stats) {
-  session s = {.model = model, .tokenizer = tokenizer, .args = args};
-  clm_generate_stats measured = {0};
-  s.vocab = clm_model_configuration(model)->vocab_size;
-  clm_status status = prepare(&s);
-  if (status == CLM_OK) status = run(&s, &measured);
-  clm_model_state_destroy(&s.state);
-  clm_sampler_destroy(&s.sampler);
-  clm_buffer_destroy(&s.buffer);
-  free(s.logits);
-  free(s.prompt);
-  if (stats) *stats = measured;
+  session s = {.model = model,
+               .tokenizer = tokenizer,
+               .args = args,
+               .context = clm_model_context(model),
+               .vocab = clm_model_configuration(model)->vocab_size,
+               .batch = args->batch ? args->batch : 1};
+  clm_status status = run(&s);
+  if (status == CLM_OK && stats) *stats = s.stats;
+  free_all(&s);
   return status;
 }

@@ -104,6 +104,12 @@ for device in "$@"; do
   cmp -s a.txt c.txt && fail "another seed gives the same text"
   [ "$(wc -c < a.txt)" -eq 65 ] || fail "4 + 60 characters and a newline are not $(wc -c < a.txt)"
   grep -q 'generated: 60 tokens' stats.txt || fail "$(cat stats.txt)"
+
+  # A text in two parts, the state saved between them, is the text in one.
+  generate="$tools/mamba-generate --model $out --temperature 0 --device $device"
+  $generate -n 20 --prompt 'my lord' > a.txt
+  { $generate -n 8 --prompt 'my lord' --save-state half.state | tr -d '\n' && $generate -n 12 --load-state half.state; } > b.txt
+  [ "$(tr -d '\n' < a.txt)" = "$(tr -d '\n' < b.txt)" ] || fail "in two parts: $(cat b.txt), in one: $(cat a.txt)"
 done
 
 out=$(echo "m-$1" | tr : _)
@@ -113,6 +119,75 @@ cmp -s "$out/tokenizer.json" init/tokenizer.json || fail "--init did not take th
 expect 'cannot be given with --init' $train --init "$out" --out m --steps 3 --vocab byte
 expect '--lr cannot be given with --resume' "$tools/mamba-train" --data text.txt --out init --resume --lr 1
 expect 'not the one that the run' "$tools/mamba-train" --data last.txt --out init --resume --device cpu
+
+# Batches, stops, log-probabilities.
+generate="$tools/mamba-generate --model $out --temperature 0 --device cpu"
+printf 'the\nmy lord\nQUEEN\n' > prompts.txt
+$generate -n 15 --prompts prompts.txt > a.txt
+for prompt in the 'my lord' QUEEN; do $generate -n 15 --prompt "$prompt"; echo; done | sed '$d' > b.txt
+cmp a.txt b.txt || fail "a batch differs from its prompts alone"
+$generate -n 15 --prompt the --prompt 'my lord' --prompt QUEEN > b.txt
+cmp a.txt b.txt || fail "--prompt three times differs from --prompts"
+$generate -n 15 --prompt 'my lord' > a.txt
+stop=$(cut -c 12-14 a.txt)
+$generate -n 15 --prompt 'my lord' --stop "$stop" > b.txt
+[ "$(head -c $(($(wc -c < b.txt) - 1)) b.txt)$stop" = "$(head -c $(($(wc -c < b.txt) + 2)) a.txt)" ] || fail "--stop: $(cat b.txt)"
+$generate -n 15 --prompt 'my lord' --logprobs 2 > b.txt
+[ "$(grep -Ec '^\{"sequence":0,"id":[0-9]+,"logprob":-[0-9.e-]+,"text":".*","top":\[\{.*\},\{.*\}\]' b.txt)" -eq 15 ] || fail "$(cat b.txt)"
+tail -n 1 b.txt | grep -q '"end":"count"' || fail "$(tail -n 1 b.txt)"
+
+# Tokens to and from files.
+eval="$tools/mamba-eval --model $out --device cpu"
+$eval --encode 'the crown is' --tokens-out ids.npy
+[ "$($eval --decode ids.npy)" = 'the crown is' ] || fail "--decode: $($eval --decode ids.npy)"
+[ "$($eval --encode 'the crown is' | wc -w)" -eq 12 ] || fail "--encode"
+$generate --tokens ids.npy -n 9 --tokens-out more.npy
+[ "$($eval --decode more.npy)" = "$($generate -n 9 --prompt 'the crown is')" ] || fail "--tokens-out: $($eval --decode more.npy)"
+vocab=$(sed -n 's/.*"vocab_size": \([0-9]*\).*/\1/p' "$out/config.json") d_model=$(sed -n 's/.*"hidden_size": \([0-9]*\).*/\1/p' "$out/config.json")
+layers=$(sed -n 's/.*"num_hidden_layers": \([0-9]*\).*/\1/p' "$out/config.json")
+$eval --tokens ids.npy --logits logits.npy --hidden hidden.npy
+[ "$(wc -c < logits.npy)" -eq $((128 + 4 * 12 * vocab)) ] || fail "logits.npy has $(wc -c < logits.npy) bytes"
+[ "$(wc -c < hidden.npy)" -eq $((128 + 4 * 12 * d_model * (layers + 1))) ] || fail "hidden.npy has $(wc -c < hidden.npy) bytes"
+for how in last mean; do
+  $eval --texts prompts.txt --embed $how --output vectors.csv
+  [ "$(wc -l < vectors.csv)" -eq 3 ] && [ "$(head -n 1 vectors.csv | tr , '\n' | wc -l)" -eq "$d_model" ] || fail "vectors.csv"
+  $eval --tokens ids.npy --embed $how --output vectors.raw
+  [ "$(wc -c < vectors.raw)" -eq $((4 * d_model)) ] || fail "vectors.raw has $(wc -c < vectors.raw) bytes"
+done
+tail -c $((4 * d_model)) hidden.npy > last.raw # the final norm's output at the last position
+$eval --tokens ids.npy --embed last --output vectors.raw
+cmp last.raw vectors.raw || fail "--embed last is not the end of --hidden"
+
+# Scores: more context, no more nats for a model that has learnt something; choices.
+for how in '--window 16' '--stride 8 --window 16' '--carry'; do
+  $eval --score last.txt $how | grep -Eq '^[0-9]+ tokens, [0-9.]+ nats per token, perplexity [0-9.]+$' || fail "--score $how"
+done
+{ echo '{"context": "the crown is", "choices": [" not", "qqqq"], "answer": 0}'; echo; echo '{"context": "my", "choices": [" lord"]}'; } |
+  sed 's/q/K/g' > choices.jsonl
+$eval --choices choices.jsonl > a.txt
+[ "$(cut -f 1,2,6 a.txt | tr '\t\n' ',;')" = '1,0,4;1,1,4;3,0,5;accuracy of 1: 1.0000 sum, 1.0000 per token, 1.0000 per byte;' ] || fail "--choices: $(cat a.txt)"
+
+# What does not fit, or cannot be written.
+"$tools/mamba-eval" --model "$out" --encode 'the crown' --tokens-out foreign.npy --device cpu
+printf '\377' | dd of=foreign.npy bs=1 seek=136 conv=notrunc 2> log.txt
+expect 'foreign.npy: token 2 is [0-9]*, the model knows 0 to' $eval --tokens foreign.npy --logits l.npy
+printf 'no array' > bad.npy
+expect 'bad.npy is not a valid .npy file' $eval --tokens bad.npy --logits l.npy
+expect 'bad.npy is not a valid .npy file' $generate --tokens bad.npy --tokens-out l.npy
+expect 'cannot write no/where.npy' $eval --tokens ids.npy --logits no/where.npy
+expect 'cannot write no/where.npy' $eval --tokens ids.npy --logits l.npy --hidden no/where.npy
+expect 'cannot write no/where.npy' $generate --tokens ids.npy -n 1 --tokens-out no/where.npy
+expect 'cannot write no/where.state' $generate -n 0 --prompt the --save-state no/where.state
+expect 'is the state of another model' "$tools/mamba-generate" --model init --load-state half.state --device cpu
+expect 'cannot read nowhere.state' $generate --load-state nowhere.state
+expect '--nonsense: unknown option' $eval --nonsense
+expect 'exclude each other' $eval --score last.txt --choices choices.jsonl
+expect '--carry has no windows' $eval --score last.txt --carry --window 5
+expect 'stride is 9' $eval --score last.txt --window 5 --stride 9
+expect '--hidden are for --tokens' $eval --score last.txt --logits l.npy
+expect 'array of 3 dimensions' $eval --tokens ids.npy --hidden hidden.csv
+sed 's/: 0}/: 7}/' choices.jsonl > bad.jsonl
+expect 'bad.jsonl: line 1: "answer" must be' $eval --choices bad.jsonl
 
 # An interrupt saves, and the run goes on to the same bits.
 rm log.txt

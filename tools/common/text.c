@@ -38,6 +38,32 @@ void text_free(text_file *text) {
   *text = (text_file){0};
 }
 
+bool text_read_lines(const char *path, text_lines *lines) {
+  *lines = (text_lines){0};
+  if (!text_read(path, &lines->text)) return false;
+  const char *end = lines->text.data + lines->text.bytes;
+  size_t most = 1;
+  for (char *at = lines->text.data; at < end; at++) most += *at == '\n';
+  lines->at = calloc(most, sizeof *lines->at);
+  if (!lines->at) {
+    text_free_lines(lines);
+    return tool_fail("out of memory for %s", path), false;
+  }
+  for (char *at = lines->text.data; at < end;) {
+    char *newline = memchr(at, '\n', (size_t)(end - at));
+    size_t bytes = newline ? (size_t)(newline - at) : (size_t)(end - at);
+    lines->at[lines->count++] = (text_file){at, bytes && at[bytes - 1] == '\r' ? bytes - 1 : bytes};
+    at += bytes + 1;
+  }
+  return true;
+}
+
+void text_free_lines(text_lines *lines) {
+  text_free(&lines->text);
+  free(lines->at);
+  *lines = (text_lines){0};
+}
+
 /* Writes what fits in `capacity`; tokens->count is how many there are. */
 static bool encode_some(const clm_tokenizer *tokenizer, clm_context *context, const text_file *text, const char *path,
                         size_t capacity, token_list *tokens) {

@@ -13,6 +13,15 @@ typedef struct text_file {
 bool text_read(const char *path, text_file *text);
 void text_free(text_file *text);
 
+/* The lines of a file that must not be empty, without their ends; they lie in the text that was read. */
+typedef struct text_lines {
+  text_file text;
+  text_file *at;
+  size_t count;
+} text_lines;
+bool text_read_lines(const char *path, text_lines *lines);
+void text_free_lines(text_lines *lines);
+
 typedef struct token_list {
   int32_t *ids;
   size_t count;

@@ -1,0 +1,60 @@
+#include "common/model.h"
+#include "common/progress.h"
+#include "common/tool.h"
+#include <string.h>
+
+#define QUICK_SECONDS 1 /* no bar for less */
+
+static struct { const char *path, *dtype; } given = {.dtype = "f32"};
+
+struct poptOption tool_model_options[] = {
+    {"model", '\0', POPT_ARG_STRING, &given.path, 0, "model directory, or GGUF file", "MODEL"},
+    {"dtype", '\0', POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT, &given.dtype, 0,
+     "how the matrices are held: f32, f16, bf16, or stored: as the file has them", "TYPE"},
+    POPT_TABLEEND,
+};
+
+static const struct {
+  const char *name;
+  clm_weights_type type;
+} types[] = {{"f32", CLM_WEIGHTS_F32},
+             {"f16", CLM_WEIGHTS_F16},
+             {"bf16", CLM_WEIGHTS_BF16},
+             {"stored", CLM_WEIGHTS_AS_STORED}};
+
+static bool find_type(clm_weights_type *type) {
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+    if (strcmp(given.dtype, types[i].name) == 0) return *type = types[i].type, true;
+  return false;
+}
+
+const char *tool_model_path(void) { return given.path; }
+
+bool tool_model_check(void) {
+  clm_weights_type type;
+  if (!given.path) return tool_fail("--model MODEL is missing"), false;
+  if (!find_type(&type)) return tool_fail("--dtype is %s, expected f32, f16, bf16 or stored", given.dtype), false;
+  return true;
+}
+
+typedef struct loading {
+  progress bar;
+  double begin;
+} loading;
+
+static bool show(void *user, uint64_t done, uint64_t total) {
+  loading *l = user;
+  if (tool_seconds() - l->begin > QUICK_SECONDS)
+    progress_bar(&l->bar, total ? (double)done / (double)total : 1, "reading the model");
+  return true;
+}
+
+bool tool_model_load(clm_context *context, clm_model **model) {
+  loading l = {progress_start(), tool_seconds()};
+  clm_model_load_options options = {.progress = show, .user = &l};
+  *model = NULL;
+  find_type(&options.weights);
+  clm_status status = clm_model_load_with(context, given.path, &options, model);
+  progress_end(&l.bar);
+  return status == CLM_OK || (tool_fail("%s", clm_context_error(context)), false);
+}
