@@ -45,10 +45,6 @@ static inline ushort half_bits(float x) {
   return h;
 }
 #endif
-static inline ushort bf16_bits(float x) {
-  const uint bits = as_uint(x), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  return (ushort)(isnan(x) ? (bits >> 16) | 0x40u : rounded);
-}
 static inline float2 load2_f32(global const float *p, long i) { return *(global const float2 *)(p + i); }
 static inline float2 load2_f16(global const ushort *p, long i) {
   const ushort2 both = *(global const ushort2 *)(p + i);
@@ -78,6 +74,13 @@ typedef float real_t;
 #define STORE_X(p, i, x)    STORE(X_TYPE, p, i, x)
 #define LOAD_EACH(type, p, i, stride) LOAD(type, p, i)
 #define STORE_FLOATS(p, i, x) ((p)[i] = (x))
+#endif
+
+/* Elements between neighbouring steps: compiled in, CONV_STEP_x and so on, where that is worth a program of its own. */
+#if CONV_FIXED_STEPS
+#define STEP(name) ((long)CONV_STEP_##name)
+#else
+#define STEP(name) name##_step
 #endif
 
 static inline float swish_gradient(float x) {
@@ -126,7 +129,7 @@ typedef STORAGE(B_TYPE) b_t;
   ((t) < 0 ? (HAS(CONV_INITIAL) && !HAS(CONV_PACKED)                                                                  \
                   ? LOAD_EACH(X_TYPE, initial, initial_row + ((t) + BEFORE) * initial_k, initial_channel)             \
                   : (real_t)(0.0f))                                                                                   \
-           : (t) < length && !IS_PADDING(t) ? LOAD_X(x, x_row + (t) * x_step) : (real_t)(0.0f))
+           : (t) < length && !IS_PADDING(t) ? LOAD_X(x, x_row + (t) * STEP(x)) : (real_t)(0.0f))
 
 #define FILTER                                                                                                        \
   real_t w[CONV_WIDTH];                                                                                               \
@@ -163,15 +166,21 @@ causal_conv1d(INPUT_PARAMETERS, OUT(x_t, out), STRIDES3(out, batch, step, channe
   if (channel < channels) {
     ROWS_OF_INPUT
     real_t e[BEFORE + CONV_STEPS];
-    UNROLL for (int i = 0; i < BEFORE + CONV_STEPS; i++) e[i] = ELEMENT(first - BEFORE + i);
+    const bool whole = !CONV_MARKED && first >= BEFORE && first + CONV_STEPS <= length; /* no questions to ask */
+    if (whole) {
+      global const x_t *row = x + x_row + (first - BEFORE) * STEP(x);
+      UNROLL for (int i = 0; i < BEFORE + CONV_STEPS; i++) e[i] = LOAD_X(row, i * STEP(x));
+    } else {
+      UNROLL for (int i = 0; i < BEFORE + CONV_STEPS; i++) e[i] = ELEMENT(first - BEFORE + i);
+    }
+    out += out_offset + batch * out_batch + channel * out_channel + first * STEP(out);
     UNROLL for (int i = 0; i < CONV_STEPS; i++) {
-      if (first + i < length) {
+      if (whole || first + i < length) {
         const int4 m = MARK(first + i);
         real_t sum = bias_value;
         UNROLL for (int k = 0; k < CONV_WIDTH; k++) sum += w[k] * SEEN(m, k, e[i + k]);
         if (HAS(CONV_SILU)) sum = MAP(swish, sum);
-        STORE_X(out, out_offset + batch * out_batch + channel * out_channel + (first + i) * out_step,
-                m.x < 0 ? (real_t)(0.0f) : sum);
+        STORE_X(out, i * STEP(out), m.x < 0 ? (real_t)(0.0f) : sum);
       }
     }
   }
@@ -277,7 +286,7 @@ kernel void causal_conv1d_dinitial(INPUT_PARAMETERS, SPAN_PARAMETERS, IN(x_t, do
     if (HAS(CONV_DFINAL) && pm.z > 0)                                                                                 \
       value += LOAD_EACH(X_TYPE, dfinal, dfinal_offset + pm.y * dfinal_batch + channel * dfinal_channel +             \
                                              (BEFORE - pm.z) * dfinal_k, dfinal_channel);                             \
-    STORE_X(dx, dx_offset + batch * dx_batch + channel * dx_channel + (p) * dx_step, value);                          \
+    STORE_X(dx, dx_row + (p) * STEP(dx), value);                                                                                                \
   }
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
@@ -298,6 +307,7 @@ causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, st
   const long begin = number * run, end = min(begin + run, length);
   const long part = parts_offset + (batch * runs + number) * (CONV_WIDTH + 1) * channels + channel;
   const long dout_row = dout_offset + batch * dout_batch + channel * dout_channel;
+  const long dx_row = dx_offset + batch * dx_batch + channel * dx_channel;
 
 #if CONV_LENGTH_FAST
   ROWS_OF_INPUT
@@ -313,7 +323,7 @@ causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, st
           if (HAS(CONV_SILU)) {
             UNROLL for (int k = 0; k < CONV_WIDTH; k++) s += w[k] * SEEN(m, k, ELEMENT(t - BEFORE + k));
           }
-          ds = LOAD_X(dout, dout_row + t * dout_step) * (HAS(CONV_SILU) ? swish_gradient(s) : 1.0f);
+          ds = LOAD_X(dout, dout_row + t * STEP(dout)) * (HAS(CONV_SILU) ? swish_gradient(s) : 1.0f);
         }
       }
       ds_tile[i] = ds;
@@ -360,10 +370,19 @@ causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, st
       reach[i] = BEFORE;
     }
     for (long first = begin; first < end + BEFORE; first += CONV_STEPS) {
-      UNROLL for (int i = 0; i < CONV_STEPS; i++) {
-        const long t = first + i;
-        e[BEFORE + i] = ELEMENT(t);
-        ds[BEFORE + i] = t < length && t < end + BEFORE ? LOAD_X(dout, dout_row + t * dout_step) : (real_t)(0.0f);
+      const bool whole = !CONV_MARKED && first >= begin + BEFORE && first + CONV_STEPS <= end; /* no questions to ask */
+      if (whole) {
+        global const x_t *row = x + x_row + first * STEP(x), *dout_at = dout + dout_row + first * STEP(dout);
+        UNROLL for (int i = 0; i < CONV_STEPS; i++) {
+          e[BEFORE + i] = LOAD_X(row, i * STEP(x));
+          ds[BEFORE + i] = LOAD_X(dout_at, i * STEP(dout));
+        }
+      } else {
+        UNROLL for (int i = 0; i < CONV_STEPS; i++) {
+          const long t = first + i;
+          e[BEFORE + i] = ELEMENT(t);
+          ds[BEFORE + i] = t < length && t < end + BEFORE ? LOAD_X(dout, dout_row + t * STEP(dout)) : (real_t)(0.0f);
+        }
       }
       UNROLL for (int i = 0; i < CONV_STEPS; i++) {
         const long t = first + i;
@@ -375,7 +394,7 @@ causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, st
           ds[BEFORE + i] *= MAP(swish_gradient, s);
         }
         if (m.x < 0) ds[BEFORE + i] = (real_t)(0.0f);
-        const real_t own = t < end ? ds[BEFORE + i] : (real_t)(0.0f); /* steps past the end: the next run's sums */
+        const real_t own = whole || t < end ? ds[BEFORE + i] : (real_t)(0.0f); /* steps past the end: the next run's sums */
         dbias += own;
         real_t sum = (real_t)(0.0f);
         UNROLL for (int k = 0; k < CONV_WIDTH; k++) {
@@ -383,7 +402,7 @@ causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, st
           sum += SEES(reach[i + BEFORE - k], k) ? w[k] * ds[BEFORE + i - k] : (real_t)(0.0f);
         }
         const long p = t - BEFORE;
-        if (p < end && p >= begin) STORE_DX(p, sum)
+        if (whole || (p < end && p >= begin)) STORE_DX(p, sum)
       }
       UNROLL for (int i = 0; i < BEFORE; i++) {
         e[i] = e[CONV_STEPS + i];

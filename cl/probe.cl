@@ -13,6 +13,16 @@ __kernel void probe(__global const float *in, __global float *out) {
 }
 #endif
 
+#ifdef PROBE_PTX_BF16
+/* Rounding to bf16 through PTX: out[i] = in[i] rounded to 8 bits. */
+__kernel void probe(__global const float *in, __global float *out) {
+  int i = (int)get_local_id(0);
+  ushort rounded;
+  __asm__("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(in[i] * 1.001f));
+  out[i] = as_float((uint)rounded << 16);
+}
+#endif
+
 #ifdef PROBE_SUBGROUP_SHUFFLE
 /* out[i] = in[i xor 1] + sub-group size if lanes follow work-items, else -1. */
 #pragma OPENCL EXTENSION cl_khr_subgroups : enable

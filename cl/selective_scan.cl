@@ -136,16 +136,26 @@ UNROLL
     if ((flags & SCAN_HAS_D) && c < count) D_held[k] = D[D_offset + (first + c) * D_channel];
     if ((flags & SCAN_HAS_BIAS) && c < count) bias_held[k] = bias[bias_offset + (first + c) * bias_channel];
   }
-  u += u_offset + batch * u_batch + first * u_channel;
-  delta += delta_offset + batch * delta_batch + first * delta_channel;
-  z += z_offset + batch * z_batch + first * z_channel;
+  /* Pointers to what this work-item stages first of the tile that is fetched next, and to what it writes. */
+#define FIRST_ELEMENT(name)                                                                                           \
+  (name##_offset + batch * name##_batch + (begin + ELEMENT_STEP(0)) * STEP(name) +                                    \
+   (first + min(ELEMENT_CHANNEL(0), count - 1)) * name##_channel)
+#define ELEMENT_AT(name, k)                                                                                           \
+  ((ELEMENT_STEP(k) - ELEMENT_STEP(0)) * STEP(name) + (ELEMENT_CHANNEL(k) - ELEMENT_CHANNEL(0)) * name##_channel)
+#define FIRST_BC(name)                                                                                                \
+  (name##_offset + batch * name##_batch + group * name##_group + (begin + BC_STEP(lid)) * name##_step +               \
+   BC_STATE(lid) * name##_state)
+#define BC_AT(name, e) ((BC_STEP(e) - BC_STEP(lid)) * name##_step + (BC_STATE(e) - BC_STATE(lid)) * name##_state)
+  u += FIRST_ELEMENT(u);
+  delta += FIRST_ELEMENT(delta);
+  z += FIRST_ELEMENT(z);
 #if SCAN_GATE
-  gate += gate_offset + batch * gate_batch + first * gate_channel;
+  gate += FIRST_ELEMENT(gate);
   storage_t gate_next[ELEMENTS];
 #endif
-  out += out_offset + batch * out_batch + first * out_channel;
-  B += B_offset + batch * B_batch + group * B_group;
-  C += C_offset + batch * C_batch + group * C_group;
+  out += out_offset + batch * out_batch + first * out_channel + begin * STEP(out);
+  B += FIRST_BC(B);
+  C += FIRST_BC(C);
 
   storage_t u_next[ELEMENTS], delta_next[ELEMENTS], z_next[ELEMENTS];
   STORAGE(B_TYPE) B_next[BC_ITEMS];
@@ -161,40 +171,63 @@ UNROLL
 
 /* The gate on A: dt g in place of dt in the decay. */
 #if SCAN_GATE
-#define FETCH_GATE(k, t, c) gate_next[k] = gate[t * gate_step + c * gate_channel];
-#define DECAY_STEP(dt, k)   ((dt) * value(gate_next[k]))
-#define NO_GATE(k)          gate_next[k] = 0;
+#define FETCH_GATE(k)     gate_next[k] = gate[ELEMENT_AT(gate, k)];
+#define DECAY_STEP(dt, k) ((dt) * value(gate_next[k]))
+#define NO_GATE(k)        gate_next[k] = 0;
+#define NEXT_GATE         gate += SCAN_TILE * gate_step;
 #else
-#define FETCH_GATE(k, t, c)
+#define FETCH_GATE(k)
 #define DECAY_STEP(dt, k) (dt)
 #define NO_GATE(k)
+#define NEXT_GATE
 #endif
 
-/* Global memory -> registers, the tile that begins at step `at`. */
+/* Global memory -> registers: an element, and B and C of one step and state. */
+#define FETCH_ELEMENT(k)                                                                                              \
+  {                                                                                                                   \
+    u_next[k] = u[ELEMENT_AT(u, k)];                                                                                  \
+    delta_next[k] = delta[ELEMENT_AT(delta, k)];                                                                      \
+    if (!SCAN_STATES_ONLY && (flags & SCAN_HAS_Z)) z_next[k] = z[ELEMENT_AT(z, k)];                                   \
+    FETCH_GATE(k)                                                                                                     \
+  }
+#define FETCH_BC(k)                                                                                                   \
+  {                                                                                                                   \
+    if (SCAN_B_VARIES) B_next[k] = B[BC_AT(B, lid + k * WORK_GROUP)];                                                 \
+    if (NEED_C) C_next[k] = C[BC_AT(C, lid + k * WORK_GROUP)];                                                        \
+  }
+#define BC_IN_TILE(e) ((BC_TILE % WORK_GROUP == 0 || (e) < BC_TILE) && BC_STATE(e) < SCAN_D_STATE)
+
+/* A tile in which every step and channel counts needs no questions. */
+#if SCAN_RESETS
+#define WHOLE(at) false
+#else
+#define WHOLE(at) (count == SCAN_CHANNELS && (at) + SCAN_TILE <= end)
+#endif
+
+/* The tile that begins at step `at`; the next call is for the next tile. */
 #define FETCH(at)                                                                                                     \
   {                                                                                                                   \
-    UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                                       \
-      const int c = ELEMENT_CHANNEL(k);                                                                               \
-      const long t = (at) + ELEMENT_STEP(k);                                                                          \
-      u_next[k] = delta_next[k] = z_next[k] = 0;                                                                      \
-      NO_GATE(k)                                                                                                      \
-      if (IN_TILE(k) && COUNTS(t) && c < count) {                                                                     \
-        u_next[k] = u[t * u_step + c * u_channel];                                                                    \
-        delta_next[k] = delta[t * delta_step + c * delta_channel];                                                    \
-        if (!SCAN_STATES_ONLY && (flags & SCAN_HAS_Z)) z_next[k] = z[t * z_step + c * z_channel];                     \
-        FETCH_GATE(k, t, c)                                                                                           \
+    if (WHOLE(at)) {                                                                                                  \
+      UNROLL for (int k = 0; k < ELEMENTS; k++) if (IN_TILE(k)) FETCH_ELEMENT(k)                                      \
+      UNROLL for (int k = 0; k < BC_ITEMS; k++) if (BC_IN_TILE(lid + k * WORK_GROUP)) FETCH_BC(k)                     \
+    } else {                                                                                                          \
+      UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                                     \
+        u_next[k] = delta_next[k] = z_next[k] = 0;                                                                    \
+        NO_GATE(k)                                                                                                    \
+        if (IN_TILE(k) && COUNTS((at) + ELEMENT_STEP(k)) && ELEMENT_CHANNEL(k) < count) FETCH_ELEMENT(k)              \
+      }                                                                                                               \
+      UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                                     \
+        B_next[k] = 0;                                                                                                \
+        C_next[k] = 0;                                                                                                \
+        if (COUNTS((at) + BC_STEP(lid + k * WORK_GROUP)) && BC_IN_TILE(lid + k * WORK_GROUP)) FETCH_BC(k)             \
       }                                                                                                               \
     }                                                                                                                 \
-    UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                                       \
-      const int e = lid + k * WORK_GROUP, n = BC_STATE(e);                                                            \
-      const long t = (at) + BC_STEP(e);                                                                               \
-      B_next[k] = 0;                                                                                                  \
-      C_next[k] = 0;                                                                                                  \
-      if (COUNTS(t) && n < SCAN_D_STATE && (BC_TILE % WORK_GROUP == 0 || e < BC_TILE)) {                              \
-        if (SCAN_B_VARIES) B_next[k] = B[t * B_step + n * B_state];                                                   \
-        if (NEED_C) C_next[k] = C[t * C_step + n * C_state];                                                          \
-      }                                                                                                               \
-    }                                                                                                                 \
+    u += SCAN_TILE * STEP(u);                                                                                         \
+    delta += SCAN_TILE * STEP(delta);                                                                                 \
+    z += SCAN_TILE * STEP(z);                                                                                         \
+    NEXT_GATE                                                                                                         \
+    if (SCAN_B_VARIES) B += SCAN_TILE * B_step;                                                                       \
+    if (NEED_C) C += SCAN_TILE * C_step;                                                                              \
   }
 
 #if !SCAN_STATES_ONLY
@@ -228,7 +261,7 @@ UNROLL
       const int c = ELEMENT_CHANNEL(k);                                                                               \
       float dt = value(delta_next[k]) + bias_held[HELD(k)];                                                           \
       if (flags & SCAN_SOFTPLUS) dt = softplus(dt);                                                                   \
-      if (!COUNTS((at) + ELEMENT_STEP(k))) dt = 0.0f;                                                                 \
+      if (!WHOLE(at) && !COUNTS((at) + ELEMENT_STEP(k))) dt = 0.0f;                                                   \
       if (IN_TILE(k)) {                                                                                               \
         steps[buffer][ELEMENT_STEP(k)][c] = (float2)(DECAY_STEP(dt, k), dt * value(u_next[k]));                       \
         KEEP_FINISH(buffer, k, c)                                                                                     \
@@ -257,6 +290,7 @@ UNROLL
   local_barrier();
   int buffer = 0;
   for (long at = begin; at < end; at += SCAN_TILE) {
+    const bool whole = WHOLE(at);
     FETCH(at + SCAN_TILE)
 #pragma unroll 1
     for (int block = 0; block < SCAN_TILE; block += SCAN_BLOCK) {
@@ -326,7 +360,7 @@ UNROLL
           if (OWNS_THEM) y_tile[SCAN_SHUFFLE ? 0 : lane][t][c] = y[j][i];
 #else
           const float value = FINISHED(y[j][i], t, c);
-          if (OWNS_THEM && at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
+          if (OWNS_THEM && (whole || (at + t < end && c < count))) store(out, t * STEP(out) + c * out_channel, value);
 #endif
         }
       }
@@ -345,13 +379,14 @@ UNROLL
 UNROLL
       for (int part = 1; part < PARTS; part++) value += y_tile[part][t][c];
       value = FINISHED(value, t, c);
-      if (at + t < end && c < count) store(out, (at + t) * out_step + c * out_channel, value);
+      if (whole || (at + t < end && c < count)) store(out, t * STEP(out) + c * out_channel, value);
     }
 #endif
 #if SCAN_BUFFERS == 2
     buffer ^= 1;
 #endif
     KEEP(at + SCAN_TILE, buffer)
+    out += SCAN_TILE * STEP(out);
     local_barrier();
   }
   ANCHOR

@@ -44,6 +44,7 @@
 #define SUM_ROW          (2 * PADDED)
 #define BC_SLOT(t, slot) (((t) * SLOTS + (slot)) * SUM_ROW)
 #define BC_FLIP(slot)    (((slot) & 1) * PADDED)
+#define SUMS             (SCAN_BLOCK * SUM_ROW * NUMBER_PARTS) /* of a block, over channels */
 #define SUM_CHAINS       (SLOTS < 4 ? SLOTS : 4) /* additions that do not wait for each other */
 #define WANTS_Y          (flags & (SCAN_WANT_DZ | SCAN_WANT_OUT))
 #define WANTS_BC         ((SCAN_B_VARIES && (flags & SCAN_WANT_DB)) || (SCAN_C_VARIES && (flags & SCAN_WANT_DC)))
@@ -209,14 +210,24 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   const bool in_tile = HELD_IN_TILE, held = in_tile && c < count;
   const float D_held = held && (flags & SCAN_HAS_D) ? D[D_offset + (first + c) * D_channel] : 0.0f;
   const float bias_held = held && (flags & SCAN_HAS_BIAS) ? bias[bias_offset + (first + c) * bias_channel] : 0.0f;
-#define AT(name, t) ((offset_t)(t) * (offset_t)name##_step + name##_at)
-#define HELD_AT(name) (offset_t)(name##_offset + batch * name##_batch + (first + c) * name##_channel)
-  const offset_t u_at = HELD_AT(u), delta_at = HELD_AT(delta), z_at = HELD_AT(z), dout_at = HELD_AT(dout);
+#define HELD_AT(name)                                                                                                 \
+  (name##_offset + batch * name##_batch + (first + min(c, count - 1)) * name##_channel +                              \
+   (begin + HELD_FIRST) * STEP(name))
+#define FIRST_BC(name)                                                                                                \
+  (name##_offset + batch * name##_batch + group * name##_group + (begin + BC_STEP(lid)) * name##_step +               \
+   BC_STATE(lid) * name##_state)
+#define BC_AT(name, e) ((BC_STEP(e) - BC_STEP(lid)) * name##_step + (BC_STATE(e) - BC_STATE(lid)) * name##_state)
+  /* Pointers to what this work-item holds first of the chunk's first tile. */
+  u += HELD_AT(u);
+  delta += HELD_AT(delta);
+  z += HELD_AT(z);
+  dout += HELD_AT(dout);
 #if SCAN_GATE
-  const offset_t gate_at = HELD_AT(gate);
+  gate += HELD_AT(gate);
 #endif
-  const offset_t B_at = (offset_t)(B_offset + batch * B_batch + group * B_group);
-  const offset_t C_at = (offset_t)(C_offset + batch * C_batch + group * C_group);
+  B += FIRST_BC(B);
+  C += FIRST_BC(C);
+#define AT(name, k) (tile_offset * STEP(name) + (HELD_STEP(k) - HELD_FIRST) * STEP(name))
 
   /* Global memory -> registers, the tile that begins at step `from`: bits as they lie there, so that nothing waits. */
   storage_t u_next[HELD_OF_TILE], delta_next[HELD_OF_TILE], z_next[HELD_OF_TILE], dout_next[HELD_OF_TILE];
@@ -224,29 +235,51 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   STORAGE(C_TYPE) C_next[BC_ITEMS];
 #if SCAN_GATE
   storage_t gate_next[HELD_OF_TILE];
-#define FETCH_GATE(k, t) gate_next[k] = counts ? gate[AT(gate, t)] : 0;
+#define FETCH_GATE(k) gate_next[k] = gate[AT(gate, k)];
+#define NO_GATE(k)    gate_next[k] = 0;
 #else
-#define FETCH_GATE(k, t)
+#define FETCH_GATE(k)
+#define NO_GATE(k)
+#endif
+#define FETCH_ELEMENT(k)                                                                                              \
+  {                                                                                                                   \
+    u_next[k] = u[AT(u, k)];                                                                                          \
+    delta_next[k] = delta[AT(delta, k)];                                                                              \
+    dout_next[k] = dout[AT(dout, k)];                                                                                 \
+    if (flags & SCAN_HAS_Z) z_next[k] = z[AT(z, k)];                                                                  \
+    FETCH_GATE(k)                                                                                                     \
+  }
+#define FETCH_BC(k)                                                                                                   \
+  {                                                                                                                   \
+    if (SCAN_B_VARIES) B_next[k] = B[tile_offset * (offset_t)B_step + BC_AT(B, lid + k * WORK_GROUP)];                \
+    if (SCAN_C_VARIES) C_next[k] = C[tile_offset * (offset_t)C_step + BC_AT(C, lid + k * WORK_GROUP)];                \
+  }
+#define BC_IN_TILE(e) ((BC_TILE % WORK_GROUP == 0 || (e) < BC_TILE) && BC_STATE(e) < SCAN_D_STATE)
+
+/* A tile in which every step and channel counts needs no questions. */
+#if SCAN_RESETS
+#define WHOLE(from) false
+#else
+#define WHOLE(from) (count == SCAN_CHANNELS && (from) + SCAN_TILE <= end)
 #endif
 #define FETCH(from)                                                                                                   \
   {                                                                                                                   \
+    const offset_t tile_offset = (offset_t)((from)-begin);                                                            \
     UNROLL for (int k = 0; k < HELD_OF_TILE; k++) {                                                                   \
-      const long t = (from) + HELD_STEP(k);                                                                           \
-      const bool counts = held && COUNTS(t);                                                                          \
-      u_next[k] = counts ? u[AT(u, t)] : 0;                                                                           \
-      delta_next[k] = counts ? delta[AT(delta, t)] : 0;                                                               \
-      dout_next[k] = counts ? dout[AT(dout, t)] : 0;                                                                  \
-      z_next[k] = counts && (flags & SCAN_HAS_Z) ? z[AT(z, t)] : 0;                                                   \
-      FETCH_GATE(k, t)                                                                                                \
+      u_next[k] = delta_next[k] = z_next[k] = dout_next[k] = 0;                                                       \
+      NO_GATE(k)                                                                                                      \
     }                                                                                                                 \
     UNROLL for (int k = 0; k < BC_ITEMS; k++) {                                                                       \
-      const int e = lid + k * WORK_GROUP, n = BC_STATE(e);                                                            \
-      const long t = (from) + BC_STEP(e);                                                                             \
-      const bool counts = (BC_TILE % WORK_GROUP == 0 || e < BC_TILE) && n < SCAN_D_STATE && COUNTS(t);                \
       B_next[k] = 0;                                                                                                  \
       C_next[k] = 0;                                                                                                  \
-      if (SCAN_B_VARIES && counts) B_next[k] = B[AT(B, t) + n * (offset_t)B_state];                                   \
-      if (SCAN_C_VARIES && counts) C_next[k] = C[AT(C, t) + n * (offset_t)C_state];                                   \
+    }                                                                                                                 \
+    if (WHOLE(from)) {                                                                                                \
+      UNROLL for (int k = 0; k < HELD_OF_TILE; k++) if (in_tile) FETCH_ELEMENT(k)                                     \
+      UNROLL for (int k = 0; k < BC_ITEMS; k++) if (BC_IN_TILE(lid + k * WORK_GROUP)) FETCH_BC(k)                     \
+    } else {                                                                                                          \
+      UNROLL for (int k = 0; k < HELD_OF_TILE; k++) if (held && COUNTS((from) + HELD_STEP(k))) FETCH_ELEMENT(k)       \
+      UNROLL for (int k = 0; k < BC_ITEMS; k++)                                                                       \
+        if (COUNTS((from) + BC_STEP(lid + k * WORK_GROUP)) && BC_IN_TILE(lid + k * WORK_GROUP)) FETCH_BC(k)           \
     }                                                                                                                 \
   }
 
@@ -288,7 +321,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       dout_raw[k] = value(dout_next[k]);                                                                              \
       KEEP_GATE(k)                                                                                                    \
       float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];                                             \
-      if (!COUNTS((from) + HELD_STEP(k))) dt = 0.0f;                                                                  \
+      if (!WHOLE(from) && !COUNTS((from) + HELD_STEP(k))) dt = 0.0f;                                                  \
       if (!in_tile) continue;                                                                                         \
       dt_tile[at_tile] = DECAY_STEP(dt, k);                                                                           \
       dtu_tile[at_tile] = dt * u_raw[k];                                                                              \
@@ -384,11 +417,18 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     }
   }
 #else
-  const offset_t du_at = HELD_AT(du), ddelta_at = HELD_AT(ddelta), dz_at = HELD_AT(dz), out_at = HELD_AT(out);
+  du += HELD_AT(du);
+  ddelta += HELD_AT(ddelta);
+  dz += HELD_AT(dz);
+  out += HELD_AT(out);
 #if SCAN_GATE
-  const offset_t dgate_at = HELD_AT(dgate);
+  dgate += HELD_AT(dgate);
 #endif
   float dD_held = 0.0f, dbias_held = 0.0f;
+  /* Where the sums over channels of a step go. */
+  const long sums_step = (long)groups * (SCAN_D_STATE * NUMBER_PARTS);
+  const long first_sums_row =
+      ((block_column * batches + batch) * length + begin) * sums_step + group * (SCAN_D_STATE * NUMBER_PARTS);
 
   /* The state at the beginning of each block of a tile; that of the first comes from the forward kernel. */
   number start[BLOCKS][SCAN_PER_LANE][SCAN_STATES], start_next[SCAN_PER_LANE][SCAN_STATES];
@@ -407,6 +447,8 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   }
   for (long tile = tiles - 1; tile >= 0; tile--) {
     const long at = begin + tile * SCAN_TILE, before = tile > 0 ? at - SCAN_TILE : end;
+    const offset_t tile_offset = (offset_t)(at - begin);
+    const bool whole = WHOLE(at);
     UNROLL
     for (int j = 0; j < SCAN_PER_LANE; j++)
       UNROLL
@@ -432,6 +474,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       }
     }
 
+    const long sums_row = first_sums_row + tile_offset * sums_step;
     UNROLL
     for (int b = BLOCKS - 1; b >= 0; b--) {
       /* The block's states again, forwards; states[t] is the one before step t. (With the first in an array of its own,
@@ -481,7 +524,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
             g[j][s] += conjugate(C_OF(j, s)) * dy[j][t];
             number last = states[t][j][s];
             if (BEGINS(b * SCAN_BLOCK + t)) last = ZERO;
-            const number before = conjugate_times(times(decay[t][j][s], last), g[j][s]);
+            const number passed = conjugate_times(decay[t][j][s], g[j][s]), before = conjugate_times(last, passed);
             gB[j][t] += real_of_conjugate_product(B_OF(j, s), g[j][s]);
             ddt[j][t] += along_rate(rate[j][s], before);
             dA[j][s] += dt[j][t] * before;
@@ -496,8 +539,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #else
             dC_fixed[j][s] += twice(dy[j][t]) * conjugate(states[t + 1][j][s]);
 #endif
-            g[j][s] = conjugate_times(decay[t][j][s], g[j][s]);
-            if (BEGINS(b * SCAN_BLOCK + t)) g[j][s] = ZERO;
+            g[j][s] = BEGINS(b * SCAN_BLOCK + t) ? ZERO : passed;
           }
         }
 #if SCAN_B_VARIES
@@ -523,7 +565,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       for (int i = 0; i < HELD_STEPS; i++) {
         const int k = b * HELD_STEPS + i;
         const long step = at + HELD_STEP(k);
-        if (!held || step >= end) continue;
+        if (!in_tile || !(whole || (held && step < end))) continue;
         float sum_gB = 0.0f, sum_ddt = 0.0f, sum_y = 0.0f;
         UNROLL
         for (int part = 0; part < PARTS; part++) {
@@ -540,7 +582,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
 #if SCAN_GATE
         const float dt_own = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
         float grad = gate_raw[k] * ddecay + u_raw[k] * sum_gB;
-        if (flags & SCAN_WANT_DGATE) store(dgate, AT(dgate, step), dt_own * ddecay);
+        if (flags & SCAN_WANT_DGATE) store(dgate, AT(dgate, k), dt_own * ddecay);
 #else
         const float dt_own = dt_tile[at_tile];
         float grad = ddecay + u_raw[k] * sum_gB;
@@ -549,24 +591,24 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         sum_y += D_held * u_raw[k];
         dD_held += dy * u_raw[k];
         dbias_held += grad;
-        if (flags & SCAN_WANT_DU) store(du, AT(du, step), D_held * dy + dt_own * sum_gB);
-        if (flags & SCAN_WANT_DDELTA) store(ddelta, AT(ddelta, step), grad);
+        if (flags & SCAN_WANT_DU) store(du, AT(du, k), D_held * dy + dt_own * sum_gB);
+        if (flags & SCAN_WANT_DDELTA) store(ddelta, AT(ddelta, k), grad);
         if (WANTS_Y) {
           const float open = sigmoid(z_raw[k]);
           if (flags & SCAN_WANT_DZ)
-            store(dz, AT(dz, step), dout_raw[k] * sum_y * (open * (1.0f + z_raw[k] * (1.0f - open))));
+            store(dz, AT(dz, k), dout_raw[k] * sum_y * (open * (1.0f + z_raw[k] * (1.0f - open))));
           if (flags & SCAN_WANT_OUT)
-            store(out, AT(out, step), (flags & SCAN_HAS_Z) ? sum_y * (z_raw[k] * open) : sum_y);
+            store(out, AT(out, k), (flags & SCAN_HAS_Z) ? sum_y * (z_raw[k] * open) : sum_y);
         }
       }
 
 #if SCAN_B_VARIES || SCAN_C_VARIES
       if (WANTS_BC)
-        for (int e = lid; e < SCAN_BLOCK * SUM_ROW * NUMBER_PARTS; e += WORK_GROUP) {
+        for (int e = lid; e < SUMS; e += WORK_GROUP) {
           const int t = e / (SUM_ROW * NUMBER_PARTS), n = e % (SUM_ROW * NUMBER_PARTS);
           const bool is_B = n < PADDED * NUMBER_PARTS;
           const int part = is_B ? n : n - PADDED * NUMBER_PARTS;
-          const long step = at + b * SCAN_BLOCK + t;
+          const int step = b * SCAN_BLOCK + t; /* of the tile */
           float chain[SUM_CHAINS]; /* real and imaginary parts by themselves (PoCL 3.1 loses stores of float2 here) */
           UNROLL
           for (int k = 0; k < SLOTS; k++) {
@@ -578,11 +620,10 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
           UNROLL
           for (int k = 1; k < SUM_CHAINS; k++) sum += chain[k];
 #if SCAN_RESETS
-          if (mark_tile[b * SCAN_BLOCK + t] == SCAN_PADDING) sum = 0.0f;
+          if (mark_tile[step] == SCAN_PADDING) sum = 0.0f;
 #endif
-          if (step < end && part < SCAN_D_STATE * NUMBER_PARTS) {
-            const long row = ((block_column * batches + batch) * length + step) * groups + group;
-            const long to = row * (SCAN_D_STATE * NUMBER_PARTS) + part;
+          if ((whole || at + step < end) && part < SCAN_D_STATE * NUMBER_PARTS) {
+            const long to = sums_row + step * sums_step + part;
             if (SCAN_B_VARIES && is_B && (flags & SCAN_WANT_DB)) work[dB_at + to] = sum;
             if (SCAN_C_VARIES && !is_B && (flags & SCAN_WANT_DC)) work[dC_at + to] = sum;
           }

@@ -34,6 +34,16 @@
 #define SCAN_FLAGS(given) (given)
 #endif
 
+/* Elements between neighbouring steps: compiled in, SCAN_STEP_u and so on, where that is worth a program of its own.
+ * Few calls have a gate. */
+#if SCAN_FIXED_STEPS
+#define STEP(name)      SCAN_STEP_##name
+#define SCAN_STEP_gate  gate_step
+#define SCAN_STEP_dgate dgate_step
+#else
+#define STEP(name) name##_step
+#endif
+
 /* Element k of a work-item in a tile. Rows are one longer where neighbouring work-items stage neighbouring steps: no
  * bank conflicts. */
 #if SCAN_LENGTH_FAST

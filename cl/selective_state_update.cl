@@ -21,6 +21,22 @@
 #define D_STATE d_state
 #endif
 
+/* Likewise what a call has, its heads and groups, and that it has one step. */
+#ifdef UPDATE_FIXED
+#define FLAGS       UPDATE_FIXED
+#define HEAD_DIM    UPDATE_HEAD_DIM
+#define GROUP_HEADS UPDATE_GROUP_HEADS
+#else
+#define FLAGS       flags
+#define HEAD_DIM    head_dim
+#define GROUP_HEADS group_heads
+#endif
+#ifdef UPDATE_ONE_STEP
+#define STEPS 1
+#else
+#define STEPS steps
+#endif
+
 /* into[] = the lane's elements of a vector of d_state numbers; 0 past the end. */
 #define LOAD_LANE(into, type, p, base, stride, there)                                                                 \
   UNROLL for (int j = 0; j < UPDATE_STATES; j++) {                                                                    \
@@ -52,7 +68,7 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
   const int lid = (int)get_local_id(0), lane = lid % UPDATE_LANES, slot = lid / UPDATE_LANES;
   const int channel = (int)get_group_id(0) * SLOTS + slot;
   const bool own = channel < channels;
-  const int head = own ? channel / head_dim : 0, dim = own ? channel % head_dim : 0, group = head / group_heads;
+  const int head = own ? channel / HEAD_DIM : 0, dim = own ? channel % HEAD_DIM : 0, group = head / GROUP_HEADS;
   const int first = (int)get_group_id(1) * rows, last = min(first + rows, batch);
   SHUFFLE_SCRATCH
 #if UPDATE_LANES > 1 && !defined(SHUFFLE_PTX) && !defined(SHUFFLE_KHR) && !defined(SHUFFLE_LOCAL)
@@ -60,9 +76,9 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
 #endif
   number_t rate[UPDATE_STATES], h[UPDATE_STATES], next[UPDATE_STATES], b_now[UPDATE_STATES], c_now[UPDATE_STATES];
   LOAD_LANE(rate, A_TYPE, A, A_offset + head * A_head + dim * A_dim, A_n, own)
-  UNROLL for (int j = 0; j < UPDATE_STATES; j++) rate[j] = rate_of(rate[j], flags);
-  const float D_value = flags & HAS_D ? D[D_offset + head * D_head + dim * D_dim] : 0.0f;
-  const float bias_value = flags & HAS_BIAS ? bias[bias_offset + head * bias_head + dim * bias_dim] : 0.0f;
+  UNROLL for (int j = 0; j < UPDATE_STATES; j++) rate[j] = rate_of(rate[j], FLAGS);
+  const float D_value = FLAGS & HAS_D ? D[D_offset + head * D_head + dim * D_dim] : 0.0f;
+  const float bias_value = FLAGS & HAS_BIAS ? bias[bias_offset + head * bias_head + dim * bias_dim] : 0.0f;
   const long place = state_offset + head * state_head + dim * state_dim;
 
   long row_next = row_of(index, index_offset + first * index_batch, first, pool);
@@ -74,11 +90,11 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
       row_next = row_of(index, index_offset + (b + 1) * index_batch, b + 1, pool);
       LOAD_STATE(next, place + row_next * state_row, own && row_next >= 0)
     }
-    for (int t = 0; t < steps; t++) {
+    for (int t = 0; t < STEPS; t++) {
       float y = 0.0f, x = 0.0f;
       if (own) {
         float dt = LOAD(X_TYPE, delta, AT_STEP(delta)) + bias_value;
-        if (flags & SOFTPLUS) dt = softplus(dt);
+        if (FLAGS & SOFTPLUS) dt = softplus(dt);
         x = LOAD(X_TYPE, u, AT_STEP(u));
         LOAD_INPUT(b_now, B, AT_INPUT(B))
         LOAD_INPUT(c_now, C, AT_INPUT(C))
@@ -103,7 +119,7 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
 #endif
       if (own && lane == 0) {
         y = TWICE * y + D_value * x;
-        if (flags & HAS_Z) {
+        if (FLAGS & HAS_Z) {
           const float gate = LOAD(X_TYPE, z, AT_STEP(z));
           y *= gate * sigmoid(gate);
         }

@@ -15,11 +15,19 @@ static inline float load_f16(__global const ushort *p, long i) { return vload_ha
 static inline float load_bf16(__global const ushort *p, long i) { return as_float((uint)p[i] << 16); }
 
 static inline void store_f16(__global ushort *p, long i, float x) { vstore_half_rte(x, i, (__global half *)p); }
-static inline void store_bf16(__global ushort *p, long i, float x) {
-  uint bits = as_uint(x);
-  uint rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  p[i] = (ushort)(isnan(x) ? (bits >> 16) | 0x40u : rounded);
+#ifdef CLM_PTX_BF16
+static inline ushort bf16_bits(float x) {
+  ushort r;
+  __asm__("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x));
+  return r;
 }
+#else
+static inline ushort bf16_bits(float x) {
+  const uint bits = as_uint(x), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return (ushort)(isnan(x) ? (bits >> 16) | 0x40u : rounded);
+}
+#endif
+static inline void store_bf16(__global ushort *p, long i, float x) { p[i] = bf16_bits(x); }
 
 static inline float16 load16_f32(__global const float *p, long i) { return vload16(0, p + i); }
 static inline float16 load16_f16(__global const ushort *p, long i) {

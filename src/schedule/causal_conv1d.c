@@ -14,7 +14,7 @@ void schedule_causal_conv1d(const schedule_device *d, const causal_conv1d_reques
   int32_t most = d->max_work_group < 128 ? d->max_work_group : 128, size = power_of_two_at_most(most);
   while (size > 1 && size / 2 >= wide && (d->is_cpu || size > d->subgroup)) size /= 2;
   p->work_group = size;
-  p->steps = r->width > 8 ? 8 / p->vector : r->backward ? 8 : 16 / p->vector;
+  p->steps = (r->width > 8 || r->backward ? 8 : 16) / p->vector;
   if (r->length_fast) {
     p->steps = 4;
     while (p->steps > 1 && (int64_t)p->steps / 2 * size >= r->length) p->steps /= 2;

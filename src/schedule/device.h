@@ -15,9 +15,16 @@ typedef enum schedule_shuffle {
   SHUFFLE_LOCAL, /* imitated through local memory, to test the shuffle kernels where there are no shuffles */
 } schedule_shuffle;
 
+/* PTX by __asm__ that compiles and runs (probed). */
+typedef enum schedule_ptx {
+  PTX_NONE,
+  PTX_BASIC, /* ex2.approx, shfl.sync       */
+  PTX_BF16,  /* also cvt.rn.bf16.f32        */
+} schedule_ptx;
+
 typedef struct schedule_device {
   bool is_cpu; /* an OpenCL device that runs work-groups on CPU cores               */
-  bool ptx;    /* PTX by __asm__ compiles and runs: ex2.approx, cp.async, ...       */
+  schedule_ptx ptx;
   schedule_shuffle shuffle;
   int32_t compute_units;
   int32_t max_work_group;      /* work-items                                                        */

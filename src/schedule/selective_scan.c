@@ -46,7 +46,7 @@ static int32_t lanes_for(const schedule_device *d, const selective_scan_request 
   if (d->is_cpu) wanted = 32;
   else if (r->backward) wanted = r->d_state <= 32 ? 4 : 8;
   else if (r->d_state > 32) wanted = 16;
-  else wanted = scarce ? 4 : 8;
+  else wanted = 8;
   if (d->shuffle == SHUFFLE_NONE && !d->is_cpu && !r->backward && !scarce && r->d_state <= 32)
     wanted = r->complex ? 8 : r->length_fast ? 16 : 32; /* a sum costs barriers, sine and cosine registers */
   wanted /= parts_of(r);
@@ -67,7 +67,7 @@ static int32_t block_for(const schedule_device *d, const selective_scan_request 
   const int32_t floats = p->states * p->per_lane * parts_of(r);
   if (d->is_cpu) return r->backward ? 8 : 4;
   if (r->backward) return floats <= 4 ? 8 : floats <= 8 ? 4 : floats <= 16 ? 2 : 1;
-  if (p->shuffle) return floats <= 8 ? 8 : 4;
+  if (p->shuffle) return floats > 8 ? 4 : r->length_fast || r->complex ? 8 : 16;
   const int32_t room = r->complex ? 16 : r->gate || r->resets || r->length_fast || p->lanes > 1 ? 32 : 64;
   return floats * 4 <= room ? 4 : floats * 2 <= room ? 2 : 1;
 }
@@ -98,7 +98,9 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
 }
 
 static void choose_work_group(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
-  int32_t wanted = r->force.work_group ? r->force.work_group : d->is_cpu ? 16 * p->lanes : 128;
+  /* Small work-groups where they have small tiles: more of them are resident, and none waits for many others. */
+  const bool small = d->shuffle != SHUFFLE_NONE && !r->backward && p->states * p->per_lane <= 8 && p->lanes <= 2;
+  int32_t wanted = r->force.work_group ? r->force.work_group : d->is_cpu ? 16 * p->lanes : small ? 64 : 128;
   int32_t size = power_of_two_at_most(wanted < d->max_work_group ? wanted : d->max_work_group);
   p->work_group = size;
   p->channels = size / p->lanes * p->per_lane;
@@ -144,8 +146,11 @@ bool schedule_selective_scan(const schedule_device *d, const selective_scan_requ
   }
   int64_t items = channels * p->lanes / p->per_lane, chunks = 1;
   if (r->force.chunks) chunks = r->force.chunks;
-  else if (items * 2 < busy)
-    while (chunks * items < busy && chunks < 1024) chunks *= 2;
+  else if (items * (r->backward ? 2 : 4) < busy) {
+    if (r->backward)
+      while (chunks * items < busy && chunks < 1024) chunks *= 2;
+    else chunks = busy / items < 1024 ? busy / items : 1024;
+  }
   int64_t least = 4 * (int64_t)p->tile > 64 ? 4 * (int64_t)p->tile : 64; /* steps that pay for a chunk's own cost */
   /* Packed sequences are taken to be equally long; where one chunk each is enough, it takes the longest there may be.
    */

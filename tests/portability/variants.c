@@ -24,7 +24,7 @@ static const target targets[] = {
                    .local_memory_bytes = 65536)},
     {"gfx1030", GPU(.compute_units = 40, .max_work_group = 256, .subgroup = 32, .resident_work_items = 2048,
                     .local_memory_bytes = 65536)},
-    {"nvidia", GPU(.ptx = true, .shuffle = SHUFFLE_PTX, .compute_units = 132, .max_work_group = 1024, .subgroup = 32,
+    {"nvidia", GPU(.ptx = PTX_BASIC, .shuffle = SHUFFLE_PTX, .compute_units = 132, .max_work_group = 1024, .subgroup = 32,
                    .resident_work_items = 2048, .local_memory_bytes = 49152)},
     {"shuffle", GPU(.shuffle = SHUFFLE_KHR, .compute_units = 128, .max_work_group = 1024, .subgroup = 32,
                     .local_memory_bytes = 65536)},

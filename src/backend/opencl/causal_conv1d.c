@@ -15,12 +15,15 @@ enum { /* cl/causal_conv1d.cl has the same */
        CONV_PACKED = 64
 };
 
+enum { CONV_X, CONV_OUT, CONV_DOUT, CONV_DX_STEP, CONV_STEPPED };
+
 typedef struct conv_key {
   char op[16];
   causal_conv1d_request request;
   clm_dtype x, weight, bias, dweight, dbias;
   int32_t flags;
   bool marked, states, dinitial;
+  int64_t step[CONV_STEPPED]; /* elements between neighbouring steps of x, out, dout, dx */
 } conv_key;
 
 typedef struct conv_plan {
@@ -48,6 +51,7 @@ static void key_of(conv_key *key, const char *op, const causal_conv1d_shape *s, 
   key->request.width = s->width;
   key->request.length_fast = length_is_fast(&a->x);
   key->request.halves = s->dtype != CLM_F32;
+  key->step[CONV_X] = step_of(&a->x);
   key->x = s->dtype;
   key->weight = a->weight.dtype;
   key->bias = dtype_or_f32(&a->bias);
@@ -59,14 +63,17 @@ static void key_of(conv_key *key, const char *op, const causal_conv1d_shape *s, 
 static clm_status get(clm_context *ctx, const conv_key *key, const causal_conv1d_plan *tile, const char *form,
                       const char *name, opencl_kernel **kernel) {
   const schedule_device *d = opencl_schedule_device(ctx);
-  char defines[512], fixed[32] = "";
+  static const char *const stepped[CONV_STEPPED] = {"x", "out", "dout", "dx"};
+  const size_t steps = key->request.length_fast ? 0 : CONV_STEPPED;
+  char defines[768], fixed[32] = "";
   if (!d->is_cpu) snprintf(fixed, sizeof fixed, " -DCONV_FIXED=%d", (int)key->flags);
   snprintf(defines, sizeof defines,
            "%s -D%s%s -DWORK_GROUP=%d -DCONV_WIDTH=%d -DCONV_STEPS=%d -DCONV_VECTOR=%d -DCONV_LENGTH_FAST=%d"
-           " -DCONV_MARKED=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DDW_TYPE=%s -DDB_TYPE=%s",
+           " -DCONV_MARKED=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DDW_TYPE=%s -DDB_TYPE=%s%s",
            scan_device_defines(d), form, fixed, tile->work_group, (int)key->request.width, tile->steps, tile->vector,
            key->request.length_fast, key->marked, clm_dtype_name(key->x), clm_dtype_name(key->weight),
-           clm_dtype_name(key->bias), clm_dtype_name(key->dweight), clm_dtype_name(key->dbias));
+           clm_dtype_name(key->bias), clm_dtype_name(key->dweight), clm_dtype_name(key->dbias),
+           scan_fix_steps(ctx, "CONV", stepped, key->step, steps).define);
   return opencl_kernel_get(ctx, "causal_conv1d", name, defines, kernel);
 }
 
@@ -160,6 +167,7 @@ clm_status opencl_causal_conv1d(clm_context *ctx, const causal_conv1d_shape *s, 
   conv_plan *p;
   key_of(&key, "causal_conv1d", s, a);
   key.request.pairs = has_pairs(&a->x) && has_pairs(&a->out);
+  key.step[CONV_OUT] = step_of(&a->out);
   key.states = a->final_state.buffer && s->width > 1;
   clm_status status = check_dtypes(ctx, "causal_conv1d", tensors, sizeof tensors / sizeof *tensors);
   if (!status) status = find_plan(ctx, &key, &p);
@@ -190,6 +198,8 @@ clm_status opencl_causal_conv1d_backward(clm_context *ctx, const causal_conv1d_s
   key_of(&key, "conv_backward", s, a);
   key.request.backward = true;
   key.request.pairs = has_pairs(&a->x) && has_pairs(&b->dout) && has_pairs(&b->dx);
+  key.step[CONV_DOUT] = step_of(&b->dout);
+  key.step[CONV_DX_STEP] = step_of(&b->dx);
   key.dweight = dtype_or_f32(&b->dweight);
   key.dbias = dtype_or_f32(&b->dbias);
   key.states = b->dinitial_state.buffer;

@@ -2,6 +2,7 @@
  *
  * CLM_OPENCL_PLAIN=1 switches all of it off, so that the plain kernels run. */
 #include "backend/opencl/opencl.h"
+#include "core/dtype.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +41,15 @@ static bool has_ptx(clm_context *ctx) {
   if (!run_probe(ctx, "-DPROBE_PTX", out)) return false;
   for (int i = 0; i < PROBE_ITEMS; i++)
     if (out[i] != (float)(i ^ 1) + 0.5f + (float)(1 << (i & 3))) return false;
+  return true;
+}
+
+/* Rounds to nearest even, as the plain form does. */
+static bool has_ptx_bf16(clm_context *ctx) {
+  float out[PROBE_ITEMS];
+  if (!run_probe(ctx, "-DPROBE_PTX_BF16", out)) return false;
+  for (int i = 0; i < PROBE_ITEMS; i++)
+    if (out[i] != dtype_from_bf16(dtype_to_bf16(((float)i + 0.5f) * 1.001f))) return false;
   return true;
 }
 
@@ -90,7 +100,8 @@ void opencl_probe(clm_context *ctx) {
       .max_allocation_bytes = (int64_t)info->max_allocation_bytes,
   };
   if (!plain || strcmp(plain, "1") != 0) {
-    d.ptx = s->quirks.may_have_ptx && d.max_work_group >= PROBE_ITEMS && has_ptx(ctx);
+    if (s->quirks.may_have_ptx && d.max_work_group >= PROBE_ITEMS && has_ptx(ctx))
+      d.ptx = has_ptx_bf16(ctx) ? PTX_BF16 : PTX_BASIC;
     /* Not on CPUs: their kernels have one lane a channel, and vectors are their compiler's affair. */
     int32_t lanes = d.is_cpu || d.ptx || d.max_work_group < PROBE_ITEMS ? 0 : khr_shuffle(ctx);
     if (d.ptx) d.shuffle = SHUFFLE_PTX;

@@ -1,4 +1,5 @@
 #include "backend/opencl/scan_family.h"
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,9 +14,12 @@ clm_status scan_check_dtypes(clm_context *ctx, const char *op, clm_dtype dtype, 
 
 const char *scan_device_defines(const schedule_device *d) {
   if (d->is_cpu) return "-DNO_UNROLL";
-  static const char *const table[2][4] = {
+#define PTX      "-DCLM_PTX "
+#define PTX_BF16 PTX "-DCLM_PTX_BF16 "
+  static const char *const table[3][4] = {
       {"", "-DSHUFFLE_PTX", "-DSHUFFLE_KHR", "-DSHUFFLE_LOCAL -DNO_UNROLL"},
-      {"-DCLM_PTX", "-DCLM_PTX -DSHUFFLE_PTX", "-DCLM_PTX -DSHUFFLE_KHR", "-DCLM_PTX -DSHUFFLE_LOCAL"},
+      {PTX, PTX "-DSHUFFLE_PTX", PTX "-DSHUFFLE_KHR", PTX "-DSHUFFLE_LOCAL"},
+      {PTX_BF16, PTX_BF16 "-DSHUFFLE_PTX", PTX_BF16 "-DSHUFFLE_KHR", PTX_BF16 "-DSHUFFLE_LOCAL"},
   };
   return table[d->ptx][d->shuffle];
 }
@@ -24,6 +28,17 @@ scan_fixed scan_fix_flags(const clm_context *ctx, int32_t flags) {
   scan_fixed fixed = {""};
   if (!opencl_schedule_device(ctx)->is_cpu)
     snprintf(fixed.define, sizeof fixed.define, " -DSCAN_FIXED=%d", (int)flags);
+  return fixed;
+}
+
+fixed_steps scan_fix_steps(const clm_context *ctx, const char *prefix, const char *const *names, const int64_t *steps,
+                           size_t count) {
+  fixed_steps fixed = {""};
+  if (opencl_schedule_device(ctx)->is_cpu || count == 0) return fixed;
+  size_t used = (size_t)snprintf(fixed.define, sizeof fixed.define, " -D%s_FIXED_STEPS=1", prefix);
+  for (size_t i = 0; i < count && used < sizeof fixed.define; i++)
+    used += (size_t)snprintf(fixed.define + used, sizeof fixed.define - used, " -D%s_STEP_%s=%" PRId64 "L", prefix,
+                             names[i], steps[i]);
   return fixed;
 }
 

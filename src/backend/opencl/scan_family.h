@@ -37,6 +37,17 @@ typedef struct scan_fixed {
 } scan_fixed;
 scan_fixed scan_fix_flags(const clm_context *, int32_t flags);
 
+/* " -D<PREFIX>_FIXED_STEPS=1 -D<PREFIX>_STEP_<name>=<elements>L ..." on a GPU: the distance between neighbouring
+ * steps compiled in, so that addresses cost no instructions. */
+typedef struct fixed_steps {
+  char define[320];
+} fixed_steps;
+fixed_steps scan_fix_steps(const clm_context *, const char *prefix, const char *const *names, const int64_t *steps,
+                           size_t count);
+
+/* The distance between neighbouring steps of (batch, step, channel); 0 for an absent tensor. */
+static inline int64_t step_of(const clm_tensor *t) { return t->buffer ? t->stride[1] : 0; }
+
 /* An override for kernel development from the environment, 0 if not set. */
 int32_t scan_env(const char *name);
 
@@ -47,6 +58,8 @@ clm_status scan_reduce(clm_context *, const clm_buffer *parts, int64_t offset, i
 
 /* ---- the passes of a selective scan (scan_passes.c) ---- */
 
+enum { SCAN_U, SCAN_DELTA, SCAN_Z, SCAN_OUT, SCAN_DOUT, SCAN_DU, SCAN_DDELTA, SCAN_DZ, SCAN_STEPS };
+
 /* What a plan is made for. */
 typedef struct selective_key {
   char op[16];
@@ -54,8 +67,12 @@ typedef struct selective_key {
   int32_t flags; /* cl/scan_flags.h */
   int32_t storage;
   bool bc_length_fast, final_is_initial;
-  bool near; /* backward: offsets of elements fit an int */
+  int64_t step[SCAN_STEPS];         /* elements between neighbouring steps */
+  bool near;                        /* backward: offsets of elements fit an int */
 } selective_key;
+
+/* The steps of a key as defines; none where steps are neighbours in memory. */
+fixed_steps scan_step_defines(const clm_context *, const selective_key *);
 
 /* All but `force` and what only one direction has; every byte is set, since keys are compared byte by byte. */
 void scan_describe(const char *op, const selective_scan_shape *, const clm_selective_scan_args *, selective_key *);

@@ -35,6 +35,10 @@ void scan_describe(const char *op, const selective_scan_shape *s, const clm_sele
   r->resets = a->seq_idx.buffer;
   r->packed = s->packed;
   r->complex = s->complex;
+  key->step[SCAN_U] = step_of(&a->u);
+  key->step[SCAN_DELTA] = step_of(&a->delta);
+  key->step[SCAN_Z] = step_of(&a->z);
+  key->step[SCAN_OUT] = step_of(&a->out);
   key->flags = flags_of(a);
   key->storage = (int32_t)s->dtype;
   key->bc_length_fast = (s->B_varies && steps_are_neighbours(&a->B)) || (s->C_varies && steps_are_neighbours(&a->C));
@@ -45,6 +49,12 @@ clm_status scan_check(clm_context *ctx, const clm_selective_scan_args *a) {
   if (a->u.dtype == CLM_F32 || a->u.dtype == CLM_F16 || a->u.dtype == CLM_BF16) return CLM_OK;
   return context_fail(ctx, CLM_UNSUPPORTED, "selective_scan: u is %s, the OpenCL backend has f32, f16 and bf16",
                       clm_dtype_name(a->u.dtype));
+}
+
+fixed_steps scan_step_defines(const clm_context *ctx, const selective_key *key) {
+  static const char *const names[SCAN_STEPS] = {"u", "delta", "z", "out", "dout", "du", "ddelta", "dz"};
+  const size_t count = key->request.length_fast ? 0 : key->request.backward ? SCAN_STEPS : SCAN_DOUT;
+  return scan_fix_steps(ctx, "SCAN", names, key->step, count);
 }
 
 scan_defines scan_tile_defines(const clm_context *ctx, const selective_key *key, const selective_scan_plan *t) {
@@ -97,13 +107,14 @@ clm_status scan_marks_run(clm_context *ctx, const selective_scan_shape *s, const
 
 clm_status scan_forward_kernel(clm_context *ctx, const selective_key *key, const selective_scan_plan *t,
                                scan_pass pass, int32_t flags, opencl_kernel **kernel) {
-  char defines[1024];
+  char defines[1280];
   snprintf(defines, sizeof defines,
            "%s -DSCAN_BLOCK=%d -DSCAN_BUFFERS=%d -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DSCAN_STATES_ONLY=%d"
-           " -DSCAN_KEEP_EVERY=%d%s",
+           " -DSCAN_KEEP_EVERY=%d%s%s",
            scan_tile_defines(ctx, key, t).text, t->block, t->buffers, key->request.B_varies,
            key->request.C_varies && pass == SCAN_PASS_OUTPUT, pass != SCAN_PASS_OUTPUT,
-           pass == SCAN_PASS_TILES ? t->keep_every : 0, scan_fix_flags(ctx, flags & SCAN_FORWARD_FLAGS).define);
+           pass == SCAN_PASS_TILES ? t->keep_every : 0, scan_fix_flags(ctx, flags & SCAN_FORWARD_FLAGS).define,
+           scan_step_defines(ctx, key).define);
   return opencl_kernel_get(ctx, "selective_scan", "selective_scan", defines, kernel);
 }
 

@@ -56,6 +56,11 @@ static void describe(const selective_scan_shape *s, const clm_selective_scan_bac
   scan_describe("scan_backward", s, &b->forward, key);
   key->flags |= wanted(b);
   key->near = is_near(b);
+  key->step[SCAN_OUT] = step_of(&b->out);
+  key->step[SCAN_DOUT] = step_of(&b->dout);
+  key->step[SCAN_DU] = step_of(&b->du);
+  key->step[SCAN_DDELTA] = step_of(&b->ddelta);
+  key->step[SCAN_DZ] = step_of(&b->dz);
   selective_scan_request *r = &key->request;
   r->chunk = 0;
   r->backward = true;
@@ -74,16 +79,16 @@ static int32_t final_flags(int32_t flags, const selective_scan_plan *t) {
 
 static clm_status get_kernel(clm_context *ctx, const selective_key *key, const selective_scan_plan *t, bool local,
                              opencl_kernel **kernel) {
-  char defines[1024];
+  char defines[1280];
   /* Flags are compiled in for what a Mamba block asks in training; each other set of them would be a program more. */
   const int32_t block = SCAN_HAS_D | SCAN_HAS_Z | SCAN_HAS_BIAS | SCAN_SOFTPLUS | SCAN_WANT_DU | SCAN_WANT_DDELTA |
                         SCAN_WANT_DZ | SCAN_WANT_DA | SCAN_WANT_DB | SCAN_WANT_DC | SCAN_WANT_SUMS;
   const bool is_block = !local && (key->flags & block) == block;
   const scan_fixed fixed = is_block ? scan_fix_flags(ctx, final_flags(key->flags, t)) : (scan_fixed){""};
   snprintf(defines, sizeof defines,
-           "%s -DSCAN_BLOCK=%d -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d%s%s",
+           "%s -DSCAN_BLOCK=%d -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d%s%s%s",
            scan_tile_defines(ctx, key, t).text, t->block, key->request.B_varies, key->request.C_varies, local,
-           key->near ? " -DSCAN_OFFSET=int" : "", fixed.define);
+           key->near ? " -DSCAN_OFFSET=int" : "", fixed.define, scan_step_defines(ctx, key).define);
   return opencl_kernel_get(ctx, "selective_scan_backward", "selective_scan_backward", defines, kernel);
 }
 

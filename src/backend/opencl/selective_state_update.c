@@ -77,8 +77,12 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
   update_tile t = tile_of(d, s);
   const bool gpu_form = !d->is_cpu || t.lanes > 1;
   const bool fours = gpu_form && t.states % 4 == 0 && !s->complex;
-  char defines[256], fixed[40] = "";
-  if (!d->is_cpu) snprintf(fixed, sizeof fixed, " -DUPDATE_D_STATE=%d", (int)s->d_state);
+  char defines[512], fixed[160] = "";
+  if (!d->is_cpu)
+    snprintf(fixed, sizeof fixed,
+             " -DUPDATE_D_STATE=%d -DUPDATE_FIXED=%d -DUPDATE_HEAD_DIM=%d -DUPDATE_GROUP_HEADS=%d%s", (int)s->d_state,
+             (int)flags_of(a), (int)s->head_dim, (int)(s->n_heads / s->n_groups),
+             s->steps == 1 ? " -DUPDATE_ONE_STEP" : "");
   snprintf(defines, sizeof defines,
            "%s%s -DWORK_GROUP=%d -DUPDATE_LANES=%d -DUPDATE_STATES=%d -DUPDATE_ALIGNED=%d -DUPDATE_ALIGNED_INPUTS=%d"
            " -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s",
