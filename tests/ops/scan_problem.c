@@ -70,6 +70,10 @@ const scan_case scan_cases[] = {
     {1, 6, 20, 16, 1, MAMBA | PACKED | BF16 | INITIAL | FINAL, TEST_CONTIGUOUS, 0, "packed, almost nothing"},
     {2, 41, 12, 16, 1, MAMBA | INITIAL | FINAL | F16 | NOT_SLOW, TEST_PADDED, 0, "f16"},
     {2, 41, 12, 16, 1, MAMBA | INITIAL | FINAL | BF16 | NOT_SLOW, TEST_TRANSPOSED, 0, "bf16, channel before length"},
+    {2, 70, 300, 16, 1, MAMBA | INITIAL | FINAL | NOT_SLOW, TEST_CONTIGUOUS, 0, "wide: steps compiled in"},
+    {1, 300, 256, 16, 2, MAMBA | BF16 | NOT_SLOW, TEST_PADDED, 0, "wide, whole work-groups, padded rows"},
+    {1, 40, 264, 8, 1, MAMBA | REVERSE | FINAL | NOT_SLOW, TEST_CONTIGUOUS, 0, "wide, reversed"},
+    {1, 40, 260, 16, 1, MAMBA | SEQ | GATE | NOT_SLOW, TEST_CONTIGUOUS, 0, "wide, with sequences and the gate"},
 };
 const size_t scan_case_count = sizeof scan_cases / sizeof scan_cases[0];
 

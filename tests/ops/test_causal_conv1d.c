@@ -47,6 +47,8 @@ static const conv_case cases[] = {
     {2, 100, 9, 4, BIAS | SILU, TEST_WIDE, "a slice of a wider tensor, as x beside z"},
     {2, 33, 6, 4, BIAS | INITIAL | FINAL, TEST_SPREAD, "every other element"},
     {3, 33, 6, 4, BIAS | SILU | INITIAL, TEST_REPEATED, "one batch row read for all"},
+    {2, 70, 300, 4, BIAS | SILU | FINAL, TEST_CONTIGUOUS, "wide: steps compiled in"},
+    {1, 50, 257, 3, BIAS | SILU | INITIAL, TEST_PADDED, "wide, padded rows"},
     {1, 1030, 40, 4, BIAS | SILU | FINAL | SLOW, TEST_CONTIGUOUS, "long"},
 
     {2, 90, 20, 4, ALL | SEQ, TEST_CONTIGUOUS, "several sequences and padding"},

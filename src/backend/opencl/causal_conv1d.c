@@ -64,7 +64,8 @@ static clm_status get(clm_context *ctx, const conv_key *key, const causal_conv1d
                       const char *name, opencl_kernel **kernel) {
   const schedule_device *d = opencl_schedule_device(ctx);
   static const char *const stepped[CONV_STEPPED] = {"x", "out", "dout", "dx"};
-  const size_t steps = key->request.length_fast ? 0 : CONV_STEPPED;
+  const bool worth = !key->request.length_fast && key->request.channels >= SCAN_MANY_CHANNELS;
+  const size_t steps = worth ? CONV_STEPPED : 0;
   char defines[768], fixed[32] = "";
   if (!d->is_cpu) snprintf(fixed, sizeof fixed, " -DCONV_FIXED=%d", (int)key->flags);
   snprintf(defines, sizeof defines,

@@ -38,7 +38,9 @@ typedef struct scan_fixed {
 scan_fixed scan_fix_flags(const clm_context *, int32_t flags);
 
 /* " -D<PREFIX>_FIXED_STEPS=1 -D<PREFIX>_STEP_<name>=<elements>L ..." on a GPU: the distance between neighbouring
- * steps compiled in, so that addresses cost no instructions. */
+ * steps compiled in, so that addresses cost no instructions. A model has few of them; with fewer than
+ * SCAN_MANY_CHANNELS channels there is too little work to compile a program for each. */
+enum { SCAN_MANY_CHANNELS = 256 };
 typedef struct fixed_steps {
   char define[320];
 } fixed_steps;
@@ -67,8 +69,8 @@ typedef struct selective_key {
   int32_t flags; /* cl/scan_flags.h */
   int32_t storage;
   bool bc_length_fast, final_is_initial;
-  int64_t step[SCAN_STEPS];         /* elements between neighbouring steps */
-  bool near;                        /* backward: offsets of elements fit an int */
+  int64_t step[SCAN_STEPS]; /* elements between neighbouring steps */
+  bool near;                /* backward: offsets of elements fit an int */
 } selective_key;
 
 /* The steps of a key as defines; none where steps are neighbours in memory. */

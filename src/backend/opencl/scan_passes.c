@@ -53,7 +53,8 @@ clm_status scan_check(clm_context *ctx, const clm_selective_scan_args *a) {
 
 fixed_steps scan_step_defines(const clm_context *ctx, const selective_key *key) {
   static const char *const names[SCAN_STEPS] = {"u", "delta", "z", "out", "dout", "du", "ddelta", "dz"};
-  const size_t count = key->request.length_fast ? 0 : key->request.backward ? SCAN_STEPS : SCAN_DOUT;
+  const bool worth = !key->request.length_fast && key->request.d_inner >= SCAN_MANY_CHANNELS;
+  const size_t count = !worth ? 0 : key->request.backward ? SCAN_STEPS : SCAN_DOUT;
   return scan_fix_steps(ctx, "SCAN", names, key->step, count);
 }
 
