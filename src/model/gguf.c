@@ -243,7 +243,6 @@ static clm_status take_tensor(cursor *c, char **names, source *s, source_tensor 
   *names += name.bytes;
   *(*names)++ = '\0';
   TRY(take_number(c, 4, &rank));
-  if (rank > CLM_MAX_RANK) return bad_tensor(c->context, c->file, t->name, "has more than 5 dimensions");
   t->rank = (int)rank;
   for (int d = t->rank - 1; d >= 0; d--) {
     TRY(take_number(c, 8, &size));
@@ -255,7 +254,7 @@ static clm_status take_tensor(cursor *c, char **names, source *s, source_tensor 
   return take_number(c, 8, &t->place);
 }
 
-/* Bytes of all names, each with a zero byte. */
+/* Bytes of all names, each with a zero byte; that no rank is too large is known then. */
 static clm_status measure_names(cursor c, uint64_t count, size_t *bytes) {
   *bytes = 0;
   for (uint64_t i = 0; i < count; i++) {
@@ -264,6 +263,7 @@ static clm_status measure_names(cursor c, uint64_t count, size_t *bytes) {
     const void *rest;
     TRY(take_text(&c, &name));
     TRY(take_number(&c, 4, &rank));
+    if (rank > CLM_MAX_RANK) return bad(c.context, c.file, "a tensor has more than 5 dimensions");
     TRY(take(&c, 8 * rank + 12, &rest));
     *bytes += name.bytes + 1;
   }

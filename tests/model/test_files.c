@@ -192,6 +192,48 @@ static const config_case configs[] = {
      CLM_UNSUPPORTED,
      "expected Mamba1",
      {0}},
+    {"original, more",
+     "{\"d_model\": 768, \"n_layer\": 24, \"vocab_size\": 50277, \"pad_vocab_size_multiple\": 16, \"ssm_cfg\": "
+     "{\"layer\": \"Mamba1\", \"d_state\": 8, \"d_conv\": 3, \"dt_rank\": 40, \"expand\": 3, \"bias\": true, "
+     "\"conv_bias\": false, \"dt_rank\": \"auto\"}, \"rms_norm\": false, \"tie_embeddings\": false, "
+     "\"attn_layer_idx\": [], \"d_intermediate\": 0}",
+     CLM_OK,
+     NULL,
+     {.vocab_size = 50288,
+      .d_inner = 2304,
+      .d_state = 8,
+      .d_conv = 3,
+      .dt_rank = 48,
+      .projection_bias = true,
+      .no_conv_bias = true,
+      .untied_head = true,
+      .layer_norm = true}},
+    {"original, attention",
+     "{\"d_model\": 768, \"n_layer\": 24, \"vocab_size\": 50277, \"attn_layer_idx\": [3]}",
+     CLM_UNSUPPORTED,
+     "attention layers",
+     {0}},
+    {"original, MLP",
+     "{\"d_model\": 768, \"n_layer\": 24, \"vocab_size\": 50277, \"d_intermediate\": 64}",
+     CLM_UNSUPPORTED,
+     "MLP layers",
+     {0}},
+    {"original, padding of nothing",
+     "{\"d_model\": 768, \"n_layer\": 24, \"vocab_size\": 50277, \"pad_vocab_size_multiple\": 0}",
+     CLM_BAD_FORMAT,
+     "pad_vocab_size_multiple",
+     {0}},
+    {"FalconMamba, its expand is not that of its size",
+     "{\"model_type\": \"falcon_mamba\", \"hidden_size\": 4096, \"num_hidden_layers\": 64, \"vocab_size\": 65024, "
+     "\"expand\": 16, \"intermediate_size\": 8192, \"mixer_rms_eps\": 1e-6, \"tie_word_embeddings\": false}",
+     CLM_OK,
+     NULL,
+     {.d_inner = 8192, .expand = 2, .dt_rank = 256, .untied_head = true, .mixer_norm = true}},
+    {"a size that is no multiple",
+     "{\"model_type\": \"mamba\", " SHAPE ", \"intermediate_size\": 1000}",
+     CLM_BAD_FORMAT,
+     "d_inner is 1000",
+     {0}},
     {"another architecture", "{\"model_type\": \"llama\", \"hidden_size\": 64}", CLM_UNSUPPORTED, "\"llama\"", {0}},
     {"no architecture", "{\"hidden_size\": 64}", CLM_UNSUPPORTED, "absent", {0}},
     {"another activation",
@@ -230,6 +272,8 @@ static void test_config(const test_device *device, const void *data) {
   assert_int_equal(got.projection_bias, c->config.projection_bias);
   assert_int_equal(got.no_conv_bias, c->config.no_conv_bias);
   assert_int_equal(got.untied_head, c->config.untied_head);
+  assert_int_equal(got.layer_norm, c->config.layer_norm);
+  assert_int_equal(got.mixer_norm, c->config.mixer_norm);
 }
 
 /* ---- A model directory as others leave it ---- */
