@@ -81,13 +81,13 @@ static void print_table(const bench *b, FILE *f) {
     if (n > shape_width) shape_width = n;
     for (int c = 0; c < COLUMNS; c++) used[c] = used[c] || !isnan(columns[c].value(&b->rows[r]));
   }
-  fprintf(f, "%-11s %-*s", "op", shape_width, "shape");
+  fprintf(f, "%-13s %-*s", "op", shape_width, "shape");
   for (int c = 0; c < COLUMNS; c++)
     if (used[c]) fprintf(f, " %*s", columns[c].width, columns[c].title);
   fputc('\n', f);
   for (size_t r = 0; r < b->row_count; r++) {
     const bench_row *row = &b->rows[r];
-    fprintf(f, "%-11s %-*s", row->op, shape_width, row->shape_text);
+    fprintf(f, "%-13s %-*s", row->op, shape_width, row->shape_text);
     for (int c = 0; c < COLUMNS; c++) {
       double value = columns[c].value(row);
       if (!used[c]) continue;
