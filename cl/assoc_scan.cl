@@ -102,44 +102,77 @@ assoc_scan(NUMBERS_AS(X_TYPE, a), STRIDES3(a, batch, step, channel), NUMBERS_AS(
 
 /* Where step i of the run stands in memory. */
 #define STEP(i) ((flags & ASSOC_REVERSE) ? length - 1 - (i) : (i))
+  const long direction = (flags & ASSOC_REVERSE) ? -1 : 1, a_next = direction * a_step, b_next = direction * b_step;
 
+/* A segment whose every step is one of the sequence needs no questions. */
+#define WHOLE(first) (real && (first) >= a_shift && (first) >= b_shift && (first) + SCAN_STEPS <= min(end, length))
+
+  /* Memory -> registers, this work-item's segment of the tile that begins at step `at`. */
+  pair next[SCAN_STEPS];
+#define FETCH(at)                                                                                                     \
+  {                                                                                                                   \
+    const long first = (at) + segment * SCAN_STEPS;                                                                   \
+    if (WHOLE(first)) {                                                                                               \
+      const long a_at = STEP(first - a_shift) * a_step, b_at = STEP(first - b_shift) * b_step;                        \
+      UNROLL for (int k = 0; k < SCAN_STEPS; k++) {                                                                   \
+        next[k].a = NUMBER_LOAD(X_TYPE, a, a_at + k * a_next);                                                        \
+        next[k].b = NUMBER_LOAD(X_TYPE, b, b_at + k * b_next);                                                        \
+      }                                                                                                               \
+    } else {                                                                                                          \
+      UNROLL for (int k = 0; k < SCAN_STEPS; k++) {                                                                   \
+        const long i_a = first + k - a_shift, i_b = first + k - b_shift;                                              \
+        const bool inside = real && first + k < end;                                                                  \
+        next[k].a = inside && i_a >= 0 && i_a < length ? NUMBER_LOAD(X_TYPE, a, STEP(i_a) * a_step) : NUMBER(1);      \
+        next[k].b = inside && i_b >= 0 && i_b < length ? NUMBER_LOAD(X_TYPE, b, STEP(i_b) * b_step) : NUMBER(0);      \
+      }                                                                                                               \
+    }                                                                                                                 \
+  }
+
+/* `value` to step first + k of the sequence, for all that the sequence has. */
+#define WRITE(type, name, value)                                                                                      \
+  {                                                                                                                   \
+    const long name##_at = name##_offset + batch * name##_batch + channel * name##_channel + STEP(first) * name##_step; \
+    const long name##_next = direction * name##_step;                                                                 \
+    if (WHOLE(first)) {                                                                                               \
+      UNROLL for (int k = 0; k < SCAN_STEPS; k++) NUMBER_STORE(type, name, name##_at + k * name##_next, value);       \
+    } else if (real) {                                                                                                \
+      UNROLL for (int k = 0; k < SCAN_STEPS; k++)                                                                     \
+        if (first + k < min(end, length)) NUMBER_STORE(type, name, name##_at + k * name##_next, value);               \
+    }                                                                                                                 \
+  }
+
+  FETCH(begin)
   for (long at = begin; at < end; at += TILE) {
     const long first = at + segment * SCAN_STEPS;
     pair steps[SCAN_STEPS], sum = {NUMBER(1), NUMBER(0)};
-#pragma unroll
+    UNROLL
     for (int k = 0; k < SCAN_STEPS; k++) {
-      const long i_a = first + k - a_shift, i_b = first + k - b_shift;
-      const bool inside = real && first + k < end;
-      steps[k].a = inside && i_a >= 0 && i_a < length ? NUMBER_LOAD(X_TYPE, a, STEP(i_a) * a_step) : NUMBER(1);
-      steps[k].b = inside && i_b >= 0 && i_b < length ? NUMBER_LOAD(X_TYPE, b, STEP(i_b) * b_step) : NUMBER(0);
+      steps[k] = next[k];
       if (flags & ASSOC_CONJUGATE) steps[k].a = conjugate(steps[k].a);
+      sum = compose(sum, steps[k]);
     }
-#pragma unroll
-    for (int k = 0; k < SCAN_STEPS; k++) sum = compose(sum, steps[k]);
+    FETCH(at + TILE)
     A[lid] = sum.a;
     B[lid] = sum.b;
     const pair total = scan_segments(A, B, tile_total, c, segment);
     if (flags & ASSOC_REDUCE) {
       whole = compose(whole, total);
-    } else {
-      number_t now = times(A[lid], state) + B[lid];
-#pragma unroll
-      for (int k = 0; k < SCAN_STEPS; k++) {
-        const number_t before = now;
-        const long i = first + k, t = STEP(i);
-        now = times(steps[k].a, now) + steps[k].b;
-        if (!real || i >= end || i >= length) continue;
-        if (flags & ASSOC_OUTPUT)
-          NUMBER_STORE(H_TYPE, h, h_offset + batch * h_batch + t * h_step + channel * h_channel,
-                       (flags & ASSOC_EXCLUSIVE) ? before : now);
-        if (flags & ASSOC_PRODUCT)
-          NUMBER_STORE(
-              X_TYPE, product, product_offset + batch * product_batch + t * product_step + channel * product_channel,
-              times(conjugate(factor[factor_offset + batch * factor_batch + t * factor_step + channel * factor_channel]),
-                    now));
-      }
-      state = times(total.a, state) + total.b;
+      continue;
     }
+    number_t before[SCAN_STEPS], after[SCAN_STEPS], now = times(A[lid], state) + B[lid];
+    UNROLL
+    for (int k = 0; k < SCAN_STEPS; k++) {
+      before[k] = now;
+      now = times(steps[k].a, now) + steps[k].b;
+      after[k] = now;
+    }
+    if (flags & ASSOC_OUTPUT) WRITE(H_TYPE, h, (flags & ASSOC_EXCLUSIVE) ? before[k] : after[k])
+    if (flags & ASSOC_PRODUCT)
+      WRITE(X_TYPE, product,
+            times(conjugate(factor[factor_offset + batch * factor_batch + STEP(first + k) * factor_step +
+                                   channel * factor_channel]),
+                  after[k]))
+    state = times(total.a, state) + total.b;
   }
   ANCHOR
   if (real && segment == 0) {

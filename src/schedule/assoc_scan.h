@@ -9,6 +9,9 @@ typedef struct assoc_scan_request {
   int64_t batch, length, channels;
   bool complex;
   bool length_fast; /* neighbouring steps are neighbours in memory, not channels */
+  struct {
+    int32_t steps, work_group;
+  } force; /* instead of the scheduler's own choice where not 0: for tuning */
 } assoc_scan_request;
 
 typedef struct assoc_scan_plan {

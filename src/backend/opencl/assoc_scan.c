@@ -58,6 +58,8 @@ static clm_status find_plan(clm_context *ctx, const assoc_scan_shape *s, const c
   key.request.channels = s->channels;
   key.request.complex = s->complex;
   key.request.length_fast = length_is_fast(a);
+  key.request.force.steps = scan_env("CLM_ASSOC_STEPS");
+  key.request.force.work_group = scan_env("CLM_ASSOC_WORK_GROUP");
   bool found;
   scan_plan *p = plan_cache_get(opencl_plans(ctx), &key, sizeof key, &found);
   *plan = p;
