@@ -17,8 +17,9 @@ enum { SHAPE_TEXT = 200, HASH_TEXT = 33 };
 static void shape_text(const clm_model_config *c, char text[SHAPE_TEXT]) {
   snprintf(text, SHAPE_TEXT,
            "vocab_size %" PRId64 ", d_model %" PRId64 ", n_layer %" PRId64 ", d_state %" PRId64 ", d_conv %" PRId64
-           ", d_inner %" PRId64 ", dt_rank %" PRId64,
-           c->vocab_size, c->d_model, c->n_layer, c->d_state, c->d_conv, c->d_inner, c->dt_rank);
+           ", d_inner %" PRId64 ", dt_rank %" PRId64 "%s",
+           c->vocab_size, c->d_model, c->n_layer, c->d_state, c->d_conv, c->d_inner, c->dt_rank,
+           c->mixer_norm ? ", normed delta, B and C" : "");
 }
 
 /* ---- The fingerprint: XXH3 over every parameter's name and bytes ---- */

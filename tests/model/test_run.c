@@ -34,6 +34,16 @@ static const run_case cases[] = {
      3,
      {5, 31, 12},
      false},
+    {"ragged, layer norm",
+     {.vocab_size = 11, .d_model = 16, .n_layer = 2, .layer_norm = true, LIVELY},
+     3,
+     {5, 31, 12},
+     false},
+    {"ragged, normed delta, B and C",
+     {.vocab_size = 11, .d_model = 16, .n_layer = 2, .mixer_norm = true, LIVELY},
+     3,
+     {5, 31, 12},
+     false},
     {"equal, shorter than the row", {.vocab_size = 9, .d_model = 16, .n_layer = 2, LIVELY}, 2, {6, 6}, false},
     {"several chunks", {.vocab_size = 5, .d_model = 4, .n_layer = 2, .d_state = 2, LIVELY}, 1, {4500}, true},
     {"several chunks, ragged",
@@ -475,7 +485,7 @@ static const score_case scores[] = {{"windows", 50, 9, 0, false},
 
 static void test_scores(const test_device *device, const void *data) {
   (void)data;
-  const run_case *c = &cases[5];
+  const run_case *c = &cases[TEST_COUNT(cases) - 1];
   fixture f = fixture_make(c, device->context);
   for (size_t i = 0; i < TEST_COUNT(scores); i++) {
     const score_case *s = &scores[i];

@@ -179,6 +179,8 @@ expect 'cannot write no/where.npy' $eval --tokens ids.npy --logits l.npy --hidde
 expect 'cannot write no/where.npy' $generate --tokens ids.npy -n 1 --tokens-out no/where.npy
 expect 'cannot write no/where.state' $generate -n 0 --prompt the --save-state no/where.state
 expect 'is the state of another model' "$tools/mamba-generate" --model init --load-state half.state --device cpu
+expect 'is the state of another model' $generate --load-state half.state --weights bf16
+expect '--weights is "f12", expected f32' $generate --weights f12
 expect 'cannot read nowhere.state' $generate --load-state nowhere.state
 expect '--nonsense: unknown option' $eval --nonsense
 expect 'exclude each other' $eval --score last.txt --choices choices.jsonl

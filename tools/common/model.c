@@ -5,12 +5,13 @@
 
 #define QUICK_SECONDS 1 /* no bar for less */
 
-static struct { const char *path, *dtype; } given = {.dtype = "f32"};
+static struct { const char *path, *weights; } given = {.weights = "f32"};
 
 struct poptOption tool_model_options[] = {
     {"model", '\0', POPT_ARG_STRING, &given.path, 0, "model directory, or GGUF file", "MODEL"},
-    {"dtype", '\0', POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT, &given.dtype, 0,
+    {"weights", '\0', POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT, &given.weights, 0,
      "how the matrices are held: f32, f16, bf16, or stored: as the file has them", "TYPE"},
+    {"dtype", '\0', POPT_ARG_STRING, &given.weights, 0, "the same", "TYPE"},
     POPT_TABLEEND,
 };
 
@@ -24,7 +25,7 @@ static const struct {
 
 static bool find_type(clm_weights_type *type) {
   for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-    if (strcmp(given.dtype, types[i].name) == 0) return *type = types[i].type, true;
+    if (strcmp(given.weights, types[i].name) == 0) return *type = types[i].type, true;
   return false;
 }
 
@@ -33,7 +34,8 @@ const char *tool_model_path(void) { return given.path; }
 bool tool_model_check(void) {
   clm_weights_type type;
   if (!given.path) return tool_fail("--model MODEL is missing"), false;
-  if (!find_type(&type)) return tool_fail("--dtype is %s, expected f32, f16, bf16 or stored", given.dtype), false;
+  if (!find_type(&type))
+    return tool_fail("--weights is \"%s\", expected f32, f16, bf16 or stored", given.weights), false;
   return true;
 }
 

@@ -5,13 +5,13 @@
 #include <clmamba/model.h>
 #include <popt.h>
 
-/* --model and --dtype: `{NULL, '\0', POPT_ARG_INCLUDE_TABLE, tool_model_options, 0, "Model:", NULL}`. */
+/* --model and --weights: `{NULL, '\0', POPT_ARG_INCLUDE_TABLE, tool_model_options, 0, "Model:", NULL}`. */
 extern struct poptOption tool_model_options[];
 
 /* What --model names, NULL if it was not given. */
 const char *tool_model_path(void);
 
-/* False, with a sentence, where --model is missing or --dtype names no type. */
+/* False, with a sentence, where --model is missing or --weights names no type. */
 bool tool_model_check(void);
 
 /* Loads it, with a progress bar where that takes a while. False: the sentence is on stderr. */
