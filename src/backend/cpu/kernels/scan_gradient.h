@@ -117,7 +117,7 @@ INLINE void recompute(int count, bool B_varies, bool C_varies, bool complex, boo
 INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, const block_tile *k, int64_t first) {
   const int64_t im = k->states, numbers = complex ? 2 * im : im;
   const vec *A2 = k->A2 + first, *B_fixed = k->B_fixed + first, *C_fixed = k->C_fixed + first;
-  const vec turn = vec_set(QUARTER_TURN / LN2); /* between the units of A2's parts */
+  const vec unit = vec_set(LOG2E); /* between those of A2's parts */
   vec dh[STATES], dh_im[STATES], dA[STATES], dA_im[STATES];
   UNROLL for (int n = 0; n < count; n++) {
     dh[n] = k->dh[first + n];
@@ -156,7 +156,7 @@ INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, con
         dh[n] = re;
         vec q = before[n] * dh[n] + before[STATES + n] * dh_im[n];
         vec q_im = before[n] * dh_im[n] - before[STATES + n] * dh[n];
-        sum_A = q * A2[n] + q_im * (turn * A2[im + n]) + sum_A;
+        sum_A = q * A2[n] + q_im * (unit * A2[im + n]) + sum_A;
         dA[n] = q * rate + dA[n];
         dA_im[n] = q_im * rate + dA_im[n];
       }

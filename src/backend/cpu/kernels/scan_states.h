@@ -5,8 +5,7 @@
 
 #include "scan_tile.h"
 
-#define LN2          0.693147180559945309f
-#define QUARTER_TURN 1.57079632679489662f
+#define LN2 0.693147180559945309f
 
 /* Elements of a (channel, state) matrix that begins at element `at`; zeros if the tensor is absent. */
 static inline void scan_gather(const clm_tensor *x, int64_t at, int64_t channel_stride, int64_t state_stride,
@@ -59,13 +58,13 @@ static inline void scan_gather_A(const clm_tensor *A, bool is_log, const scan_bl
     out[n] = -vec_exp(out[n]);
     if (s->parts == 1) continue;
     vec cosine, sine;
-    vec_cos_sin(vec_set(1 / QUARTER_TURN), out[s->states + n], &cosine, &sine);
+    vec_cos_sin(vec_set(1), out[s->states + n], &cosine, &sine);
     out[s->states + n] = out[n] * sine;
     out[n] *= cosine;
   }
 }
 
-/* A in the units of scan_decay: the real part times log2 e, the imaginary part in quarter turns. Returns the largest
+/* A in the units of scan_decay: the real part times log2 e, the imaginary part as it is. Returns the largest
  * of the real parts. */
 static inline vec scan_gather_rates(const clm_tensor *A, bool is_log, const scan_blocks *s, scan_block k, vec *A2) {
   vec most = vec_set(0);
@@ -74,7 +73,6 @@ static inline vec scan_gather_rates(const clm_tensor *A, bool is_log, const scan
     A2[n] = vec_plain(A2[n] * vec_set(LOG2E));
     most = vec_max(vec_abs(A2[n]), most);
   }
-  for (int64_t n = s->states; n < s->numbers; n++) A2[n] *= vec_set(1 / QUARTER_TURN);
   return most;
 }
 
@@ -82,10 +80,10 @@ static inline vec scan_gather_rates(const clm_tensor *A, bool is_log, const scan
 static inline bool scan_is_near(vec most_dt, vec most_A2) { return vec_largest(most_dt * most_A2) <= 125; }
 
 /* exp(dt A); `im` is left alone where A is real. */
-INLINE vec scan_decay(bool complex, bool near, vec dt, vec rate, vec turns, vec *im) {
+INLINE vec scan_decay(bool complex, bool near, vec dt, vec rate, vec rate_im, vec *im) {
   vec size = near ? vec_exp2_near(dt, rate) : vec_exp2_product(dt, rate), cosine, sine;
   if (!complex) return size;
-  vec_cos_sin(dt, turns, &cosine, &sine);
+  vec_cos_sin(dt, rate_im, &cosine, &sine);
   *im = size * sine;
   return size * cosine;
 }

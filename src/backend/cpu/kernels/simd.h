@@ -191,10 +191,15 @@ INLINE vec vec_exp(vec x) {
   return vec_scale_exponent(vec_exp2_fraction(f), shifted);
 }
 
-/* Cosine and sine of a b quarter turns. Polynomials of Cephes' cosf and sinf (Moshier 1989), error below 1 ulp. */
+/* Cosine and sine of a b, which is not rounded before whole quarter turns are taken off (pi/2 in three parts): an
+ * angle that comes again in thousands of steps must not be off to one side. Polynomials of Cephes' cosf and sinf
+ * (Moshier 1989), error below 1 ulp. */
 INLINE void vec_cos_sin(vec a, vec b, vec *cosine, vec *sine) {
-  vec shifted = a * b + vec_set(MAGIC), f = a * b - (shifted - vec_set(MAGIC));
-  vec x = vec_min(vec_set(1.0f), vec_max(vec_set(-1.0f), f)) * vec_set(1.57079632679489662f), x2 = x * x;
+  vec shifted = a * b * vec_set(0.636619772f) + vec_set(MAGIC), q = shifted - vec_set(MAGIC);
+  vec x = vec_fma(a, b, -(q * vec_set(1.5703125f)));
+  x = x - q * vec_set(4.837512969970703e-4f) - q * vec_set(7.549789954891882e-8f);
+  x = vec_min(vec_set(1.6f), vec_max(vec_set(-1.6f), x));
+  vec x2 = x * x;
   vec s = vec_set(-1.9515295891e-4f) * x2 + vec_set(8.3321608736e-3f);
   s = s * x2 + vec_set(-1.6666654611e-1f);
   s = x + x * (s * x2);
