@@ -183,11 +183,25 @@ static cl_int set_arg(cl_kernel kernel, cl_uint *index, const kernel_arg *arg) {
   return CL_INVALID_ARG_VALUE;
 }
 
+/* A work-group where the launcher leaves it to the driver. On a CPU drivers take all there is and compile the kernel
+ * again for every size that they meet: there it is a power of two, one of few. */
+static const size_t *work_group_of(const opencl_state *s, int dims, const size_t *global, size_t *chosen) {
+  if (s->device.info.type != CLM_DEVICE_CPU) return NULL;
+  size_t left = 64;
+  for (int i = 0; i < dims; i++) {
+    chosen[i] = 1;
+    while (2 * chosen[i] <= left && global[i] % (2 * chosen[i]) == 0) chosen[i] *= 2;
+    left /= chosen[i];
+  }
+  return chosen;
+}
+
 clm_status opencl_kernel_run(clm_context *ctx, opencl_kernel *k, int dims, const size_t *global, const size_t *local,
                              const kernel_arg *args, size_t arg_count) {
   opencl_state *s = opencl_state_of(ctx);
   if (ctx->rehearsing) return CLM_OK;
-  size_t rounded[3] = {1, 1, 1};
+  size_t rounded[3] = {1, 1, 1}, chosen[3];
+  if (!local) local = work_group_of(s, dims, global, chosen);
   for (int i = 0; i < dims; i++) {
     if (global[i] == 0) return CLM_OK;
     rounded[i] = local ? (global[i] + local[i] - 1) / local[i] * local[i] : global[i];
