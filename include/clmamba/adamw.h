@@ -1,4 +1,5 @@
-/* AdamW (Loshchilov & Hutter 2017) with clipping by the global norm, all on the device. */
+/* AdamW (Loshchilov & Hutter 2017) with clipping by the global norm, all on the device.
+ * Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 #ifndef CLMAMBA_ADAMW_H
 #define CLMAMBA_ADAMW_H
 

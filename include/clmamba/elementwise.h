@@ -1,4 +1,5 @@
-/* Small operations that hold the larger ones together. */
+/* Small operations that hold the larger ones together.
+ * Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 #ifndef CLMAMBA_ELEMENTWISE_H
 #define CLMAMBA_ELEMENTWISE_H
 

@@ -1,4 +1,5 @@
-/* What a language model needs around its blocks: embedding and softmax cross-entropy. */
+/* What a language model needs around its blocks: embedding and softmax cross-entropy.
+ * Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 #ifndef CLMAMBA_LANGUAGE_H
 #define CLMAMBA_LANGUAGE_H
 

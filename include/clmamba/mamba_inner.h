@@ -1,5 +1,6 @@
 /* The inside of a Mamba block in one call (the reference package's mamba_inner_fn): everything between in_proj's
- * output and the residual stream, with recomputation in the backward pass. */
+ * output and the residual stream, with recomputation in the backward pass.
+ * Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 #ifndef CLMAMBA_MAMBA_INNER_H
 #define CLMAMBA_MAMBA_INNER_H
 
@@ -27,13 +28,13 @@ typedef struct clm_mamba_inner_args {
   clm_tensor x_proj;      /* (features, d_inner)                  f32 or halves                        */
   clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32 or halves                        */
   clm_tensor delta_bias;  /* optional (d_inner)                   f32 or as xz                         */
-  clm_tensor A;           /* (d_inner, d_state)                   f32; log(-A) if A_is_log             */
+  clm_tensor A;           /* (d_inner, d_state)                   f32 or as xz; log(-A) if A_is_log    */
   clm_tensor D;           /* optional (d_inner)                   f32 or as xz                         */
   clm_tensor out_proj;    /* optional (d_model, d_inner)          f32 or halves                        */
-  clm_tensor out_bias;    /* optional (d_model)                   f32; only with out_proj              */
+  clm_tensor out_bias;    /* optional (d_model)                   f32 or as xz; only with out_proj     */
   clm_tensor residual;    /* optional (batch, length, d_model)    as out; only with out_proj           */
   clm_tensor out;         /* (batch, length, d_model or d_inner)  as xz, written; may be residual      */
-  clm_tensor delta_norm, B_norm, C_norm; /* optional (dt_rank), (d_state) x 2    f32: weights of the norms */
+  clm_tensor delta_norm, B_norm, C_norm; /* optional (dt_rank), (d_state) x 2    f32 or as xz: of the norms */
   clm_tensor conv_initial, conv_final; /* optional (batch, d_inner, width - 1) as xz; final written, may be initial */
   clm_tensor scan_initial, scan_final; /* optional (batch, d_inner, d_state)   f32; final written, may be initial   */
   clm_tensor u, delta;                 /* optional (batch, length, d_inner)    as xz: kept for the backward pass    */
@@ -58,7 +59,7 @@ typedef struct clm_mamba_inner_backward_args {
   clm_tensor dconv_final;              /* optional, as conv_final: coming in        */
   clm_tensor dscan_final;              /* optional, as scan_final: coming in        */
   clm_tensor dxz;                      /* as xz                                     */
-  clm_tensor dconv_weight, dconv_bias; /* f32, as all that follow but the last two  */
+  clm_tensor dconv_weight, dconv_bias; /* f32 or as xz, as all that follow but the last two */
   clm_tensor dx_proj, ddt_proj, ddelta_bias, dA, dD;
   clm_tensor dout_proj, dout_bias;
   clm_tensor ddelta_norm, dB_norm, dC_norm;

@@ -1,4 +1,5 @@
-/* Matrix product with an epilogue, so that a block needs no separate elementwise pass. */
+/* Matrix product with an epilogue, so that a block needs no separate elementwise pass.
+ * Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 #ifndef CLMAMBA_MATMUL_H
 #define CLMAMBA_MATMUL_H
 

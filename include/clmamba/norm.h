@@ -1,4 +1,5 @@
-/* RMSNorm (Zhang & Sennrich 2019) and LayerNorm (Ba et al. 2016) over the last dimension. */
+/* RMSNorm (Zhang & Sennrich 2019) and LayerNorm (Ba et al. 2016) over the last dimension.
+ * Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 #ifndef CLMAMBA_NORM_H
 #define CLMAMBA_NORM_H
 
@@ -12,8 +13,8 @@ typedef enum clm_norm_kind { CLM_RMS_NORM, CLM_LAYER_NORM } clm_norm_kind;
  *   layer: out = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias */
 typedef struct clm_norm_args {
   clm_tensor x;      /* (rows, dim)                  */
-  clm_tensor weight; /* optional (dim)   f32         */
-  clm_tensor bias;   /* optional (dim)   f32         */
+  clm_tensor weight; /* optional (dim)   f32 or as x */
+  clm_tensor bias;   /* optional (dim)   f32 or as x */
   clm_tensor out;    /* (rows, dim)      as x, written; may be x */
   float epsilon;
   clm_norm_kind kind;
@@ -27,8 +28,8 @@ typedef struct clm_norm_backward_args {
   clm_tensor dout;       /* (rows, dim)            as x                                               */
   clm_tensor residual;   /* optional (rows, dim)   as x: added to dx (the skip connection's gradient); may be dx */
   clm_tensor dx;         /* (rows, dim)            as x                                               */
-  clm_tensor dweight;    /* (dim)                  f32                                                */
-  clm_tensor dbias;      /* (dim)                  f32                                                */
+  clm_tensor dweight;    /* (dim)                  f32 or as x                                        */
+  clm_tensor dbias;      /* (dim)                  f32 or as x                                        */
 } clm_norm_backward_args;
 
 CLM_API clm_status clm_norm_backward(clm_context *context, const clm_norm_backward_args *args);

@@ -1,5 +1,6 @@
 /* The two building blocks of a linear state-space model as operations of their own: discretization and the
- * associative scan (Blelloch 1990). */
+ * associative scan (Blelloch 1990).
+ * Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 #ifndef CLMAMBA_SCAN_H
 #define CLMAMBA_SCAN_H
 
@@ -16,10 +17,10 @@ typedef enum clm_discretization {
 /* Diagonal (A, B) in continuous time and a step per (batch, length, channel) give the discrete pair. */
 typedef struct clm_discretize_args {
   clm_tensor delta; /* (batch, length, d_inner)           f32, f16 or bf16                                    */
-  clm_tensor A;     /* (d_inner, d_state)                 f32 or c64                                          */
-  clm_tensor B;     /* (batch, length, d_state)           as A, or beside a real A as delta;
-                       or (d_inner, d_state)              as A                                                */
-  clm_tensor A_bar; /* (batch, length, d_inner, d_state)  as A, or beside a real A as delta; written          */
+  clm_tensor A;     /* (d_inner, d_state)                 f32, as delta or c64                                */
+  clm_tensor B;     /* (batch, length, d_state)           f32 or as delta; c64 beside a complex A;
+                       or (d_inner, d_state)              likewise                                            */
+  clm_tensor A_bar; /* (batch, length, d_inner, d_state)  likewise, written                                   */
   clm_tensor B_bar; /* (batch, length, d_inner, d_state)  as A_bar, written                                   */
   clm_discretization method;
 } clm_discretize_args;
@@ -29,11 +30,11 @@ CLM_API clm_status clm_discretize(clm_context *context, const clm_discretize_arg
 /* Gradients; a complex gradient is dL/dRe + i dL/dIm. Optional gradients are zeroed; those given are overwritten. */
 typedef struct clm_discretize_backward_args {
   clm_discretize_args forward; /* A_bar and B_bar are not read */
-  clm_tensor dA_bar;           /* optional (batch, length, d_inner, d_state)  as A, or beside a real A as delta */
+  clm_tensor dA_bar;           /* optional (batch, length, d_inner, d_state)  f32 or as delta; c64 beside c64 A */
   clm_tensor dB_bar;           /* optional (batch, length, d_inner, d_state)  likewise                          */
   clm_tensor ddelta;           /* (batch, length, d_inner)                    as delta                          */
-  clm_tensor dA;               /* (d_inner, d_state)                          as A                              */
-  clm_tensor dB;               /* shape of B                                  as A, or as B                     */
+  clm_tensor dA;               /* (d_inner, d_state)                          f32 or as delta; c64 beside c64 A */
+  clm_tensor dB;               /* shape of B                                  f32, or as B                      */
 } clm_discretize_backward_args;
 
 CLM_API clm_status clm_discretize_backward(clm_context *context, const clm_discretize_backward_args *args);

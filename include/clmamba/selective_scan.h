@@ -27,14 +27,15 @@ CLM_BEGIN_DECLS
 typedef struct clm_selective_scan_args {
   clm_tensor u;     /* (batch, length, d_inner)                                                             */
   clm_tensor delta; /* (batch, length, d_inner)                      as u                                   */
-  clm_tensor A;     /* (d_inner, d_state)                            f32; log(-A) if A_is_log               */
-  clm_tensor B, C;  /* (batch, length, n_groups, d_state) as u, or the same for all steps (d_inner, d_state) as A */
+  clm_tensor A;     /* (d_inner, d_state)                            f32, as u or c64; log(-A) if A_is_log  */
+  clm_tensor B, C;  /* (batch, length, n_groups, d_state) as u, or the same for all steps, (d_inner, d_state): f32 or
+                       as u; all c64 beside a complex A                                                      */
   clm_tensor D;     /* optional (d_inner)                            f32 or as u                            */
   clm_tensor z;     /* optional (batch, length, d_inner)             as u                                   */
   clm_tensor delta_bias;    /* optional (d_inner)                            f32 or as u                            */
-  clm_tensor initial_state; /* optional (batch, d_inner, d_state)            as A                                   */
+  clm_tensor initial_state; /* optional (batch, d_inner, d_state)            f32; c64 beside a complex A            */
   clm_tensor out;           /* (batch, length, d_inner)                      as u, written                          */
-  clm_tensor final_state;   /* optional (batch, d_inner, d_state)            as A, written; may be initial_state    */
+  clm_tensor final_state;   /* optional (batch, d_inner, d_state)            as that, written; may be initial_state */
   int64_t chunk;            /* steps in a chunk; 0: the scheduler's choice. With an equal non-zero chunk, a sequence
                                split at its multiples gives the same bits as one call                               */
   bool delta_softplus;
@@ -49,14 +50,15 @@ typedef struct clm_selective_scan_args {
 CLM_API clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_args *args);
 
 /* Gradients of the above. `forward` as in the forward call (out and final_state are not read). Every gradient is
- * optional (zeroed: not computed), has the shape of what it is the gradient of, and is overwritten. */
+ * optional (zeroed: not computed), has the shape of what it is the gradient of, and is overwritten. Beside a complex
+ * A those of A, B, C and the states are c64. Bitwise deterministic on a device. */
 typedef struct clm_selective_scan_backward_args {
   clm_selective_scan_args forward;
   clm_tensor dout;         /* (batch, length, d_inner)                     as u                                    */
   clm_tensor dfinal_state; /* optional (batch, d_inner, d_state)           f32: gradient coming in                 */
   clm_tensor du, ddelta, dz; /* (batch, length, d_inner)                     as u */
-  clm_tensor dA;     /* (d_inner, d_state)                           f32                                     */
-  clm_tensor dB, dC; /* shape of B, C                                f32 or as B, C                          */
+  clm_tensor dA;     /* (d_inner, d_state)                           f32 or as u                             */
+  clm_tensor dB, dC; /* shape of B, C                                f32 or as u                             */
   clm_tensor dD, ddelta_bias; /* (d_inner)                                   f32 or as u */
   clm_tensor dinitial_state;  /* (batch, d_inner, d_state)                    f32  */
   clm_tensor out;             /* (batch, length, d_inner)                     as u: the forward output, recomputed on
@@ -79,11 +81,12 @@ CLM_API size_t clm_selective_scan_backward_workspace_size(clm_context *context,
  * Several steps are a dimension behind batch in u, delta, B, C, z and out.
  * With state_indices row i works on state state_indices[i] of a pool, no state twice; a number outside the pool, as a
  * negative one, makes the row padding: out is 0, no state is touched.
- * A complex A (c64) makes state, B and C c64. The state is rounded to its dtype once a call. */
+ * A complex A (c64) makes state, B and C c64. The state is rounded to its dtype once a call. Optional members are
+ * left zeroed. Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 typedef struct clm_selective_state_update_args {
   clm_tensor state;      /* (batch or pool, d_inner, d_state)       f32 or as u, read and written */
   clm_tensor u, delta;   /* (batch, d_inner) or (batch, steps, d_inner)                           */
-  clm_tensor A;          /* (d_inner, d_state)                      f32 or c64                    */
+  clm_tensor A;          /* (d_inner, d_state)                      f32, as u or c64              */
   clm_tensor B, C;       /* (batch, n_groups, d_state) or (batch, steps, n_groups, d_state)  as u */
   clm_tensor D;          /* optional (d_inner)                      f32 or as u                   */
   clm_tensor z;          /* optional, shape of u                    as u                          */
@@ -100,16 +103,16 @@ CLM_API clm_status clm_selective_state_update(clm_context *context, const clm_se
 /* Gradients of the above. `forward` as in that call, with the state from before it, which is only read; out is not
  * read. Every gradient is optional (zeroed: not computed) and overwritten, and has the shape of what it is the
  * gradient of; those of states have batch rows also where state_indices is given. Padding rows have gradients 0. What
- * a head shares gets its gradient element by element: the caller adds them up. */
+ * a head shares gets its gradient element by element: the caller adds them up. Bitwise deterministic on a device. */
 typedef struct clm_selective_state_update_backward_args {
   clm_selective_state_update_args forward;
   clm_tensor dout;            /* shape of u                                   as u                       */
-  clm_tensor dnew_state;      /* optional (batch, d_inner, d_state)           as A: gradient coming in   */
+  clm_tensor dnew_state;      /* optional (batch, d_inner, d_state)           f32 or c64: coming in      */
   clm_tensor du, ddelta, dz;  /* shape of u                                   as u                       */
-  clm_tensor dA;              /* (d_inner, d_state)                           as A                       */
-  clm_tensor dB, dC;          /* shape of B, C                                as A or as B, C            */
+  clm_tensor dA;              /* (d_inner, d_state)                           f32, as u or c64           */
+  clm_tensor dB, dC;          /* shape of B, C                                f32, as u or c64           */
   clm_tensor dD, ddelta_bias; /* (d_inner)                                    f32 or as u                */
-  clm_tensor dstate;          /* (batch, d_inner, d_state)                    as A: of the state before  */
+  clm_tensor dstate;          /* (batch, d_inner, d_state)                    f32 or c64: of that before */
 } clm_selective_state_update_backward_args;
 
 CLM_API clm_status clm_selective_state_update_backward(clm_context *context,

@@ -4,7 +4,7 @@
 
 #include "backend/backend.h"
 
-enum { CONTEXT_NESTING = 3 };
+enum { CONTEXT_NESTING = 4 };
 
 struct clm_context {
   const backend *backend;

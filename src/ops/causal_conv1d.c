@@ -16,7 +16,7 @@ static void conv_dims_init(conv_dims *d) {
 /* clang-format off */
 #define SEQUENCE  .dims = {&d.row.batch, &d.row.length, &d.channels}
 #define STATE     .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.channels, &d.history}
-#define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->x.dtype)) | CHECK_DTYPE(a->x.dtype)
+#define PARAMETER .dtypes = check_weight_of(a->x.dtype)
 #define FILTER(channels, width)                                                                                       \
   CHECK_ROW(a, weight, 0, PARAMETER, .dims = {channels, width}),                                                      \
   CHECK_ROW(a, bias, CHECK_OPTIONAL, PARAMETER, .dims = {channels})

@@ -34,6 +34,13 @@ unsigned check_storage_of(clm_dtype dtype) {
   return check_real_of(dtype) == CLM_F64 ? CHECK_DTYPE(CLM_F64) : CHECK_FLOAT & ~CHECK_DTYPE(CLM_F64);
 }
 bool check_is_complex(clm_dtype dtype) { return dtype == CLM_C64 || dtype == CLM_C128; }
+unsigned check_weight_of(clm_dtype storage) { return CHECK_DTYPE(check_real_of(storage)) | CHECK_DTYPE(storage); }
+unsigned check_number_beside(clm_dtype storage, clm_dtype A) {
+  return CHECK_DTYPE(check_is_complex(A) ? check_complex_of(storage) : check_real_of(storage));
+}
+unsigned check_weight_beside(clm_dtype storage, clm_dtype A) {
+  return check_is_complex(A) ? check_number_beside(storage, A) : check_weight_of(storage);
+}
 bool check_present(const clm_tensor *tensor) { return tensor->buffer != NULL; }
 
 /* ---- One row ---- */

@@ -76,6 +76,14 @@ clm_dtype check_real_of(clm_dtype dtype);
 clm_dtype check_complex_of(clm_dtype dtype);
 unsigned check_storage_of(clm_dtype dtype); /* f32, f16 and bf16 beside f32; f64 beside f64 */
 bool check_is_complex(clm_dtype dtype);
+
+/* Of weights and their gradients beside activations of this dtype: f32 or as they are. And where the weights may be
+ * complex, by the dtype of one that is or is not: then c64 alone. */
+unsigned check_weight_of(clm_dtype storage);
+unsigned check_weight_beside(clm_dtype storage, clm_dtype A);
+
+/* Of states and sums beside that weight: f32 or c64. */
+unsigned check_number_beside(clm_dtype storage, clm_dtype A);
 bool check_present(const clm_tensor *tensor);
 
 /* Gives an unsupported call a sentence where the backend left none. */

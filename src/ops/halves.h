@@ -5,7 +5,7 @@
 
 #include "core/context.h"
 
-#define MOST_HALVES 4
+#define MOST_HALVES 10
 
 typedef struct ops_halves {
   clm_tensor *view[MOST_HALVES];  /* of the call that the backend gets */

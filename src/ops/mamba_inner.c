@@ -1,5 +1,6 @@
 /* The inside of a Mamba block: arguments, and the plain sequence of operations where a backend has nothing better. */
 #include "core/try.h"
+#include "ops/halves.h"
 #include "ops/sequences.h"
 #include <math.h>
 #include <string.h>
@@ -16,12 +17,12 @@ typedef struct inner_dims {
               .state_width = {.name = "width - 1", .of = &d.width, .plus = -1}, WEIGHT_DIM(features),                  \
               WEIGHT_DIM(dt_rank), CHECK_DIM(d_state), WEIGHT_DIM(d_model)}
 #define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype))
-#define WEIGHT     .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype)) | CHECK_DTYPE(a->xz.dtype)
+#define WEIGHT     .dtypes = check_weight_of(a->xz.dtype)
 #define MATRIX     .dtypes = check_storage_of(a->xz.dtype)
 #define SEQUENCE(last) .as = &a->xz, .dims = {&d.row.batch, &d.row.length, &d.last}
 #define CONV_STATE .as = &a->xz, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.state_width}
 #define SCAN_STATE PARAMETER, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
-#define VECTOR(dim) PARAMETER, .dims = {&d.dim}
+#define VECTOR(dim) WEIGHT, .dims = {&d.dim}
 #define INPUTS(kept)                                                                                                  \
   CHECK_ROW(a, xz, 0, .dtypes = CHECK_FLOAT, .dims = {&d.row.batch, &d.row.length, &d.both}),                                  \
   SEQUENCE_ROWS(a, &d.row),                                                                                           \
@@ -30,7 +31,7 @@ typedef struct inner_dims {
   CHECK_ROW(a, x_proj, 0, MATRIX, .dims = {&d.features, &d.d_inner}),                                                 \
   CHECK_ROW(a, dt_proj, 0, MATRIX, .dims = {&d.d_inner, &d.dt_rank}),                                                 \
   CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                          \
-  CHECK_ROW(a, A, 0, PARAMETER, .dims = {&d.d_inner, &d.d_state}),                                                    \
+  CHECK_ROW(a, A, 0, WEIGHT, .dims = {&d.d_inner, &d.d_state}),                                                    \
   CHECK_ROW(a, D, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                                   \
   CHECK_ROW(a, out_proj, CHECK_OPTIONAL, MATRIX, .dims = {&d.d_model, &d.d_inner}),                                   \
   CHECK_ROW(a, delta_norm, CHECK_OPTIONAL, VECTOR(dt_rank)),                                                          \
@@ -117,14 +118,14 @@ static clm_status check_backward(checker *c, const clm_mamba_inner_backward_args
   TRY(CHECK_TENSORS(
       c, INPUTS(0), CHECK_ROW(b, dout, 0, SEQUENCE(d_model)), CHECK_ROW(b, dconv_final, CHECK_OPTIONAL, CONV_STATE),
       CHECK_ROW(b, dscan_final, CHECK_OPTIONAL, SCAN_STATE), CHECK_ROW(b, dxz, gradient, SEQUENCE(both)),
-      CHECK_ROW(b, dconv_weight, gradient, PARAMETER, .dims = {&d.d_inner, &d.width}),
+      CHECK_ROW(b, dconv_weight, gradient, WEIGHT, .dims = {&d.d_inner, &d.width}),
       CHECK_ROW(b, dconv_bias, gradient, VECTOR(d_inner)),
-      CHECK_ROW(b, dx_proj, gradient, PARAMETER, .dims = {&d.features, &d.d_inner}),
-      CHECK_ROW(b, ddt_proj, gradient, PARAMETER, .dims = {&d.d_inner, &d.dt_rank}),
+      CHECK_ROW(b, dx_proj, gradient, WEIGHT, .dims = {&d.features, &d.d_inner}),
+      CHECK_ROW(b, ddt_proj, gradient, WEIGHT, .dims = {&d.d_inner, &d.dt_rank}),
       CHECK_ROW(b, ddelta_bias, gradient, VECTOR(d_inner)),
-      CHECK_ROW(b, dA, gradient, PARAMETER, .dims = {&d.d_inner, &d.d_state}),
+      CHECK_ROW(b, dA, gradient, WEIGHT, .dims = {&d.d_inner, &d.d_state}),
       CHECK_ROW(b, dD, gradient, VECTOR(d_inner)),
-      CHECK_ROW(b, dout_proj, gradient, PARAMETER, .dims = {&d.d_model, &d.d_inner}),
+      CHECK_ROW(b, dout_proj, gradient, WEIGHT, .dims = {&d.d_model, &d.d_inner}),
       CHECK_ROW(b, dout_bias, gradient, VECTOR(d_model)), CHECK_ROW(b, ddelta_norm, gradient, VECTOR(dt_rank)),
       CHECK_ROW(b, dB_norm, gradient, VECTOR(d_state)), CHECK_ROW(b, dC_norm, gradient, VECTOR(d_state)),
       CHECK_ROW(b, dconv_initial, gradient, CONV_STATE), CHECK_ROW(b, dscan_initial, gradient, SCAN_STATE)));
@@ -434,14 +435,31 @@ static clm_status plain_backward(clm_context *ctx, const mamba_inner_shape *s,
   return CLM_OK;
 }
 
+/* Those that are not handed on to an operation as they are, which does the same. */
+static ops_halves halves_of(clm_mamba_inner_args *a) {
+  ops_halves h = {.count = 0};
+  halves_add(&h, &a->out_bias, false);
+  return h;
+}
+
+static ops_halves halves_of_backward(clm_mamba_inner_backward_args *b) {
+  ops_halves h = {.count = 0};
+  clm_tensor *const sums[] = {&b->dout_bias, &b->ddelta_norm, &b->dB_norm, &b->dC_norm};
+  for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) halves_add(&h, sums[i], true);
+  return h;
+}
+
 clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args) {
   checker c;
   mamba_inner_shape s;
   TRY(check_begin(&c, context, "mamba_inner", args));
   TRY(check(&c, args, &s));
+  clm_mamba_inner_args ready = *args;
+  ops_halves halves = halves_of(&ready);
+  TRY(halves_begin(context, &halves));
   clm_status status = CLM_UNSUPPORTED;
-  if (context->ops.mamba_inner) status = context->ops.mamba_inner(context, &s, args);
-  return status == CLM_UNSUPPORTED ? plain(context, &s, args) : status;
+  if (context->ops.mamba_inner) status = context->ops.mamba_inner(context, &s, &ready);
+  return halves_end(context, &halves, status == CLM_UNSUPPORTED ? plain(context, &s, &ready) : status);
 }
 
 clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_backward_args *args) {
@@ -450,9 +468,12 @@ clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_
   TRY(check_begin(&c, context, "mamba_inner_backward", args));
   TRY(check_backward(&c, args, &s));
   if (c.written == 0) return CLM_OK;
+  clm_mamba_inner_backward_args ready = *args;
+  ops_halves halves = halves_of_backward(&ready);
+  TRY(halves_begin(context, &halves));
   clm_status status = CLM_UNSUPPORTED;
-  if (context->ops.mamba_inner_backward) status = context->ops.mamba_inner_backward(context, &s, args);
-  return status == CLM_UNSUPPORTED ? plain_backward(context, &s, args) : status;
+  if (context->ops.mamba_inner_backward) status = context->ops.mamba_inner_backward(context, &s, &ready);
+  return halves_end(context, &halves, status == CLM_UNSUPPORTED ? plain_backward(context, &s, &ready) : status);
 }
 
 /* ---- Workspace ---- */
@@ -462,23 +483,25 @@ size_t clm_mamba_inner_workspace_size(clm_context *context, const clm_mamba_inne
   checker c;
   mamba_inner_shape s;
   if (check_begin(&c, context, "mamba_inner", args) || check(&c, args, &s)) return 0;
-  inner_pieces p = lay_out(NULL, &s, args, NULL);
-  clm_buffer block = {.context = context, .bytes = p.bytes};
-  size_t bytes = p.bytes;
-  p = lay_out(&block, &s, args, NULL);
-  clm_selective_scan_args scan = scan_args(&s, args, &p);
+  clm_mamba_inner_args ready = *args;
+  ops_halves halves = halves_of(&ready);
+  const size_t small = halves_pretend(&halves), bytes = lay_out(NULL, &s, &ready, NULL).bytes;
+  clm_buffer block = {.context = context, .bytes = bytes};
+  inner_pieces p = lay_out(&block, &s, &ready, NULL);
+  clm_selective_scan_args scan = scan_args(&s, &ready, &p);
   scan.final_state = args->scan_final;
-  return bytes + clm_selective_scan_workspace_size(context, &scan);
+  return small + bytes + clm_selective_scan_workspace_size(context, &scan);
 }
 
 size_t clm_mamba_inner_backward_workspace_size(clm_context *context, const clm_mamba_inner_backward_args *args) {
   checker c;
   mamba_inner_shape s;
   if (check_begin(&c, context, "mamba_inner_backward", args) || check_backward(&c, args, &s)) return 0;
-  const clm_mamba_inner_args *a = &args->forward;
-  size_t bytes = lay_out(NULL, &s, a, args).bytes + sum_bytes(&s);
+  clm_mamba_inner_backward_args ready = *args;
+  ops_halves halves = halves_of_backward(&ready);
+  const size_t small = halves_pretend(&halves), bytes = lay_out(NULL, &s, &args->forward, args).bytes + sum_bytes(&s);
   clm_buffer block = {.context = context, .bytes = bytes};
-  inner_pieces p = lay_out(&block, &s, a, args);
+  inner_pieces p = lay_out(&block, &s, &args->forward, args);
   clm_selective_scan_backward_args scan = scan_backward_args(&s, args, &p);
-  return bytes + clm_selective_scan_backward_workspace_size(context, &scan);
+  return small + bytes + clm_selective_scan_backward_workspace_size(context, &scan);
 }

@@ -1,9 +1,11 @@
+#include "core/try.h"
 #include "ops/check.h"
+#include "ops/halves.h"
 #include <math.h>
 
 /* clang-format off */
 #define MATRIX    .dims = {&rows, &dim}
-#define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->x.dtype)), .dims = {&dim}
+#define PARAMETER .dtypes = check_weight_of(a->x.dtype), .dims = {&dim}
 #define INPUTS                                                                                                        \
   CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, MATRIX),                                                                  \
   CHECK_ROW(a, weight, CHECK_OPTIONAL, PARAMETER),                                                                    \
@@ -38,18 +40,33 @@ static clm_status check_backward(checker *c, const clm_norm_backward_args *b, ma
   return status ? status : check_scalars(c, a);
 }
 
+static ops_halves halves_of(clm_norm_args *a) {
+  ops_halves h = {.count = 0};
+  halves_add(&h, &a->weight, false);
+  halves_add(&h, &a->bias, false);
+  return h;
+}
+
 clm_status clm_norm(clm_context *context, const clm_norm_args *args) {
   checker c;
   matrix_shape s;
-  clm_status status = check_begin(&c, context, "norm", args);
-  if (!status) status = check(&c, args, &s);
-  return status ? status : OPS_CALL(&c, norm, &s, args);
+  TRY(check_begin(&c, context, "norm", args));
+  TRY(check(&c, args, &s));
+  clm_norm_args ready = *args;
+  ops_halves halves = halves_of(&ready);
+  TRY(halves_begin(context, &halves));
+  return halves_end(context, &halves, OPS_CALL(&c, norm, &s, &ready));
 }
 
 clm_status clm_norm_backward(clm_context *context, const clm_norm_backward_args *args) {
   checker c;
   matrix_shape s;
-  clm_status status = check_begin(&c, context, "norm_backward", args);
-  if (!status) status = check_backward(&c, args, &s);
-  return status ? status : OPS_CALL(&c, norm_backward, &s, args);
+  TRY(check_begin(&c, context, "norm_backward", args));
+  TRY(check_backward(&c, args, &s));
+  clm_norm_backward_args ready = *args;
+  ops_halves halves = halves_of(&ready.forward);
+  halves_add(&halves, &ready.dweight, true);
+  halves_add(&halves, &ready.dbias, true);
+  TRY(halves_begin(context, &halves));
+  return halves_end(context, &halves, OPS_CALL(&c, norm_backward, &s, &ready));
 }

@@ -8,15 +8,15 @@ typedef struct scan_dims {
   check_dim d_inner, d_state, n_groups;
 } scan_dims;
 
-/* B and C: for each time step as u (complex beside a complex A), else as A. */
+/* B and C: for each time step as u (complex beside a complex A), else a weight as A is one. */
 static unsigned input_dtypes(const clm_selective_scan_args *a, const clm_tensor *t) {
-  if (t->rank == 2) return CHECK_DTYPE(a->A.dtype);
+  if (t->rank == 2) return check_weight_beside(a->u.dtype, a->A.dtype);
   return CHECK_DTYPE(check_is_complex(a->A.dtype) ? check_complex_of(a->u.dtype) : a->u.dtype);
 }
 
-/* Their gradients: in the dtype of B and C or of A, which has the precision of the sums. */
+/* Their gradients: in the dtype of B and C, or with the precision of the sums. */
 static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tensor *t) {
-  return input_dtypes(a, t) | CHECK_DTYPE(a->A.dtype);
+  return input_dtypes(a, t) | check_number_beside(a->u.dtype, a->A.dtype);
 }
 
 /* clang-format off */
@@ -26,12 +26,12 @@ static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tens
 #define MATRIX    .dims = {&d.d_inner, &d.d_state}
 #define STATE     .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
 #define B_OR_C    .dims = {&d.row.batch, &d.row.length, &d.n_groups, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
-#define PARAMETER .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(a->u.dtype)
+#define PARAMETER .dtypes = check_weight_of(a->u.dtype)
+#define NUMBER    .dtypes = check_number_beside(a->u.dtype, a->A.dtype)
 #define INPUTS                                                                                                        \
   CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, SEQUENCE),                                                                \
   CHECK_ROW(a, delta, 0, .as = &a->u, SEQUENCE),                                                                      \
-  CHECK_ROW(a, A, 0, .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(check_complex_of(a->u.dtype)),    \
-            MATRIX),                                                                                                  \
+  CHECK_ROW(a, A, 0, .dtypes = check_weight_of(a->u.dtype) | CHECK_DTYPE(check_complex_of(a->u.dtype)), MATRIX),                                                                                                  \
   CHECK_ROW(a, B, 0, .dtypes = input_dtypes(a, &a->B), B_OR_C),                                                       \
   CHECK_ROW(a, C, 0, .dtypes = input_dtypes(a, &a->C), B_OR_C),                                                       \
   CHECK_ROW(a, D, CHECK_OPTIONAL, PARAMETER, CHANNEL),                                                                \
@@ -39,7 +39,7 @@ static unsigned gradient_dtypes(const clm_selective_scan_args *a, const clm_tens
   CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, PARAMETER, CHANNEL),                                                       \
   CHECK_ROW(a, gate, CHECK_OPTIONAL, .as = &a->u, SEQUENCE),                                                          \
   SEQUENCE_ROWS(a, &d.row),                                                                                           \
-  CHECK_ROW(a, initial_state, CHECK_OPTIONAL, .as = &a->A, STATE)
+  CHECK_ROW(a, initial_state, CHECK_OPTIONAL, NUMBER, STATE)
 /* clang-format on */
 
 static clm_status shape_of(checker *c, const scan_dims *d, const clm_selective_scan_args *a,
@@ -89,7 +89,7 @@ static clm_status check(checker *c, const clm_selective_scan_args *a, selective_
   scan_dims d = DIMS;
   clm_status status = CHECK_TENSORS(
       c, INPUTS, CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->u, SEQUENCE),
-      CHECK_ROW(a, final_state, CHECK_OPTIONAL | CHECK_WRITTEN, .as = &a->A, STATE, .may_be = {&a->initial_state}));
+      CHECK_ROW(a, final_state, CHECK_OPTIONAL | CHECK_WRITTEN, NUMBER, STATE, .may_be = {&a->initial_state}));
   return status ? status : shape_of(c, &d, a, s);
 }
 
@@ -99,13 +99,13 @@ static clm_status check_backward(checker *c, const clm_selective_scan_backward_a
   scan_dims d = DIMS;
   clm_status status = CHECK_TENSORS(
       c, INPUTS, CHECK_ROW(b, dout, 0, .as = &a->u, SEQUENCE),
-      CHECK_ROW(b, dfinal_state, CHECK_OPTIONAL, .as = &a->A, STATE),
-      CHECK_ROW(b, du, gradient, .as = &a->u, SEQUENCE), CHECK_ROW(b, ddelta, gradient, .as = &a->u, SEQUENCE),
-      CHECK_ROW(b, dz, gradient, .as = &a->u, SEQUENCE), CHECK_ROW(b, dA, gradient, .as = &a->A, MATRIX),
+      CHECK_ROW(b, dfinal_state, CHECK_OPTIONAL, NUMBER, STATE), CHECK_ROW(b, du, gradient, .as = &a->u, SEQUENCE),
+      CHECK_ROW(b, ddelta, gradient, .as = &a->u, SEQUENCE), CHECK_ROW(b, dz, gradient, .as = &a->u, SEQUENCE),
+      CHECK_ROW(b, dA, gradient, .dtypes = check_weight_beside(a->u.dtype, a->A.dtype), MATRIX),
       CHECK_ROW(b, dB, gradient, .dtypes = gradient_dtypes(a, &a->B), B_OR_C, .shape_as = &a->B),
       CHECK_ROW(b, dC, gradient, .dtypes = gradient_dtypes(a, &a->C), B_OR_C, .shape_as = &a->C),
       CHECK_ROW(b, dD, gradient, PARAMETER, CHANNEL), CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, CHANNEL),
-      CHECK_ROW(b, dinitial_state, gradient, .as = &a->A, STATE), CHECK_ROW(b, out, gradient, .as = &a->u, SEQUENCE),
+      CHECK_ROW(b, dinitial_state, gradient, NUMBER, STATE), CHECK_ROW(b, out, gradient, .as = &a->u, SEQUENCE),
       CHECK_ROW(b, dgate, gradient, .as = &a->u, SEQUENCE));
   if (!status && check_present(&b->dgate) && !check_present(&a->gate))
     return check_fail(c, "dgate is given, but gate is missing");
@@ -137,6 +137,9 @@ static clm_status begin_backward(checker *c, clm_context *context, const clm_sel
 
 static ops_halves halves_of(clm_selective_scan_args *a) {
   ops_halves h = {.count = 0};
+  halves_add(&h, &a->A, false);
+  if (a->B.rank == 2) halves_add(&h, &a->B, false);
+  if (a->C.rank == 2) halves_add(&h, &a->C, false);
   halves_add(&h, &a->D, false);
   halves_add(&h, &a->delta_bias, false);
   return h;
@@ -144,6 +147,9 @@ static ops_halves halves_of(clm_selective_scan_args *a) {
 
 static ops_halves halves_of_backward(clm_selective_scan_backward_args *b) {
   ops_halves h = halves_of(&b->forward);
+  halves_add(&h, &b->dA, true);
+  if (b->forward.B.rank == 2) halves_add(&h, &b->dB, true);
+  if (b->forward.C.rank == 2) halves_add(&h, &b->dC, true);
   halves_add(&h, &b->dD, true);
   halves_add(&h, &b->ddelta_bias, true);
   return h;

@@ -55,15 +55,16 @@ static unsigned input_dtypes(const clm_selective_state_update_args *a) {
 }
 
 static unsigned state_dtypes(const clm_selective_state_update_args *a) {
-  return CHECK_DTYPE(a->A.dtype) | (check_is_complex(a->A.dtype) ? 0 : CHECK_DTYPE(a->u.dtype));
+  return check_weight_beside(a->u.dtype, a->A.dtype);
 }
 
 /* clang-format off */
 #define DIMS(list) .dims = {(list)[0], (list)[1], (list)[2], (list)[3], (list)[4]}
-#define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(a->u.dtype)
+#define PARAMETER  .dtypes = check_weight_of(a->u.dtype)
+#define NUMBER     .dtypes = check_number_beside(a->u.dtype, a->A.dtype)
 #define INPUTS                                                                                                        \
   CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, DIMS(d.sequence)), CHECK_ROW(a, delta, 0, .as = &a->u, DIMS(d.sequence)), \
-  CHECK_ROW(a, A, 0, .dtypes = CHECK_DTYPE(check_real_of(a->u.dtype)) | CHECK_DTYPE(check_complex_of(a->u.dtype)),    \
+  CHECK_ROW(a, A, 0, .dtypes = check_weight_of(a->u.dtype) | CHECK_DTYPE(check_complex_of(a->u.dtype)),                 \
             DIMS(d.matrix)),                                                                                          \
   CHECK_ROW(a, B, 0, .dtypes = input_dtypes(a), DIMS(d.inputs)),                                                      \
   CHECK_ROW(a, C, 0, .dtypes = input_dtypes(a), DIMS(d.inputs)),                                                      \
@@ -106,23 +107,25 @@ static clm_status check(checker *c, const clm_selective_state_update_args *a, st
 static clm_status check_backward(checker *c, const clm_selective_state_update_backward_args *b,
                                  state_update_shape *s) {
   const clm_selective_state_update_args *a = &b->forward;
-  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN, sums = input_dtypes(a) | CHECK_DTYPE(a->A.dtype);
+  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN,
+                 sums = input_dtypes(a) | check_number_beside(a->u.dtype, a->A.dtype);
   update_dims d;
   update_dims_init(&d, a);
   clm_status status = check_form(c, a);
   if (status) return status;
-  status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, 0, .dtypes = state_dtypes(a), DIMS(d.state)),
-                         CHECK_ROW(b, dout, 0, .as = &a->u, DIMS(d.sequence)),
-                         CHECK_ROW(b, dnew_state, CHECK_OPTIONAL, .as = &a->A, DIMS(d.gradient)),
-                         CHECK_ROW(b, du, gradient, .as = &a->u, DIMS(d.sequence)),
-                         CHECK_ROW(b, ddelta, gradient, .as = &a->u, DIMS(d.sequence)),
-                         CHECK_ROW(b, dz, gradient, .as = &a->u, DIMS(d.sequence)),
-                         CHECK_ROW(b, dA, gradient, .as = &a->A, DIMS(d.matrix)),
-                         CHECK_ROW(b, dB, gradient, .dtypes = sums, DIMS(d.inputs)),
-                         CHECK_ROW(b, dC, gradient, .dtypes = sums, DIMS(d.inputs)),
-                         CHECK_ROW(b, dD, gradient, PARAMETER, DIMS(d.channel)),
-                         CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, DIMS(d.channel)),
-                         CHECK_ROW(b, dstate, gradient, .as = &a->A, DIMS(d.gradient)));
+  status =
+      CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, 0, .dtypes = state_dtypes(a), DIMS(d.state)),
+                    CHECK_ROW(b, dout, 0, .as = &a->u, DIMS(d.sequence)),
+                    CHECK_ROW(b, dnew_state, CHECK_OPTIONAL, NUMBER, DIMS(d.gradient)),
+                    CHECK_ROW(b, du, gradient, .as = &a->u, DIMS(d.sequence)),
+                    CHECK_ROW(b, ddelta, gradient, .as = &a->u, DIMS(d.sequence)),
+                    CHECK_ROW(b, dz, gradient, .as = &a->u, DIMS(d.sequence)),
+                    CHECK_ROW(b, dA, gradient, .dtypes = check_weight_beside(a->u.dtype, a->A.dtype), DIMS(d.matrix)),
+                    CHECK_ROW(b, dB, gradient, .dtypes = sums, DIMS(d.inputs)),
+                    CHECK_ROW(b, dC, gradient, .dtypes = sums, DIMS(d.inputs)),
+                    CHECK_ROW(b, dD, gradient, PARAMETER, DIMS(d.channel)),
+                    CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, DIMS(d.channel)),
+                    CHECK_ROW(b, dstate, gradient, NUMBER, DIMS(d.gradient)));
   if (!status && check_present(&b->dz) && !check_present(&a->z))
     return check_fail(c, "dz is given, but z is missing");
   return status ? status : shape_of(c, &d, a, s);
@@ -160,6 +163,7 @@ static clm_selective_state_update_args ready_of(const clm_selective_state_update
 
 static ops_halves halves_of(clm_selective_state_update_args *a) {
   ops_halves h = {.count = 0};
+  halves_add(&h, &a->A, false);
   halves_add(&h, &a->D, false);
   halves_add(&h, &a->delta_bias, false);
   return h;
@@ -196,6 +200,7 @@ clm_status clm_selective_state_update_backward(clm_context *context,
   spread_channels(form, &ready.dnew_state, 2);
   spread_channels(form, &ready.dstate, 2);
   ops_halves halves = halves_of(&ready.forward);
+  halves_add(&halves, &ready.dA, true);
   halves_add(&halves, &ready.dD, true);
   halves_add(&halves, &ready.ddelta_bias, true);
   TRY(halves_begin(context, &halves));

@@ -93,7 +93,7 @@ static void draw_presence(test_random *r, catalog_choice *c) {
     const catalog_row *row = &c->op->rows[i];
     if (!(row->flags & ROW_OPTIONAL) || chance(r, likely)) c->present |= catalog_bit(i);
     if ((row->flags & ROW_STATIC) && chance(r, 25)) c->statics |= catalog_bit(i);
-    if ((row->flags & ROW_EITHER) && chance(r, 50)) c->others |= catalog_bit(i);
+    if ((row->flags & (ROW_EITHER | ROW_STATIC_EITHER)) && chance(r, 50)) c->others |= catalog_bit(i);
   }
   if (has(c, "seq_idx") && has(c, "cu_seqlens")) forget(c, chance(r, 50) ? "seq_idx" : "cu_seqlens");
   draw_rows(r, c);

@@ -131,10 +131,11 @@ test_problem scan_inputs_of(const scan_case *c, const test_op *op, const void *a
   double (*draw_A)(test_random *) = complex ? draw_complex_decay : c->flags & LOG_A ? draw_log_decay : draw_decay;
   ROW(u, TEST_STORAGE, NULL, c->batch, c->length, c->d_inner);
   ROW(delta, TEST_STORAGE, draw_delta, c->batch, c->length, c->d_inner);
-  ROW(A, parameter, draw_A, c->d_inner, c->d_state);
-  if (c->flags & STATIC_B) ROW(B, parameter, NULL, c->d_inner, c->d_state);
+  const test_kind weight = complex ? TEST_COMPLEX : scan_weight(c);
+  ROW(A, weight, draw_A, c->d_inner, c->d_state);
+  if (c->flags & STATIC_B) ROW(B, weight, NULL, c->d_inner, c->d_state);
   else ROW(B, varying, NULL, c->batch, c->length, c->n_groups, c->d_state);
-  if (c->flags & STATIC_C) ROW(C, parameter, NULL, c->d_inner, c->d_state);
+  if (c->flags & STATIC_C) ROW(C, weight, NULL, c->d_inner, c->d_state);
   else ROW(C, varying, NULL, c->batch, c->length, c->n_groups, c->d_state);
   if (c->flags & HAS_D) ROW(D, scan_weight(c), NULL, c->d_inner);
   if (c->flags & HAS_Z) ROW(z, TEST_STORAGE, NULL, c->batch, c->length, c->d_inner);

@@ -47,7 +47,7 @@ extern const scan_case scan_extremes[];
 extern const size_t scan_extreme_count;
 void scan_check_extremes(const scan_case *, const test_problem *, const test_device *);
 
-/* Of D and delta_bias: as u beside bf16. */
+/* Of weights that are real: as u beside bf16. */
 test_kind scan_weight(const scan_case *);
 
 /* Rows of the states. */

@@ -105,17 +105,19 @@ static void test_backward(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-/* All in halves, then with the pair in f32: A_bar near 1 needs it. */
+/* Weights in f32 and the pair in halves, then the other way round: A_bar near 1 needs f32. */
 static void test_halves(const test_device *device, const void *data) {
   const method_case *m = data;
   const clm_discretize_backward_args args = {.forward.method = m->method};
   for (int wide = 0; wide < 2; wide++) {
     test_problem problems[] = {forward_of(m->shape, &args.forward), backward_of(m->shape, &args, 7, 3)};
-    static const char *const pair[] = {"A_bar", "B_bar", "dA_bar", "dB_bar", "dB"};
+    static const char *const pair[] = {"A_bar", "B_bar", "dA_bar", "dB_bar"}, *const weights[] = {"A", "B", "dA",
+                                                                                                  "dB"};
     for (int i = 0; i < 2; i++) {
       for (size_t k = 0; wide && k < TEST_COUNT(pair); k++) {
-        test_tensor *t = problem_find(&problems[i], pair[k]);
+        test_tensor *t = problem_find(&problems[i], pair[k]), *w = problem_find(&problems[i], weights[k]);
         if (t && t->kind == TEST_STORAGE) t->kind = TEST_PARAMETER;
+        if (w && w->kind == TEST_PARAMETER) w->kind = TEST_STORAGE;
       }
       problem_check_halves(&problems[i], device);
     }

@@ -185,8 +185,10 @@ static void test_gradients(const test_device *device, const void *data) {
 /* Storage in halves; weights f32, then as the activations. What passes between the steps is rounded too. */
 static void test_halves(const test_device *device, const void *data) {
   static const clm_dtype halves[] = {CLM_F16, CLM_BF16};
-  static const char *const weights[] = {"conv_weight", "conv_bias", "x_proj",  "dt_proj",
-                                        "delta_bias",  "D",         "out_proj"};
+  static const char *const weights[] = {
+      "conv_weight", "conv_bias",  "x_proj", "dt_proj",   "delta_bias",   "A",           "D",       "out_proj",
+      "out_bias",    "delta_norm", "B_norm", "C_norm",    "dconv_weight", "dconv_bias",  "dx_proj", "ddt_proj",
+      "ddelta_bias", "dA",         "dD",     "dout_proj", "dout_bias",    "ddelta_norm", "dB_norm", "dC_norm"};
   const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
   for (size_t i = 0; i < TEST_COUNT(halves); i++)
     for (int own = 0; own < 2; own++) {

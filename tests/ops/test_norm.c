@@ -79,11 +79,16 @@ static void test_backward(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
+/* Weights in f32, then as x. */
 static void test_halves(const test_device *device, const void *data) {
   const clm_norm_backward_args args = {.forward = args_of(data)};
-  const test_problem forward = forward_of(data, &args.forward), backward = backward_of(data, &args, 7);
-  problem_check_halves(&forward, device);
-  problem_check_halves(&backward, device);
+  for (int own = 0; own < 2; own++) {
+    test_problem problems[] = {forward_of(data, &args.forward), backward_of(data, &args, 7)};
+    for (int k = 0; k < 2; k++) {
+      for (size_t i = 0; own && i < problems[k].count; i++) problems[k].tensors[i].kind = TEST_STORAGE;
+      problem_check_halves(&problems[k], device);
+    }
+  }
 }
 
 /* Each gradient on its own. */

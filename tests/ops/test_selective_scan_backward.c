@@ -25,6 +25,7 @@ enum {
 static test_problem backward_of(const scan_case *c, const clm_selective_scan_backward_args *args, unsigned wanted) {
   const test_kind parameter = c->flags & COMPLEX ? TEST_COMPLEX : TEST_PARAMETER;
   const test_kind varying = c->flags & COMPLEX ? TEST_COMPLEX : TEST_STORAGE;
+  const test_kind weight = c->flags & COMPLEX ? TEST_COMPLEX : scan_weight(c);
   test_problem p = scan_inputs_of(c, &op_selective_scan_backward, args);
   p.tolerance = 3e-5;
   GRADIENT(dout, TEST_IN, TEST_STORAGE, out, c->batch, c->length, c->d_inner);
@@ -33,11 +34,11 @@ static test_problem backward_of(const scan_case *c, const clm_selective_scan_bac
   if (wanted & DU) GRADIENT(du, TEST_OUT, TEST_STORAGE, u, c->batch, c->length, c->d_inner);
   if (wanted & DDELTA) GRADIENT(ddelta, TEST_OUT, TEST_STORAGE, delta, c->batch, c->length, c->d_inner);
   if (wanted & DZ && c->flags & HAS_Z) GRADIENT(dz, TEST_OUT, TEST_STORAGE, z, c->batch, c->length, c->d_inner);
-  if (wanted & DA) GRADIENT(dA, TEST_OUT, parameter, A, c->d_inner, c->d_state);
-  if (wanted & DB && c->flags & STATIC_B) GRADIENT(dB, TEST_OUT, parameter, B, c->d_inner, c->d_state);
+  if (wanted & DA) GRADIENT(dA, TEST_OUT, weight, A, c->d_inner, c->d_state);
+  if (wanted & DB && c->flags & STATIC_B) GRADIENT(dB, TEST_OUT, weight, B, c->d_inner, c->d_state);
   if (wanted & DB && !(c->flags & STATIC_B))
     GRADIENT(dB, TEST_OUT, varying, B, c->batch, c->length, c->n_groups, c->d_state);
-  if (wanted & DC && c->flags & STATIC_C) GRADIENT(dC, TEST_OUT, parameter, C, c->d_inner, c->d_state);
+  if (wanted & DC && c->flags & STATIC_C) GRADIENT(dC, TEST_OUT, weight, C, c->d_inner, c->d_state);
   if (wanted & DC && !(c->flags & STATIC_C))
     GRADIENT(dC, TEST_OUT, varying, C, c->batch, c->length, c->n_groups, c->d_state);
   if (wanted & DD && c->flags & HAS_D) GRADIENT(dD, TEST_OUT, scan_weight(c), D, c->d_inner);

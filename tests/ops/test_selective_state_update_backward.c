@@ -59,7 +59,7 @@ static test_problem backward_of(const update_case *c, const clm_selective_state_
   if (wanted & DU) problem_add(&p, update_sequence(c, GRADIENT(du, TEST_OUT, TEST_STORAGE, "u")));
   if (wanted & DDELTA) problem_add(&p, update_sequence(c, GRADIENT(ddelta, TEST_OUT, TEST_STORAGE, "delta")));
   if (wanted & DZ && c->flags & HAS_Z) problem_add(&p, update_sequence(c, GRADIENT(dz, TEST_OUT, TEST_STORAGE, "z")));
-  if (wanted & DA) problem_add(&p, update_matrix(c, GRADIENT(dA, TEST_OUT, number, "A")));
+  if (wanted & DA) problem_add(&p, update_matrix(c, GRADIENT(dA, TEST_OUT, complex ? number : weight, "A")));
   if (wanted & DB) problem_add(&p, update_inputs(c, GRADIENT(dB, TEST_OUT, input, "B")));
   if (wanted & DC) problem_add(&p, update_inputs(c, GRADIENT(dC, TEST_OUT, number, "C")));
   if (wanted & DD && c->flags & HAS_D) problem_add(&p, update_channel(c, GRADIENT(dD, TEST_OUT, weight, "D")));

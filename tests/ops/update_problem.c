@@ -121,11 +121,11 @@ test_problem update_inputs_of(const update_case *c, const test_op *op, const voi
   double (*draw_A)(test_random *) = c->flags & LOG_A ? (complex ? NULL : draw_log_decay) : draw_decay;
   ROW(update_sequence, u, TEST_IN, TEST_STORAGE, NULL);
   ROW(update_sequence, delta, TEST_IN, TEST_STORAGE, c->flags & SOFTPLUS ? draw_raw_step : draw_step);
-  ROW(update_matrix, A, TEST_IN, complex ? TEST_COMPLEX : TEST_PARAMETER,
+  const test_kind weight = c->flags & AS_U ? TEST_STORAGE : TEST_PARAMETER;
+  ROW(update_matrix, A, TEST_IN, complex ? TEST_COMPLEX : weight,
       complex && !(c->flags & LOG_A) ? draw_complex_decay : draw_A);
   ROW(update_inputs, B, TEST_IN, input, NULL);
   ROW(update_inputs, C, TEST_IN, input, NULL);
-  const test_kind weight = c->flags & AS_U ? TEST_STORAGE : TEST_PARAMETER;
   if (c->flags & HAS_D) ROW(update_channel, D, TEST_IN, weight, NULL);
   if (c->flags & HAS_Z) ROW(update_sequence, z, TEST_IN, TEST_STORAGE, NULL);
   if (c->flags & BIAS) ROW(update_channel, delta_bias, TEST_IN, weight, draw_step);

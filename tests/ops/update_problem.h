@@ -13,7 +13,7 @@ enum {
   MAMBA = 31,
   COMPLEX = 32,
   POOL = 64,    /* states of a pool of UPDATE_STATES           */
-  AS_U = 128,   /* the state, D and delta_bias stored as u      */
+  AS_U = 128,   /* the state, A, D and delta_bias stored as u   */
   SHARED = 256, /* A, delta, D, delta_bias the same for a head */
   F16 = 512,
   BF16 = 1024,

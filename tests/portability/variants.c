@@ -205,7 +205,8 @@ static catalog_choice usual_choice(const catalog_op *op, clm_dtype storage) {
   catalog_choice c = {.op = op, .storage = storage};
   memcpy(c.size, usual, sizeof usual);
   for (size_t i = 0; op->rows[i].name; i++)
-    if (op->rows[i].kind == OF_WEIGHT) c.others |= catalog_bit(i); /* f32 */
+    if (op->rows[i].kind == OF_WEIGHT || op->rows[i].kind == OF_RATE || op->rows[i].flags & ROW_STATIC_EITHER)
+      c.others |= catalog_bit(i); /* f32 */
   for (size_t i = 0; i < CATALOG_ROWS; i++) c.any[i] = storage;
   return c;
 }

@@ -25,11 +25,12 @@ TEST_OP(mamba_inner_backward);
   ROW(field, kind, NULL, TEST_OUT, ROW_OPTIONAL, NULL, alias, __VA_ARGS__)
 #define WHEN(field, kind_, draw_, scalar, ...)                                                                         \
   {.name = #field, .member = offsetof(ARGS, field), .kind = kind_, .draw = draw_, .role = TEST_IN,                      \
-   .flags = ROW_OPTIONAL, .when = scalar, .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),          \
+   .flags = ROW_OPTIONAL | ROW_EITHER, .when = scalar, .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),          \
    .dims = {__VA_ARGS__}}
 #define OUT_WHEN(field, kind_, scalar, ...)                                                                           \
-  {.name = #field, .member = offsetof(ARGS, field), .kind = kind_, .role = TEST_OUT, .flags = ROW_OPTIONAL,           \
-   .when = scalar, .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dims = {__VA_ARGS__}}
+  {.name = #field, .member = offsetof(ARGS, field), .kind = kind_, .role = TEST_OUT,                                   \
+   .flags = ROW_OPTIONAL | ROW_EITHER, .when = scalar,                                                                \
+   .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dims = {__VA_ARGS__}}
 #define BOTH(field, kind, draw, ...)      ROW(field, kind, draw, TEST_INOUT, 0, NULL, NULL, __VA_ARGS__)
 
 #define SCALAR(field, kind_, low_, high_)                                                                             \
@@ -49,11 +50,13 @@ TEST_OP(mamba_inner_backward);
 #define WEIGHT(field, draw, ...)     ROW(field, OF_WEIGHT, draw, TEST_IN, ROW_EITHER, NULL, NULL, __VA_ARGS__)
 #define MAY_WEIGHT(field, draw, ...) ROW(field, OF_WEIGHT, draw, TEST_IN, ROW_OPTIONAL | ROW_EITHER, NULL, NULL, __VA_ARGS__)
 #define MAY_OUT_WEIGHT(field, ...)   ROW(field, OF_WEIGHT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, NULL, NULL, __VA_ARGS__)
+#define RATE(field, role, flags, ...)                                                                                 \
+  ROW(field, OF_RATE, draw_decay, role, (flags) | ROW_EITHER, NULL, NULL, __VA_ARGS__)
 #define MAY_OUT_EITHER(field, with, ...)                                                                              \
   ROW(field, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, with, NULL, __VA_ARGS__)
 
 #define DISCRETIZE_INPUTS                                                                                             \
-  IN(delta, OF_STORAGE, draw_step, STEP_DIMS), IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),              \
+  IN(delta, OF_STORAGE, draw_step, STEP_DIMS), RATE(A, TEST_IN, 0, DIM_CHANNELS, DIM_STATES),                       \
   ROW(B, OF_INPUT, NULL, TEST_IN, ROW_STATIC | ROW_EITHER, NULL, NULL, DIM_BATCH, DIM_LENGTH, DIM_STATES)
 #define ASSOC_INPUTS                                                                                                  \
   IN(a, OF_INPUT, draw_factor, STEP_DIMS), IN(b, OF_INPUT, NULL, STEP_DIMS),                                          \
@@ -64,9 +67,9 @@ TEST_OP(mamba_inner_backward);
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_STORAGE, NULL, PAST_DIMS)
 #define SCAN_INPUTS                                                                                                   \
   IN(u, OF_STORAGE, NULL, STEP_DIMS), IN(delta, OF_STORAGE, draw_step, STEP_DIMS),                                    \
-  IN(A, OF_NUMBER, draw_decay, DIM_CHANNELS, DIM_STATES),                                                             \
-  ROW(B, OF_INPUT, NULL, TEST_IN, ROW_STATIC, NULL, NULL, BC_DIMS),                                                   \
-  ROW(C, OF_INPUT, NULL, TEST_IN, ROW_STATIC, NULL, NULL, BC_DIMS), MAY_WEIGHT(D, NULL, DIM_CHANNELS),         \
+  RATE(A, TEST_IN, 0, DIM_CHANNELS, DIM_STATES),                                                                      \
+  ROW(B, OF_INPUT, NULL, TEST_IN, ROW_STATIC | ROW_STATIC_EITHER, NULL, NULL, BC_DIMS),                                                   \
+  ROW(C, OF_INPUT, NULL, TEST_IN, ROW_STATIC | ROW_STATIC_EITHER, NULL, NULL, BC_DIMS), MAY_WEIGHT(D, NULL, DIM_CHANNELS),         \
   MAY(z, OF_STORAGE, NULL, STEP_DIMS), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),                        \
   MAY(gate, OF_STORAGE, random_uniform, STEP_DIMS), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),              \
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), MAY(initial_state, OF_NUMBER, NULL, STATE_DIMS)
@@ -79,7 +82,7 @@ TEST_OP(mamba_inner_backward);
 #define UPDATE_STATE DIM_HEADS, DIM_HEAD_DIM, DIM_STATES
 #define UPDATE_INPUTS                                                                                                 \
   IN(u, OF_STORAGE, NULL, UPDATE_STEP), IN(delta, OF_STORAGE, draw_step, UPDATE_STEP),                                \
-  IN(A, OF_NUMBER, draw_decay, UPDATE_A), IN(B, OF_INPUT, NULL, UPDATE_B), IN(C, OF_INPUT, NULL, UPDATE_B),           \
+  RATE(A, TEST_IN, 0, UPDATE_A), IN(B, OF_INPUT, NULL, UPDATE_B), IN(C, OF_INPUT, NULL, UPDATE_B),           \
   MAY_WEIGHT(D, NULL, UPDATE_D), MAY(z, OF_STORAGE, NULL, UPDATE_STEP),                                        \
   MAY_WEIGHT(delta_bias, draw_step, UPDATE_D), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH)
 #define INNER(field, kind, draw, flags, role, last)                                                                   \
@@ -89,16 +92,16 @@ TEST_OP(mamba_inner_backward);
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), WEIGHT(conv_weight, draw_small, DIM_CHANNELS, DIM_WIDTH),      \
   MAY_WEIGHT(conv_bias, NULL, DIM_CHANNELS), IN(x_proj, OF_ANY, draw_small, DIM_FEATURES, DIM_CHANNELS),           \
   IN(dt_proj, OF_ANY, draw_small, DIM_CHANNELS, DIM_RANK), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),        \
-  IN(A, OF_PARAMETER, draw_decay, DIM_CHANNELS, DIM_STATES), MAY_WEIGHT(D, NULL, DIM_CHANNELS),                \
-  MAY(out_proj, OF_ANY, draw_small, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_PARAMETER, NULL, "norm_delta", DIM_RANK), \
-  WHEN(B_norm, OF_PARAMETER, NULL, "norm_B", DIM_STATES), WHEN(C_norm, OF_PARAMETER, NULL, "norm_C", DIM_STATES),     \
+  WEIGHT(A, draw_decay, DIM_CHANNELS, DIM_STATES), MAY_WEIGHT(D, NULL, DIM_CHANNELS),                \
+  MAY(out_proj, OF_ANY, draw_small, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_WEIGHT, NULL, "norm_delta", DIM_RANK), \
+  WHEN(B_norm, OF_WEIGHT, NULL, "norm_B", DIM_STATES), WHEN(C_norm, OF_WEIGHT, NULL, "norm_C", DIM_STATES),     \
   MAY(conv_initial, OF_STORAGE, NULL, PAST_DIMS), MAY(scan_initial, OF_PARAMETER, NULL, STATE_DIMS),                  \
   INNER(u, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_CHANNELS),                                                       \
   INNER(delta, OF_STORAGE, draw_step, ROW_OPTIONAL, kept, DIM_CHANNELS),                                              \
   INNER(dbc, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_FEATURES)
 #define NORM_INPUTS                                                                                                   \
-  IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY(weight, OF_PARAMETER, NULL, DIM_COLUMNS),                       \
-  MAY(bias, OF_PARAMETER, NULL, DIM_COLUMNS)
+  IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY_WEIGHT(weight, NULL, DIM_COLUMNS),                              \
+  MAY_WEIGHT(bias, NULL, DIM_COLUMNS)
 #define NORM_SCALARS SCALAR(kind, SCALAR_CHOICE, 0, CLM_LAYER_NORM), SCALAR(epsilon, SCALAR_FLOAT, 1e-6, 1e-2)
 /* clang-format on */
 
@@ -115,7 +118,7 @@ const catalog_op catalog[] = {
 #undef ARGS
 #define ARGS clm_discretize_backward_args
       MAY_EITHER(dA_bar, NULL, PAIR_DIMS), MAY_EITHER(dB_bar, NULL, PAIR_DIMS),
-      MAY_OUT(ddelta, OF_STORAGE, STEP_DIMS), MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
+      MAY_OUT(ddelta, OF_STORAGE, STEP_DIMS), RATE(dA, TEST_OUT, ROW_OPTIONAL, DIM_CHANNELS, DIM_STATES),
       MAY_OUT_EITHER(dB, "B", DIM_BATCH, DIM_LENGTH, DIM_STATES)},
      {SCALAR(forward.method, SCALAR_CHOICE, 0, CLM_BILINEAR)}},
 #undef ARGS
@@ -171,7 +174,7 @@ const catalog_op catalog[] = {
       IN(dout, OF_STORAGE, NULL, STEP_DIMS), MAY(dfinal_state, OF_NUMBER, NULL, STATE_DIMS),
       MAY_OUT(du, OF_STORAGE, STEP_DIMS), MAY_OUT(ddelta, OF_STORAGE, STEP_DIMS),
       ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, STEP_DIMS),
-      MAY_OUT(dA, OF_NUMBER, DIM_CHANNELS, DIM_STATES),
+      RATE(dA, TEST_OUT, ROW_OPTIONAL, DIM_CHANNELS, DIM_STATES),
       ROW(dB, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "B", NULL, BC_DIMS),
       ROW(dC, OF_INPUT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "C", NULL, BC_DIMS),
       MAY_OUT_WEIGHT(dD, DIM_CHANNELS), MAY_OUT_WEIGHT(ddelta_bias, DIM_CHANNELS),
@@ -193,15 +196,17 @@ const catalog_op catalog[] = {
 #define ARGS clm_selective_state_update_backward_args
       IN(dout, OF_STORAGE, NULL, UPDATE_STEP), MAY(dnew_state, OF_NUMBER, NULL, DIM_BATCH, UPDATE_STATE),
       MAY_OUT(du, OF_STORAGE, UPDATE_STEP), MAY_OUT(ddelta, OF_STORAGE, UPDATE_STEP),
-      ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, UPDATE_STEP), MAY_OUT(dA, OF_NUMBER, UPDATE_A),
-      MAY_OUT_EITHER(dB, NULL, UPDATE_B), MAY_OUT_EITHER(dC, NULL, UPDATE_B), MAY_OUT_WEIGHT(dD, UPDATE_D),
-      MAY_OUT_WEIGHT(ddelta_bias, UPDATE_D), MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, UPDATE_STATE)},
+      ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, UPDATE_STEP),
+      RATE(dA, TEST_OUT, ROW_OPTIONAL, UPDATE_A), MAY_OUT_EITHER(dB, NULL, UPDATE_B),
+      MAY_OUT_EITHER(dC, NULL, UPDATE_B), MAY_OUT_WEIGHT(dD, UPDATE_D), MAY_OUT_WEIGHT(ddelta_bias, UPDATE_D),
+      MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, UPDATE_STATE)},
      {BOOL(forward.delta_softplus), BOOL(forward.A_is_log)}},
 #undef ARGS
 #define ARGS clm_mamba_inner_args
     {&op_mamba_inner,
      false,
-     {INNER_INPUTS(TEST_OUT), ROW(out_bias, OF_PARAMETER, NULL, TEST_IN, ROW_OPTIONAL, "out_proj", NULL, DIM_MODEL),
+     {INNER_INPUTS(TEST_OUT),
+      ROW(out_bias, OF_WEIGHT, NULL, TEST_IN, ROW_OPTIONAL | ROW_EITHER, "out_proj", NULL, DIM_MODEL),
       ROW(residual, OF_STORAGE, NULL, TEST_IN, ROW_OPTIONAL | ROW_MATRIX, "out_proj", NULL, DIM_BATCH, DIM_LENGTH,
           DIM_MODEL),
       ROW(out, OF_STORAGE, NULL, TEST_OUT, ROW_MATRIX, NULL, "residual", DIM_BATCH, DIM_LENGTH, DIM_MODEL),
@@ -216,15 +221,15 @@ const catalog_op catalog[] = {
 #define ARGS clm_mamba_inner_backward_args
       INNER(dout, OF_STORAGE, NULL, 0, TEST_IN, DIM_MODEL), MAY(dconv_final, OF_STORAGE, NULL, PAST_DIMS),
       MAY(dscan_final, OF_PARAMETER, NULL, STATE_DIMS), MAY_OUT(dxz, OF_STORAGE, DIM_BATCH, DIM_LENGTH, DIM_BOTH),
-      MAY_OUT(dconv_weight, OF_PARAMETER, DIM_CHANNELS, DIM_WIDTH), MAY_OUT(dconv_bias, OF_PARAMETER, DIM_CHANNELS),
-      MAY_OUT(dx_proj, OF_PARAMETER, DIM_FEATURES, DIM_CHANNELS),
-      MAY_OUT(ddt_proj, OF_PARAMETER, DIM_CHANNELS, DIM_RANK), MAY_OUT(ddelta_bias, OF_PARAMETER, DIM_CHANNELS),
-      MAY_OUT(dA, OF_PARAMETER, DIM_CHANNELS, DIM_STATES), MAY_OUT(dD, OF_PARAMETER, DIM_CHANNELS),
-      ROW(dout_proj, OF_PARAMETER, NULL, TEST_OUT, ROW_OPTIONAL, "out_proj", NULL, DIM_MODEL, DIM_CHANNELS),
-      ROW(dout_bias, OF_PARAMETER, NULL, TEST_OUT, ROW_OPTIONAL, "out_proj", NULL, DIM_MODEL),
-      OUT_WHEN(ddelta_norm, OF_PARAMETER, "norm_delta", DIM_RANK),
-      OUT_WHEN(dB_norm, OF_PARAMETER, "norm_B", DIM_STATES), OUT_WHEN(dC_norm, OF_PARAMETER, "norm_C", DIM_STATES),
-      MAY_OUT(dconv_initial, OF_STORAGE, PAST_DIMS), MAY_OUT(dscan_initial, OF_PARAMETER, STATE_DIMS)},
+      MAY_OUT_WEIGHT(dconv_weight, DIM_CHANNELS, DIM_WIDTH), MAY_OUT_WEIGHT(dconv_bias, DIM_CHANNELS),
+      MAY_OUT_WEIGHT(dx_proj, DIM_FEATURES, DIM_CHANNELS), MAY_OUT_WEIGHT(ddt_proj, DIM_CHANNELS, DIM_RANK),
+      MAY_OUT_WEIGHT(ddelta_bias, DIM_CHANNELS), MAY_OUT_WEIGHT(dA, DIM_CHANNELS, DIM_STATES),
+      MAY_OUT_WEIGHT(dD, DIM_CHANNELS),
+      ROW(dout_proj, OF_WEIGHT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "out_proj", NULL, DIM_MODEL, DIM_CHANNELS),
+      ROW(dout_bias, OF_WEIGHT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "out_proj", NULL, DIM_MODEL),
+      OUT_WHEN(ddelta_norm, OF_WEIGHT, "norm_delta", DIM_RANK), OUT_WHEN(dB_norm, OF_WEIGHT, "norm_B", DIM_STATES),
+      OUT_WHEN(dC_norm, OF_WEIGHT, "norm_C", DIM_STATES), MAY_OUT(dconv_initial, OF_STORAGE, PAST_DIMS),
+      MAY_OUT(dscan_initial, OF_PARAMETER, STATE_DIMS)},
      {SCALAR(forward.norm_epsilon, SCALAR_FLOAT, 0.01, 0.1), BOOL(forward.norm_delta), BOOL(forward.norm_B),
       BOOL(forward.norm_C), BOOL(forward.delta_softplus), BOOL(forward.A_is_log), BOOL(forward.reverse)}},
 #undef ARGS
@@ -250,8 +255,8 @@ const catalog_op catalog[] = {
 #define ARGS clm_norm_backward_args
       IN(dout, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
       ROW(residual, OF_STORAGE, NULL, TEST_IN, ROW_OPTIONAL, "dx", NULL, DIM_ROWS, DIM_COLUMNS),
-      MAY_OUT_OR(dx, OF_STORAGE, "residual", DIM_ROWS, DIM_COLUMNS), MAY_OUT(dweight, OF_PARAMETER, DIM_COLUMNS),
-      MAY_OUT(dbias, OF_PARAMETER, DIM_COLUMNS)},
+      MAY_OUT_OR(dx, OF_STORAGE, "residual", DIM_ROWS, DIM_COLUMNS), MAY_OUT_WEIGHT(dweight, DIM_COLUMNS),
+      MAY_OUT_WEIGHT(dbias, DIM_COLUMNS)},
      {SCALAR(forward.kind, SCALAR_CHOICE, 0, CLM_LAYER_NORM), SCALAR(forward.epsilon, SCALAR_FLOAT, 1e-6, 1e-2)}},
 #undef ARGS
 #define ARGS clm_axpby_args
@@ -319,6 +324,11 @@ static int gradient_of(const catalog_choice *c, const catalog_row *r) {
   return r->with && r->role == TEST_OUT ? catalog_find(c->op, r->with) : -1;
 }
 
+static bool is_other(const catalog_choice *c, size_t row, bool fixed) {
+  const bool open = c->op->rows[row].flags & (fixed ? ROW_EITHER | ROW_STATIC_EITHER : ROW_EITHER);
+  return open && (c->others >> row & 1) != 0;
+}
+
 clm_dtype catalog_dtype(const catalog_choice *c, size_t row) {
   const catalog_row *r = &c->op->rows[row];
   const bool doubled = c->storage == CLM_F64;
@@ -326,7 +336,7 @@ clm_dtype catalog_dtype(const catalog_choice *c, size_t row) {
   const int of = gradient_of(c, r);
   const bool fixed = (c->statics >> (of >= 0 ? of : (int)row) & 1) != 0;
   const size_t decides = r->flags & ROW_AS_BEFORE ? row - 1 : row;
-  const bool other = (c->others >> decides & 1) != 0 || (of >= 0 && (c->others >> of & 1) != 0);
+  const bool other = is_other(c, decides, fixed) || (of >= 0 && is_other(c, (size_t)of, fixed));
   switch (r->kind) {
   case OF_STORAGE: return c->storage;
   case OF_ANY: return doubled || c->any[row] == CLM_F64 ? real : c->any[row];
@@ -334,7 +344,8 @@ clm_dtype catalog_dtype(const catalog_choice *c, size_t row) {
   case OF_PARAMETER: return real;
   case OF_NUMBER: return c->complex ? complex : real;
   case OF_WEIGHT: return other ? real : c->storage;
-  case OF_INPUT: return c->complex ? complex : fixed || other ? real : c->storage;
+  case OF_RATE:
+  case OF_INPUT: return c->complex ? complex : other ? real : c->storage;
   case OF_INDEX: return CLM_I32;
   }
   return c->storage;

@@ -43,15 +43,17 @@ typedef enum catalog_kind {
   OF_NUMBER,    /* f32, c64 in a complex call                            */
   OF_INPUT,     /* as storage, c64 in a complex call                     */
   OF_WEIGHT,    /* as storage or, by ROW_EITHER, f32                     */
+  OF_RATE,      /* the same, c64 in a complex call: A                    */
   OF_INDEX,     /* i32                                                   */
 } catalog_kind;
 
 enum {
   ROW_OPTIONAL = 1,
-  ROW_STATIC = 2,    /* may be (channels, states) as A instead: B and C of a scan      */
-  ROW_EITHER = 4,    /* OF_INPUT that may be as OF_NUMBER instead, OF_WEIGHT OF_PARAMETER */
-  ROW_AS_BEFORE = 8, /* in this as the row before it                                   */
-  ROW_MATRIX = 16,   /* batch and length one behind the other: the rows of a matrix    */
+  ROW_STATIC = 2,        /* may be (channels, states) as A instead: B and C of a scan           */
+  ROW_EITHER = 4,        /* OF_INPUT that may be as OF_NUMBER instead, OF_WEIGHT as OF_PARAMETER */
+  ROW_STATIC_EITHER = 8, /* the same, but only where it is (channels, states)                   */
+  ROW_AS_BEFORE = 16,    /* in this as the row before it                                        */
+  ROW_MATRIX = 32,       /* batch and length one behind the other: the rows of a matrix         */
 };
 
 typedef struct catalog_row {
