@@ -300,11 +300,11 @@ static clm_status place_tensors(cursor *c, source *s, const gguf *g) {
 }
 
 static clm_status read_file(clm_context *ctx, source *s, gguf *g) {
+  if (g->map.bytes < 4 || memcmp(g->map.data, MAGIC, 4) != 0) return bad(ctx, s, "it does not begin with \"GGUF\"");
   cursor c = {ctx, s, g->map.data, g->map.data + g->map.bytes};
   uint64_t version, tensors, values;
   size_t name_bytes;
   const void *magic;
-  if (g->map.bytes < 4 || memcmp(g->map.data, MAGIC, 4) != 0) return bad(ctx, s, "it does not begin with \"GGUF\"");
   TRY(take(&c, 4, &magic));
   TRY(take_number(&c, 4, &version));
   if (version != 2 && version != 3)

@@ -43,7 +43,7 @@ static int by_name(const void *a, const void *b) {
 }
 
 static clm_status sort(clm_context *ctx, source *s) {
-  qsort(s->tensors, s->count, sizeof *s->tensors, by_name);
+  if (s->count) qsort(s->tensors, s->count, sizeof *s->tensors, by_name);
   for (size_t i = 1; i < s->count; i++)
     if (by_name(&s->tensors[i - 1], &s->tensors[i]) == 0)
       return context_fail(ctx, CLM_BAD_FORMAT, "%s has two tensors named \"%.100s\"", s->path, s->tensors[i].name);

@@ -104,6 +104,11 @@ static void test_hostile_lengths(const test_device *device, const void *data) {
     write_safetensors("{}", lengths[i].claimed, 0);
     expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, lengths[i].sentence);
   }
+  char deep[100001]; /* brackets in brackets: an end is set to them */
+  memset(deep, '[', sizeof deep - 1);
+  deep[sizeof deep - 1] = '\0';
+  write_safetensors(deep, sizeof deep - 1, 0);
+  expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "not a JSON object");
   write_bytes("\2\0\0\0\0\0\0", 7);
   expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "too short");
   write_bytes("", 0);
@@ -251,6 +256,7 @@ static const config_case configs[] = {
      {0}},
     {"not an object", "[1, 2]", CLM_BAD_FORMAT, "not a JSON object", {0}},
     {"not JSON", "{\"model_type\":", CLM_BAD_FORMAT, "line 1", {0}},
+    {"a number too large", "{\"model_type\": \"mamba\", \"hidden_size\": 1e400}", CLM_BAD_FORMAT, "line 1", {0}},
     {"empty", "", CLM_BAD_FORMAT, "not a JSON object", {0}},
 };
 

@@ -196,6 +196,9 @@ static void test_cut(const test_device *device, const void *data) {
   (void)device, (void)data;
   bytes b = make_gguf(F16, false);
   clm_model *model;
+  source file;
+  write_file(NAME, b.data, 0); /* nothing at all, which no address stands for */
+  expect_failure(test_judge, gguf_open(test_judge, in_folder(NAME), &file), CLM_BAD_FORMAT, "does not begin with");
   for (size_t length = 0; length < b.count; length += length < 1400 ? 1 : 211) {
     write_file(NAME, b.data, length);
     clm_status status = clm_model_load(test_judge, in_folder(NAME), &model);

@@ -7,7 +7,7 @@ build=$1 seconds=$2
 shift 2
 [ -f "$build/build.ninja" ] ||
   CC=${FUZZ_CC:-clang} meson setup "$build" "$here/../../.." -Dfuzzers=true -Db_sanitize=address,undefined \
-    -Db_lundef=false --buildtype=debugoptimized -Dopencl=disabled -Dtools=disabled -Ddocs=disabled
+    -Db_lundef=false --buildtype=debug -Doptimization=1 -Dopencl=disabled -Dtools=disabled -Ddocs=disabled
 names=${*:-$(sed -n "s/.*foreach name : \[\(.*\)\].*/\1/p" "$here/meson.build" | tr -d "',")}
 for name in $names; do ninja -C "$build" "tests/fuzz/loaders/fuzz_$name" >/dev/null; done
 python3 "$here/seeds.py" "$here/../../fixtures/models" "$build/seeds"

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Seeds for the fuzzers of file readers: python3 seeds.py FIXTURES OUT makes a folder OUT/NAME for each."""
+import json
 import shutil
 import struct
 import sys
@@ -33,6 +34,16 @@ def gguf():
     return out + bytes(-len(out) % 32) + bytes(range(256)) * (at // 256 + 1)
 
 
+def safetensors():
+    """Small, with metadata, a scalar and an empty tensor: most of what counts is in the header."""
+    header = json.dumps({"__metadata__": {"format": "pt"},
+                         "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+                         "b": {"dtype": "BF16", "shape": [2, 1], "data_offsets": [8, 12]},
+                         "c": {"dtype": "F16", "shape": [], "data_offsets": [12, 14]},
+                         "d": {"dtype": "I64", "shape": [0], "data_offsets": [14, 14]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(range(14))
+
+
 def main():
     fixtures, out = Path(sys.argv[1]), Path(sys.argv[2])
     kinds = {"safetensors": "*.safetensors", "index": "*.index.json", "config": "config.json",
@@ -42,6 +53,7 @@ def main():
         for file in sorted(fixtures.rglob(pattern)):
             if file.stat().st_size <= LARGEST or kind == "pytorch":
                 shutil.copy(file, out / kind / f"{file.parent.name}-{file.name}")
+    (out / "safetensors" / "small").write_bytes(safetensors())
     (out / "pickle").mkdir(exist_ok=True)
     for file in sorted(fixtures.rglob("pytorch_model.bin")):
         with zipfile.ZipFile(file) as archive:
