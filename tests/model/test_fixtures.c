@@ -21,20 +21,23 @@ typedef struct fixture {
   const char *name;
   clm_weights_type stored;
   bool falcon;
+  const char *file; /* of the folder; NULL: the folder */
 } fixture;
 
 static const fixture fixtures[] = {
-    {"mamba", CLM_WEIGHTS_F32, false},
-    {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false},
-    {"mamba-state64-bias", CLM_WEIGHTS_F32, false},
-    {"mamba-noconvbias-rank5", CLM_WEIGHTS_F32, false},
-    {"mamba-sharded-f16", CLM_WEIGHTS_F16, false},
-    {"mamba-bf16", CLM_WEIGHTS_BF16, false},
-    {"falcon", CLM_WEIGHTS_F32, true},
-    {"falcon-state8-tied-bf16", CLM_WEIGHTS_BF16, true},
-    {"original", CLM_WEIGHTS_F32, false},
-    {"original-f16-safetensors", CLM_WEIGHTS_F16, false},
-    {"original-layernorm", CLM_WEIGHTS_F32, false},
+    {"mamba", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba-state64-bias", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba-noconvbias-rank5", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba-sharded-f16", CLM_WEIGHTS_F16, false, NULL},
+    {"mamba-bf16", CLM_WEIGHTS_BF16, false, NULL},
+    {"falcon", CLM_WEIGHTS_F32, true, NULL},
+    {"falcon-state8-tied-bf16", CLM_WEIGHTS_BF16, true, NULL},
+    {"original", CLM_WEIGHTS_F32, false, NULL},
+    {"original-f16-safetensors", CLM_WEIGHTS_F16, false, NULL},
+    {"original-layernorm", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba", CLM_WEIGHTS_F32, false, "model.gguf"},
+    {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false, "model.gguf"},
 };
 
 static void check(clm_context *context, clm_status status, const char *what) {
@@ -97,7 +100,7 @@ typedef struct session {
 static clm_model *load(const fixture *f, clm_context *context, clm_weights_type weights) {
   char path[512];
   clm_model *model;
-  snprintf(path, sizeof path, "%s/%s", FIXTURES, f->name);
+  snprintf(path, sizeof path, "%s/%s/%s", FIXTURES, f->name, f->file ? f->file : "");
   CHECK(clm_model_load_with(context, path, &(clm_model_load_options){.weights = weights}, &model));
   return model;
 }
@@ -312,7 +315,9 @@ static void add(void) {
   for (size_t d = 0; d < test_device_count; d++)
     for (size_t i = 0; i < TEST_COUNT(fixtures); i++) {
       const test_device *device = &test_devices[d];
-      test_add(device, test_logits, &fixtures[i], "logits and hidden states, %s", fixtures[i].name);
+      const char *file = fixtures[i].file ? fixtures[i].file : "";
+      test_add(device, test_logits, &fixtures[i], "logits and hidden states, %s %s", fixtures[i].name, file);
+      if (*file) continue; /* the same model otherwise */
       test_add(device, test_steps, &fixtures[i], "step by step, %s", fixtures[i].name);
       test_add(device, test_as_stored, &fixtures[i], "weights as stored, %s", fixtures[i].name);
       if (i == 1 || fixtures[i].falcon)
