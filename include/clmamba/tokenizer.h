@@ -21,9 +21,10 @@ typedef struct clm_tokenizer clm_tokenizer;
 CLM_API clm_status clm_tokenizer_create(clm_context *context, clm_vocabulary kind, const char *text, size_t bytes,
                                         clm_tokenizer **tokenizer);
 
-/* Reads tokenizer.json of `directory`, and for the special tokens tokenizer_config.json, special_tokens_map.json,
- * generation_config.json and config.json where they are. Saving writes tokenizer.json (as it was read, to the byte)
- * and tokenizer_config.json, with which transformers takes it as it is; each beside, then renamed. */
+/* Reads the tokenizer inside a GGUF file (byte-level BPE, which it calls "gpt2"), or of a directory tokenizer.json,
+ * and for the special tokens tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json
+ * where they are. Saving writes tokenizer.json (as it was read, to the byte) and tokenizer_config.json, with which
+ * transformers takes it as it is; each beside, then renamed. */
 CLM_API clm_status clm_tokenizer_load(clm_context *context, const char *directory, clm_tokenizer **tokenizer);
 CLM_API clm_status clm_tokenizer_save(const clm_tokenizer *tokenizer, const char *directory);
 CLM_API void clm_tokenizer_destroy(clm_tokenizer **tokenizer);

@@ -6,8 +6,10 @@
 #include "core/context.h"
 #include "core/file.h"
 #include "core/try.h"
+#include "model/gguf.h"
 #include "text/pipeline_json.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_gguf.h"
 #include "text/utf8.h"
 #include <stdlib.h>
 #include <string.h>
@@ -192,6 +194,7 @@ static clm_status load(clm_context *ctx, const char *path, const char *directory
 
 clm_status clm_tokenizer_load(clm_context *ctx, const char *directory, clm_tokenizer **tokenizer) {
   *tokenizer = NULL;
+  if (gguf_is(directory)) return tokenizer_load_gguf(ctx, directory, tokenizer);
   char *path = file_path(directory, "tokenizer.json");
   clm_status status = load(ctx, path, directory, tokenizer);
   free(path);
