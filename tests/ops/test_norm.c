@@ -100,6 +100,13 @@ static void test_some_gradients(const test_device *device, const void *data) {
   }
 }
 
+static void test_contained(const test_device *device, const void *data) {
+  const clm_norm_backward_args args = {.forward = args_of(data)};
+  const test_problem forward = forward_of(data, &args.forward), backward = backward_of(data, &args, 7);
+  problem_check_contained(&forward, device);
+  problem_check_contained(&backward, device);
+}
+
 static void test_in_place(const test_device *device, const void *data) {
   const norm_case *c = data;
   const clm_norm_args args = args_of(c);
@@ -138,6 +145,7 @@ static void add(void) {
       test_add(NULL, test_gradients, &cases[i], "norm gradients: %s", cases[i].why);
   }
   for (size_t d = 0; d < test_device_count; d++) {
+    test_add(&test_devices[d], test_contained, &cases[6], "norm: not a number stays in its row");
     test_add(&test_devices[d], test_in_place, &cases[5], "norm in place");
     test_add(&test_devices[d], test_some_gradients, &cases[5], "norm: each gradient alone");
   }
