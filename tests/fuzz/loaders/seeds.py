@@ -44,6 +44,24 @@ def safetensors():
     return struct.pack("<Q", len(header)) + header + bytes(range(14))
 
 
+def tokenizers(folder):
+    """Every form of the fixtures, with a vocabulary of a few tokens, and a text behind a zero byte."""
+    vocab = {c: i for i, c in enumerate(["a", "b", "ab", "\u0120", "\u0120a", "<unk>", "<0x0A>", "1", "e", "\u2581"])}
+    added = [{"id": 10, "content": "<|x|>", "single_word": False, "lstrip": True, "rstrip": True, "normalized": False, "special": True},
+             {"id": 11, "content": "one", "single_word": True, "lstrip": False, "rstrip": False, "normalized": True, "special": False}]
+    for name in ("neox", "falcon", "pieces"):
+        parts = json.loads((folder / name / "tokenizer.json").read_text())
+        parts["model"].update(vocab=vocab, merges=["a b", ["\u0120", "a"]])
+        parts["added_tokens"] = added
+        if parts["post_processor"]["type"] == "TemplateProcessing":
+            parts["post_processor"]["special_tokens"]["<s>"]["ids"] = [10]
+        yield name, parts
+        for variant in json.loads((folder / "variants.json").read_text()):
+            if variant["base"] == name:
+                changed = {k: v for k, v in variant["changes"].items() if "." not in k}
+                yield variant["name"], {**parts, **changed}
+
+
 def main():
     fixtures, out = Path(sys.argv[1]), Path(sys.argv[2])
     kinds = {"safetensors": "*.safetensors", "index": "*.index.json", "config": "config.json",
@@ -59,6 +77,10 @@ def main():
         with zipfile.ZipFile(file) as archive:
             name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
             (out / "pickle" / file.parent.name).write_bytes(archive.read(name))
+    (out / "tokenizer").mkdir(exist_ok=True)
+    for name, parts in tokenizers(fixtures / ".." / "tokenizers"):
+        text = "It's  12345 a<|x|>b <|x|> one e\u0301 \u6f22\n\n ab".encode() + b"\xff\xe2\x82"
+        (out / "tokenizer" / name).write_bytes(json.dumps(parts, ensure_ascii=False).encode() + b"\0" + text)
     (out / "gguf").mkdir(exist_ok=True)
     (out / "gguf" / "all").write_bytes(gguf())
 
