@@ -69,8 +69,12 @@ static unsigned flags_of(const cell *c) {
 /* ---- Inputs ---- */
 
 static double draw_half(test_random *r) { return 0.5 * random_uniform(r); }
-static double draw_minus_half(test_random *r) { return -0.5 * random_uniform(r); }
-static double draw_log_half(test_random *r) { return log(0.5 * random_uniform(r)); }
+
+/* -A. There they are 32, 4 channels of 8 states, and the nearest to 0 is about 0.5 / 32; among the 24,576 of the
+ * largest cells some would remember every step, which takes more digits of a sum over them than f32 has. */
+static double draw_rate(test_random *r) { return 0.5 * (1 + 31 * random_uniform(r)) / 32; }
+static double draw_decay_rate(test_random *r) { return -draw_rate(r); }
+static double draw_log_rate(test_random *r) { return log(draw_rate(r)); }
 
 #define ROW(field, role, kind, draw, ...)                                                                            \
   PROBLEM_ADD(p, TEST_ROW(clm_selective_scan_args, field, role, kind, draw, __VA_ARGS__))
@@ -100,7 +104,7 @@ static void add_inputs(test_problem *p, const cell *c) {
   const bool fixed_B = c->flags & STATIC_B, fixed_C = c->flags & STATIC_C;
   ROW(u, TEST_IN, TEST_STORAGE, NULL, STEPS);
   ROW(delta, TEST_IN, TEST_STORAGE, draw_half, STEPS);
-  ROW(A, TEST_IN, number_of(c), c->flags & LOG_A ? draw_log_half : draw_minus_half, c->d_inner, c->d_state);
+  ROW(A, TEST_IN, number_of(c), c->flags & LOG_A ? draw_log_rate : draw_decay_rate, c->d_inner, c->d_state);
   MATRIX(clm_selective_scan_args, B, TEST_IN, NULL, fixed_B, input_of(c, fixed_B));
   MATRIX(clm_selective_scan_args, C, TEST_IN, NULL, fixed_C, input_of(c, fixed_C));
   if (c->flags & HAS_D) ROW(D, TEST_IN, TEST_PARAMETER, NULL, c->d_inner);

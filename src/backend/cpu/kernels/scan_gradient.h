@@ -121,9 +121,8 @@ INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, con
   vec dh[STATES], dh_im[STATES], dA[STATES], dA_im[STATES];
   UNROLL for (int n = 0; n < count; n++) {
     dh[n] = k->dh[first + n];
-    dA[n] = k->dA[first + n];
+    dA[n] = dA_im[n] = vec_set(0); /* a tile's own: the sum of all is rounded once a tile */
     if (complex) dh_im[n] = k->dh[im + first + n];
-    if (complex) dA_im[n] = k->dA[im + first + n];
   }
   for (int i = k->cut->count - 1; i >= 0; i--) {
     scan_segment segment = k->cut->at[i];
@@ -167,9 +166,9 @@ INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, con
   }
   UNROLL for (int n = 0; n < count; n++) {
     k->dh[first + n] = dh[n];
-    k->dA[first + n] = dA[n];
+    k->dA[first + n] += dA[n];
     if (complex) k->dh[im + first + n] = dh_im[n];
-    if (complex) k->dA[im + first + n] = dA_im[n];
+    if (complex) k->dA[im + first + n] += dA_im[n];
   }
 }
 
