@@ -149,16 +149,9 @@ clm_status backbone_config_read(clm_context *ctx, const char *path, clm_backbone
                                 char ***names) {
   *c = (clm_backbone_config){0};
   *names = NULL;
-  char *text;
-  size_t bytes;
-  TRY(file_read(ctx, path, MAX_CONFIG_BYTES, &text, &bytes));
-  json_error_t error;
-  json_t *json = json_loadb(text, bytes, 0, &error);
-  free(text);
-  clm_status status = json_is_object(json)
-                          ? read_json(ctx, path, json, c, blocks, names)
-                          : context_fail(ctx, CLM_BAD_FORMAT, "%s is not a JSON object: line %d: %.100s", path,
-                                         json ? 1 : error.line, json ? "something else stands there" : error.text);
+  json_t *json;
+  TRY(config_read_object(ctx, path, MAX_CONFIG_BYTES, &json));
+  clm_status status = read_json(ctx, path, json, c, blocks, names);
   json_decref(json);
   return status;
 }

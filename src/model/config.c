@@ -188,18 +188,27 @@ static clm_status read_json(clm_context *ctx, const char *path, const json_t *js
   return config_check(ctx, path, c);
 }
 
-clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c) {
-  *c = (clm_model_config){0};
+clm_status config_read_object(clm_context *ctx, const char *path, size_t most, json_t **object) {
   char *text;
   size_t bytes;
-  TRY(file_read(ctx, path, MAX_CONFIG_BYTES, &text, &bytes));
+  *object = NULL;
+  TRY(file_read(ctx, path, most, &text, &bytes));
   json_error_t error;
-  json_t *json = json_loadb(text, bytes, 0, &error);
+  *object = json_loadb(text, bytes, 0, &error);
   free(text);
-  clm_status status = json_is_object(json)
-                          ? read_json(ctx, path, json, c)
-                          : context_fail(ctx, CLM_BAD_FORMAT, "%s is not a JSON object: line %d: %.100s", path,
-                                         json ? 1 : error.line, json ? "something else stands there" : error.text);
+  if (json_is_object(*object)) return CLM_OK;
+  const bool other = *object != NULL;
+  json_decref(*object);
+  *object = NULL;
+  return context_fail(ctx, CLM_BAD_FORMAT, "%s is not a JSON object: line %d: %.100s", path, other ? 1 : error.line,
+                      other ? "something else stands there" : error.text);
+}
+
+clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c) {
+  *c = (clm_model_config){0};
+  json_t *json;
+  TRY(config_read_object(ctx, path, MAX_CONFIG_BYTES, &json));
+  clm_status status = read_json(ctx, path, json, c);
   json_decref(json);
   return status;
 }

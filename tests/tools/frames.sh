@@ -2,27 +2,12 @@
 # mamba-train --task as a user runs it, from CSV tables and npy arrays. $1: folder of the programs, $2: folder to work
 # in, $3...: devices. Every failure must be one sentence on stderr, a non-zero status, and leave nothing behind.
 set -eu
+. "$(dirname -- "$0")/expect.sh"
 tools=$1 work=$2
 shift 2
 rm -rf "$work"
 mkdir -p "$work"
 cd "$work"
-
-fail() { echo "FAILED: $*"; exit 1; }
-
-# expect WORDS COMMAND...: fails with one sentence that has WORDS in it, and makes no file.
-expect() {
-  words=$1
-  shift
-  before=$(find . | sort)
-  status=0
-  "$@" > out.txt 2> err.txt || status=$?
-  [ $status -ne 0 ] && [ $status -lt 100 ] || fail "status $status: $*"
-  [ "$(wc -l < err.txt)" -eq 1 ] || fail "not one line: $*: $(cat err.txt)"
-  grep -q -- "$words" err.txt || fail "\"$words\" is not in: $(cat err.txt)"
-  rm -f out.txt err.txt
-  [ "$before" = "$(find . | sort)" ] || fail "something was left behind: $*"
-}
 
 # Walks up and down: x is the step, sum what they add up to (slowly forgotten), trend its class.
 awk 'BEGIN { srand(2); print "sequence,x,noise,sum,trend";

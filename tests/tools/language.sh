@@ -2,13 +2,12 @@
 # The language-model tools as a user runs them. $1: folder of the programs, $2: folder to work in, $3...: devices.
 # Every failure must be one sentence on stderr, a non-zero status, and leave nothing behind.
 set -eu
+. "$(dirname -- "$0")/expect.sh"
 tools=$1 work=$2
 shift 2
 rm -rf "$work"
 mkdir -p "$work"
 cd "$work"
-
-fail() { echo "FAILED: $*"; exit 1; }
 
 # A text with some structure, the same everywhere.
 awk 'BEGIN { srand(1); split("KING:;QUEEN:;the;crown;is;not;my;lord", w, ";");
@@ -16,20 +15,6 @@ awk 'BEGIN { srand(1); split("KING:;QUEEN:;the;crown;is;not;my;lord", w, ";");
 bytes=$(wc -c < text.txt)
 
 train="$tools/mamba-train --preset tiny --data text.txt"
-
-# expect WORDS COMMAND...: fails with one sentence that has WORDS in it, and makes no file.
-expect() {
-  words=$1
-  shift
-  before=$(find . | sort)
-  status=0
-  "$@" > out.txt 2> err.txt || status=$?
-  [ $status -ne 0 ] && [ $status -lt 100 ] || fail "status $status: $*"
-  [ "$(wc -l < err.txt)" -eq 1 ] || fail "not one line: $*: $(cat err.txt)"
-  grep -q -- "$words" err.txt || fail "\"$words\" is not in: $(cat err.txt)"
-  rm -f out.txt err.txt
-  [ "$before" = "$(find . | sort)" ] || fail "something was left behind: $*"
-}
 
 : > empty.txt
 printf x > one.txt
