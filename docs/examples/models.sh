@@ -2,7 +2,9 @@
 # The examples that need a model, on one that the first of them makes.
 # usage: models.sh WORK NEW_MODEL GENERATE LOGITS FORK
 set -eu
-work=$1 new_model=$2 generate=$3 logits=$4 fork=$5
+work=$1
+absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
+new_model=$(absolute "$2") generate=$(absolute "$3") logits=$(absolute "$4") fork=$(absolute "$5")
 rm -rf "$work"
 mkdir -p "$work"
 cd "$work"
