@@ -261,7 +261,7 @@ static void test_hostile(const test_device *device, const void *data) {
   bytes b = make_gguf(F32, false);
   clm_model *model;
   size_t at = place_of(&b, h->near) + (size_t)h->skip;
-  for (size_t i = 0; i < h->count; i++) b.data[at + i] = i < 8 ? (unsigned char)(h->number >> (8 * i)) : 0;
+  for (size_t i = 0; i < h->count; i++) b.data[at + i] = (unsigned char)(i < 8 ? h->number >> (8 * i) & 255 : 0);
   write_file(NAME, b.data, b.count);
   clm_status status = clm_model_load(test_judge, in_folder(NAME), &model);
   expect_failure(test_judge, status, h->status, h->sentence);

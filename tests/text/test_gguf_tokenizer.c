@@ -73,13 +73,7 @@ static const gguf_case cases[] = {
 };
 
 static void write_file(const gguf_case *c) {
-  static const char *const tokens[] = {"<|end|>",
-                                       "a",
-                                       "b",
-                                       "ab",
-                                       "\xc4\xa0",
-                                       "\xc4\xa0"
-                                       "ab"};
+  static const char *const tokens[] = {"<|end|>", "a", "b", "ab", "\xc4\xa0", "\304\240ab"};
   static const char *const merges[] = {"a b", "\xc4\xa0 ab"};
   writer w = {.file = fopen(path, "wb")};
   assert_non_null(w.file);
