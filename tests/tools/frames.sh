@@ -167,6 +167,7 @@ for y in "regression y2.npy" "regression y3.npy" "regression y.npy --output ever
 done
 
 # An interrupt saves, and the run goes on to the same bits.
+rm log.txt
 $csv --out long --steps 1500 --device cpu > log.txt 2>&1 &
 pid=$!
 while ! grep -qs '^step' log.txt; do sleep 0.05; done
