@@ -36,7 +36,8 @@ typedef struct bench_settings {
   bool warm, check, explain;
   bench_format format;
   const char *output, *plot;
-  const char *model; /* preset of the lm operations */
+  const char *model;        /* preset of the lm operations */
+  clm_weights_type weights; /* of that model */
   int64_t prompt, new_tokens;
   double rate; /* steps a second, 0: one after another */
 } bench_settings;
@@ -134,7 +135,7 @@ bool bench_options(int argc, char **argv, bench_settings *settings, int *exit_st
 void bench_defaults(const bench *b, const bench_op *op, bench_shape *shape);
 void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, size_t size);
 
-/* ops_lm.c: what --model takes */
+/* lm_model.c: what --model takes */
 const char *bench_model_names(void);
 bool bench_model_known(const char *name);
 

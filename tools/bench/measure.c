@@ -1,6 +1,7 @@
 /* Warm-up, repeats and device time of one row. */
 #include "bench/bench.h"
 #include "common/tool.h"
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@ static const double seconds_wanted = 1.0, seconds_most = 10.0;
 bool bench_fail(const bench *b, const char *what, clm_status status) {
   const char *sentence = clm_context_error(b->context);
   if (sentence[0]) tool_fail("%s", sentence);
+  else if (status == CLM_IO_ERROR) tool_fail("%s: its temporary files: %s", what, strerror(errno));
   else tool_fail("%s: %s", what, clm_status_string(status));
   return false;
 }

@@ -3,9 +3,10 @@
 #include <string.h>
 
 const bench_op *const bench_ops[] = {
-    &bench_scan,       &bench_scan_backward, &bench_scan_train, &bench_conv,          &bench_conv_backward,
-    &bench_update,     &bench_assoc_scan,    &bench_gemm,       &bench_block,         &bench_block_train,
-    &bench_lm_prefill, &bench_lm_decode,     &bench_lm_train,   &bench_backbone_step, NULL,
+    &bench_scan,          &bench_scan_backward, &bench_scan_train,    &bench_conv,
+    &bench_conv_backward, &bench_update,        &bench_assoc_scan,    &bench_gemm,
+    &bench_block,         &bench_block_train,   &bench_lm_prefill,    &bench_lm_decode,
+    &bench_lm_train,      &bench_lm_load,       &bench_backbone_step, NULL,
 };
 
 const bench_op *bench_find_op(const char *name) {

@@ -1,24 +1,11 @@
 /* Whole language models with random weights: prefill, decode, training. */
+#include "bench/lm_model.h"
 #include "bench/ops.h"
 #include "common/tool.h"
 #include <clmamba/train.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* name, d_model, n_layer, vocab: the published sizes, and the small model of characters that mamba-train makes. */
-static const struct {
-  const char *name;
-  clm_model_config config;
-} models[] = {
-    {"char", {.vocab_size = 65, .d_model = 192, .n_layer = 6}},
-    {"130m", {.vocab_size = 50280, .d_model = 768, .n_layer = 24}},
-    {"370m", {.vocab_size = 50280, .d_model = 1024, .n_layer = 48}},
-    {"790m", {.vocab_size = 50280, .d_model = 1536, .n_layer = 48}},
-    {"1.4b", {.vocab_size = 50280, .d_model = 2048, .n_layer = 48}},
-    {"2.8b", {.vocab_size = 50280, .d_model = 2560, .n_layer = 64}},
-};
-enum { MODELS = sizeof models / sizeof models[0] };
 
 typedef struct lm {
   bench *bench;
@@ -30,20 +17,6 @@ typedef struct lm {
   clm_tensor ids, logits, one; /* (batch, prompt), (batch, vocab), (batch) */
   int64_t steps;               /* decode steps after the prompt */
 } lm;
-
-const char *bench_model_names(void) { return "char, 130m, 370m, 790m, 1.4b or 2.8b"; }
-
-bool bench_model_known(const char *name) {
-  for (int i = 0; i < MODELS; i++)
-    if (strcmp(models[i].name, name) == 0) return true;
-  return false;
-}
-
-static const clm_model_config *find_config(const char *name) {
-  for (int i = 0; i < MODELS; i++)
-    if (strcmp(models[i].name, name) == 0) return &models[i].config;
-  return NULL;
-}
 
 static int32_t *random_ids(int64_t count, int64_t vocab) {
   int32_t *ids = malloc((size_t)count * sizeof *ids);
@@ -99,10 +72,11 @@ static bench_cost cost_of(const lm *l, double tokens, double logit_rows, double 
   const clm_model_config *c = clm_model_configuration(l->model);
   double head = (double)c->vocab_size * (double)c->d_model;
   double layers = (double)clm_model_parameter_count(l->model) - head;
+  double weight_bytes = l->bench->settings.weights == CLM_WEIGHTS_F32 ? 4 : 2; /* all but a few are in matrices */
   double scan = (double)c->n_layer * (double)c->d_inner * ((double)c->d_state + 5);
   return (bench_cost){.flops = 2 * (tokens * layers + logit_rows * head),
                       .exponentials = tokens * scan,
-                      .bytes = passes * (layers + head) * (double)sizeof(float)};
+                      .bytes = passes * (layers + head) * weight_bytes};
 }
 
 static bool run(lm *l, bool train, bool decode, bench_row *row) {
@@ -142,7 +116,7 @@ static bool measure(bench *b, const bench_op *op, const bench_shape *shape, benc
     snprintf(row->shape_text + used, sizeof row->shape_text - used, " prompt=%lld new=%lld",
              (long long)b->settings.prompt, (long long)b->settings.new_tokens);
   lm l = {.bench = b, .shape = *shape};
-  clm_status status = clm_model_create(b->context, find_config(name), 1, &l.model);
+  clm_status status = lm_model_create(b->context, name, b->settings.weights, &l.model);
   bool ok = status == CLM_OK ? run(&l, train, decode, row) : bench_fail(b, op->name, status);
   clm_context_finish(b->context);
   clm_trainer_destroy(&l.trainer);

@@ -34,7 +34,7 @@ static const choice layouts[] = {{"bld", BENCH_BLD}, {"bdl", BENCH_BDL}};
 static const choice formats[] = {{"table", BENCH_TABLE}, {"csv", BENCH_CSV}, {"json", BENCH_JSON}};
 static const choice caches[] = {{"cold", 0}, {"warm", 1}};
 static const choice maths[] = {{"f32", 0}, {"tf32", 1}};
-static const choice weights[] = {{"f32", 0}, {"bf16", 1}, {"f16", 2}, {"int8", 3}};
+static const choice weights[] = {{"f32", CLM_WEIGHTS_F32}, {"bf16", CLM_WEIGHTS_BF16}, {"f16", CLM_WEIGHTS_F16}};
 
 /* "length=512:131072" */
 static bool parse_sweep(const char *text, bench_settings *s) {
@@ -103,8 +103,10 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
       SIZE("m", m, "rows of the product"),
       SIZE("n", n, "columns of the product"),
       SIZE("k", k, "summands of the product"),
-      {"dtype", '\0', POPT_ARG_STRING, &dtype, 0, "storage: f32 (default), bf16 or f16", "TYPE"},
-      {"weights", '\0', POPT_ARG_STRING, &weight, 0, "storage of a model's weights: f32 (default)", "TYPE"},
+      {"dtype", '\0', POPT_ARG_STRING, &dtype, 0, "storage (of the file for lm-load): f32 (default), bf16 or f16",
+       "TYPE"},
+      {"weights", '\0', POPT_ARG_STRING, &weight, 0, "how a model holds its matrices: f32 (default), bf16 or f16",
+       "TYPE"},
       {"math", '\0', POPT_ARG_STRING, &math, 0, "arithmetic of products: f32 (default)", "TYPE"},
       {"complex", '\0', POPT_ARG_NONE, &is_complex, 0, "complex state", NULL},
       {"layout", '\0', POPT_ARG_STRING, &layout, 0, "bld: (batch, length, channel), default; bdl: length innermost",
@@ -157,7 +159,7 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
                   CHOOSE("format", format, BENCH_TABLE, formats),
                   CHOOSE("cache", cache, 0, caches),
                   CHOOSE("math", math, 0, maths),
-                  CHOOSE("weights", weight, 0, weights)};
+                  CHOOSE("weights", weight, CLM_WEIGHTS_F32, weights)};
   for (size_t i = 0; i < sizeof chosen / sizeof *chosen; i++)
     if (chosen[i] < 0) return false;
   s->shape.dtype = (clm_dtype)chosen[0];
@@ -165,11 +167,14 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
   s->format = (bench_format)chosen[2];
   s->warm = chosen[3];
   if (chosen[4]) return tool_fail("--math tf32 is not supported yet: products are exact fp32"), false;
-  if (chosen[5]) return tool_fail("--weights %s is not supported yet: weights are f32", weight), false;
+  s->weights = (clm_weights_type)chosen[5];
   if (!check_op(op) || !check_sizes(s)) return false;
   bool whole_model = strncmp(op, "lm-", 3) == 0 || strncmp(op, "backbone-", 9) == 0;
   if (s->check && whole_model)
     return tool_fail("--check: %s has none; the tests compare whole models with the reference", op), false;
-  if (s->shape.dtype != CLM_F32 && whole_model) return tool_fail("--dtype: %s runs in f32 only", op), false;
+  if (s->weights != CLM_WEIGHTS_F32 && (!whole_model || strcmp(op, "lm-train") == 0))
+    return tool_fail("--weights: only lm-prefill, lm-decode and lm-load have other than f32"), false;
+  if (s->shape.dtype != CLM_F32 && whole_model && strcmp(op, "lm-load") != 0)
+    return tool_fail("--dtype: %s runs in f32 only", op), false;
   return !sweep || parse_sweep(sweep, s);
 }
