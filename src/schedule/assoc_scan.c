@@ -15,13 +15,13 @@ static int32_t at_least(int64_t n, int32_t most) { /* the least power of two tha
 
 void schedule_assoc_scan(const schedule_device *d, const assoc_scan_request *r, assoc_scan_plan *p) {
   memset(p, 0, sizeof *p);
-  int32_t most = d->is_cpu ? 32 : 128;
+  int32_t most = d->is_cpu ? 32 : 256;
   if (r->force.work_group) most = r->force.work_group;
   int32_t size = power_of_two_at_most(most < d->max_work_group ? most : d->max_work_group);
   int64_t number = r->complex ? 8 : 4;
   while (size > 1 && 4 * number * size > d->local_memory_bytes) size /= 2;
   int32_t widest = d->is_cpu ? 16 : 32;
-  p->steps = r->force.steps ? r->force.steps : r->complex ? 4 : 8;
+  p->steps = r->force.steps ? r->force.steps : r->complex ? 4 : d->is_cpu ? 8 : 16;
   p->channels = r->length_fast ? 1 : at_least(r->channels, widest < size ? widest : size);
   p->segments = at_least(divide_up(r->length, p->steps), size / p->channels);
   int64_t tile = (int64_t)p->segments * p->steps;

@@ -6,6 +6,8 @@
 
 /* Work-items per compute unit that keep it busy with this family's kernels (an H100's best plans have 250 to 370). */
 enum { BUSY_GPU = 256, BUSY_CPU = 16 };
+enum { ONE_PASS = 4 }; /* this times fewer work-items than keep it busy still run in one pass; backward half of it */
+enum { MOST_CHUNKS = 1024, LONG_CHUNK = 4096 };
 enum { FOLD_LIMIT = 32 }; /* chunks that a second pass folds itself: each work-group reads all that come before */
 
 static int32_t vector_of(int32_t states) { return states % 4 == 0 ? 4 : states % 2 == 0 ? 2 : 1; }
@@ -40,16 +42,24 @@ static int32_t states_for(int64_t d_state, int32_t lanes) {
   return (int32_t)(states > 4 ? round_up(states, 4) : states == 3 ? 4 : states);
 }
 
+/* Work-items that keep the device busy. */
+static int64_t busy_items(const schedule_device *d) {
+  return (int64_t)d->compute_units * (d->is_cpu ? BUSY_CPU : BUSY_GPU);
+}
+
 /* How many states a lane should have: few enough for registers, enough to pay for the sum over lanes. */
-static int32_t lanes_for(const schedule_device *d, const selective_scan_request *r, bool scarce) {
+static int32_t lanes_for(const schedule_device *d, const selective_scan_request *r) {
   int32_t wanted;
-  if (d->is_cpu) wanted = 32;
-  else if (r->backward) wanted = r->d_state <= 32 ? 4 : 8;
-  else if (r->d_state > 32) wanted = 16;
-  else wanted = 8;
-  if (d->shuffle == SHUFFLE_NONE && !d->is_cpu && !r->backward && !scarce && r->d_state <= 32)
-    wanted = r->complex ? 8 : r->length_fast ? 16 : 32; /* a sum costs barriers, sine and cosine registers */
-  wanted /= parts_of(r);
+  if (d->is_cpu) wanted = 32 / parts_of(r);
+  else if (r->backward) wanted = (r->d_state <= 32 ? 4 : 8) / parts_of(r);
+  else if (r->d_state > 32) wanted = 16 / parts_of(r);
+  else
+    wanted = r->complex && (d->shuffle == SHUFFLE_NONE || r->keep_every || r->gate || r->resets || r->packed) ? 4 : 8;
+  const int64_t items = r->batch * r->d_inner * divide_up(r->d_state, wanted);
+  /* One pass, but half of the device would be idle. (With the caller's chunks lanes must not depend on the batch.) */
+  if (!d->is_cpu && !r->backward && !r->chunk && r->d_state > 8 && wanted == 8 && items * 2 < busy_items(d) &&
+      items * ONE_PASS >= busy_items(d))
+    wanted = 4;
   int32_t limit = d->is_cpu ? 16 : 32, lanes = 1;
   while (lanes < limit && divide_up(r->d_state, lanes) > wanted) lanes *= 2;
   return lanes;
@@ -67,7 +77,7 @@ static int32_t block_for(const schedule_device *d, const selective_scan_request 
   const int32_t floats = p->states * p->per_lane * parts_of(r);
   if (d->is_cpu) return r->backward ? 8 : 4;
   if (r->backward) return floats <= 4 ? 8 : floats <= 8 ? 4 : floats <= 16 ? 2 : 1;
-  if (p->shuffle) return floats > 8 ? 4 : r->length_fast || r->complex ? 8 : 16;
+  if (p->shuffle) return floats > 8 ? 4 : r->complex || (r->length_fast && !r->halves) ? 8 : 16;
   const int32_t room = r->complex ? 16 : r->gate || r->resets || r->length_fast || p->lanes > 1 ? 32 : 64;
   return floats * 4 <= room ? 4 : floats * 2 <= room ? 2 : 1;
 }
@@ -82,8 +92,11 @@ static bool prefetch_fits(const schedule_device *d, const selective_scan_request
 
 /* The largest tile that fits, two buffers before one. */
 static bool choose_tile(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
-  /* Compilers for CPUs take twice as long over a tile of 16 steps; the backward kernel's cost registers. */
-  int32_t largest = r->force.tile ? r->force.tile : d->is_cpu || r->backward ? 8 : 16;
+  /* Compilers for CPUs take twice as long over a tile of 16 steps. Others lack registers for one beside many states,
+   * and where elements of many channels are staged together with what few calls have. */
+  const bool crowded = r->length_fast && (!p->shuffle || r->gate || r->resets || r->packed);
+  const bool many = p->states * p->per_lane * parts_of(r) > 16;
+  int32_t largest = r->force.tile ? r->force.tile : d->is_cpu || r->backward || crowded || many ? 8 : 16;
   for (int32_t buffers = r->force.buffers ? r->force.buffers : r->backward ? 1 : 2; buffers >= 1; buffers--)
     for (int32_t tile = largest; tile >= (r->force.tile ? largest : 1); tile /= 2) {
       p->tile = tile;
@@ -99,23 +112,24 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
 
 static void choose_work_group(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
   /* Small work-groups where they have small tiles: more of them are resident, and none waits for many others. */
-  const bool small = d->shuffle != SHUFFLE_NONE && !r->backward && p->states * p->per_lane <= 8 && p->lanes <= 2;
+  const bool small = !d->is_cpu && !r->backward && p->states * p->per_lane <= 8 && p->lanes <= 4 &&
+                     (!r->length_fast || !r->halves || d->shuffle == SHUFFLE_NONE);
   int32_t wanted = r->force.work_group ? r->force.work_group : d->is_cpu ? 16 * p->lanes : small ? 64 : 128;
   int32_t size = power_of_two_at_most(wanted < d->max_work_group ? wanted : d->max_work_group);
   p->work_group = size;
   p->channels = size / p->lanes * p->per_lane;
 }
 
-static bool tile_of(const schedule_device *d, const selective_scan_request *r, bool scarce, selective_scan_plan *p) {
+static bool tile_of(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
   memset(p, 0, sizeof *p);
   p->keep_every = r->keep_every;
-  p->lanes = r->force.lanes ? r->force.lanes : lanes_for(d, r, scarce);
+  p->lanes = r->force.lanes ? r->force.lanes : lanes_for(d, r);
   while (p->lanes > d->max_work_group) p->lanes /= 2;
   p->states = states_for(r->d_state, p->lanes);
   p->per_lane = 1;
   if (r->force.per_lane) p->per_lane = r->force.per_lane;
   else if (p->lanes >= 4 && p->lanes <= 16 && d->shuffle != SHUFFLE_NONE && !r->complex &&
-           p->states <= (r->backward ? 4 : 16))
+           p->states <= (r->backward ? 8 : 16) && (r->backward || r->d_state > 16))
     p->per_lane = 2;
   if (p->per_lane > p->lanes) p->per_lane = 1;
   choose_work_group(d, r, p);
@@ -133,12 +147,24 @@ static bool tile_of(const schedule_device *d, const selective_scan_request *r, b
   return false;
 }
 
+/* Work-groups of the backward pass take what registers there are: they run in waves of as many as keep the device
+ * busy. The chunks that make the longest way through all waves short, rather few of them. */
+static int64_t chunks_in_waves(const schedule_device *d, const selective_scan_request *r,
+                               const selective_scan_plan *p, int64_t items) {
+  const int64_t groups = divide_up(items, p->work_group), resident = divide_up(busy_items(d), p->work_group);
+  int64_t best = 1, shortest = INT64_MAX;
+  for (int64_t chunks = 1; chunks <= MOST_CHUNKS && chunks * groups <= 4 * resident; chunks++) {
+    const int64_t steps = divide_up(chunks * groups, resident) * divide_up(r->length, chunks);
+    if (steps + steps / 64 >= shortest) continue;
+    best = chunks;
+    shortest = steps;
+  }
+  return best;
+}
+
 bool schedule_selective_scan(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
-  int64_t busy = (int64_t)d->compute_units * (d->is_cpu ? BUSY_CPU : BUSY_GPU);
-  int64_t channels = r->batch * r->d_inner;
-  /* Scarce: with eight states a lane, one pass would leave more than two thirds of the device idle. */
-  bool scarce = !d->is_cpu && channels * divide_up(r->d_state, 8) * 3 < busy;
-  if (!tile_of(d, r, scarce, p)) {
+  const int64_t busy = busy_items(d), channels = r->batch * r->d_inner;
+  if (!tile_of(d, r, p)) {
     snprintf(p->why, sizeof p->why,
              "a step with d_state %" PRId64 " takes more than the %" PRId64 " bytes of local memory", r->d_state,
              d->local_memory_bytes);
@@ -146,11 +172,12 @@ bool schedule_selective_scan(const schedule_device *d, const selective_scan_requ
   }
   int64_t items = channels * p->lanes / p->per_lane, chunks = 1;
   if (r->force.chunks) chunks = r->force.chunks;
-  else if (items * (r->backward ? 2 : 4) < busy) {
-    if (r->backward)
-      while (chunks * items < busy && chunks < 1024) chunks *= 2;
-    else chunks = busy / items < 1024 ? busy / items : 1024;
-  }
+  else if (items * (r->backward ? ONE_PASS / 2 : ONE_PASS) < busy)
+    chunks = r->backward && !d->is_cpu ? chunks_in_waves(d, r, p, items) : busy / items;
+  /* Chunks of long sequences may be shorter: the last of them to end then leave the device idle for less. */
+  if (!r->force.chunks && !r->backward && !d->is_cpu && chunks > 1)
+    while (chunks * 2 <= FOLD_LIMIT && r->length / (chunks * 2) >= LONG_CHUNK) chunks *= 2;
+  if (chunks > MOST_CHUNKS) chunks = MOST_CHUNKS;
   int64_t least = 4 * (int64_t)p->tile > 64 ? 4 * (int64_t)p->tile : 64; /* steps that pay for a chunk's own cost */
   /* Packed sequences are taken to be equally long; where one chunk each is enough, it takes the longest there may be.
    */

@@ -9,18 +9,21 @@
 #include "schedule/device.h"
 #include <stddef.h>
 
+/* Instead of the scheduler's own choice where not 0: for tuning. */
+typedef struct selective_scan_force {
+  int32_t lanes, per_lane, work_group, tile, block, buffers, chunks;
+} selective_scan_force;
+
 typedef struct selective_scan_request {
   int64_t batch, length, d_inner, d_state, n_groups; /* packed: batch sequences of `length` steps in all */
   int64_t chunk;                                     /* steps, the caller's; 0: the scheduler chooses */
   int32_t keep_every; /* steps between the states that a forward pass keeps for the backward one; 0: none */
   bool B_varies, C_varies;
   bool length_fast; /* neighbouring steps are neighbours in memory, not channels       */
+  bool halves;      /* u and what is stored like it has 16 bits                        */
   bool backward;
   bool gate, resets, packed, complex; /* what few calls have: kernels of their own             */
-  /* Instead of the scheduler's own choice where not 0: for tuning. */
-  struct {
-    int32_t lanes, per_lane, work_group, tile, block, buffers, chunks;
-  } force;
+  selective_scan_force force;
 } selective_scan_request;
 
 typedef struct selective_scan_plan {

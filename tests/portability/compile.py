@@ -135,8 +135,8 @@ TARGETS = {
     'gfx90a': (amd('gfx90a'), ('plain', 'gfx90a'), AMD),
     'gfx1030': (amd('gfx1030'), ('plain', 'gfx1030'), AMD),
     'sm_75': (nvidia(75), ('plain', 'nvidia'), NVIDIA),
-    'sm_80': (nvidia(80), ('plain', 'nvidia'), NVIDIA),
-    'sm_90': (nvidia(90), ('plain', 'nvidia'), NVIDIA),
+    'sm_80': (nvidia(80), ('plain', 'nvidia', 'nvidia_bf16'), NVIDIA),
+    'sm_90': (nvidia(90), ('plain', 'nvidia', 'nvidia_bf16'), NVIDIA),
     'spirv1.0': (spirv('1.0', 'opencl1.2'), ('plain', 'gfx90a', 'gfx1030'), SPIRV),
     'spirv1.3': (spirv('1.3', 'spv1.3', '-include', os.path.join(os.path.dirname(__file__), 'shuffle.h')), ('shuffle',), SPIRV),
 }
@@ -183,7 +183,7 @@ def table(results):
     rows = {}
     for (target, device, *_), result in results:
         for k in result.get('kernels', ()):
-            row = rows.setdefault((target, 'PTX' if device == 'nvidia' else 'plain', k['name']),
+            row = rows.setdefault((target, 'PTX' if device.startswith('nvidia') else 'plain', k['name']),
                                   dict(programs=0, registers=0, local=0, spilling=0, spills=0, occupancy=99))
             row['programs'] += 1
             row['registers'] = max(row['registers'], k['registers'])
@@ -204,7 +204,7 @@ def markdown(results):
     rows = {}
     for job, result in results:
         for k in result.get('kernels', ()) if job[0] in targets else ():
-            form = ', PTX' if job[1] == 'nvidia' and '-DCLM_PTX' in job[3] else ''
+            form = ', PTX' if job[1].startswith('nvidia') and '-DCLM_PTX' in job[3] else ''
             rows.setdefault(k['name'] + form, {}).setdefault(job[0], []).append(k)
     print('| kernel | %s |\n%s' % (' | '.join(targets), '|---' * (len(targets) + 1) + '|'))
     for name, columns in sorted(rows.items()):

@@ -26,6 +26,8 @@ static const target targets[] = {
                     .local_memory_bytes = 65536)},
     {"nvidia", GPU(.ptx = PTX_BASIC, .shuffle = SHUFFLE_PTX, .compute_units = 132, .max_work_group = 1024,
                    .subgroup = 32, .resident_work_items = 2048, .local_memory_bytes = 49152)},
+    {"nvidia_bf16", GPU(.ptx = PTX_BF16, .shuffle = SHUFFLE_PTX, .compute_units = 132, .max_work_group = 1024,
+                        .subgroup = 32, .resident_work_items = 2048, .local_memory_bytes = 49152)},
     {"shuffle", GPU(.shuffle = SHUFFLE_KHR, .compute_units = 128, .max_work_group = 1024, .subgroup = 32,
                     .local_memory_bytes = 65536)},
     {"plain", GPU(.compute_units = 16, .max_work_group = 256, .subgroup = 1, .local_memory_bytes = 32768)},
@@ -63,6 +65,7 @@ static void family_of(const char *source, char *family, size_t size) {
 
 static void keep(const char *source, const char *options) {
   char family[64], path[4096];
+  if (strcmp(current, "nvidia_bf16") == 0 && !strstr(options, "=bf16")) return; /* as for nvidia */
   family_of(source, family, sizeof family);
   uint64_t hash = XXH3_64bits(source, strlen(source));
   if (is_new(hash)) {
@@ -89,6 +92,7 @@ static const struct other_size {
   bool few; /* also in a short run */
 } others[] = {
     {DIM_BATCH, {1}, true},
+    {DIM_BATCH, {3}, false},
     {DIM_LENGTH, {1, 17, 300, 131072}, false},
     {DIM_CHANNELS, {1, 4, 35, 1536, 5120}, false},
     {DIM_STATES, {1, 2, 3, 4, 5, 8, 17, 24, 32, 64, 128, 256, 512}, false},

@@ -165,4 +165,14 @@ void test_scan_choice(void **state) {
   request.d_inner = 1536;
   CHECK(schedule_selective_scan(&d->device, r, &p));
   CHECK(p.lanes == 2 && p.chunks == 11 && p.fold);
+  request.d_inner = 5120;
+  CHECK(schedule_selective_scan(&d->device, r, &p));
+  CHECK(p.lanes == 4 && p.states == 4 && p.chunks == 1 && p.work_group == 64);
+  request.d_inner = 2048;
+  request.length = 131072;
+  CHECK(schedule_selective_scan(&d->device, r, &p));
+  CHECK(p.lanes == 2 && p.chunks == 32 && p.fold);
+  request.backward = true;
+  CHECK(schedule_selective_scan(&d->device, r, &p));
+  CHECK(p.lanes == 4 && p.per_lane == 2 && p.chunks == 33);
 }

@@ -187,10 +187,12 @@ static cl_int set_arg(cl_kernel kernel, cl_uint *index, const kernel_arg *arg) {
  * again for every size that they meet: there it is a power of two, one of few. */
 static const size_t *work_group_of(const opencl_state *s, int dims, const size_t *global, size_t *chosen) {
   if (s->device.info.type != CLM_DEVICE_CPU) return NULL;
-  size_t left = 64;
+  const size_t most = s->device.info.max_work_group;
+  size_t left = most < 64 ? most : 64;
   for (int i = 0; i < dims; i++) {
     chosen[i] = 1;
-    while (2 * chosen[i] <= left && global[i] % (2 * chosen[i]) == 0) chosen[i] *= 2;
+    while (2 * chosen[i] <= left && 2 * chosen[i] <= s->device.widest[i] && global[i] % (2 * chosen[i]) == 0)
+      chosen[i] *= 2;
     left /= chosen[i];
   }
   return chosen;

@@ -21,6 +21,7 @@ typedef struct opencl_device {
   cl_device_id id;
   clm_device_info info;
   char platform_version[128];
+  size_t widest[3]; /* a work-group in each dimension */
 } opencl_device;
 
 /* Every device of every platform in loader order; free(*devices) afterwards. No loader, no platform: none. */

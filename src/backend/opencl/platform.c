@@ -60,6 +60,14 @@ static void find_unusable(const opencl_device *d, char *why, size_t size) {
   else if (!device_uint(d->id, CL_DEVICE_ENDIAN_LITTLE)) snprintf(why, size, "it is big-endian");
 }
 
+/* A device may have more than three dimensions; where it does not say, nothing wider than one. */
+static void find_widest(cl_device_id id, size_t widest[3]) {
+  size_t sizes[16] = {0}, bytes = 0;
+  cl_int error = clGetDeviceInfo(id, CL_DEVICE_MAX_WORK_ITEM_SIZES, 0, NULL, &bytes);
+  if (!error && bytes <= sizeof sizes) error = clGetDeviceInfo(id, CL_DEVICE_MAX_WORK_ITEM_SIZES, bytes, sizes, NULL);
+  for (int i = 0; i < 3; i++) widest[i] = !error && sizes[i] > 0 ? sizes[i] : 1;
+}
+
 void opencl_describe(cl_platform_id platform, cl_device_id id, opencl_device *d) {
   memset(d, 0, sizeof *d);
   d->platform = platform;
@@ -80,6 +88,7 @@ void opencl_describe(cl_platform_id platform, cl_device_id id, opencl_device *d)
   info->max_allocation_bytes = device_number(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
   info->local_memory_bytes = device_number(id, CL_DEVICE_LOCAL_MEM_SIZE);
   info->compute_units = device_uint(id, CL_DEVICE_MAX_COMPUTE_UNITS);
+  find_widest(id, d->widest);
   info->max_work_group = (uint32_t)device_number(id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
   info->fp16 = opencl_has_extension(id, "cl_khr_fp16");
   info->fp64 = opencl_has_extension(id, "cl_khr_fp64");

@@ -47,6 +47,22 @@ int32_t scan_env(const char *name) {
   return text ? (int32_t)strtol(text, NULL, 10) : 0;
 }
 
+selective_scan_force scan_force(const char *prefix) {
+  selective_scan_force force;
+  const struct {
+    const char *name;
+    int32_t *value;
+  } table[] = {{"LANES", &force.lanes},  {"PER_LANE", &force.per_lane}, {"WORK_GROUP", &force.work_group},
+               {"TILE", &force.tile},    {"BLOCK", &force.block},       {"BUFFERS", &force.buffers},
+               {"CHUNKS", &force.chunks}};
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "%s_%s", prefix, table[i].name);
+    *table[i].value = scan_env(name);
+  }
+  return force;
+}
+
 clm_status scan_reduce(clm_context *ctx, const clm_buffer *parts, int64_t offset, int64_t count, int64_t part_stride,
                        const clm_tensor *out) {
   opencl_kernel *kernel;

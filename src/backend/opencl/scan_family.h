@@ -52,6 +52,7 @@ static inline int64_t step_of(const clm_tensor *t) { return t->buffer ? t->strid
 
 /* An override for kernel development from the environment, 0 if not set. */
 int32_t scan_env(const char *name);
+selective_scan_force scan_force(const char *prefix); /* PREFIX_LANES, PREFIX_TILE and so on */
 
 /* parts[count][elements] in `parts` from element `offset` on, part_stride elements apart -> out, summed in order.
  * `out` has rank 1 to 4 and as many elements as a part; parts are f32, or c64 beside a complex `out`. */

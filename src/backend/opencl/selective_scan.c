@@ -12,14 +12,7 @@ typedef struct forward_plan {
 
 static void describe(const selective_scan_shape *s, const clm_selective_scan_args *a, selective_key *key) {
   scan_describe("scan", s, a, key);
-  selective_scan_request *r = &key->request;
-  r->force.lanes = scan_env("CLM_SCAN_LANES");
-  r->force.per_lane = scan_env("CLM_SCAN_PER_LANE");
-  r->force.work_group = scan_env("CLM_SCAN_WORK_GROUP");
-  r->force.tile = scan_env("CLM_SCAN_TILE");
-  r->force.block = scan_env("CLM_SCAN_BLOCK");
-  r->force.buffers = scan_env("CLM_SCAN_BUFFERS");
-  r->force.chunks = scan_env("CLM_SCAN_CHUNKS");
+  key->request.force = scan_force("CLM_SCAN");
 }
 
 /* How the chunks are carried. With the caller's chunk the carry always runs, so that the bits do not depend on how

@@ -64,12 +64,7 @@ static void describe(const selective_scan_shape *s, const clm_selective_scan_bac
   selective_scan_request *r = &key->request;
   r->chunk = 0;
   r->backward = true;
-  r->force.lanes = scan_env("CLM_SCAN_BWD_LANES");
-  r->force.work_group = scan_env("CLM_SCAN_BWD_WORK_GROUP");
-  r->force.per_lane = scan_env("CLM_SCAN_BWD_PER_LANE");
-  r->force.tile = scan_env("CLM_SCAN_BWD_TILE");
-  r->force.block = scan_env("CLM_SCAN_BWD_BLOCK");
-  r->force.chunks = scan_env("CLM_SCAN_BWD_CHUNKS");
+  r->force = scan_force("CLM_SCAN_BWD");
 }
 
 /* Of the last two passes; with chunks, what comes in and goes out at the ends is the carry's business. */
@@ -83,8 +78,9 @@ static clm_status get_kernel(clm_context *ctx, const selective_key *key, const s
   /* Flags are compiled in for what a Mamba block asks in training; each other set of them would be a program more. */
   const int32_t block = SCAN_HAS_D | SCAN_HAS_Z | SCAN_HAS_BIAS | SCAN_SOFTPLUS | SCAN_WANT_DU | SCAN_WANT_DDELTA |
                         SCAN_WANT_DZ | SCAN_WANT_DA | SCAN_WANT_DB | SCAN_WANT_DC | SCAN_WANT_SUMS;
-  const bool is_block = !local && (key->flags & block) == block;
-  const scan_fixed fixed = is_block ? scan_fix_flags(ctx, final_flags(key->flags, t)) : (scan_fixed){""};
+  const bool is_block = (key->flags & block) == block;
+  const int32_t flags = local ? key->flags : final_flags(key->flags, t);
+  const scan_fixed fixed = is_block ? scan_fix_flags(ctx, flags) : (scan_fixed){""};
   snprintf(defines, sizeof defines,
            "%s -DSCAN_BLOCK=%d -DSCAN_B_VARIES=%d -DSCAN_C_VARIES=%d -DBACKWARD_LOCAL=%d%s%s%s",
            scan_tile_defines(ctx, key, t).text, t->block, key->request.B_varies, key->request.C_varies, local,
