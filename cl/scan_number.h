@@ -1,8 +1,7 @@
 /* What a selective scan's states, A, and beside a complex A its B and C are made of: float, or with SCAN_COMPLEX
  * float2 (real, imaginary). Macros where they are real, so that products and sums stay one expression that may be
- * fused. A rate is A as the kernels keep it: the real part times log2(e), the imaginary one in half turns. */
-#define LN_2      0.69314718055994530942f
-#define HALF_TURN 3.14159265358979323846f
+ * fused. A rate is A as the kernels keep it: the real part times log2(e). */
+#define LN_2 0.69314718055994530942f
 
 #if SCAN_COMPLEX
 #define NUMBER_TYPE  c64
@@ -20,29 +19,17 @@ static inline float2 conjugate_times(float2 x, float2 y) {
 static inline float real_of_product(float2 x, float2 y) { return x.x * y.x - x.y * y.y; }
 static inline float real_of_conjugate_product(float2 x, float2 y) { return x.x * y.x + x.y * y.y; }
 
-static inline float2 negated_exp(float2 x) {
+static inline float2 direction(float angle) {
   float cosine;
-  const float sine = sincos(x.y, &cosine);
-  return -exp(x.x) * (float2)(cosine, sine);
+  const float sine = sincos(angle, &cosine);
+  return (float2)(cosine, sine);
 }
-static inline float2 rate_of(float2 a) { return (float2)(a.x * LOG2_E, a.y * (1.0f / HALF_TURN)); }
-static inline float2 of_rate(float2 rate) { return (float2)(rate.x * LN_2, rate.y * HALF_TURN); }
-
-/* exp(A dt). The angle is cut to a quarter turn either way of a whole number of half turns, which only change the
- * sign; adding and taking away 1.5 2^23 rounds to that number, and leaves whether it is odd in the lowest bit. Sine
- * and cosine by polynomials, right to 1.7e-7 and the same on every device; sincos costs a GPU three times as much. */
-#define ROUNDING 12582912.0f
-static inline float2 decay_after(float dt, float2 rate) {
-  const float rounded = mad(dt, rate.y, ROUNDING);
-  const float f = clamp(mad(dt, rate.y, ROUNDING - rounded), -0.5f, 0.5f), q = f * f;
-  const float sine = 3.14159250f + q * (-5.16770697f + q * (2.55003166f + q * (-0.598046422f + q * 0.0772222504f)));
-  const float cosine =
-      1.0f + q * (-4.93480206f + q * (4.05870914f + q * (-1.33521211f + q * (0.234937564f + q * -0.0243966957f))));
-  const float size = as_float(as_uint(exp2_fast(dt * rate.x)) ^ as_uint(rounded) << 31);
-  return (float2)(size * cosine, size * (f * sine));
-}
+static inline float2 negated_exp(float2 x) { return -exp(x.x) * direction(x.y); }
+static inline float2 rate_of(float2 a) { return (float2)(a.x * LOG2_E, a.y); }
+static inline float2 of_rate(float2 rate) { return (float2)(rate.x * LN_2, rate.y); }
+static inline float2 decay_after(float dt, float2 rate) { return exp2_fast(dt * rate.x) * direction(dt * rate.y); }
 /* Re(conj(A) x) log2(e) */
-static inline float along_rate(float2 rate, float2 x) { return rate.x * x.x + LOG2_E * HALF_TURN * rate.y * x.y; }
+static inline float along_rate(float2 rate, float2 x) { return rate.x * x.x + LOG2_E * rate.y * x.y; }
 #else
 #define NUMBER_TYPE                     f32
 #define NUMBER_PARTS                    1

@@ -160,6 +160,10 @@ UNROLL
   storage_t u_next[ELEMENTS], delta_next[ELEMENTS], z_next[ELEMENTS];
   STORAGE(B_TYPE) B_next[BC_ITEMS];
   STORAGE(C_TYPE) C_next[BC_ITEMS];
+  UNROLL for (int k = 0; k < BC_ITEMS; k++) { /* padding states are not fetched */
+    B_next[k] = 0;
+    C_next[k] = 0;
+  }
 #if SCAN_STATES_ONLY
   float dt_sum[SCAN_PER_LANE];
 UNROLL

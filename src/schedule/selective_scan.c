@@ -53,8 +53,7 @@ static int32_t lanes_for(const schedule_device *d, const selective_scan_request 
   if (d->is_cpu) wanted = 32 / parts_of(r);
   else if (r->backward) wanted = (r->d_state <= 32 ? 4 : 8) / parts_of(r);
   else if (r->d_state > 32) wanted = 16 / parts_of(r);
-  else
-    wanted = r->complex && (d->shuffle == SHUFFLE_NONE || r->keep_every || r->gate || r->resets || r->packed) ? 4 : 8;
+  else wanted = 8 / parts_of(r);
   const int64_t items = r->batch * r->d_inner * divide_up(r->d_state, wanted);
   /* One pass, but half of the device would be idle. (With the caller's chunks lanes must not depend on the batch.) */
   if (!d->is_cpu && !r->backward && !r->chunk && r->d_state > 8 && wanted == 8 && items * 2 < busy_items(d) &&
