@@ -69,9 +69,9 @@ static bool measure(bench *b, const bench_op *op, const bench_shape *shape, benc
   const int count = b->settings.repeat ? b->settings.repeat : REPEATS;
   snprintf(row->shape_text, sizeof row->shape_text, "model=%s file=%s", name, bench_dtype_name(shape));
   loading l = {.bench = b};
-  double *ms = malloc(2 * (size_t)count * sizeof *ms), *read_ms = ms + count;
+  double *ms = malloc((size_t)count * sizeof *ms), *read_ms = malloc((size_t)count * sizeof *read_ms);
   clm_status status =
-      ms ? model_folder_create(b->context, name, stored_as(shape->dtype), &l.folder) : CLM_OUT_OF_MEMORY;
+      ms && read_ms ? model_folder_create(b->context, name, stored_as(shape->dtype), &l.folder) : CLM_OUT_OF_MEMORY;
   if (status == CLM_OK && !(l.file = model_folder_file(&l.folder, "model.safetensors"))) status = CLM_OUT_OF_MEMORY;
   for (int i = -1; i < count && status == CLM_OK; i++) { /* the first brings the file in, and compiles */
     double read = read_once(&l), seconds;
@@ -95,6 +95,7 @@ static bool measure(bench *b, const bench_op *op, const bench_shape *shape, benc
   free(l.file);
   free(l.logits);
   free(ms);
+  free(read_ms);
   return status == CLM_OK;
 }
 

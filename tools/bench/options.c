@@ -172,7 +172,7 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
   bool whole_model = strncmp(op, "lm-", 3) == 0 || strncmp(op, "backbone-", 9) == 0;
   if (s->check && whole_model)
     return tool_fail("--check: %s has none; the tests compare whole models with the reference", op), false;
-  if (s->weights != CLM_WEIGHTS_F32 && (!whole_model || strcmp(op, "lm-train") == 0))
+  if (s->weights != CLM_WEIGHTS_F32 && (strncmp(op, "lm-", 3) != 0 || strcmp(op, "lm-train") == 0))
     return tool_fail("--weights: only lm-prefill, lm-decode and lm-load have other than f32"), false;
   if (s->shape.dtype != CLM_F32 && whole_model && strcmp(op, "lm-load") != 0)
     return tool_fail("--dtype: %s runs in f32 only", op), false;

@@ -50,7 +50,7 @@ typedef struct update_tile {
 static update_tile tile_of(const schedule_device *d, const state_update_shape *s) {
   update_tile t = {.rows = 1};
   t.work_group = power_of_two_at_most(d->max_work_group < 128 ? d->max_work_group : 128);
-  int32_t most = s->d_state > 256 ? 32 : 16; /* states of a lane that fit registers */
+  int32_t most = s->d_state > 256 ? 32 : 16; /* so that a lane's states fit registers */
   if (d->shuffle != SHUFFLE_NONE && d->subgroup < most) most = d->subgroup > 1 ? d->subgroup : 1;
   t.lanes = power_of_two_at_most(d->is_cpu || s->d_state < 8 ? 1 : s->d_state / 8 < most ? s->d_state / 8 : most);
   if (scan_env("CLM_UPDATE_LANES") > 0) t.lanes = power_of_two_at_most(scan_env("CLM_UPDATE_LANES"));
