@@ -1,6 +1,7 @@
 #include "common/tool.h"
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -40,7 +41,9 @@ bool tool_parse(int argc, char **argv, const char *name, const struct poptOption
     tool_fail("%s: %s (see %s --help)", poptBadOption(context, POPT_BADOPTION_NOALIAS), poptStrerror(rc), name);
   if (parsed && positional) {
     const char *argument = poptGetArg(context);
-    *positional = argument ? strdup(argument) : NULL; /* poptFreeContext frees its own */
+    static char *kept; /* to the end of the program: poptFreeContext frees its own */
+    free(kept);
+    *positional = kept = argument ? strdup(argument) : NULL;
   }
   if (parsed && poptPeekArg(context)) {
     tool_fail("unexpected argument \"%s\" (see %s --help)", poptPeekArg(context), name);
