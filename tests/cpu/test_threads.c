@@ -148,6 +148,12 @@ static clm_status product(run *r) {
                                                    .out = OUT(CHANNELS, 3 * CHANNELS)});
 }
 
+static clm_status product_of_few(run *r) {
+  return clm_matmul(r->context, &(clm_matmul_args){.a = IN(3, CHANNELS),
+                                                   .b = clm_tensor_transpose(IN_OF(CLM_F16, ROWS, CHANNELS), 0, 1),
+                                                   .out = OUT(3, ROWS)});
+}
+
 static clm_status norm(run *r) {
   return clm_norm_backward(r->context,
                            &(clm_norm_backward_args){.forward = {.x = IN(ROWS, CHANNELS), .weight = IN(CHANNELS)},
@@ -187,6 +193,7 @@ static const struct {
     {"selective_scan_backward, complex", scan_complex},
     {"causal_conv1d_backward", conv},
     {"matmul", product},
+    {"matmul of few rows", product_of_few},
     {"norm_backward", norm},
     {"column_sum", columns},
     {"sum_squares", squares},

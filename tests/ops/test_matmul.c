@@ -49,6 +49,17 @@ static const matmul_case cases[] = {
     {1100, 1000, 460, B_TRANSPOSED | GPU, TEST_CONTIGUOUS, "a GPU's: a linear layer"},
     {1100, 1000, 460, BIAS | SILU | RESIDUAL | SCALE | GPU, TEST_CONTIGUOUS, "a GPU's: every epilogue"},
     {1100, 1000, 460, A_TRANSPOSED | ACCUMULATE | SCALE | GPU, TEST_PADDED, "a GPU's: a weight's gradient"},
+    {1, 1, 37, B_TRANSPOSED, TEST_CONTIGUOUS, "a step: one output"},
+    {1, 1031, 331, B_TRANSPOSED | BIAS | SILU, TEST_CONTIGUOUS, "a step: several tasks"},
+    {2, 67, 131, B_TRANSPOSED | BIAS | RESIDUAL | SCALE, TEST_CONTIGUOUS, "a step of two"},
+    {3, 13, 1, B_TRANSPOSED | SCALE, TEST_CONTIGUOUS, "a step of three: short sums"},
+    {4, 61, 97, B_TRANSPOSED | RESIDUAL, TEST_PADDED, "a step of four: padded rows"},
+    {5, 17, 259, B_TRANSPOSED | ACCUMULATE, TEST_CONTIGUOUS, "a step of five: accumulate"},
+    {6, 29, 515, A_TRANSPOSED | B_TRANSPOSED | OUT_TRANSPOSED, TEST_CONTIGUOUS,
+     "a step of six: a and out by columns"},
+    {7, 131, 64, B_TRANSPOSED | BIAS | SOFTPLUS | RESIDUAL, TEST_WIDE, "a step of seven: slices of wider matrices"},
+    {8, 33, 200, B_TRANSPOSED | BIAS, TEST_CONTIGUOUS, "a step of eight"},
+    {9, 33, 200, B_TRANSPOSED | BIAS, TEST_CONTIGUOUS, "a step of nine: no longer few rows"},
 };
 #define CASES (sizeof cases / sizeof cases[0])
 

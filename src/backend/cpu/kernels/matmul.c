@@ -2,8 +2,9 @@
  * the number of threads); each block is one single-threaded product, its epilogue applied while it is in cache.
  * OpenBLAS's own threads stay off (gemm_init): two teams of spinning threads on the same cores cost more than either
  * gains. */
+#include "epilogue.h"
 #include "gemm.h"
-#include "storage.h"
+#include "matvec.h"
 
 typedef struct matmul_task {
   matmul_shape s;
@@ -52,25 +53,6 @@ static matrix converted(const clm_tensor *x, int64_t i, int64_t j, int64_t rows,
   return (matrix){out, columns, 1};
 }
 
-INLINE vec activate(clm_activation activation, vec x) {
-  if (activation == CLM_ACTIVATION_SILU) return x * vec_sigmoid(x);
-  if (activation == CLM_ACTIVATION_SOFTPLUS) return vec_softplus(x);
-  return x;
-}
-
-/* out = activation(x + bias) + residual for one row. */
-static void epilogue_row(clm_activation activation, const float *x, const float *bias, const float *residual,
-                         float *out, int64_t n) {
-  for (int64_t j = 0; j < n; j += LANES) {
-    int64_t left = n - j;
-    vec sum = vec_load_part(x + j, left);
-    if (bias) sum += vec_load_part(bias + j, left);
-    sum = activate(activation, sum);
-    if (residual) sum += vec_load_part(residual + j, left);
-    vec_store_part(out + j, sum, left);
-  }
-}
-
 typedef struct block {
   int64_t i, j, m, n;
   float *scratch, *products, *lines, *slices;
@@ -89,21 +71,9 @@ static void multiply(const matmul_task *task, const block *at, float beta, matri
   }
 }
 
+/* accumulate: only if out is not plain. */
 static void finish(const matmul_task *task, const block *at, matrix from) {
-  const clm_matmul_args *args = &task->args;
-  const clm_tensor *added =
-      args->accumulate ? &args->out : &args->residual; /* accumulate: only if out is not plain */
-  const float *bias = NULL;
-  if (present(args->bias)) bias = line_load(line_from(line_vector(&args->bias), at->j), at->n, at->lines);
-  for (int64_t r = 0; r < at->m; r++) {
-    line out = line_from(line_row(&args->out, at->i + r), at->j);
-    float *to = line_target(out, at->lines + task->columns);
-    const float *residual = NULL;
-    if (present(*added))
-      residual = line_load(line_from(line_row(added, at->i + r), at->j), at->n, at->lines + 2 * task->columns);
-    epilogue_row(args->activation, from.data + r * from.row, bias, residual, to, at->n);
-    line_store(out, at->n, to);
-  }
+  epilogue(&task->args, at->i, at->j, at->m, at->n, from.data, from.row, at->lines);
 }
 
 static void run_block(void *arg, int64_t index, int worker) {
@@ -136,7 +106,6 @@ static void run_block(void *arg, int64_t index, int worker) {
 static void choose_blocks(matmul_task *task) {
   const matmul_shape *s = &task->s;
   task->columns = min_of(s->n, round_up(div_up(s->n, div_up(s->n, 384)), 64));
-  if (s->m <= 4 && !task->b.data) task->columns = min_of(s->n, 64); /* b is read once: its slice stays in the cache */
   task->rows = min_of(s->m, GEMM_ROWS);
   while (div_up(s->m, task->rows) * div_up(s->n, task->columns) < 16 && (task->rows > 48 || task->columns > 64)) {
     if (task->rows >= task->columns || task->columns <= 64) task->rows = round_up(task->rows / 2, 48);
@@ -177,6 +146,7 @@ static void arrange(const matmul_shape *s, const clm_matmul_args *args, matmul_t
 clm_status KERNEL(matmul)(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
   matmul_task task;
   if (!ALL_STORAGE(args->a, args->b, args->bias, args->residual, args->out)) return ref_matmul(ctx, s, args);
+  if (matvec_fits(s, args)) return matvec(ctx, s, args);
   arrange(s, args, &task);
   choose_blocks(&task);
   bool slices = !task.a.data || !task.b.data;

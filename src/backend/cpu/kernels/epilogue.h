@@ -1,0 +1,42 @@
+/* The end of every matrix product, out = activation(x + bias) + residual, on a block while it is in the cache. */
+#ifndef CLM_CPU_EPILOGUE_H
+#define CLM_CPU_EPILOGUE_H
+
+#include "storage.h"
+
+INLINE vec activate(clm_activation activation, vec x) {
+  if (activation == CLM_ACTIVATION_SILU) return x * vec_sigmoid(x);
+  if (activation == CLM_ACTIVATION_SOFTPLUS) return vec_softplus(x);
+  return x;
+}
+
+/* Of one row. */
+static inline void epilogue_row(clm_activation activation, const float *x, const float *bias, const float *residual,
+                                float *out, int64_t n) {
+  for (int64_t j = 0; j < n; j += LANES) {
+    int64_t left = n - j;
+    vec sum = vec_load_part(x + j, left);
+    if (bias) sum += vec_load_part(bias + j, left);
+    sum = activate(activation, sum);
+    if (residual) sum += vec_load_part(residual + j, left);
+    vec_store_part(out + j, sum, left);
+  }
+}
+
+/* Of m rows of n, `x_row` floats apart, that are out's from (i, j) on. `lines` has 3 n floats. */
+static inline void epilogue(const clm_matmul_args *args, int64_t i, int64_t j, int64_t m, int64_t n, const float *x,
+                            int64_t x_row, float *lines) {
+  const clm_tensor *added = args->accumulate ? &args->out : &args->residual;
+  const float *bias = NULL;
+  if (present(args->bias)) bias = line_load(line_from(line_vector(&args->bias), j), n, lines);
+  for (int64_t r = 0; r < m; r++) {
+    line out = line_from(line_row(&args->out, i + r), j);
+    float *to = line_target(out, lines + n);
+    const float *residual = NULL;
+    if (present(*added)) residual = line_load(line_from(line_row(added, i + r), j), n, lines + 2 * n);
+    epilogue_row(args->activation, x + r * x_row, bias, residual, to, n);
+    line_store(out, n, to);
+  }
+}
+
+#endif

@@ -1,0 +1,184 @@
+/* Few rows x of a times a matrix W of (n, k), b seen from the other side. W passes once through the caches, for all
+ * rows of x, so the time is that of its bytes: four rows of W side by side are one stream of memory, asked for ahead;
+ * W is unpacked in registers; x lies in the cache as f32, in the order in which W is unpacked. Sums of LANES rows of
+ * W are added up together. Every result is one sum in an order that k alone decides. */
+#include "matvec.h"
+#include "epilogue.h"
+#include "transpose.h"
+
+#define MOST_ROWS  8     /* of x */
+#define QUAD       4     /* rows of W side by side  */
+#define AHEAD      8192  /* bytes, at least: what a core has under way */
+#define TASK_BYTES 65536 /* of W, about             */
+#define MOST_TASKS 64
+
+typedef struct matvec_task {
+  const matmul_shape *s;
+  const clm_matmul_args *args;
+  const char *w;
+  int64_t w_row; /* bytes */
+  const float *x;
+  int64_t x_row;   /* floats: whole units, zeros behind the k-th */
+  int64_t columns; /* of a task: whole strips */
+  float *scratch;  /* of each worker: MOST_ROWS rows of sums, three lines */
+  int64_t scratch_floats;
+} matvec_task;
+
+/* A unit is what one vector's bytes of W hold: so many vectors of f32. */
+INLINE int64_t groups_of(clm_dtype dtype) { return dtype == CLM_F32 ? 1 : 2; }
+INLINE int64_t unit_of(clm_dtype dtype) { return groups_of(dtype) * LANES; }
+
+/* The first `bytes` bytes at p (all of a vector if there are more), zeros beyond. */
+#if SIMD_LANES == 16
+INLINE vec_u raw_load(const char *p, int64_t bytes) {
+  if (bytes >= VEC_BYTES) return (vec_u)_mm512_loadu_si512(p);
+  return (vec_u)_mm512_maskz_loadu_epi8((__mmask64)((1ull << (bytes > 0 ? bytes : 0)) - 1), p);
+}
+INLINE vec_h half_load(const char *p, int64_t bytes) {
+  if (bytes >= VEC_BYTES / 2) return *(const vec_h_anywhere *)(const void *)p;
+  return (vec_h)_mm256_maskz_loadu_epi8((__mmask32)((1u << (bytes > 0 ? bytes : 0)) - 1), p);
+}
+#else
+INLINE vec_u raw_load(const char *p, int64_t bytes) {
+  vec_u raw = {0};
+  memcpy(&raw, p, (size_t)min_of(VEC_BYTES, max_of(0, bytes)));
+  return raw;
+}
+INLINE vec_h half_load(const char *p, int64_t bytes) {
+  vec_h half = {0};
+  memcpy(&half, p, (size_t)min_of(VEC_BYTES / 2, max_of(0, bytes)));
+  return half;
+}
+#endif
+
+/* Group g of the unit at p, of which `left` elements are there. bf16: even elements, then odd ones. */
+INLINE vec unpack(clm_dtype dtype, const char *p, int g, int64_t left) {
+  switch (dtype) {
+  case CLM_F32: return (vec)raw_load(p, left * 4);
+  case CLM_BF16: return (vec)(g == 0 ? raw_load(p, left * 2) << 16 : raw_load(p, left * 2) & 0xffff0000u);
+  default: return vec_from_f16(half_load(p + g * (VEC_BYTES / 2), (left - g * LANES) * 2));
+  }
+}
+
+/* Where element i of a row of x goes. */
+static int64_t place_of(clm_dtype dtype, int64_t i) {
+  if (dtype != CLM_BF16) return i;
+  int64_t within = i % (2 * LANES);
+  return i - within + within % 2 * LANES + within / 2;
+}
+
+typedef struct quad {
+  const char *w[QUAD];
+  int64_t k, ahead; /* bytes; 0: do not ask for anything */
+} quad;
+
+INLINE void step(clm_dtype dtype, int rows, const quad *q, const float *x, int64_t x_row, int64_t i, int64_t left,
+                 vec sum[][QUAD]) {
+  const int groups = (int)groups_of(dtype);
+  const int64_t at = i * storage_bytes(dtype);
+  UNROLL for (int g = 0; g < groups; g++) {
+    vec w[QUAD];
+    UNROLL for (int c = 0; c < QUAD; c++) w[c] = unpack(dtype, q->w[c] + at, g, left);
+    UNROLL for (int r = 0; r < rows; r++) {
+      vec xr = vec_load(x + r * x_row + i + g * LANES);
+      UNROLL for (int c = 0; c < QUAD; c++) sum[r][c] = xr * w[c] + sum[r][c];
+    }
+  }
+}
+
+/* sums[r LANES + c] = the lanes of x's row r times W's row c */
+INLINE void dots(clm_dtype dtype, int rows, bool fetch, const quad *q, const float *x, int64_t x_row, vec *sums) {
+  const int64_t unit = unit_of(dtype), whole = q->k / unit * unit;
+  vec sum[4][QUAD];
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sum[r][c] = vec_set(0);
+  for (int64_t i = 0; i < whole; i += unit) {
+    if (fetch)
+      UNROLL for (int c = 0; c < QUAD; c++) __builtin_prefetch(q->w[c] + i * storage_bytes(dtype) + q->ahead);
+    step(dtype, rows, q, x, x_row, i, unit, sum);
+  }
+  if (whole < q->k) step(dtype, rows, q, x, x_row, whole, q->k - whole, sum);
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sums[r * LANES + c] = sum[r][c];
+}
+
+/* All rows of x against a quad, in blocks that fit the registers; behind the first, W is in the first cache. */
+#define WIDE (SIMD_LANES == 16)
+INLINE void quad_rows(clm_dtype dtype, int64_t m, const quad *q, const float *x, int64_t x_row, vec *sums) {
+  int64_t r = 0;
+  if (WIDE)
+    for (; r + 4 <= m; r += 4) dots(dtype, 4, true, q, x + r * x_row, x_row, sums + r * LANES);
+  for (; r + 2 <= m; r += 2) dots(dtype, 2, true, q, x + r * x_row, x_row, sums + r * LANES);
+  if (r < m) dots(dtype, 1, true, q, x + r * x_row, x_row, sums + r * LANES);
+}
+
+/* Columns [first, first + count) of a x W^T into the worker's rows of sums. */
+INLINE void strips(clm_dtype dtype, const matvec_task *task, int64_t first, int64_t count, float *out) {
+  const int64_t m = task->s->m, last = task->s->n - 1;
+  quad q = {.k = task->s->k, .ahead = div_up(AHEAD, QUAD * max_of(task->w_row, 1)) * QUAD * task->w_row};
+  const vec scale = vec_set(task->args->scale == 0 ? 1 : task->args->scale);
+  vec sums[MOST_ROWS * LANES];
+  for (int64_t j = 0; j < count; j += LANES) {
+    for (int c = 0; c < LANES && j + c < count; c += QUAD) {
+      for (int i = 0; i < QUAD; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
+      quad_rows(dtype, m, &q, task->x, task->x_row, sums + c);
+    }
+    for (int64_t r = 0; r < m; r++) {
+      float totals[LANES];
+      sum_lanes(sums + r * LANES, totals);
+      vec_store(out + r * task->columns + j, scale * vec_load(totals));
+    }
+  }
+}
+
+static void run_task(void *arg, int64_t index, int worker) {
+  const matvec_task *task = arg;
+  float *sums = task->scratch + worker * task->scratch_floats;
+  int64_t first = index * task->columns, count = min_of(task->columns, task->s->n - first);
+  switch (task->args->b.dtype) {
+  case CLM_F32: strips(CLM_F32, task, first, count, sums); break;
+  case CLM_BF16: strips(CLM_BF16, task, first, count, sums); break;
+  default: strips(CLM_F16, task, first, count, sums); break;
+  }
+  epilogue(task->args, 0, first, task->s->m, count, sums, task->columns, sums + MOST_ROWS * task->columns);
+}
+
+bool matvec_fits(const matmul_shape *s, const clm_matmul_args *args) {
+  return s->m <= MOST_ROWS && (args->b.stride[0] == 1 || s->k == 1);
+}
+
+static void prepare_x(const clm_tensor *a, clm_dtype dtype, const matmul_shape *s, int64_t x_row, float *scratch,
+                      float *x) {
+  for (int64_t r = 0; r < s->m; r++, x += x_row) {
+    memset(x + x_row - unit_of(dtype), 0, (size_t)unit_of(dtype) * sizeof *x);
+    if (dtype != CLM_BF16) {
+      line_read(line_row(a, r), s->k, x);
+      continue;
+    }
+    const float *from = line_load(line_row(a, r), s->k, scratch);
+    for (int64_t i = 0; i < s->k; i++) x[place_of(dtype, i)] = from[i];
+  }
+}
+
+clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
+  cpu_pool *pool = cpu_context_pool(ctx);
+  const clm_dtype dtype = args->b.dtype;
+  matvec_task task = {.s = s, .args = args, .w = element_data(&args->b)};
+  task.w_row = args->b.stride[1] * storage_bytes(dtype);
+  task.x_row = round_up(s->k, unit_of(dtype));
+  int64_t tasks = max_of(1, min_of(MOST_TASKS, s->n * s->k * storage_bytes(dtype) / TASK_BYTES));
+  task.columns = round_up(div_up(s->n, tasks), 16);
+  tasks = div_up(s->n, task.columns);
+  task.scratch_floats = (MOST_ROWS + 3) * task.columns;
+  const int64_t x_floats = s->m * task.x_row + round_up(s->k, 16);
+  clm_buffer *workspace;
+  clm_status status = context_workspace(
+      ctx, (size_t)(x_floats + task.scratch_floats * cpu_pool_threads(pool)) * sizeof(float), &workspace);
+  if (status) return status;
+  float *x = workspace->host;
+  task.x = x;
+  task.scratch = x + x_floats;
+  prepare_x(&args->a, dtype, s, task.x_row, x + s->m * task.x_row, x);
+  cpu_pool_run(pool, tasks, run_task, &task);
+  context_explain(ctx, "matmul: cpu %s, rows of b against %d of a, %lld tasks of %lld", cpu_context_level(ctx),
+                  (int)s->m, (long long)tasks, (long long)task.columns);
+  return CLM_OK;
+}
