@@ -7,8 +7,8 @@
 /* Work-items per compute unit that keep it busy with this family's kernels (an H100's best plans have 250 to 370). */
 enum { BUSY_GPU = 256, BUSY_CPU = 16 };
 enum { ONE_PASS = 4 }; /* this times fewer work-items than keep it busy still run in one pass; backward half of it */
-enum { MOST_CHUNKS = 1024, LONG_CHUNK = 4096 };
-enum { FOLD_LIMIT = 32 }; /* chunks that a second pass folds itself: each work-group reads all that come before */
+enum { MOST_CHUNKS = 1024, LONG_CHUNK = 3072 };
+enum { FOLD_LIMIT = 36 }; /* chunks that a second pass folds itself: each work-group reads all that come before */
 
 static int32_t vector_of(int32_t states) { return states % 4 == 0 ? 4 : states % 2 == 0 ? 2 : 1; }
 
@@ -47,13 +47,18 @@ static int64_t busy_items(const schedule_device *d) {
   return (int64_t)d->compute_units * (d->is_cpu ? BUSY_CPU : BUSY_GPU);
 }
 
+/* Every part that a kernel may be without; registers are for the states then. */
+static bool is_lean(const schedule_device *d, const selective_scan_request *r) {
+  return d->shuffle != SHUFFLE_NONE && !r->gate && !r->resets && !r->packed && !r->keep_every && !r->length_fast;
+}
+
 /* How many states a lane should have: few enough for registers, enough to pay for the sum over lanes. */
 static int32_t lanes_for(const schedule_device *d, const selective_scan_request *r) {
   int32_t wanted;
   if (d->is_cpu) wanted = 32 / parts_of(r);
   else if (r->backward) wanted = (r->d_state <= 32 ? 4 : 8) / parts_of(r);
   else if (r->d_state > 32) wanted = 16 / parts_of(r);
-  else wanted = 8 / parts_of(r);
+  else wanted = r->complex && !is_lean(d, r) ? 4 : 8;
   const int64_t items = r->batch * r->d_inner * divide_up(r->d_state, wanted);
   /* One pass, but half of the device would be idle. (With the caller's chunks lanes must not depend on the batch.) */
   if (!d->is_cpu && !r->backward && !r->chunk && r->d_state > 8 && wanted == 8 && items * 2 < busy_items(d) &&
@@ -173,9 +178,12 @@ bool schedule_selective_scan(const schedule_device *d, const selective_scan_requ
   if (r->force.chunks) chunks = r->force.chunks;
   else if (items * (r->backward ? ONE_PASS / 2 : ONE_PASS) < busy)
     chunks = r->backward && !d->is_cpu ? chunks_in_waves(d, r, p, items) : busy / items;
-  /* Chunks of long sequences may be shorter: the last of them to end then leave the device idle for less. */
+  /* Chunks of long sequences may be shorter: the last of them to end then leave the device idle for less. They fill
+   * whole waves of what the device runs at once. */
   if (!r->force.chunks && !r->backward && !d->is_cpu && chunks > 1)
-    while (chunks * 2 <= FOLD_LIMIT && r->length / (chunks * 2) >= LONG_CHUNK) chunks *= 2;
+    for (int64_t waves = 2, more; (more = waves * busy / items) <= FOLD_LIMIT && r->length / more >= LONG_CHUNK;
+         waves *= 2)
+      chunks = more;
   if (chunks > MOST_CHUNKS) chunks = MOST_CHUNKS;
   int64_t least = 4 * (int64_t)p->tile > 64 ? 4 * (int64_t)p->tile : 64; /* steps that pay for a chunk's own cost */
   /* Packed sequences are taken to be equally long; where one chunk each is enough, it takes the longest there may be.

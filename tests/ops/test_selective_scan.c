@@ -139,6 +139,30 @@ static void test_tiny_steps(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
+/* States of padding are 0 also in tiles that are fetched without a question: whatever registers held, and the run
+ * before leaves numbers there that are none. */
+static double draw_nan(test_random *r) {
+  (void)r;
+  return NAN;
+}
+
+static void test_padded_states(const test_device *device, const void *data) {
+  (void)data;
+  for (int64_t d_state = 3; d_state <= 5; d_state += 2) {
+    const scan_case before = {1, 96, 64, 8, 1, MAMBA, TEST_CONTIGUOUS, 0, "not numbers"};
+    const clm_selective_scan_args before_args = scan_args_of(&before);
+    test_problem nans = scan_forward_of(&before, &op_selective_scan, &before_args);
+    for (size_t i = 0; i < nans.count; i++) nans.tensors[i].draw = draw_nan;
+    test_run *run = run_create(&nans, device->context, false);
+    run_call(run);
+    run_destroy(run);
+    const scan_case c = {1, 96, 64, d_state, 1, MAMBA, TEST_CONTIGUOUS, 0, "padded states"};
+    const clm_selective_scan_args args = scan_args_of(&c);
+    const test_problem p = scan_forward_of(&c, &op_selective_scan, &args);
+    problem_check(&p, device);
+  }
+}
+
 static size_t workspace_bytes(clm_context *context, const void *args) {
   return clm_selective_scan_workspace_size(context, args);
 }
@@ -167,6 +191,7 @@ static void add(void) {
       test_add(device, test_extremes, &scan_extremes[i], "selective_scan: extreme numbers: %s", scan_extremes[i].why);
     test_add(device, test_extreme_steps, NULL, "selective_scan: extreme steps");
     test_add(device, test_tiny_steps, NULL, "selective_scan: tiny steps");
+    test_add(device, test_padded_states, NULL, "selective_scan: padded states after what is not a number");
     for (size_t i = 0; i < scan_contained_count; i++)
       test_add(device, test_workspace, scan_contained(i), "selective_scan: workspace: %s", scan_contained(i)->why);
   }

@@ -171,7 +171,7 @@ void test_scan_choice(void **state) {
   request.d_inner = 2048;
   request.length = 131072;
   CHECK(schedule_selective_scan(&d->device, r, &p));
-  CHECK(p.lanes == 2 && p.chunks == 32 && p.fold);
+  CHECK(p.lanes == 2 && p.chunks == 33 && p.fold);
   request.backward = true;
   CHECK(schedule_selective_scan(&d->device, r, &p));
   CHECK(p.lanes == 4 && p.per_lane == 2 && p.chunks == 33);
