@@ -7,11 +7,13 @@
 
 CLM_BEGIN_DECLS
 
-/* out[i] = table[ids[i]]. An id outside [0, vocab) gives a row of zeros. */
+/* out[i] = table[ids[i]], times table_scale[ids[i]] where the table is i8. An id outside [0, vocab) gives a row of
+ * zeros. */
 typedef struct clm_embedding_args {
-  clm_tensor ids;   /* (count)        i32     */
-  clm_tensor table; /* (vocab, dim)           */
-  clm_tensor out;   /* (count, dim)   written */
+  clm_tensor ids;         /* (count)        i32     */
+  clm_tensor table;       /* (vocab, dim)   f32, halves or i8 */
+  clm_tensor out;         /* (count, dim)   written */
+  clm_tensor table_scale; /* (vocab) f32; where the table is i8, and only there */
 } clm_embedding_args;
 
 CLM_API clm_status clm_embedding(clm_context *context, const clm_embedding_args *args);

@@ -25,12 +25,12 @@ typedef struct clm_mamba_inner_args {
   clm_tensor xz;          /* (batch, length, 2 d_inner)           f32, f16 or bf16                     */
   clm_tensor conv_weight; /* (d_inner, width)                     f32 or as xz                         */
   clm_tensor conv_bias;   /* optional (d_inner)                   f32 or as xz                         */
-  clm_tensor x_proj;      /* (features, d_inner)                  f32 or halves                        */
-  clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32 or halves                        */
+  clm_tensor x_proj;      /* (features, d_inner)                  f32, halves or i8                    */
+  clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32, halves or i8                    */
   clm_tensor delta_bias;  /* optional (d_inner)                   f32 or as xz                         */
   clm_tensor A;           /* (d_inner, d_state)                   f32 or as xz; log(-A) if A_is_log    */
   clm_tensor D;           /* optional (d_inner)                   f32 or as xz                         */
-  clm_tensor out_proj;    /* optional (d_model, d_inner)          f32 or halves                        */
+  clm_tensor out_proj;    /* optional (d_model, d_inner)          f32, halves or i8                    */
   clm_tensor out_bias;    /* optional (d_model)                   f32 or as xz; only with out_proj     */
   clm_tensor residual;    /* optional (batch, length, d_model)    as out; only with out_proj           */
   clm_tensor out;         /* (batch, length, d_model or d_inner)  as xz, written; may be residual      */
@@ -46,6 +46,8 @@ typedef struct clm_mamba_inner_args {
   clm_tensor seq_idx;    /* optional (batch, length)      i32: packed sequences and padding,              */
   clm_tensor cu_seqlens; /* optional (sequences + 1)      i32: packed sequences; states then (sequences, ...) */
   bool reverse;          /* all three as convolution and scan have them (clmamba/selective_scan.h)        */
+  clm_tensor x_proj_scale, dt_proj_scale, out_proj_scale; /* (features), (d_inner), (d_model)  f32: of each row of a
+                            matrix in i8, and only there (clmamba/matmul.h); the backward pass takes no i8 */
 } clm_mamba_inner_args;
 
 CLM_API clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args);

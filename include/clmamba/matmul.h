@@ -10,17 +10,19 @@ CLM_BEGIN_DECLS
 typedef enum clm_activation { CLM_ACTIVATION_NONE, CLM_ACTIVATION_SILU, CLM_ACTIVATION_SOFTPLUS } clm_activation;
 
 /*   out = activation(scale (a b) + bias) + residual        (accumulate: out is added to what it held)
+ * Of a b in i8 column j stands for b_scale[j] times its integers: a weight of (n, k) quantised by rows, transposed.
  * A transposed operand is a transposed view (clm_tensor_transpose). Products accumulate in fp32.
  * Fast where each matrix has one dimension of stride 1; correct for any strides. */
 typedef struct clm_matmul_args {
   clm_tensor a;        /* (m, k)                                    */
-  clm_tensor b;        /* (k, n)                                    */
+  clm_tensor b;        /* (k, n)            f32, halves or i8       */
   clm_tensor bias;     /* optional (n)      f32                     */
   clm_tensor residual; /* optional (m, n)   as out; may be out      */
   clm_tensor out;      /* (m, n)            written                 */
   float scale;         /* 0 means 1                                 */
   clm_activation activation;
-  bool accumulate; /* only with no bias, activation or residual */
+  bool accumulate;    /* only with no bias, activation or residual */
+  clm_tensor b_scale; /* (n)               f32; where b is i8, and only there */
 } clm_matmul_args;
 
 CLM_API clm_status clm_matmul(clm_context *context, const clm_matmul_args *args);

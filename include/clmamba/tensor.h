@@ -14,7 +14,8 @@ CLM_BEGIN_DECLS
   X(CLM_F64, 8, "f64")    /* CPU level "reference" only: finite differences and tests */                             \
   X(CLM_C64, 8, "c64")    /* two f32, real and imaginary */                                                          \
   X(CLM_C128, 16, "c128") /* two f64; CPU level "reference" only */                                                  \
-  X(CLM_I32, 4, "i32")
+  X(CLM_I32, 4, "i32")                                                                                               \
+  X(CLM_I8, 1, "i8") /* matrices beside a scale for each row: what stands for scale times the integer */
 
 typedef enum clm_dtype {
 #define X(name, bytes, text) name,

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DTYPES 7
-_Static_assert(CLM_I32 == DTYPES - 1, "a set of dtypes has one bit for each");
+#define DTYPES 8
+_Static_assert(CLM_I8 == DTYPES - 1, "a set of dtypes has one bit for each");
 
 /* The product of all dimensions of a call stays below this, so that no size in bytes overflows behind this layer. Of
  * several weights' dimensions, each with the rest. */
@@ -215,6 +215,14 @@ clm_status check_number(checker *c, const char *name, double value, double low, 
 clm_status check_choice(checker *c, const char *name, int value, int count) {
   if (value >= 0 && value < count) return CLM_OK;
   return check_fail(c, "%s is %d, expected 0 to %d", name, value, count - 1);
+}
+
+clm_status check_scale(checker *c, const char *name, const clm_tensor *scale, const char *matrix_name,
+                       const clm_tensor *matrix) {
+  const bool wanted = check_present(matrix) && matrix->dtype == CLM_I8;
+  if (wanted == check_present(scale)) return CLM_OK;
+  if (wanted) return check_fail(c, "%s is missing, expected it as %s is i8", name, matrix_name);
+  return check_fail(c, "%s is given, but %s is not i8", name, matrix_name);
 }
 
 bool ops_only_rehearsed(const clm_context *context) { return context->rehearsing && !context->backend->rehearses; }

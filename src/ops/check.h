@@ -28,6 +28,7 @@ enum {
 #define CHECK_REAL         (CHECK_DTYPE(CLM_F32) | CHECK_DTYPE(CLM_F64))
 #define CHECK_COMPLEX      (CHECK_DTYPE(CLM_C64) | CHECK_DTYPE(CLM_C128))
 #define CHECK_I32          CHECK_DTYPE(CLM_I32)
+#define CHECK_I8           CHECK_DTYPE(CLM_I8)
 
 typedef struct check_tensor {
   const char *name;
@@ -85,6 +86,10 @@ unsigned check_weight_beside(clm_dtype storage, clm_dtype A);
 /* Of states and sums beside that weight: f32 or c64. */
 unsigned check_number_beside(clm_dtype storage, clm_dtype A);
 bool check_present(const clm_tensor *tensor);
+
+/* A matrix in i8 has its scales beside it, any other none. */
+clm_status check_scale(checker *, const char *name, const clm_tensor *scale, const char *matrix_name,
+                       const clm_tensor *matrix);
 
 /* Gives an unsupported call a sentence where the backend left none. */
 clm_status ops_finished(clm_context *, const char *op, clm_status);

@@ -1,10 +1,13 @@
 #include "ops/check.h"
 
 static clm_status check(checker *c, const clm_embedding_args *a, embedding_shape *s) {
+  const unsigned real = CHECK_DTYPE(check_real_of(a->out.dtype));
   check_dim CHECK_NAMED(count), CHECK_NAMED(vocab), CHECK_NAMED(dim);
   clm_status status = CHECK_TENSORS(c, CHECK_ROW(a, ids, 0, .dtypes = CHECK_I32, .dims = {&count}),
-                                    CHECK_ROW(a, table, 0, .dtypes = CHECK_FLOAT, .dims = {&vocab, &dim}),
-                                    CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = CHECK_FLOAT, .dims = {&count, &dim}));
+                                    CHECK_ROW(a, table, 0, .dtypes = CHECK_FLOAT | CHECK_I8, .dims = {&vocab, &dim}),
+                                    CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = CHECK_FLOAT, .dims = {&count, &dim}),
+                                    CHECK_ROW(a, table_scale, CHECK_OPTIONAL, .dtypes = real, .dims = {&vocab}));
+  if (!status) status = check_scale(c, "table_scale", &a->table_scale, "table", &a->table);
   *s = (embedding_shape){count.size, vocab.size, dim.size};
   return status;
 }

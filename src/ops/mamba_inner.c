@@ -18,22 +18,22 @@ typedef struct inner_dims {
               WEIGHT_DIM(dt_rank), CHECK_DIM(d_state), WEIGHT_DIM(d_model)}
 #define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype))
 #define WEIGHT     .dtypes = check_weight_of(a->xz.dtype)
-#define MATRIX     .dtypes = check_storage_of(a->xz.dtype)
+#define MATRIX(also) .dtypes = check_storage_of(a->xz.dtype) | (also)
 #define SEQUENCE(last) .as = &a->xz, .dims = {&d.row.batch, &d.row.length, &d.last}
 #define CONV_STATE .as = &a->xz, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.state_width}
 #define SCAN_STATE PARAMETER, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
 #define VECTOR(dim) WEIGHT, .dims = {&d.dim}
-#define INPUTS(kept)                                                                                                  \
+#define INPUTS(kept, matrices)                                                                                                  \
   CHECK_ROW(a, xz, 0, .dtypes = CHECK_FLOAT, .dims = {&d.row.batch, &d.row.length, &d.both}),                                  \
   SEQUENCE_ROWS(a, &d.row),                                                                                           \
   CHECK_ROW(a, conv_weight, 0, WEIGHT, .dims = {&d.d_inner, &d.width}),                                            \
   CHECK_ROW(a, conv_bias, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                           \
-  CHECK_ROW(a, x_proj, 0, MATRIX, .dims = {&d.features, &d.d_inner}),                                                 \
-  CHECK_ROW(a, dt_proj, 0, MATRIX, .dims = {&d.d_inner, &d.dt_rank}),                                                 \
+  CHECK_ROW(a, x_proj, 0, MATRIX(matrices), .dims = {&d.features, &d.d_inner}),                                                 \
+  CHECK_ROW(a, dt_proj, 0, MATRIX(matrices), .dims = {&d.d_inner, &d.dt_rank}),                                                 \
   CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                          \
   CHECK_ROW(a, A, 0, WEIGHT, .dims = {&d.d_inner, &d.d_state}),                                                    \
   CHECK_ROW(a, D, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                                   \
-  CHECK_ROW(a, out_proj, CHECK_OPTIONAL, MATRIX, .dims = {&d.d_model, &d.d_inner}),                                   \
+  CHECK_ROW(a, out_proj, CHECK_OPTIONAL, MATRIX(matrices), .dims = {&d.d_model, &d.d_inner}),                                   \
   CHECK_ROW(a, delta_norm, CHECK_OPTIONAL, VECTOR(dt_rank)),                                                          \
   CHECK_ROW(a, B_norm, CHECK_OPTIONAL, VECTOR(d_state)),                                                              \
   CHECK_ROW(a, C_norm, CHECK_OPTIONAL, VECTOR(d_state)),                                                              \
@@ -82,6 +82,9 @@ static clm_status check_rest(checker *c, const clm_mamba_inner_args *a, const in
   if (d->width.size > 32)
     return check_fail(c, "conv_weight has width %lld, expected 1 to 32", (long long)d->width.size);
   TRY(check_sequences(c, &d->row, "xz", &a->seq_idx, &a->cu_seqlens));
+  TRY(check_scale(c, "x_proj_scale", &a->x_proj_scale, "x_proj", &a->x_proj));
+  TRY(check_scale(c, "dt_proj_scale", &a->dt_proj_scale, "dt_proj", &a->dt_proj));
+  TRY(check_scale(c, "out_proj_scale", &a->out_proj_scale, "out_proj", &a->out_proj));
   TRY(check_rows(c, "u", &a->u));
   TRY(check_rows(c, "delta", &a->delta));
   TRY(check_rows(c, "dbc", &a->dbc));
@@ -101,11 +104,14 @@ static clm_status check_rest(checker *c, const clm_mamba_inner_args *a, const in
 static clm_status check(checker *c, const clm_mamba_inner_args *a, mamba_inner_shape *s) {
   const unsigned optional = CHECK_OPTIONAL | CHECK_WRITTEN;
   inner_dims d = DIMS;
-  TRY(CHECK_TENSORS(c, INPUTS(CHECK_WRITTEN), CHECK_ROW(a, out_bias, CHECK_OPTIONAL, VECTOR(d_model)),
+  TRY(CHECK_TENSORS(c, INPUTS(CHECK_WRITTEN, CHECK_I8), CHECK_ROW(a, out_bias, CHECK_OPTIONAL, VECTOR(d_model)),
                     CHECK_ROW(a, residual, CHECK_OPTIONAL, SEQUENCE(d_model)),
                     CHECK_ROW(a, out, CHECK_WRITTEN, SEQUENCE(d_model), .may_be = {&a->residual}),
                     CHECK_ROW(a, conv_final, optional, CONV_STATE, .may_be = {&a->conv_initial}),
-                    CHECK_ROW(a, scan_final, optional, SCAN_STATE, .may_be = {&a->scan_initial})));
+                    CHECK_ROW(a, scan_final, optional, SCAN_STATE, .may_be = {&a->scan_initial}),
+                    CHECK_ROW(a, x_proj_scale, CHECK_OPTIONAL, PARAMETER, .dims = {&d.features}),
+                    CHECK_ROW(a, dt_proj_scale, CHECK_OPTIONAL, PARAMETER, .dims = {&d.d_inner}),
+                    CHECK_ROW(a, out_proj_scale, CHECK_OPTIONAL, PARAMETER, .dims = {&d.d_model})));
   TRY(check_rows(c, "residual", &a->residual));
   TRY(check_rows(c, "out", &a->out));
   return check_rest(c, a, &d, s);
@@ -116,8 +122,9 @@ static clm_status check_backward(checker *c, const clm_mamba_inner_backward_args
   const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
   inner_dims d = DIMS;
   TRY(CHECK_TENSORS(
-      c, INPUTS(0), CHECK_ROW(b, dout, 0, SEQUENCE(d_model)), CHECK_ROW(b, dconv_final, CHECK_OPTIONAL, CONV_STATE),
-      CHECK_ROW(b, dscan_final, CHECK_OPTIONAL, SCAN_STATE), CHECK_ROW(b, dxz, gradient, SEQUENCE(both)),
+      c, INPUTS(0, 0), CHECK_ROW(b, dout, 0, SEQUENCE(d_model)),
+      CHECK_ROW(b, dconv_final, CHECK_OPTIONAL, CONV_STATE), CHECK_ROW(b, dscan_final, CHECK_OPTIONAL, SCAN_STATE),
+      CHECK_ROW(b, dxz, gradient, SEQUENCE(both)),
       CHECK_ROW(b, dconv_weight, gradient, WEIGHT, .dims = {&d.d_inner, &d.width}),
       CHECK_ROW(b, dconv_bias, gradient, VECTOR(d_inner)),
       CHECK_ROW(b, dx_proj, gradient, WEIGHT, .dims = {&d.features, &d.d_inner}),
@@ -334,12 +341,16 @@ static clm_status run_inputs(clm_context *ctx, const mamba_inner_shape *s, const
     TRY(clm_causal_conv1d(ctx, &conv));
   }
   if (!backward || !check_present(&a->dbc))
-    TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(p->u), .b = transposed(a->x_proj), .out = rows_of(p->dbc)}));
+    TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(p->u),
+                                           .b = transposed(a->x_proj),
+                                           .out = rows_of(p->dbc),
+                                           .b_scale = a->x_proj_scale}));
   TRY(norm_parts(ctx, s, a, p));
   if (!backward || !check_present(&a->delta))
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(part_view(&dt, p->dbc, p->normed)),
                                            .b = transposed(a->dt_proj),
-                                           .out = rows_of(p->delta)}));
+                                           .out = rows_of(p->delta),
+                                           .b_scale = a->dt_proj_scale}));
   return CLM_OK;
 }
 
@@ -354,7 +365,8 @@ static clm_status run(clm_context *ctx, const mamba_inner_shape *s, const clm_ma
                                             .b = transposed(a->out_proj),
                                             .bias = a->out_bias,
                                             .residual = rows_of(a->residual),
-                                            .out = rows_of(a->out)});
+                                            .out = rows_of(a->out),
+                                            .b_scale = a->out_proj_scale});
 }
 
 /* dweight = dout^T input, for a weight of (outputs, inputs). */

@@ -5,10 +5,12 @@ static clm_status check(checker *c, const clm_matmul_args *a, matmul_shape *s) {
   const unsigned real = CHECK_DTYPE(check_real_of(a->out.dtype));
   clm_status status = CHECK_TENSORS(
       c, CHECK_ROW(a, a, 0, .dtypes = CHECK_FLOAT, .dims = {&m, &k}),
-      CHECK_ROW(a, b, 0, .dtypes = CHECK_FLOAT, .dims = {&k, &n}),
+      CHECK_ROW(a, b, 0, .dtypes = CHECK_FLOAT | CHECK_I8, .dims = {&k, &n}),
       CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = CHECK_FLOAT, .dims = {&m, &n}, .may_be = {&a->residual}),
       CHECK_ROW(a, bias, CHECK_OPTIONAL, .dtypes = real, .dims = {&n}),
-      CHECK_ROW(a, residual, CHECK_OPTIONAL, .as = &a->out, .dims = {&m, &n}));
+      CHECK_ROW(a, residual, CHECK_OPTIONAL, .as = &a->out, .dims = {&m, &n}),
+      CHECK_ROW(a, b_scale, CHECK_OPTIONAL, .dtypes = real, .dims = {&n}));
+  if (!status) status = check_scale(c, "b_scale", &a->b_scale, "b", &a->b);
   if (!status) status = check_choice(c, "activation", (int)a->activation, CLM_ACTIVATION_SOFTPLUS + 1);
   if (status) return status;
   if (a->accumulate && (check_present(&a->bias) || check_present(&a->residual) || a->activation))

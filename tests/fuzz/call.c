@@ -371,7 +371,7 @@ static bool make(test_random *r, fuzz_call *c, mistake m, size_t row) {
   const size_t size = clm_dtype_size(v->dtype);
   switch (m) {
   case UNKNOWN_DTYPE:
-    v->dtype = (clm_dtype)(chance(r, 50) ? 7 + random_below(r, 90) : -1 - random_below(r, 9));
+    v->dtype = (clm_dtype)(chance(r, 50) ? 8 + random_below(r, 90) : -1 - random_below(r, 9));
     break;
   case OTHER_DTYPE: v->dtype = info->kind == OF_INDEX ? CLM_F32 : CLM_I32; break;
   case BAD_RANK:
@@ -386,7 +386,10 @@ static bool make(test_random *r, fuzz_call *c, mistake m, size_t row) {
     v->shape[dim] = INT64_MAX >> random_below(r, 4);
     v->stride[dim] = 0;
     break;
-  case UNALIGNED: v->offset += 1 + (size_t)random_below(r, (int64_t)size - 1); break;
+  case UNALIGNED:
+    if (size == 1) return false;
+    v->offset += 1 + (size_t)random_below(r, (int64_t)size - 1);
+    break;
   case PAST_THE_END: v->offset = c->tensors[t->buffer].bytes; break;
   case FAR_PAST_THE_END: v->offset = SIZE_MAX / size * size - size * (size_t)random_below(r, 5); break;
   case NEGATIVE_STRIDE: v->stride[dim] = chance(r, 20) ? INT64_MIN : -1 - random_below(r, 5); break;
@@ -475,7 +478,7 @@ static void scramble(test_random *r, fuzz_call *c) {
   c->incomparable |= c->choice.op->rows[row].kind == OF_INDEX; /* other indexes than were drawn */
   for (int64_t n = 1 + random_below(r, 3); n > 0; n--) switch (random_below(r, 6)) {
     case 0:
-      v->dtype = (clm_dtype)random_below(r, 7);
+      v->dtype = (clm_dtype)random_below(r, 8);
       c->incomparable = true; /* the same bytes are numbers of any size now */
       break;
     case 1: v->rank = (int)random_below(r, CLM_MAX_RANK + 1); break;

@@ -330,7 +330,7 @@ static bool report(uint64_t cases) {
   static const char *const layouts[FUZZ_LAYOUTS] = {"contiguous", "padded",   "transposed", "wide",
                                                     "spread",     "repeated", "permuted"};
   static const char *const forms[FORMS] = {"the same for all steps", "the other dtype", "several steps", "heads"};
-  static const clm_dtype dtypes[] = {CLM_F32, CLM_F16, CLM_BF16, CLM_F64, CLM_C64, CLM_C128, CLM_I32};
+  static const clm_dtype dtypes[] = {CLM_F32, CLM_F16, CLM_BF16, CLM_F64, CLM_C64, CLM_C128, CLM_I32, CLM_I8};
   const double part = fmin((double)cases / 100, 1000); /* of a shorter run its part, less what few calls scatter */
   const uint64_t want = (uint64_t)(part < 1000 ? fmax(0, part - 4 * sqrt(part)) : part);
   printf("%llu calls: %llu succeeded, %llu refused, %llu not supported, %llu complaints\n", (unsigned long long)cases,

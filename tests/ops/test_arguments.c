@@ -360,6 +360,13 @@ SPECIAL(accumulate_activation, clm_matmul_args, a->accumulate = true; a->bias = 
         a->activation = CLM_ACTIVATION_SILU)
 SPECIAL(activation, clm_matmul_args, a->activation = (clm_activation)9)
 SPECIAL(inner, clm_matmul_args, a->b = clm_tensor_slice(a->b, 0, 0, 3))
+SPECIAL(scales_missing, clm_matmul_args, a->b.dtype = CLM_I8)
+SPECIAL(scales_for_none, clm_matmul_args, a->b_scale = a->bias)
+SPECIAL(scales_of_rows, clm_matmul_args, a->b.dtype = CLM_I8; a->b_scale = clm_tensor_slice(a->bias, 0, 0, 2))
+SPECIAL(integers_of_a, clm_matmul_args, a->a.dtype = CLM_I8)
+SPECIAL(table_scales, clm_embedding_args, a->table.dtype = CLM_I8)
+SPECIAL(out_proj_scales, clm_mamba_inner_args, a->out_proj.dtype = CLM_I8)
+SPECIAL(integers_backward, clm_mamba_inner_backward_args, a->forward.x_proj.dtype = CLM_I8)
 SPECIAL(kind, clm_norm_args, a->kind = (clm_norm_kind)2)
 SPECIAL(epsilon, clm_norm_args, a->epsilon = -1)
 SPECIAL(epsilon_nan, clm_norm_args, a->epsilon = NAN)
@@ -408,6 +415,13 @@ static const special_case specials[] = {
     {"matmul", accumulate_activation, "accumulate is set, expected no bias"},
     {"matmul", activation, "activation is 9, expected 0 to 2"},
     {"matmul", inner, "b has k 3, expected 4 as in a"},
+    {"matmul", scales_missing, "b_scale is missing, expected it as b is i8"},
+    {"matmul", scales_for_none, "b_scale is given, but b is not i8"},
+    {"matmul", scales_of_rows, "b_scale has n 2, expected"},
+    {"matmul", integers_of_a, "a is i8, expected f32, f16, bf16 or f64"},
+    {"embedding", table_scales, "table_scale is missing"},
+    {"mamba_inner", out_proj_scales, "out_proj_scale is missing"},
+    {"mamba_inner_backward", integers_backward, "x_proj is i8, expected"},
     {"norm", kind, "kind is 2, expected 0 to 1"},
     {"norm", epsilon, "epsilon is -1, expected a finite number of at least 0"},
     {"norm", epsilon_nan, "epsilon is nan"},

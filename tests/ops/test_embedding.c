@@ -74,6 +74,17 @@ static void test_halves(const test_device *device, const void *data) {
   problem_check_halves(&forward, device);
 }
 
+static void test_integers(const test_device *device, const void *data) {
+  const embedding_case *c = data;
+  const clm_embedding_args args = {0};
+  test_problem p = forward_of(c, &args);
+  problem_find(&p, "table")->kind = TEST_INTEGER;
+  problem_find(&p, "table")->draw = draw_integer;
+  PROBLEM_ADD(&p, TEST_ROW(clm_embedding_args, table_scale, TEST_IN, TEST_PARAMETER, draw_scale, c->vocab));
+  problem_check(&p, device);
+  if (!device->slow) problem_check_halves(&p, device);
+}
+
 static void test_gradients(const test_device *device, const void *data) {
   (void)device;
   const clm_embedding_args args = {0};
@@ -119,6 +130,8 @@ static void add(void) {
     for (size_t d = 0; d < test_device_count; d++) {
       test_add(&test_devices[d], test_forward, &cases[i], "embedding: %s", cases[i].why);
       test_add(&test_devices[d], test_backward, &cases[i], "embedding backward: %s", cases[i].why);
+      if (!test_devices[d].opencl)
+        test_add(&test_devices[d], test_integers, &cases[i], "embedding in i8: %s", cases[i].why);
       if (!test_devices[d].slow || i == 4)
         test_add(&test_devices[d], test_halves, &cases[i], "embedding in halves: %s", cases[i].why);
     }

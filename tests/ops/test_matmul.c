@@ -118,6 +118,19 @@ static void test_halves(const test_device *device, const void *data) {
   }
 }
 
+/* b in i8 with a scale for each column, beside f32 and halves. */
+static void test_integers(const test_device *device, const void *data) {
+  const matmul_case *c = data;
+  const clm_matmul_args args = args_of(c);
+  test_problem p = problem_of(c, &args);
+  problem_find(&p, "b")->kind = TEST_INTEGER;
+  problem_find(&p, "b")->draw = draw_integer;
+  PROBLEM_ADD(&p, TEST_ROW(clm_matmul_args, b_scale, TEST_IN, TEST_PARAMETER, draw_scale, c->n));
+  p.tolerance = 5e-6;
+  problem_check(&p, device);
+  if (!device->slow) problem_check_halves(&p, device);
+}
+
 /* The residual may be out. */
 static void test_residual_in_place(const test_device *device, const void *data) {
   const clm_matmul_args args = args_of(data);
@@ -162,6 +175,7 @@ static void add(void) {
       const matmul_case *c = &cases[i];
       if ((c->flags & LARGE && device->slow) || (c->flags & GPU && (!device->opencl || device->slow))) continue;
       test_add(device, test_product, c, "matmul: %s", c->why);
+      if (!device->opencl) test_add(device, test_integers, c, "matmul by i8: %s", c->why);
       if (!device->slow || i == 7) test_add(device, test_halves, c, "matmul in halves: %s", c->why);
     }
     test_add(device, test_residual_in_place, &cases[7], "matmul: residual in place");

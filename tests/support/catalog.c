@@ -87,18 +87,27 @@ TEST_OP(mamba_inner_backward);
   MAY_WEIGHT(delta_bias, draw_step, UPDATE_D), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH)
 #define INNER(field, kind, draw, flags, role, last)                                                                   \
   ROW(field, kind, draw, role, (flags) | ROW_MATRIX, NULL, NULL, DIM_BATCH, DIM_LENGTH, last)
-#define INNER_INPUTS(kept)                                                                                            \
+#define INNER_INPUTS(kept, matrix, draw)                                                                                    \
   IN(xz, OF_STORAGE, NULL, DIM_BATCH, DIM_LENGTH, DIM_BOTH), MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH),     \
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), WEIGHT(conv_weight, draw_small, DIM_CHANNELS, DIM_WIDTH),      \
-  MAY_WEIGHT(conv_bias, NULL, DIM_CHANNELS), IN(x_proj, OF_ANY, draw_small, DIM_FEATURES, DIM_CHANNELS),           \
-  IN(dt_proj, OF_ANY, draw_small, DIM_CHANNELS, DIM_RANK), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),        \
+  MAY_WEIGHT(conv_bias, NULL, DIM_CHANNELS), IN(x_proj, matrix, draw, DIM_FEATURES, DIM_CHANNELS),           \
+  IN(dt_proj, matrix, draw, DIM_CHANNELS, DIM_RANK), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),        \
   WEIGHT(A, draw_decay, DIM_CHANNELS, DIM_STATES), MAY_WEIGHT(D, NULL, DIM_CHANNELS),                \
-  MAY(out_proj, OF_ANY, draw_small, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_WEIGHT, NULL, "norm_delta", DIM_RANK), \
+  MAY(out_proj, matrix, draw, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_WEIGHT, NULL, "norm_delta", DIM_RANK), \
   WHEN(B_norm, OF_WEIGHT, NULL, "norm_B", DIM_STATES), WHEN(C_norm, OF_WEIGHT, NULL, "norm_C", DIM_STATES),     \
   MAY(conv_initial, OF_STORAGE, NULL, PAST_DIMS), MAY(scan_initial, OF_PARAMETER, NULL, STATE_DIMS),                  \
   INNER(u, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_CHANNELS),                                                       \
   INNER(delta, OF_STORAGE, draw_step, ROW_OPTIONAL, kept, DIM_CHANNELS),                                              \
   INNER(dbc, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_FEATURES)
+#define INNER_OUTPUTS                                                                                                 \
+  ROW(out_bias, OF_WEIGHT, NULL, TEST_IN, ROW_OPTIONAL | ROW_EITHER, "out_proj", NULL, DIM_MODEL),                    \
+  ROW(residual, OF_STORAGE, NULL, TEST_IN, ROW_OPTIONAL | ROW_MATRIX, "out_proj", NULL, DIM_BATCH, DIM_LENGTH, DIM_MODEL), \
+  ROW(out, OF_STORAGE, NULL, TEST_OUT, ROW_MATRIX, NULL, "residual", DIM_BATCH, DIM_LENGTH, DIM_MODEL),               \
+  MAY_OUT_OR(conv_final, OF_STORAGE, "conv_initial", PAST_DIMS),                                                      \
+  MAY_OUT_OR(scan_final, OF_PARAMETER, "scan_initial", STATE_DIMS)
+#define INNER_SCALARS                                                                                                 \
+  SCALAR(norm_epsilon, SCALAR_FLOAT, 0.01, 0.1), BOOL(norm_delta), BOOL(norm_B), BOOL(norm_C), BOOL(delta_softplus),  \
+  BOOL(A_is_log), BOOL(reverse)
 #define NORM_INPUTS                                                                                                   \
   IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY_WEIGHT(weight, NULL, DIM_COLUMNS),                              \
   MAY_WEIGHT(bias, NULL, DIM_COLUMNS)
@@ -203,20 +212,16 @@ const catalog_op catalog[] = {
      {BOOL(forward.delta_softplus), BOOL(forward.A_is_log)}},
 #undef ARGS
 #define ARGS clm_mamba_inner_args
+    {&op_mamba_inner, false, {INNER_INPUTS(TEST_OUT, OF_ANY, draw_small), INNER_OUTPUTS}, {INNER_SCALARS}},
     {&op_mamba_inner,
      false,
-     {INNER_INPUTS(TEST_OUT),
-      ROW(out_bias, OF_WEIGHT, NULL, TEST_IN, ROW_OPTIONAL | ROW_EITHER, "out_proj", NULL, DIM_MODEL),
-      ROW(residual, OF_STORAGE, NULL, TEST_IN, ROW_OPTIONAL | ROW_MATRIX, "out_proj", NULL, DIM_BATCH, DIM_LENGTH,
-          DIM_MODEL),
-      ROW(out, OF_STORAGE, NULL, TEST_OUT, ROW_MATRIX, NULL, "residual", DIM_BATCH, DIM_LENGTH, DIM_MODEL),
-      MAY_OUT_OR(conv_final, OF_STORAGE, "conv_initial", PAST_DIMS),
-      MAY_OUT_OR(scan_final, OF_PARAMETER, "scan_initial", STATE_DIMS)},
-     {SCALAR(norm_epsilon, SCALAR_FLOAT, 0.01, 0.1), BOOL(norm_delta), BOOL(norm_B), BOOL(norm_C),
-      BOOL(delta_softplus), BOOL(A_is_log), BOOL(reverse)}},
+     {INNER_INPUTS(TEST_OUT, OF_INTEGER, draw_integer), IN(x_proj_scale, OF_PARAMETER, draw_scale, DIM_FEATURES),
+      IN(dt_proj_scale, OF_PARAMETER, draw_scale, DIM_CHANNELS),
+      ROW(out_proj_scale, OF_PARAMETER, draw_scale, TEST_IN, 0, "out_proj", NULL, DIM_MODEL), INNER_OUTPUTS},
+     {INNER_SCALARS}},
     {&op_mamba_inner_backward,
      false,
-     {INNER_INPUTS(TEST_IN),
+     {INNER_INPUTS(TEST_IN, OF_ANY, draw_small),
 #undef ARGS
 #define ARGS clm_mamba_inner_backward_args
       INNER(dout, OF_STORAGE, NULL, 0, TEST_IN, DIM_MODEL), MAY(dconv_final, OF_STORAGE, NULL, PAST_DIMS),
@@ -245,6 +250,13 @@ const catalog_op catalog[] = {
      {IN(a, OF_ANY, NULL, DIM_ROWS, DIM_INNER), IN(b, OF_ANY, NULL, DIM_INNER, DIM_COLUMNS),
       BOTH(out, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS)},
      {BOOL(accumulate), ANY_FLOAT(scale, 0.5, 2)}},
+    {&op_matmul,
+     false,
+     {IN(a, OF_ANY, NULL, DIM_ROWS, DIM_INNER), IN(b, OF_INTEGER, draw_integer, DIM_INNER, DIM_COLUMNS),
+      IN(b_scale, OF_PARAMETER, draw_scale, DIM_COLUMNS), MAY(bias, OF_PARAMETER, NULL, DIM_COLUMNS),
+      MAY(residual, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
+      OUT_OR(out, OF_STORAGE, "residual", DIM_ROWS, DIM_COLUMNS)},
+     {SCALAR(activation, SCALAR_CHOICE, 0, CLM_ACTIVATION_SOFTPLUS), ANY_FLOAT(scale, 0.5, 2)}},
 #undef ARGS
 #define ARGS clm_norm_args
     {&op_norm, false, {NORM_INPUTS, OUT_OR(out, OF_STORAGE, "x", DIM_ROWS, DIM_COLUMNS)}, {NORM_SCALARS}},
@@ -289,6 +301,11 @@ const catalog_op catalog[] = {
      false,
      {IN(ids, OF_INDEX, NULL, DIM_COUNT), IN(table, OF_ANY, NULL, DIM_ROWS, DIM_COLUMNS),
       OUT(out, OF_ANY, DIM_COUNT, DIM_COLUMNS)},
+     {{0}}},
+    {&op_embedding,
+     false,
+     {IN(ids, OF_INDEX, NULL, DIM_COUNT), IN(table, OF_INTEGER, draw_integer, DIM_ROWS, DIM_COLUMNS),
+      IN(table_scale, OF_PARAMETER, draw_scale, DIM_ROWS), OUT(out, OF_ANY, DIM_COUNT, DIM_COLUMNS)},
      {{0}}},
 #undef ARGS
 #define ARGS clm_embedding_backward_args
@@ -347,6 +364,7 @@ clm_dtype catalog_dtype(const catalog_choice *c, size_t row) {
   case OF_RATE:
   case OF_INPUT: return c->complex ? complex : other ? real : c->storage;
   case OF_INDEX: return CLM_I32;
+  case OF_INTEGER: return CLM_I8;
   }
   return c->storage;
 }

@@ -45,6 +45,7 @@ typedef enum catalog_kind {
   OF_WEIGHT,    /* as storage or, by ROW_EITHER, f32                     */
   OF_RATE,      /* the same, c64 in a complex call: A                    */
   OF_INDEX,     /* i32                                                   */
+  OF_INTEGER,   /* i8                                                    */
 } catalog_kind;
 
 enum {

@@ -55,6 +55,7 @@ double number_get(clm_dtype dtype, const void *memory, size_t i) {
   case CLM_F16: return get_f16(((const uint16_t *)memory)[i]);
   case CLM_BF16: return get_bf16(((const uint16_t *)memory)[i]);
   case CLM_I32: return ((const int32_t *)memory)[i];
+  case CLM_I8: return ((const int8_t *)memory)[i];
   }
   return (double)NAN;
 }
@@ -68,5 +69,6 @@ void number_set(clm_dtype dtype, void *memory, size_t i, double value) {
   case CLM_F16: ((uint16_t *)memory)[i] = set_f16(value); break;
   case CLM_BF16: ((uint16_t *)memory)[i] = set_bf16(value); break;
   case CLM_I32: ((int32_t *)memory)[i] = (int32_t)value; break;
+  case CLM_I8: ((int8_t *)memory)[i] = (int8_t)value; break;
   }
 }

@@ -40,6 +40,7 @@ static bool is_complex(clm_dtype dtype) { return dtype == CLM_C64 || dtype == CL
 static clm_dtype dtype_of(const test_tensor *t, clm_dtype storage, bool double_precision) {
   switch (t->kind) {
   case TEST_INDEX: return CLM_I32;
+  case TEST_INTEGER: return CLM_I8;
   case TEST_COMPLEX: return double_precision ? CLM_C128 : CLM_C64;
   case TEST_PARAMETER: return double_precision ? CLM_F64 : CLM_F32;
   case TEST_STORAGE: return double_precision ? CLM_F64 : storage;

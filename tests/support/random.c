@@ -37,3 +37,5 @@ double draw_positive(test_random *r) {
   double n = random_normal(r);
   return n * n;
 }
+double draw_integer(test_random *r) { return (double)random_below(r, 255) - 127; }
+double draw_scale(test_random *r) { return (0.2 + random_uniform(r)) / 127; }

@@ -22,5 +22,7 @@ double draw_raw_step(test_random *);  /* n - 1: delta before softplus        */
 double draw_factor(test_random *);    /* in (-1, 1): a of a recurrence       */
 double draw_small(test_random *);     /* 0.4 n: weights of a projection      */
 double draw_positive(test_random *);  /* n^2: a second moment                */
+double draw_integer(test_random *);   /* -127 to 127: a quantised weight     */
+double draw_scale(test_random *);     /* of such, so that they are as draw_small gives them */
 
 #endif

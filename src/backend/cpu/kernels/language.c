@@ -27,13 +27,15 @@ static void embed_rows(void *arg, int64_t index, int worker) {
       float piece[PIECE] = {0};
       int64_t n = min_of(PIECE, dim - j);
       const float *row = known ? line_load(line_from(line_row(&a->table, id), j), n, piece) : piece;
+      if (known && present(a->table_scale))
+        for (int64_t k = 0; k < n; k++) piece[k] *= kernel_data(a->table_scale)[id * a->table_scale.stride[0]];
       line_write(line_from(line_row(&a->out, i), j), n, row);
     }
   }
 }
 
 clm_status KERNEL(embedding)(clm_context *ctx, const embedding_shape *s, const clm_embedding_args *a) {
-  if (!ALL_STORAGE(a->table, a->out)) return ref_embedding(ctx, s, a);
+  if (!ALL_STORAGE(a->out) || !IS_MATRIX(a->table, a->table_scale)) return ref_embedding(ctx, s, a);
   embedding_task task = {.s = s, .forward = a};
   cpu_pool_run(cpu_context_pool(ctx), div_up(s->count, ROWS), embed_rows, &task);
   context_explain(ctx, "embedding: cpu %s, %d rows a task", cpu_context_level(ctx), ROWS);

@@ -41,15 +41,23 @@ static matrix block_of(matrix m, int64_t i, int64_t j) {
   return m;
 }
 
-/* `rows` x `columns` elements from (i, j) on as f32, along the dimension that memory runs along. */
-static matrix converted(const clm_tensor *x, int64_t i, int64_t j, int64_t rows, int64_t columns, float *out) {
+/* `rows` x `columns` elements from (i, j) on as f32, along the dimension that memory runs along; each times the scale
+ * of its column, if there is one. */
+static matrix converted(const clm_tensor *x, const clm_tensor *scale, int64_t i, int64_t j, int64_t rows,
+                        int64_t columns, float *out) {
   int64_t at = i * x->stride[0] + j * x->stride[1];
+  const float *scales = scale && scale->buffer ? kernel_data(*scale) + j * scale->stride[0] : NULL;
   if (x->stride[0] == 1 && x->stride[1] != 1) {
-    for (int64_t c = 0; c < columns; c++) line_read(line_at(x, at + c * x->stride[1], 1), rows, out + c * rows);
+    for (int64_t c = 0; c < columns; c++) {
+      line_read(line_at(x, at + c * x->stride[1], 1), rows, out + c * rows);
+      for (int64_t r = 0; scales && r < rows; r++) out[c * rows + r] *= scales[c * scale->stride[0]];
+    }
     return (matrix){out, 1, rows};
   }
-  for (int64_t r = 0; r < rows; r++)
+  for (int64_t r = 0; r < rows; r++) {
     line_read(line_at(x, at + r * x->stride[0], x->stride[1]), columns, out + r * columns);
+    for (int64_t c = 0; scales && c < columns; c++) out[r * columns + c] *= scales[c * scale->stride[0]];
+  }
   return (matrix){out, columns, 1};
 }
 
@@ -65,8 +73,9 @@ static void multiply(const matmul_task *task, const block *at, float beta, matri
   for (int64_t k0 = 0; k0 < k; k0 += step, beta = 1) {
     int64_t depth = min_of(step, k - k0);
     matrix a = block_of(task->a, at->i, k0), b = block_of(task->b, k0, at->j);
-    if (!a.data) a = converted(&args->a, at->i, k0, at->m, depth, at->slices);
-    if (!b.data) b = converted(&args->b, k0, at->j, depth, at->n, at->slices + task->rows * GEMM_DEPTH);
+    if (!a.data) a = converted(&args->a, NULL, at->i, k0, at->m, depth, at->slices);
+    if (!b.data)
+      b = converted(&args->b, &args->b_scale, k0, at->j, depth, at->n, at->slices + task->rows * GEMM_DEPTH);
     gemm(at->m, at->n, depth, args->scale == 0 ? 1 : args->scale, a, b, beta, into, at->scratch);
   }
 }
@@ -121,11 +130,12 @@ static void transpose(clm_tensor *t) {
   if (t->buffer) *t = clm_tensor_transpose(*t, 0, 1);
 }
 
-/* An output stored by columns is that of the transposed product. */
+/* An output stored by columns is that of the transposed product, unless its rows have something of their own. */
 static void arrange(const matmul_shape *s, const clm_matmul_args *args, matmul_task *task) {
   *task = (matmul_task){.s = *s, .args = *args};
   clm_matmul_args *own = &task->args;
-  if (args->out.stride[0] == 1 && args->out.stride[1] != 1 && s->m > 1 && s->n > 1 && !present(args->bias)) {
+  if (args->out.stride[0] == 1 && args->out.stride[1] != 1 && s->m > 1 && s->n > 1 && !present(args->bias) &&
+      !present(args->b_scale)) {
     own->a = args->b;
     own->b = args->a;
     transpose(&own->a);
@@ -145,7 +155,8 @@ static void arrange(const matmul_shape *s, const clm_matmul_args *args, matmul_t
 
 clm_status KERNEL(matmul)(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
   matmul_task task;
-  if (!ALL_STORAGE(args->a, args->b, args->bias, args->residual, args->out)) return ref_matmul(ctx, s, args);
+  if (!ALL_STORAGE(args->a, args->bias, args->residual, args->out) || !IS_MATRIX(args->b, args->b_scale))
+    return ref_matmul(ctx, s, args);
   if (matvec_fits(s, args)) return matvec(ctx, s, args);
   arrange(s, args, &task);
   choose_blocks(&task);

@@ -25,8 +25,11 @@ typedef struct matvec_task {
 } matvec_task;
 
 /* A unit is what one vector's bytes of W hold: so many vectors of f32. */
-INLINE int64_t groups_of(clm_dtype dtype) { return dtype == CLM_F32 ? 1 : 2; }
+INLINE int64_t groups_of(clm_dtype dtype) { return 4 / storage_bytes(dtype); }
 INLINE int64_t unit_of(clm_dtype dtype) { return groups_of(dtype) * LANES; }
+
+typedef int8_t vec_b __attribute__((vector_size(LANES)));
+typedef int8_t vec_b_anywhere __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 /* The first `bytes` bytes at p (all of a vector if there are more), zeros beyond. */
 #if SIMD_LANES == 16
@@ -37,6 +40,10 @@ INLINE vec_u raw_load(const char *p, int64_t bytes) {
 INLINE vec_h half_load(const char *p, int64_t bytes) {
   if (bytes >= VEC_BYTES / 2) return *(const vec_h_anywhere *)(const void *)p;
   return (vec_h)_mm256_maskz_loadu_epi8((__mmask32)((1u << (bytes > 0 ? bytes : 0)) - 1), p);
+}
+INLINE vec_b byte_load(const char *p, int64_t bytes) {
+  if (bytes >= LANES) return *(const vec_b_anywhere *)(const void *)p;
+  return (vec_b)_mm_maskz_loadu_epi8((__mmask16)((1u << (bytes > 0 ? bytes : 0)) - 1), p);
 }
 #else
 INLINE vec_u raw_load(const char *p, int64_t bytes) {
@@ -49,6 +56,11 @@ INLINE vec_h half_load(const char *p, int64_t bytes) {
   memcpy(&half, p, (size_t)min_of(VEC_BYTES / 2, max_of(0, bytes)));
   return half;
 }
+INLINE vec_b byte_load(const char *p, int64_t bytes) {
+  vec_b b = {0};
+  memcpy(&b, p, (size_t)min_of(LANES, max_of(0, bytes)));
+  return b;
+}
 #endif
 
 /* Group g of the unit at p, of which `left` elements are there. bf16: even elements, then odd ones. */
@@ -56,6 +68,8 @@ INLINE vec unpack(clm_dtype dtype, const char *p, int g, int64_t left) {
   switch (dtype) {
   case CLM_F32: return (vec)raw_load(p, left * 4);
   case CLM_BF16: return (vec)(g == 0 ? raw_load(p, left * 2) << 16 : raw_load(p, left * 2) & 0xffff0000u);
+  case CLM_I8:
+    return __builtin_convertvector(__builtin_convertvector(byte_load(p + g * LANES, left - g * LANES), vec_i), vec);
   default: return vec_from_f16(half_load(p + g * (VEC_BYTES / 2), (left - g * LANES) * 2));
   }
 }
@@ -110,17 +124,26 @@ INLINE void quad_rows(clm_dtype dtype, int64_t m, const quad *q, const float *x,
   if (r < m) dots(dtype, 1, true, q, x + r * x_row, x_row, sums + r * LANES);
 }
 
+INLINE vec scales_from(const clm_tensor *scale, int64_t j, int64_t count) {
+  const float *p = kernel_data(*scale) + j * scale->stride[0];
+  if (scale->stride[0] == 1) return vec_load_part(p, count);
+  vec scales = vec_set(0);
+  for (int64_t i = 0; i < min_of(LANES, count); i++) scales[i] = p[i * scale->stride[0]];
+  return scales;
+}
+
 /* Columns [first, first + count) of a x W^T into the worker's rows of sums. */
 INLINE void strips(clm_dtype dtype, const matvec_task *task, int64_t first, int64_t count, float *out) {
   const int64_t m = task->s->m, last = task->s->n - 1;
   quad q = {.k = task->s->k, .ahead = div_up(AHEAD, QUAD * max_of(task->w_row, 1)) * QUAD * task->w_row};
-  const vec scale = vec_set(task->args->scale == 0 ? 1 : task->args->scale);
   vec sums[MOST_ROWS * LANES];
   for (int64_t j = 0; j < count; j += LANES) {
     for (int c = 0; c < LANES && j + c < count; c += QUAD) {
       for (int i = 0; i < QUAD; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
       quad_rows(dtype, m, &q, task->x, task->x_row, sums + c);
     }
+    vec scale = vec_set(task->args->scale == 0 ? 1 : task->args->scale);
+    if (dtype == CLM_I8) scale *= scales_from(&task->args->b_scale, first + j, count - j);
     for (int64_t r = 0; r < m; r++) {
       float totals[LANES];
       sum_lanes(sums + r * LANES, totals);
@@ -136,6 +159,7 @@ static void run_task(void *arg, int64_t index, int worker) {
   switch (task->args->b.dtype) {
   case CLM_F32: strips(CLM_F32, task, first, count, sums); break;
   case CLM_BF16: strips(CLM_BF16, task, first, count, sums); break;
+  case CLM_I8: strips(CLM_I8, task, first, count, sums); break;
   default: strips(CLM_F16, task, first, count, sums); break;
   }
   epilogue(task->args, 0, first, task->s->m, count, sums, task->columns, sums + MOST_ROWS * task->columns);

@@ -55,10 +55,12 @@ INLINE vec_h vec_narrow(clm_dtype dtype, vec x) { return dtype == CLM_F16 ? vec_
 typedef struct line {
   char *data;
   int64_t stride;
-  clm_dtype dtype; /* f32, f16 or bf16; clm_cast alone has f64 too */
+  clm_dtype dtype; /* f32, f16 or bf16; clm_cast alone has f64 too, matrices that are read i8 */
 } line;
 
-INLINE int64_t storage_bytes(clm_dtype dtype) { return dtype == CLM_F32 ? 4 : dtype == CLM_F64 ? 8 : 2; }
+INLINE int64_t storage_bytes(clm_dtype dtype) {
+  return dtype == CLM_F32 ? 4 : dtype == CLM_F64 ? 8 : dtype == CLM_I8 ? 1 : 2;
+}
 
 /* From element `at` on. */
 INLINE line line_at(const clm_tensor *t, int64_t at, int64_t stride) {
@@ -86,6 +88,11 @@ static inline void line_read(line l, int64_t n, float *out) {
     if (l.stride == 1) memcpy(out, p, (size_t)n * sizeof *out);
     else
       for (int64_t i = 0; i < n; i++) out[i] = p[i * l.stride];
+    return;
+  }
+  if (l.dtype == CLM_I8) {
+    const int8_t *p = (const int8_t *)l.data;
+    for (int64_t i = 0; i < n; i++) out[i] = (float)p[i * l.stride];
     return;
   }
   const uint16_t *p = (const uint16_t *)(const void *)l.data;
@@ -141,6 +148,9 @@ static inline bool kernel_all_storage(const clm_tensor *t, size_t count) {
     if (t[i].buffer && t[i].dtype != CLM_F32 && t[i].dtype != CLM_F16 && t[i].dtype != CLM_BF16) return false;
   return true;
 }
+
+/* The same of a matrix that may be i8 beside its scales. */
+#define IS_MATRIX(matrix, scale) ((matrix).dtype == CLM_I8 ? ALL_F32(scale) : ALL_STORAGE(matrix))
 
 /* `floats` f32 numbers of scratch for each worker: worker w has those from w * (return value of scratch_row) on. */
 static inline clm_status kernel_scratch(clm_context *ctx, int64_t floats, int64_t *row, float **scratch) {

@@ -51,6 +51,7 @@ static inline complex_double element_load_complex(const clm_tensor *t, int64_t a
   case CLM_C64: return complex_of(((const float *)data)[2 * at], ((const float *)data)[2 * at + 1]);
   case CLM_C128: return complex_of(((const double *)data)[2 * at], ((const double *)data)[2 * at + 1]);
   case CLM_I32: return ((const int32_t *)data)[at];
+  case CLM_I8: return ((const int8_t *)data)[at];
   }
   return 0;
 }
@@ -73,6 +74,7 @@ static inline void element_store_complex(const clm_tensor *t, int64_t at, comple
     ((double *)data)[2 * at + 1] = im;
     break;
   case CLM_I32: ((int32_t *)data)[at] = (int32_t)re; break;
+  case CLM_I8: ((int8_t *)data)[at] = (int8_t)re; break;
   }
 }
 

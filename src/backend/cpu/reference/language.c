@@ -8,7 +8,8 @@ clm_status ref_embedding(clm_context *ctx, const embedding_shape *s, const clm_e
   for (int64_t i = 0; i < s->count; i++) {
     int64_t id = id_of(a->ids, i);
     bool known = id >= 0 && id < s->vocab;
-    for (int64_t j = 0; j < s->dim; j++) SET(a->out, known ? GET(a->table, id, j) : 0, i, j);
+    double scale = known && present(a->table_scale) ? GET(a->table_scale, id) : 1;
+    for (int64_t j = 0; j < s->dim; j++) SET(a->out, known ? scale * GET(a->table, id, j) : 0, i, j);
   }
   context_explain(ctx, "embedding: cpu reference");
   return CLM_OK;
