@@ -46,7 +46,9 @@ typedef enum clm_weights_type {
   CLM_WEIGHTS_F32,
   CLM_WEIGHTS_F16,
   CLM_WEIGHTS_BF16,
-  CLM_WEIGHTS_AS_STORED /* each as the file has it; f32 where that is quantized */
+  CLM_WEIGHTS_AS_STORED, /* each as the file has it; f32 where that is quantized */
+  CLM_WEIGHTS_INT8       /* integers from -127 to 127 with an f32 scale for each row, its largest magnitude over 127;
+                            made at load from any stored dtype. A quarter of the bytes of f32 */
 } clm_weights_type;
 
 /* Zeroed members mean the default. */
@@ -70,8 +72,10 @@ CLM_API clm_status clm_model_load_with(clm_context *context, const char *path, c
                                        clm_model **model);
 
 /* Writes config.json and model.safetensors into `directory`, which must exist; each is written beside, then renamed.
- * Tensors are written as they are held, so that loading them as stored gives the same bits. The layout is Hugging
- * Face's; a model with layer_norm, which that does not have, gets the original's, which clm_model_load reads. */
+ * Tensors are written as they are held, so that loading them as stored gives the same bits; those held as int8 as the
+ * f32 that they stand for, which any reader takes and CLM_WEIGHTS_INT8 makes the same integers of. The layout is
+ * Hugging Face's; a model with layer_norm, which that does not have, gets the original's, which clm_model_load reads.
+ */
 CLM_API clm_status clm_model_save(clm_model *model, const char *directory);
 
 /* Frees the model and sets *model to NULL. Accepts NULL. States of the model must have been destroyed before. */
@@ -82,7 +86,8 @@ CLM_API const clm_model_config *clm_model_configuration(const clm_model *model);
 CLM_API int64_t clm_model_parameter_count(const clm_model *model);
 
 /* The tensor of a parameter by its name in model.safetensors, e.g. "backbone.layers.0.mixer.A_log"; and its gradient,
- * valid after clm_model_loss with `gradient`. Borrowed from the model. */
+ * valid after clm_model_loss with `gradient`. The scales of a matrix held as int8 have its name and "_scale" behind
+ * it: "lm_head.weight_scale", f32 (rows). Borrowed from the model. */
 CLM_API clm_status clm_model_parameter(clm_model *model, const char *name, clm_tensor *parameter);
 CLM_API clm_status clm_model_gradient(clm_model *model, const char *name, clm_tensor *gradient);
 

@@ -78,3 +78,21 @@ size_t convert(const conversion *c, const void *in, size_t elements, void *out) 
   }
   return strange;
 }
+
+#define ROUND 12582912.0f /* 1.5 * 2^23: no fraction is left of what it is added to */
+
+float quantize_row(const float *row, size_t n, int8_t *out) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < n; i++) {
+    const uint32_t magnitude = dtype_bits(row[i]) & 0x7fffffffu;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const bool finite = largest < 0x7f800000u;
+  const float scale = dtype_float(largest) / 127;
+  if (!finite || scale == 0) { /* or so small that a float does not hold it */
+    memset(out, 0, n);
+    return finite ? 0 : NAN;
+  }
+  for (size_t i = 0; i < n; i++) out[i] = (int8_t)(int32_t)((row[i] / scale + ROUND) - ROUND);
+  return scale;
+}

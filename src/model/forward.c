@@ -182,9 +182,7 @@ static clm_status embed(const run *r) {
   clm_model *m = r->model;
   piece p;
   for (int64_t next = 0; next_piece(r, &next, &p);)
-    TRY(clm_embedding(m->context, &(clm_embedding_args){.ids = numbers_at(r->args->ids, p.place, p.count),
-                                                        .table = m->weights[0][W_EMBEDDING],
-                                                        .out = rows_at(m->act.x[0], p.row, p.count)}));
+    TRY(embedding_forward(m, numbers_at(r->args->ids, p.place, p.count), rows_at(m->act.x[0], p.row, p.count)));
   return CLM_OK;
 }
 
@@ -201,17 +199,13 @@ static clm_status run_layers(const run *r) {
 
 /* ---- What is wanted of a chunk ---- */
 
-static clm_status head(clm_model *m, clm_tensor normed, clm_tensor logits) {
-  return linear_forward(m->context, &(linear){.input = normed, .weight = head_weight(m), .out = logits});
-}
-
 static clm_status losses_of(const run *r, piece p) {
   clm_model *m = r->model;
   int64_t block = m->act.logits.shape[0];
   for (int64_t begin = 0, count; begin < p.count; begin += count) {
     count = least(block, p.count - begin);
     clm_tensor logits = clm_tensor_slice(m->act.logits, 0, 0, count);
-    TRY(head(m, rows_at(m->act.normed, p.row + begin, count), logits));
+    TRY(head_forward(m, rows_at(m->act.normed, p.row + begin, count), logits));
     TRY(clm_cross_entropy(m->context,
                           &(clm_cross_entropy_args){.logits = logits,
                                                     .targets = numbers_at(r->args->targets, p.place + begin, count),
@@ -279,7 +273,8 @@ static clm_status run_chunk(const run *r) {
   if (a->mean_hidden.buffer) TRY(sum_means(r));
   piece p;
   for (int64_t next = 0; next_piece(r, &next, &p);) {
-    if (a->logits.buffer) TRY(head(m, rows_at(m->act.normed, p.row, p.count), rows_at(a->logits, p.place, p.count)));
+    if (a->logits.buffer)
+      TRY(head_forward(m, rows_at(m->act.normed, p.row, p.count), rows_at(a->logits, p.place, p.count)));
     if (a->losses.buffer) TRY(losses_of(r, p));
   }
   return CLM_OK;
@@ -308,7 +303,7 @@ static clm_status execute(run *r) {
   TRY(prepare(r));
   while (next_chunk(r)) TRY(run_chunk(r));
   if (r->args->last_hidden.buffer) TRY(copy(r->model, r->state->hidden, r->args->last_hidden));
-  if (r->args->last_logits.buffer) TRY(head(r->model, r->state->hidden, r->args->last_logits));
+  if (r->args->last_logits.buffer) TRY(head_forward(r->model, r->state->hidden, r->args->last_logits));
   for (int64_t i = 0; r->state && i < r->batch; i++) r->state->tokens[i] += tokens_of(r, i);
   return CLM_OK;
 }
@@ -343,10 +338,9 @@ clm_status clm_model_decode(clm_model *m, clm_model_state *state, clm_tensor ids
   TRY(check_tensor(m, "model_decode", "logits", logits, CLM_F32, 2, (int64_t[]){r.batch, m->config.vocab_size}));
   TRY(check_state(&r, "model_decode"));
   TRY(activations_prepare(m->context, &m->act, &m->config, r.batch, 1, ACTIVATIONS_INFER));
-  TRY(clm_embedding(m->context, &(clm_embedding_args){
-                                    .ids = ids, .table = m->weights[0][W_EMBEDDING], .out = rows_of(m->act.x[0])}));
+  TRY(embedding_forward(m, ids, rows_of(m->act.x[0])));
   TRY(blocks_step(m, state));
   TRY(norm(m, model_last_rows(m), state->hidden));
   for (int64_t i = 0; i < r.batch; i++) state->tokens[i]++;
-  return head(m, state->hidden, logits);
+  return head_forward(m, state->hidden, logits);
 }

@@ -6,13 +6,27 @@
 #include <clmamba/language.h>
 #include <stdlib.h>
 
-clm_tensor head_weight(const clm_model *m) { return m->weights[0][m->config.untied_head ? W_LM_HEAD : W_EMBEDDING]; }
+weight_id head_id(const clm_model *m) { return m->config.untied_head ? W_LM_HEAD : W_EMBEDDING; }
+
+static linear head_of(const clm_model *m, clm_tensor input, clm_tensor logits) {
+  const weight_id id = head_id(m);
+  return (linear){.input = input, .weight = m->weights[0][id], .scale = m->scales[0][id], .out = logits};
+}
+
+clm_status head_forward(const clm_model *m, clm_tensor input, clm_tensor logits) {
+  linear head = head_of(m, input, logits);
+  return linear_forward(m->context, &head);
+}
+
+clm_status embedding_forward(const clm_model *m, clm_tensor ids, clm_tensor out) {
+  return clm_embedding(m->context, &(clm_embedding_args){.ids = ids,
+                                                         .table = m->weights[0][W_EMBEDDING],
+                                                         .table_scale = m->scales[0][W_EMBEDDING],
+                                                         .out = out});
+}
 
 static clm_status embed(clm_model *m, clm_tensor ids) {
-  return clm_embedding(m->context,
-                       &(clm_embedding_args){.ids = clm_tensor_reshape(ids, 1, (int64_t[]){clm_tensor_count(ids)}),
-                                             .table = m->weights[0][W_EMBEDDING],
-                                             .out = rows_of(m->act.x[0])});
+  return embedding_forward(m, clm_tensor_reshape(ids, 1, (int64_t[]){clm_tensor_count(ids)}), rows_of(m->act.x[0]));
 }
 
 static clm_status run_layers(clm_model *m, clm_tensor ids, const blocks_dropout *dropout) {
@@ -36,8 +50,7 @@ static clm_status head_block(clm_model *m, const clm_model_loss_args *args, int6
   clm_tensor targets = clm_tensor_reshape(args->targets, 1, &rows),
              losses = clm_tensor_reshape(args->losses, 1, &rows);
   clm_tensor logits = clm_tensor_slice(m->act.logits, 0, 0, count);
-  linear head = {
-      .input = clm_tensor_slice(rows_of(m->act.normed), 0, begin, count), .weight = head_weight(m), .out = logits};
+  linear head = head_of(m, clm_tensor_slice(rows_of(m->act.normed), 0, begin, count), logits);
   TRY(linear_forward(m->context, &head));
   TRY(clm_cross_entropy(m->context, &(clm_cross_entropy_args){.logits = logits,
                                                               .targets = clm_tensor_slice(targets, 0, begin, count),
@@ -45,12 +58,11 @@ static clm_status head_block(clm_model *m, const clm_model_loss_args *args, int6
                                                               .dlogits = args->gradient ? logits : (clm_tensor){0},
                                                               .scale = 1 / (float)rows}));
   if (!args->gradient) return CLM_OK;
-  return linear_backward(
-      m->context, &head,
-      &(linear_gradients){.dout = logits,
-                          .dinput = clm_tensor_slice(rows_of(m->act.dnormed), 0, begin, count),
-                          .dweight = m->dweights[0][m->config.untied_head ? W_LM_HEAD : W_EMBEDDING],
-                          .accumulate_dweight = begin > 0});
+  return linear_backward(m->context, &head,
+                         &(linear_gradients){.dout = logits,
+                                             .dinput = clm_tensor_slice(rows_of(m->act.dnormed), 0, begin, count),
+                                             .dweight = m->dweights[0][head_id(m)],
+                                             .accumulate_dweight = begin > 0});
 }
 
 /* From act.dnormed, the gradient of the final norm's output, to the gradients of everything before it. */

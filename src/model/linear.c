@@ -13,7 +13,8 @@ clm_status linear_forward(clm_context *ctx, const linear *l) {
                                             .b = clm_tensor_transpose(l->weight, 0, 1),
                                             .bias = l->bias,
                                             .residual = l->residual,
-                                            .out = l->out});
+                                            .out = l->out,
+                                            .b_scale = l->scale});
 }
 
 clm_status linear_backward(clm_context *ctx, const linear *l, const linear_gradients *g) {

@@ -6,6 +6,7 @@
 
 typedef struct linear {
   clm_tensor input, weight;
+  clm_tensor scale;          /* of each row of a weight in i8  */
   clm_tensor bias, residual; /* optional              */
   clm_tensor out;            /* input weight^T + bias + residual */
 } linear;

@@ -42,7 +42,7 @@ static clm_norm_args norm_args(const clm_model *m, int layer) {
 
 /* From in_proj's output to the residual stream; with dropout, to act.branch. */
 static clm_mamba_inner_args inner_args(const clm_model *m, const mixer_pass *pass) {
-  const clm_tensor *w = m->weights[pass->layer];
+  const clm_tensor *w = m->weights[pass->layer], *scale = m->scales[pass->layer];
   const activations *act = &m->act;
   clm_tensor conv = {0}, scan = {0};
   if (pass->state) {
@@ -59,6 +59,9 @@ static clm_mamba_inner_args inner_args(const clm_model *m, const mixer_pass *pas
                             .D = w[W_D],
                             .out_proj = w[W_OUT_PROJ],
                             .out_bias = w[W_OUT_PROJ_BIAS],
+                            .x_proj_scale = scale[W_X_PROJ],
+                            .dt_proj_scale = scale[W_DT_PROJ],
+                            .out_proj_scale = scale[W_OUT_PROJ],
                             .out = act->branch,
                             .conv_initial = conv,
                             .conv_final = conv,
@@ -82,6 +85,7 @@ static linear in_proj(const clm_model *m, int layer) {
   const clm_tensor *w = m->weights[layer];
   return (linear){.input = rows_of(m->act.normed),
                   .weight = w[W_IN_PROJ],
+                  .scale = m->scales[layer][W_IN_PROJ],
                   .bias = w[W_IN_PROJ_BIAS],
                   .out = rows_of(m->act.xz[layer])};
 }
@@ -169,16 +173,17 @@ static clm_status norm_parts(const clm_model *m, clm_tensor dbc) {
 
 clm_status mixer_step(clm_model *m, const mixer_pass *pass) {
   clm_context *ctx = m->context;
-  const clm_tensor *w = m->weights[pass->layer];
+  const clm_tensor *w = m->weights[pass->layer], *scale = m->scales[pass->layer];
   activations *a = &m->act;
   clm_norm_args norm = norm_args(m, pass->layer);
   linear in = in_proj(m, pass->layer);
   step_parts parts = split(m, rows_of(a->xz[pass->layer]), rows_of(a->dbc[pass->layer]));
   clm_tensor conv = a->step_conv, y = a->step_y, delta = a->step_delta;
-  linear x = {.input = conv, .weight = w[W_X_PROJ], .out = rows_of(a->dbc[pass->layer])};
-  linear dt = {.input = parts.dt, .weight = w[W_DT_PROJ], .out = delta};
+  linear x = {.input = conv, .weight = w[W_X_PROJ], .scale = scale[W_X_PROJ], .out = rows_of(a->dbc[pass->layer])};
+  linear dt = {.input = parts.dt, .weight = w[W_DT_PROJ], .scale = scale[W_DT_PROJ], .out = delta};
   linear out = {.input = y,
                 .weight = w[W_OUT_PROJ],
+                .scale = scale[W_OUT_PROJ],
                 .bias = w[W_OUT_PROJ_BIAS],
                 .residual = rows_of(a->x[pass->layer]),
                 .out = rows_of(a->x[pass->layer + 1])};

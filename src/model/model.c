@@ -10,19 +10,24 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-static void bind_views(const clm_model *m, clm_buffer *flat, parameter_views *views) {
+typedef clm_tensor (*parameter_view)(const weights_layout *, clm_buffer *, int layer, weight_id);
+
+static void bind_views(const clm_model *m, clm_buffer *flat, parameter_view view, parameter_views *views) {
   for (int layer = 0; layer < m->config.n_layer; layer++)
-    for (int id = 0; id < W_COUNT; id++) views[layer][id] = weights_view(&m->layout, flat, layer, (weight_id)id);
+    for (int id = 0; id < W_COUNT; id++) views[layer][id] = view(&m->layout, flat, layer, (weight_id)id);
 }
 
 static clm_status make_parameters(clm_model *m) {
   size_t n_layer = (size_t)m->config.n_layer;
   TRY(activations_create(m->context, m->config.n_layer, &m->act));
   m->weights = calloc(n_layer, sizeof *m->weights);
+  m->scales = calloc(n_layer, sizeof *m->scales);
   m->dweights = calloc(n_layer, sizeof *m->dweights);
-  if (!m->weights || !m->dweights) return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  if (!m->weights || !m->scales || !m->dweights)
+    return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
   TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &m->parameters));
-  bind_views(m, m->parameters, m->weights);
+  bind_views(m, m->parameters, weights_view, m->weights);
+  bind_views(m, m->parameters, weights_scale, m->scales);
   return CLM_OK;
 }
 
@@ -118,7 +123,7 @@ clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_mod
   source from;
   *model = NULL;
   if (!options) options = &defaults;
-  if ((unsigned)options->weights > CLM_WEIGHTS_AS_STORED)
+  if ((unsigned)options->weights > CLM_WEIGHTS_INT8)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_load: weights is %d, expected a clm_weights_type",
                         (int)options->weights);
   if (gguf_is(path)) TRY(open_gguf(ctx, path, &config, &from));
@@ -154,6 +159,7 @@ void clm_model_destroy(clm_model **model) {
   clm_buffer_destroy(&m->parameters);
   clm_buffer_destroy(&m->gradients);
   free(m->weights);
+  free(m->scales);
   free(m->dweights);
   weights_layout_free(&m->layout);
   free(m);
@@ -170,17 +176,15 @@ clm_status model_need_gradients(clm_model *m) {
     return context_fail(m->context, CLM_INVALID_ARGUMENT,
                         "model: gradients need weights that are held as f32: load the model with CLM_WEIGHTS_F32");
   TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &m->gradients));
-  bind_views(m, m->gradients, m->dweights);
+  bind_views(m, m->gradients, weights_view, m->dweights);
   /* The padding between parameters is never written again: it must not hold anything that counts as gradient. */
   clm_tensor all = clm_tensor_of(m->gradients, 0, CLM_F32, 1, (int64_t[]){(int64_t)m->layout.total});
   return clm_axpby(m->context, &(clm_axpby_args){.out = all});
 }
 
 static clm_status find_view(clm_model *m, const char *name, clm_buffer *flat, clm_tensor *view) {
-  const weight *w = weights_find(&m->layout, name);
-  if (!w) return context_fail(m->context, CLM_INVALID_ARGUMENT, "model: there is no parameter \"%.100s\"", name);
-  *view = clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, w->rank, w->shape);
-  return CLM_OK;
+  if (weights_find(&m->layout, flat, name, view)) return CLM_OK;
+  return context_fail(m->context, CLM_INVALID_ARGUMENT, "model: there is no parameter \"%.100s\"", name);
 }
 
 clm_status clm_model_parameter(clm_model *m, const char *name, clm_tensor *parameter) {

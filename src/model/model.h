@@ -14,6 +14,7 @@ struct clm_model {
   weights_layout layout;
   clm_buffer *parameters, *gradients; /* flat; gradients is NULL before the first loss with gradients */
   parameter_views *weights, *dweights;
+  parameter_views *scales; /* of the rows of weights in i8; absent beside others */
   activations act;
 };
 
@@ -58,8 +59,12 @@ clm_norm_args final_norm_args(const clm_model *model, clm_tensor x, clm_tensor o
 /* ln sum exp, of host memory. */
 double model_log_sum(const float *logits, int64_t count);
 
-/* Of a language model. */
-clm_tensor head_weight(const clm_model *model);
+/* Of a language model: its head, and logits = input head^T. */
+weight_id head_id(const clm_model *model);
+clm_status head_forward(const clm_model *model, clm_tensor input, clm_tensor logits);
+
+/* Of `count` ids. */
+clm_status embedding_forward(const clm_model *model, clm_tensor ids, clm_tensor out);
 
 /* The last position of act.x[n_layer], (batch, d_model). */
 clm_tensor model_last_rows(const clm_model *model);

@@ -153,5 +153,5 @@ clm_status clm_model_state_logits(clm_model_state *s, clm_tensor logits) {
     return context_fail(m->context, CLM_INVALID_ARGUMENT,
                         "model_state_logits: logits must be an f32 tensor of shape (%lld, %lld)", (long long)s->batch,
                         (long long)m->config.vocab_size);
-  return linear_forward(m->context, &(linear){.input = s->hidden, .weight = head_weight(m), .out = logits});
+  return head_forward(m, s->hidden, logits);
 }

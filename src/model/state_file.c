@@ -43,6 +43,10 @@ static clm_status hash_weights(clm_model *m, char *block, XXH3_state_t *hash) {
     TRY(clm_model_parameter(m, name, &t));
     XXH3_128bits_update(hash, name, strlen(name));
     TRY(hash_tensor(t, block, hash));
+    if (t.dtype != CLM_I8) continue;
+    strcat(name, "_scale");
+    TRY(clm_model_parameter(m, name, &t));
+    TRY(hash_tensor(t, block, hash));
   }
   return CLM_OK;
 }

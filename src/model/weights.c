@@ -4,6 +4,7 @@
 #include "core/try.h"
 #include "model/convert.h"
 #include "model/safetensors.h"
+#include <clmamba/language.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 #define ALIGN_FLOATS 16                /* every parameter begins on a cache line                      */
 #define PIECE        ((size_t)1 << 20) /* elements that are converted at once: whole blocks of a dtype */
+#define ROWS         ((size_t)32)      /* of any length: whole blocks too                             */
 
 /* Sequences of random numbers: a seed keeps its weights when W_COUNT grows. Ids past this and 0 to 2 are the model's
  * own, so that no two parameters share a sequence. */
@@ -40,7 +42,7 @@ static const struct {
   init init;
   present present;
   bool layer, decay;
-  bool matrix; /* may be held in halves */
+  bool matrix; /* may be held in halves or i8 */
 } specs[W_COUNT] = {
     /*                    name                          in GGUF                shape                   initial values  present          layer  decay  matrix */
     [W_EMBEDDING] =      {"backbone.embeddings.weight", "token_embd.weight",   {VOCAB, MODEL},         INIT_EMBEDDING, TOKENS,          false, true,  true},
@@ -115,11 +117,13 @@ static void add_weight(weights_layout *l, const clm_model_config *c, int layer, 
 
 static size_t bytes_of(const weight *w) { return w->count * clm_dtype_size(w->dtype); }
 
-/* The same up to where the next one begins. */
-static size_t padded_bytes(const weight *w) {
+/* Up to where the next thing begins. */
+static size_t padded(size_t bytes) {
   const size_t line = ALIGN_FLOATS * sizeof(float);
-  return (bytes_of(w) + line - 1) / line * line;
+  return (bytes + line - 1) / line * line;
 }
+
+static size_t scale_bytes(const weight *w) { return w->dtype == CLM_I8 ? (size_t)w->shape[0] * sizeof(float) : 0; }
 
 /* One after another, as their dtypes ask for. */
 static void place_all(weights_layout *l) {
@@ -127,7 +131,9 @@ static void place_all(weights_layout *l) {
   for (size_t i = 0; i < l->item_count; i++) {
     weight *w = &l->items[i];
     w->offset = l->total;
-    l->total += padded_bytes(w) / sizeof(float);
+    l->total += padded(bytes_of(w)) / sizeof(float);
+    w->scales = l->total;
+    l->total += padded(scale_bytes(w)) / sizeof(float);
     if (specs[w->id].decay) l->decayed = l->total;
   }
 }
@@ -178,13 +184,23 @@ bool weights_are_f32(const weights_layout *l) {
   return true;
 }
 
-const weight *weights_find(const weights_layout *l, const char *name) {
+static clm_tensor scales_of(const weight *w, clm_buffer *flat) {
+  return clm_tensor_of(flat, w->scales * sizeof(float), CLM_F32, 1, w->shape);
+}
+
+bool weights_find(const weights_layout *l, clm_buffer *flat, const char *name, clm_tensor *view) {
   char candidate[WEIGHT_NAME_MAX];
   for (size_t i = 0; i < l->item_count; i++) {
-    weights_name(&l->items[i], candidate);
-    if (strcmp(candidate, name) == 0) return &l->items[i];
+    const weight *w = &l->items[i];
+    weights_name(w, candidate);
+    const size_t length = strlen(candidate);
+    if (strncmp(candidate, name, length) != 0) continue;
+    const bool scale = w->dtype == CLM_I8 && strcmp(name + length, "_scale") == 0;
+    if (!scale && name[length]) continue;
+    *view = scale ? scales_of(w, flat) : clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, w->rank, w->shape);
+    return true;
   }
-  return NULL;
+  return false;
 }
 
 clm_tensor weights_view(const weights_layout *l, clm_buffer *flat, int layer, weight_id id) {
@@ -196,6 +212,12 @@ clm_tensor weights_view(const weights_layout *l, clm_buffer *flat, int layer, we
   for (int i = 0; i < w->rank; i++)
     if (specs[id].shape[i] != ONE) shape[rank++] = w->shape[i];
   return clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, rank, shape);
+}
+
+clm_tensor weights_scale(const weights_layout *l, clm_buffer *flat, int layer, weight_id id) {
+  size_t item = l->index[layer * W_COUNT + (int)id];
+  if (item == SIZE_MAX || !flat || l->items[item].dtype != CLM_I8) return (clm_tensor){0};
+  return scales_of(&l->items[item], flat);
 }
 
 static void fill_uniform(float *out, size_t count, rng *r, double bound) {
@@ -289,6 +311,7 @@ static clm_status locate(clm_context *ctx, const source *from, const weight *w, 
 }
 
 static clm_dtype held_as(const source_tensor *t, clm_weights_type type) {
+  if (type == CLM_WEIGHTS_INT8) return CLM_I8;
   if (type == CLM_WEIGHTS_F16 || (type == CLM_WEIGHTS_AS_STORED && t->dtype == SOURCE_F16)) return CLM_F16;
   if (type == CLM_WEIGHTS_BF16 || (type == CLM_WEIGHTS_AS_STORED && t->dtype == SOURCE_BF16)) return CLM_BF16;
   return CLM_F32;
@@ -305,26 +328,41 @@ clm_status weights_layout_fit(clm_context *ctx, weights_layout *l, const source 
   return CLM_OK;
 }
 
+/* Elements of a row, and the rows that are converted at once: whole blocks of every dtype. */
+static size_t row_elements(const weight *w) { return w->count / (size_t)w->shape[0]; }
+static size_t rows_at_once(const weight *w) {
+  const size_t rows = PIECE / row_elements(w) / ROWS * ROWS;
+  return rows ? rows : ROWS;
+}
+
 /* What a pass over all parameters works with. */
 typedef struct loading {
   clm_context *context;
   const clm_model_load_options *options;
   clm_buffer *flat;
   uint64_t done, total; /* bytes as stored */
-  char *raw, *piece;    /* PIECE elements as stored and as held */
+  char *raw, *piece;    /* elements that are converted at once: as stored and as held; those of rows, f32 */
+  char *integers;       /* of these */
 } loading;
+
+/* The next elements of a tensor as they are stored. */
+static clm_status fetch(loading *l, const source_tensor *t, size_t at, size_t count, const void **in) {
+  const size_t from = at / source_block_elements(t->dtype) * source_block_bytes(t->dtype),
+               bytes = count / source_block_elements(t->dtype) * source_block_bytes(t->dtype);
+  *in = l->raw;
+  if (t->data) *in = (const char *)t->data + from;
+  else TRY(t->from->format->read(l->context, t, from, bytes, l->raw));
+  l->done += bytes;
+  return CLM_OK;
+}
 
 /* Elements [at, at + count) of a tensor: straight into the buffer where the host can address it. */
 static clm_status load_piece(loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
                              size_t *strange) {
   const conversion c = {t->dtype, w->dtype, w->id == W_A_LOG && t->from->naming == NAMING_GGUF};
-  const size_t from = at / source_block_elements(t->dtype) * source_block_bytes(t->dtype),
-               bytes = count / source_block_elements(t->dtype) * source_block_bytes(t->dtype);
   const size_t to = w->offset * sizeof(float) + at * clm_dtype_size(w->dtype);
-  const void *in = l->raw;
-  if (t->data) in = (const char *)t->data + from;
-  else TRY(t->from->format->read(l->context, t, from, bytes, l->raw));
-  l->done += bytes;
+  const void *in;
+  TRY(fetch(l, t, at, count, &in));
   if (l->flat->host) {
     *strange += convert(&c, in, count, (char *)l->flat->host + to);
     return CLM_OK;
@@ -333,11 +371,27 @@ static clm_status load_piece(loading *l, const weight *w, const source_tensor *t
   return clm_buffer_write(l->flat, to, count * clm_dtype_size(w->dtype), l->piece);
 }
 
+/* Whole rows, as integers and scales. */
+static clm_status quantize_piece(loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
+                                 size_t *strange) {
+  const conversion c = {t->dtype, CLM_F32, false};
+  const size_t row = row_elements(w), rows = count / row, first = at / row;
+  const void *in;
+  float *values = (float *)(void *)l->piece, *scales = (float *)(void *)(l->integers + padded(count));
+  TRY(fetch(l, t, at, count, &in));
+  *strange += convert(&c, in, count, values);
+  for (size_t i = 0; i < rows; i++) scales[i] = quantize_row(values + i * row, row, (int8_t *)l->integers + i * row);
+  TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + at, count, l->integers));
+  return clm_buffer_write(l->flat, (w->scales + first) * sizeof(float), rows * sizeof(float), scales);
+}
+
 static clm_status load_one(loading *l, const weight *w, const source_tensor *t) {
+  const bool quantized = w->dtype == CLM_I8;
+  const size_t most = quantized ? rows_at_once(w) * row_elements(w) : PIECE;
   size_t strange = 0;
   for (size_t at = 0, count; at < w->count; at += count) {
-    count = w->count - at < PIECE ? w->count - at : PIECE;
-    TRY(load_piece(l, w, t, at, count, &strange));
+    count = w->count - at < most ? w->count - at : most;
+    TRY((quantized ? quantize_piece : load_piece)(l, w, t, at, count, &strange));
     if (l->options->progress && !l->options->progress(l->options->user, l->done, l->total))
       return context_fail(l->context, CLM_INTERRUPTED, "%s: loading was stopped", t->from->path);
   }
@@ -346,7 +400,20 @@ static clm_status load_one(loading *l, const weight *w, const source_tensor *t) 
                 strange, w->count, t->name);
   source_done(t);
   static const char zeros[ALIGN_FLOATS * sizeof(float)];
-  return clm_buffer_write(l->flat, w->offset * sizeof(float) + bytes_of(w), padded_bytes(w) - bytes_of(w), zeros);
+  const size_t bytes = bytes_of(w), scales = scale_bytes(w);
+  TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + bytes, padded(bytes) - bytes, zeros));
+  return clm_buffer_write(l->flat, w->scales * sizeof(float) + scales, padded(scales) - scales, zeros);
+}
+
+/* The most elements that are converted at once. */
+static size_t most_elements(const weights_layout *layout) {
+  size_t most = PIECE;
+  for (size_t i = 0; i < layout->item_count; i++) {
+    const weight *w = &layout->items[i];
+    const size_t rows = w->dtype == CLM_I8 ? rows_at_once(w) * row_elements(w) : 0;
+    if (rows > most) most = rows;
+  }
+  return most;
 }
 
 static clm_status load_all(loading *l, const weights_layout *layout, const source *from) {
@@ -365,13 +432,16 @@ static clm_status load_all(loading *l, const weights_layout *layout, const sourc
 clm_status weights_load(clm_context *ctx, const weights_layout *layout, const source *from,
                         const clm_model_load_options *options, clm_buffer *flat) {
   loading l = {.context = ctx, .options = options, .flat = flat};
-  l.raw = malloc(PIECE * sizeof(float));
-  l.piece = malloc(PIECE * sizeof(float));
+  const size_t most = most_elements(layout);
+  l.raw = malloc(most * sizeof(float));
+  l.piece = malloc(most * sizeof(float));
+  l.integers = malloc(padded(most) + most * sizeof(float)); /* rows may be of one element */
   clm_status status;
-  if (l.raw && l.piece) status = load_all(&l, layout, from);
+  if (l.raw && l.piece && l.integers) status = load_all(&l, layout, from);
   else status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", from->path);
   free(l.raw);
   free(l.piece);
+  free(l.integers);
   return status;
 }
 
@@ -379,8 +449,45 @@ static const char *stored_name(clm_dtype dtype) {
   return dtype == CLM_F16 ? "F16" : dtype == CLM_BF16 ? "BF16" : "F32";
 }
 
+/* Matrices in i8 as the f32 that they stand for, one behind the other: rows of a table by all their numbers. */
+static clm_status dequantize(clm_context *ctx, const weights_layout *l, clm_buffer *flat, clm_buffer *values,
+                             clm_tensor numbers) {
+  size_t at = 0;
+  for (size_t i = 0; i < l->item_count; i++) {
+    const weight *w = &l->items[i];
+    if (w->dtype != CLM_I8) continue;
+    TRY(clm_embedding(
+        ctx, &(clm_embedding_args){.ids = clm_tensor_slice(numbers, 0, 0, w->shape[0]),
+                                   .table = clm_tensor_of(flat, w->offset * sizeof(float), CLM_I8, w->rank, w->shape),
+                                   .out = clm_tensor_of(values, at, CLM_F32, w->rank, w->shape),
+                                   .table_scale = scales_of(w, flat)}));
+    at += w->count * sizeof(float);
+  }
+  return CLM_OK;
+}
+
+/* In *values, of `bytes` bytes; 0: there are none. */
+static clm_status make_values(clm_context *ctx, const weights_layout *l, clm_buffer *flat, size_t bytes, int64_t rows,
+                              clm_buffer **values) {
+  if (bytes == 0) return CLM_OK;
+  clm_buffer *numbers = NULL;
+  int32_t *all = malloc((size_t)rows * sizeof *all);
+  clm_status status = all ? CLM_OK : context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  for (int64_t i = 0; all && i < rows; i++) all[i] = (int32_t)i;
+  if (status == CLM_OK) status = clm_buffer_create(ctx, (size_t)rows * sizeof *all, &numbers);
+  if (status == CLM_OK) status = clm_buffer_write(numbers, 0, (size_t)rows * sizeof *all, all);
+  if (status == CLM_OK) status = clm_buffer_create(ctx, bytes, values);
+  if (status == CLM_OK) status = dequantize(ctx, l, flat, *values, clm_tensor_of(numbers, 0, CLM_I32, 1, &rows));
+  clm_buffer_destroy(&numbers);
+  free(all);
+  return status;
+}
+
 clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *path, bool original_names,
                         clm_buffer *flat) {
+  clm_buffer *values = NULL;
+  size_t bytes = 0;
+  int64_t rows = 0;
   safetensor *tensors = calloc(l->item_count, sizeof *tensors);
   char(*names)[WEIGHT_NAME_MAX] = calloc(l->item_count, sizeof *names);
   clm_status status;
@@ -395,9 +502,18 @@ clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *p
                                 .offset = w->offset * sizeof(float),
                                 .bytes = bytes_of(w)};
       memcpy(tensors[i].shape, w->shape, sizeof w->shape);
+      if (w->dtype != CLM_I8) continue;
+      tensors[i].bytes = w->count * sizeof(float);
+      tensors[i].offset = bytes;
+      bytes += tensors[i].bytes;
+      rows = w->shape[0] > rows ? w->shape[0] : rows;
     }
-    status = safetensors_write(ctx, path, tensors, l->item_count, NULL);
+    status = make_values(ctx, l, flat, bytes, rows, &values);
+    for (size_t i = 0; i < l->item_count; i++)
+      if (l->items[i].dtype == CLM_I8) tensors[i].buffer = values;
+    if (status == CLM_OK) status = safetensors_write(ctx, path, tensors, l->item_count, NULL);
   } else status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  clm_buffer_destroy(&values);
   free(names);
   free(tensors);
   return status;

@@ -1,7 +1,7 @@
 /* All parameters of a model live in one flat buffer: those with weight decay first, the others after, so that the
  * optimizer is two calls, the norm of the gradient one, a checkpoint one transfer. Gradients and the optimizer's
- * moments have the same layout: what is trained is f32 throughout. Of a model that only runs, matrices may be halves.
- * One table describes every parameter; everything walks it. */
+ * moments have the same layout: what is trained is f32 throughout. Of a model that only runs, matrices may be halves,
+ * or i8 with a scale for each row behind them. One table describes every parameter; everything walks it. */
 #ifndef CLM_MODEL_WEIGHTS_H
 #define CLM_MODEL_WEIGHTS_H
 
@@ -42,6 +42,7 @@ typedef struct weight {
   int64_t shape[3]; /* as in model.safetensors */
   clm_dtype dtype;
   size_t offset; /* in the flat buffer, in units of 4 bytes: floats where all is f32 */
+  size_t scales; /* of i8: where the f32 scales of its rows begin, likewise          */
   size_t count;  /* elements                                                         */
 } weight;
 
@@ -79,11 +80,15 @@ bool weights_are_f32(const weights_layout *layout);
 void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]);
 void weights_original_name(const weight *w, char name[WEIGHT_NAME_MAX]);
 
-/* NULL: the model has no such parameter. */
-const weight *weights_find(const weights_layout *layout, const char *name);
+/* The view of a parameter by its name, as in model.safetensors; of the scales of one in i8 with "_scale" behind it.
+ * False: the model has no such parameter. */
+bool weights_find(const weights_layout *layout, clm_buffer *flat, const char *name, clm_tensor *view);
 
 /* A view of `flat`, shaped as the operations take it; absent if the model does not have this parameter. */
 clm_tensor weights_view(const weights_layout *layout, clm_buffer *flat, int layer, weight_id id);
+
+/* The scales beside it; absent if it is not i8. */
+clm_tensor weights_scale(const weights_layout *layout, clm_buffer *flat, int layer, weight_id id);
 
 /* Into `flat` (layout->total floats on the host). */
 void weights_initialise(const weights_layout *layout, const clm_model_config *config, uint64_t seed, float *flat);
@@ -92,7 +97,7 @@ void weights_initialise(const weights_layout *layout, const clm_model_config *co
 clm_status weights_load(clm_context *context, const weights_layout *layout, const source *from,
                         const clm_model_load_options *options, clm_buffer *flat);
 
-/* Writes a safetensors file, tensors as they are held. */
+/* Writes a safetensors file, tensors as they are held; what is i8 as the f32 that it stands for. */
 clm_status weights_save(clm_context *context, const weights_layout *layout, const char *path, bool original_names,
                         clm_buffer *flat);
 

@@ -193,6 +193,61 @@ static void test_not_finite(const test_device *device, const void *data) {
   clm_context_destroy(&context);
 }
 
+/* Rows of zeros, of one number, of what is too small and of what is no number, as int8. */
+static void test_int8_rows(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  enum { ROWS = 9, COLUMNS = 8 };
+  static const char name[] = "backbone.embeddings.weight", scale_name[] = "backbone.embeddings.weight_scale";
+  static const float rows[ROWS][COLUMNS] = {{0},
+                                            {-3, 0, 3, 1.5f},
+                                            {0, 127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 126.5f},
+                                            {NAN, 1},
+                                            {1, -INFINITY},
+                                            {1e-45f},
+                                            {3e38f, -3e38f, 1e38f},
+                                            {-1e-30f},
+                                            {0}};
+  static const int8_t want[ROWS][COLUMNS] = {
+      {0}, {-127, 0, 127, 64}, {0, 127, 0, 2, 2, 0, -2, 126}, {0}, {0}, {0}, {127, -127, 42}, {-127}, {0}};
+  static const float scales[ROWS] = {0, 3.0f / 127, 1, NAN, NAN, 0, 3e38f / 127, 1e-30f / 127, 0};
+  clm_model *model = create(&tiny, 3), *loaded, *again;
+  clm_tensor t;
+  int8_t got[ROWS][COLUMNS];
+  float got_scales[ROWS];
+  assert_int_equal(clm_model_parameter(model, name, &t), CLM_OK);
+  assert_int_equal(clm_tensor_write(t, rows, sizeof rows), CLM_OK);
+  expect_failure(test_judge, clm_model_parameter(model, scale_name, &t), CLM_INVALID_ARGUMENT, "no parameter");
+  assert_int_equal(clm_model_save(model, test_folder), CLM_OK);
+  const clm_model_load_options options = {.weights = CLM_WEIGHTS_INT8};
+  assert_int_equal(clm_model_load_with(test_judge, test_folder, &options, &loaded), CLM_OK);
+  assert_int_equal(clm_model_parameter(loaded, name, &t), CLM_OK);
+  assert_int_equal(t.dtype, CLM_I8);
+  assert_int_equal(clm_tensor_read(t, got, sizeof got), CLM_OK);
+  assert_memory_equal(got, want, sizeof got);
+  assert_int_equal(clm_model_parameter(loaded, scale_name, &t), CLM_OK);
+  assert_int_equal(clm_tensor_read(t, got_scales, sizeof got_scales), CLM_OK);
+  for (int i = 0; i < ROWS; i++)
+    assert_true(got_scales[i] == scales[i] || (isnan(got_scales[i]) && isnan(scales[i])));
+
+  /* Saved, it is f32, which int8 makes the same integers of. */
+  float values[ROWS][COLUMNS];
+  assert_int_equal(clm_model_save(loaded, test_folder), CLM_OK);
+  assert_int_equal(clm_model_load(test_judge, test_folder, &again), CLM_OK);
+  assert_int_equal(clm_model_parameter(again, name, &t), CLM_OK);
+  assert_int_equal(t.dtype, CLM_F32);
+  assert_int_equal(clm_tensor_read(t, values, sizeof values), CLM_OK);
+  for (int i = 0; i < ROWS; i++)
+    for (int j = 0; j < COLUMNS; j++) assert_true(values[i][j] == scales[i] * (float)want[i][j] || isnan(scales[i]));
+  clm_model_destroy(&again);
+  assert_int_equal(clm_model_load_with(test_judge, test_folder, &options, &again), CLM_OK);
+  assert_int_equal(clm_model_parameter(again, name, &t), CLM_OK);
+  assert_int_equal(clm_tensor_read(t, got, sizeof got), CLM_OK);
+  assert_memory_equal(got, want, sizeof got);
+  clm_model_destroy(&again);
+  clm_model_destroy(&loaded);
+  clm_model_destroy(&model);
+}
+
 typedef struct seen {
   uint64_t done, total;
   int calls, allowed;
@@ -295,6 +350,7 @@ static void add(void) {
     test_add(NULL, test_bad_index, &bad_indexes[i], "index, %s", bad_indexes[i].why);
   test_add(NULL, test_order, NULL, "which file");
   test_add(NULL, test_not_finite, NULL, "values that are not finite");
+  test_add(NULL, test_int8_rows, NULL, "rows held as int8");
   test_add(NULL, test_progress, NULL, "progress");
   for (size_t i = 0; i < TEST_COUNT(kinds); i++)
     test_add(NULL, test_round_trip, &kinds[i], "saved and loaded, %s", kinds[i].why);

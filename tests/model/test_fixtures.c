@@ -276,8 +276,42 @@ static void test_as_stored(const test_device *device, const void *data) {
   end(&s);
 }
 
-/* The parameters of `from`, whose matrices are halves, go into `to`, which is f32 and holds what they were rounded
- * from. */
+/* Integers that are to nearest of what they were made of, the largest magnitude of each row 127; and the numbers that
+ * they stand for. */
+static void exchange_integers(clm_context *context, const weight *w, clm_tensor integers, clm_tensor scales,
+                              float *values) {
+  const size_t rows = (size_t)w->shape[0], columns = w->count / rows;
+  int8_t *q = malloc(w->count);
+  float *scale = read_all(context, scales);
+  assert_int_equal(clm_tensor_count(scales), rows);
+  CHECK(clm_tensor_read(integers, q, w->count));
+  for (size_t i = 0; i < rows; i++) {
+    int most = 0;
+    for (size_t k = i * columns; k < (i + 1) * columns; k++) {
+      const double want = (double)values[k] / (double)scale[i];
+      if (!(fabs((double)q[k] - want) <= 0.50001))
+        fail_msg("%g is held as %d times %g", (double)values[k], q[k], (double)scale[i]);
+      most = abs(q[k]) > most ? abs(q[k]) : most;
+      values[k] = scale[i] * (float)q[k];
+    }
+    assert_int_equal(most, 127);
+  }
+  free(scale);
+  free(q);
+}
+
+static void exchange_halves(clm_context *context, const weight *w, clm_tensor halves, float *values) {
+  uint16_t *bits = malloc(w->count * sizeof *bits);
+  CHECK(clm_tensor_read(halves, bits, w->count * sizeof *bits));
+  for (size_t k = 0; k < w->count; k++) {
+    assert_int_equal(bits[k], w->dtype == CLM_F16 ? dtype_to_f16(values[k]) : dtype_to_bf16(values[k]));
+    values[k] = w->dtype == CLM_F16 ? dtype_from_f16(bits[k]) : dtype_from_bf16(bits[k]);
+  }
+  free(bits);
+}
+
+/* The parameters of `from`, whose matrices are halves or i8, go into `to`, which is f32 and holds what they were
+ * rounded from. */
 static void exchange(session *from, session *to) {
   clm_context *context = from->context;
   const weights_layout *l = &from->model->layout;
@@ -286,32 +320,32 @@ static void exchange(session *from, session *to) {
     const weight *w = &l->items[i];
     if (w->dtype == CLM_F32) continue;
     matrices++;
-    char name[WEIGHT_NAME_MAX];
-    clm_tensor halves, exact;
+    char name[WEIGHT_NAME_MAX + 8];
+    clm_tensor held, exact, scales;
     weights_name(w, name);
-    CHECK(clm_model_parameter(from->model, name, &halves));
+    CHECK(clm_model_parameter(from->model, name, &held));
     CHECK(clm_model_parameter(to->model, name, &exact));
-    uint16_t *bits = malloc(w->count * sizeof *bits);
     float *values = read_all(context, exact);
-    CHECK(clm_tensor_read(halves, bits, w->count * sizeof *bits));
-    for (size_t k = 0; k < w->count; k++) {
-      assert_int_equal(bits[k], w->dtype == CLM_F16 ? dtype_to_f16(values[k]) : dtype_to_bf16(values[k]));
-      values[k] = w->dtype == CLM_F16 ? dtype_from_f16(bits[k]) : dtype_from_bf16(bits[k]);
-    }
+    if (w->dtype == CLM_I8) {
+      strcat(name, "_scale");
+      CHECK(clm_model_parameter(from->model, name, &scales));
+      exchange_integers(context, w, held, scales, values);
+    } else exchange_halves(context, w, held, values);
     CHECK(clm_tensor_write(exact, values, w->count * sizeof *values));
     free(values);
-    free(bits);
   }
   const clm_model_config *c = clm_model_configuration(from->model);
   assert_int_equal(matrices, 1 + c->untied_head + 4 * c->n_layer);
 }
 
-/* Held in halves, each matrix is rounded once, and gives what the rounded numbers give in f32. */
+/* Held in halves or as int8, each matrix is rounded once, and gives what the rounded numbers give in f32. */
 static void test_halves(const test_device *device, const void *data) {
+  static const clm_weights_type types[] = {CLM_WEIGHTS_F16, CLM_WEIGHTS_BF16, CLM_WEIGHTS_INT8};
   const fixture *f = data;
   clm_context *context = device->context;
-  for (clm_weights_type type = CLM_WEIGHTS_F16; type <= CLM_WEIGHTS_BF16; type++) {
-    session halves = begin(f, context, type), exact = begin(f, context, CLM_WEIGHTS_F32);
+  for (size_t t = 0; t < TEST_COUNT(types); t++) {
+    if (types[t] == CLM_WEIGHTS_INT8 && device->opencl) continue;
+    session halves = begin(f, context, types[t]), exact = begin(f, context, CLM_WEIGHTS_F32);
     exchange(&halves, &exact);
     float *got = run(&halves), *want = run(&exact);
     compare("logits", got, want, (size_t)clm_tensor_count(exact.logits), 1e-5);
@@ -319,6 +353,32 @@ static void test_halves(const test_device *device, const void *data) {
     free(want);
     end(&halves);
     end(&exact);
+  }
+}
+
+/* What holding the matrices otherwise costs: nats per token of the fixture's own continuation, window by window and
+ * with the state carried step by step, beside those of f32. */
+static void test_perplexity(const test_device *device, const void *data) {
+  static const struct {
+    clm_weights_type type;
+    double most; /* |difference| in nats per token */
+  } costs[] = {{CLM_WEIGHTS_F16, 2e-3}, {CLM_WEIGHTS_BF16, 1e-2}, {CLM_WEIGHTS_INT8, 2e-2}};
+  const fixture *f = data;
+  clm_context *context = device->context;
+  int32_t ids[LENGTH];
+  read_ids(f, "greedy.npy", ids);
+  for (int carry = 0; carry < 2; carry++) {
+    const clm_score_options how = {.carry = carry, .window = carry ? 0 : 16};
+    double exact = 0, loss;
+    for (size_t i = 0; i <= TEST_COUNT(costs); i++) {
+      if (i && costs[i - 1].type == CLM_WEIGHTS_INT8 && device->opencl) continue;
+      clm_model *model = load(f, context, i ? costs[i - 1].type : CLM_WEIGHTS_F32);
+      CHECK(clm_model_score(model, ids, LENGTH, &how, &loss));
+      clm_model_destroy(&model);
+      if (i == 0) exact = loss;
+      else if (!(fabs(loss - exact) <= costs[i - 1].most))
+        fail_msg("weights type %d: %.6f nats per token, %.6f in f32", costs[i - 1].type, loss, exact);
+    }
   }
 }
 
@@ -343,7 +403,8 @@ static void add(void) {
       test_add(device, test_steps, &fixtures[i], "step by step, %s", fixtures[i].name);
       test_add(device, test_as_stored, &fixtures[i], "weights as stored, %s", fixtures[i].name);
       if (i == 1 || fixtures[i].falcon)
-        test_add(device, test_halves, &fixtures[i], "weights in halves, %s", fixtures[i].name);
+        test_add(device, test_halves, &fixtures[i], "weights in halves and int8, %s", fixtures[i].name);
+      if (!device->opencl) test_add(device, test_perplexity, &fixtures[i], "perplexity, %s", fixtures[i].name);
     }
   test_add(&test_devices[0], test_no_gradients, &fixtures[0], "no gradients of halves");
 }

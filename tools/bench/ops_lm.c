@@ -72,7 +72,8 @@ static bench_cost cost_of(const lm *l, double tokens, double logit_rows, double 
   const clm_model_config *c = clm_model_configuration(l->model);
   double head = (double)c->vocab_size * (double)c->d_model;
   double layers = (double)clm_model_parameter_count(l->model) - head;
-  double weight_bytes = l->bench->settings.weights == CLM_WEIGHTS_F32 ? 4 : 2; /* all but a few are in matrices */
+  const clm_weights_type type = l->bench->settings.weights; /* all but a few are in matrices */
+  double weight_bytes = type == CLM_WEIGHTS_F32 ? 4 : type == CLM_WEIGHTS_INT8 ? 1 : 2;
   double scan = (double)c->n_layer * (double)c->d_inner * ((double)c->d_state + 5);
   return (bench_cost){.flops = 2 * (tokens * layers + logit_rows * head),
                       .exponentials = tokens * scan,

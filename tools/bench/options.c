@@ -34,7 +34,8 @@ static const choice layouts[] = {{"bld", BENCH_BLD}, {"bdl", BENCH_BDL}};
 static const choice formats[] = {{"table", BENCH_TABLE}, {"csv", BENCH_CSV}, {"json", BENCH_JSON}};
 static const choice caches[] = {{"cold", 0}, {"warm", 1}};
 static const choice maths[] = {{"f32", 0}, {"tf32", 1}};
-static const choice weights[] = {{"f32", CLM_WEIGHTS_F32}, {"bf16", CLM_WEIGHTS_BF16}, {"f16", CLM_WEIGHTS_F16}};
+static const choice weights[] = {
+    {"f32", CLM_WEIGHTS_F32}, {"bf16", CLM_WEIGHTS_BF16}, {"f16", CLM_WEIGHTS_F16}, {"int8", CLM_WEIGHTS_INT8}};
 
 /* "length=512:131072" */
 static bool parse_sweep(const char *text, bench_settings *s) {
@@ -105,8 +106,8 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
       SIZE("k", k, "summands of the product"),
       {"dtype", '\0', POPT_ARG_STRING, &dtype, 0, "storage (of the file for lm-load): f32 (default), bf16 or f16",
        "TYPE"},
-      {"weights", '\0', POPT_ARG_STRING, &weight, 0, "how a model holds its matrices: f32 (default), bf16 or f16",
-       "TYPE"},
+      {"weights", '\0', POPT_ARG_STRING, &weight, 0,
+       "how a model holds its matrices: f32 (default), bf16, f16 or int8", "TYPE"},
       {"math", '\0', POPT_ARG_STRING, &math, 0, "arithmetic of products: f32 (default)", "TYPE"},
       {"complex", '\0', POPT_ARG_NONE, &is_complex, 0, "complex state", NULL},
       {"layout", '\0', POPT_ARG_STRING, &layout, 0, "bld: (batch, length, channel), default; bdl: length innermost",

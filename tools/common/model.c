@@ -10,7 +10,7 @@ static struct { const char *path, *weights; } given = {.weights = "f32"};
 struct poptOption tool_model_options[] = {
     {"model", '\0', POPT_ARG_STRING, &given.path, 0, "model directory, or GGUF file", "MODEL"},
     {"weights", '\0', POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT, &given.weights, 0,
-     "how the matrices are held: f32, f16, bf16, or stored: as the file has them", "TYPE"},
+     "how the matrices are held: f32, f16, bf16, int8, or stored: as the file has them", "TYPE"},
     {"dtype", '\0', POPT_ARG_STRING, &given.weights, 0, "the same", "TYPE"},
     POPT_TABLEEND,
 };
@@ -21,6 +21,7 @@ static const struct {
 } types[] = {{"f32", CLM_WEIGHTS_F32},
              {"f16", CLM_WEIGHTS_F16},
              {"bf16", CLM_WEIGHTS_BF16},
+             {"int8", CLM_WEIGHTS_INT8},
              {"stored", CLM_WEIGHTS_AS_STORED}};
 
 static bool find_type(clm_weights_type *type) {
@@ -35,7 +36,7 @@ bool tool_model_check(void) {
   clm_weights_type type;
   if (!given.path) return tool_fail("--model MODEL is missing"), false;
   if (!find_type(&type))
-    return tool_fail("--weights is \"%s\", expected f32, f16, bf16 or stored", given.weights), false;
+    return tool_fail("--weights is \"%s\", expected f32, f16, bf16, int8 or stored", given.weights), false;
   return true;
 }
 

@@ -28,9 +28,6 @@ typedef struct matvec_task {
 INLINE int64_t groups_of(clm_dtype dtype) { return 4 / storage_bytes(dtype); }
 INLINE int64_t unit_of(clm_dtype dtype) { return groups_of(dtype) * LANES; }
 
-typedef int8_t vec_b __attribute__((vector_size(LANES)));
-typedef int8_t vec_b_anywhere __attribute__((vector_size(LANES), aligned(1), may_alias));
-
 /* The first `bytes` bytes at p (all of a vector if there are more), zeros beyond. */
 #if SIMD_LANES == 16
 INLINE vec_u raw_load(const char *p, int64_t bytes) {
@@ -40,10 +37,6 @@ INLINE vec_u raw_load(const char *p, int64_t bytes) {
 INLINE vec_h half_load(const char *p, int64_t bytes) {
   if (bytes >= VEC_BYTES / 2) return *(const vec_h_anywhere *)(const void *)p;
   return (vec_h)_mm256_maskz_loadu_epi8((__mmask32)((1u << (bytes > 0 ? bytes : 0)) - 1), p);
-}
-INLINE vec_b byte_load(const char *p, int64_t bytes) {
-  if (bytes >= LANES) return *(const vec_b_anywhere *)(const void *)p;
-  return (vec_b)_mm_maskz_loadu_epi8((__mmask16)((1u << (bytes > 0 ? bytes : 0)) - 1), p);
 }
 #else
 INLINE vec_u raw_load(const char *p, int64_t bytes) {
@@ -56,29 +49,40 @@ INLINE vec_h half_load(const char *p, int64_t bytes) {
   memcpy(&half, p, (size_t)min_of(VEC_BYTES / 2, max_of(0, bytes)));
   return half;
 }
-INLINE vec_b byte_load(const char *p, int64_t bytes) {
-  vec_b b = {0};
-  memcpy(&b, p, (size_t)min_of(LANES, max_of(0, bytes)));
-  return b;
-}
 #endif
 
-/* Group g of the unit at p, of which `left` elements are there. bf16: even elements, then odd ones. */
+/* Group g of the unit at p, of which `left` elements are there. What is unpacked by shifts comes apart like cards:
+ * of bf16 the even elements, then the odd ones; of i8 every fourth. */
 INLINE vec unpack(clm_dtype dtype, const char *p, int g, int64_t left) {
   switch (dtype) {
   case CLM_F32: return (vec)raw_load(p, left * 4);
   case CLM_BF16: return (vec)(g == 0 ? raw_load(p, left * 2) << 16 : raw_load(p, left * 2) & 0xffff0000u);
-  case CLM_I8:
-    return __builtin_convertvector(__builtin_convertvector(byte_load(p + g * LANES, left - g * LANES), vec_i), vec);
+  case CLM_I8: return __builtin_convertvector((vec_i)(raw_load(p, left) << (24 - 8 * g)) >> 24, vec);
   default: return vec_from_f16(half_load(p + g * (VEC_BYTES / 2), (left - g * LANES) * 2));
   }
 }
 
-/* Where element i of a row of x goes. */
-static int64_t place_of(clm_dtype dtype, int64_t i) {
-  if (dtype != CLM_BF16) return i;
-  int64_t within = i % (2 * LANES);
-  return i - within + within % 2 * LANES + within / 2;
+/* A unit of x in that order. */
+INLINE void deal(clm_dtype dtype, const float *in, float *out) {
+  const int groups = (int)groups_of(dtype);
+#ifdef SHUFFLE
+  vec v[4], w[4];
+  UNROLL for (int g = 0; g < groups; g++) v[g] = w[g] = vec_load(in + g * LANES);
+  if (dtype == CLM_BF16) {
+    w[0] = EVENS(v[0], v[1]);
+    w[1] = ODDS(v[0], v[1]);
+  } else if (dtype == CLM_I8) {
+    vec even[2] = {EVENS(v[0], v[1]), EVENS(v[2], v[3])}, odd[2] = {ODDS(v[0], v[1]), ODDS(v[2], v[3])};
+    w[0] = EVENS(even[0], even[1]);
+    w[1] = EVENS(odd[0], odd[1]);
+    w[2] = ODDS(even[0], even[1]);
+    w[3] = ODDS(odd[0], odd[1]);
+  }
+  UNROLL for (int g = 0; g < groups; g++) vec_store(out + g * LANES, w[g]);
+#else
+  const int step = dtype == CLM_F16 ? 1 : groups;
+  for (int i = 0; i < groups * LANES; i++) out[i % step * LANES + i / step] = in[i];
+#endif
 }
 
 typedef struct quad {
@@ -169,16 +173,25 @@ bool matvec_fits(const matmul_shape *s, const clm_matmul_args *args) {
   return s->m <= MOST_ROWS && (args->b.stride[0] == 1 || s->k == 1);
 }
 
-static void prepare_x(const clm_tensor *a, clm_dtype dtype, const matmul_shape *s, int64_t x_row, float *scratch,
-                      float *x) {
-  for (int64_t r = 0; r < s->m; r++, x += x_row) {
-    memset(x + x_row - unit_of(dtype), 0, (size_t)unit_of(dtype) * sizeof *x);
-    if (dtype != CLM_BF16) {
-      line_read(line_row(a, r), s->k, x);
-      continue;
-    }
-    const float *from = line_load(line_row(a, r), s->k, scratch);
-    for (int64_t i = 0; i < s->k; i++) x[place_of(dtype, i)] = from[i];
+/* Every row of a as f32, zeros behind it up to a whole unit, units dealt. `row` has x_row floats. */
+INLINE void deal_rows(clm_dtype dtype, const matvec_task *task, float *row, float *x) {
+  const int64_t k = task->s->k, whole = k / unit_of(dtype) * unit_of(dtype);
+  for (int64_t r = 0; r < task->s->m; r++, x += task->x_row) {
+    const float *from = line_load(line_row(&task->args->a, r), k, row);
+    float last[4 * LANES] = {0};
+    for (int64_t i = 0; i < whole; i += unit_of(dtype)) deal(dtype, from + i, x + i);
+    if (whole == k) continue;
+    memcpy(last, from + whole, (size_t)(k - whole) * sizeof *last);
+    deal(dtype, last, x + whole);
+  }
+}
+
+static void prepare_x(const matvec_task *task, float *row, float *x) {
+  switch (task->args->b.dtype) {
+  case CLM_F32: deal_rows(CLM_F32, task, row, x); break;
+  case CLM_BF16: deal_rows(CLM_BF16, task, row, x); break;
+  case CLM_I8: deal_rows(CLM_I8, task, row, x); break;
+  default: deal_rows(CLM_F16, task, row, x); break;
   }
 }
 
@@ -200,7 +213,7 @@ clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args
   float *x = workspace->host;
   task.x = x;
   task.scratch = x + x_floats;
-  prepare_x(&args->a, dtype, s, task.x_row, x + s->m * task.x_row, x);
+  prepare_x(&task, x + s->m * task.x_row, x);
   cpu_pool_run(pool, tasks, run_task, &task);
   context_explain(ctx, "matmul: cpu %s, rows of b against %d of a, %lld tasks of %lld", cpu_context_level(ctx),
                   (int)s->m, (long long)tasks, (long long)task.columns);

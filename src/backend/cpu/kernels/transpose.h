@@ -17,7 +17,11 @@
    : (w) == 2 ? SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)                            \
    : (w) == 4 ? SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31)                            \
               : SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+#define EVENS(a, b) SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#define ODDS(a, b)  SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 #elif SIMD_LANES == 8
+#define EVENS(a, b) SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+#define ODDS(a, b)  SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
 #define LOW(a, b, w)                                                                                                 \
   ((w) == 1   ? SHUFFLE(a, b, 0, 8, 2, 10, 4, 12, 6, 14)                                                             \
    : (w) == 2 ? SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13)                                                              \
@@ -27,6 +31,8 @@
    : (w) == 2 ? SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)                                                            \
               : SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
 #else
+#define EVENS(a, b)   SHUFFLE(a, b, 0, 2, 4, 6)
+#define ODDS(a, b)    SHUFFLE(a, b, 1, 3, 5, 7)
 #define LOW(a, b, w)  ((w) == 1 ? SHUFFLE(a, b, 0, 4, 2, 6) : SHUFFLE(a, b, 0, 1, 4, 5))
 #define HIGH(a, b, w) ((w) == 1 ? SHUFFLE(a, b, 1, 5, 3, 7) : SHUFFLE(a, b, 2, 3, 6, 7))
 #endif
