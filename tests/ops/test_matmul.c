@@ -1,5 +1,6 @@
 /* Matrix product with its epilogues. */
 #include "problem.h"
+#include <string.h>
 
 TEST_OP(matmul);
 
@@ -126,7 +127,7 @@ static void test_integers(const test_device *device, const void *data) {
   problem_find(&p, "b")->kind = TEST_INTEGER;
   problem_find(&p, "b")->draw = draw_integer;
   PROBLEM_ADD(&p, TEST_ROW(clm_matmul_args, b_scale, TEST_IN, TEST_PARAMETER, draw_scale, c->n));
-  p.tolerance = 5e-6;
+  p.tolerance = strcmp(device->id, "avx512vnni") == 0 && c->m <= 8 ? 3e-4 : 5e-6; /* few rows of a: 15 bits of each */
   problem_check(&p, device);
   if (!device->slow) problem_check_halves(&p, device);
 }

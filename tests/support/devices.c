@@ -109,7 +109,7 @@ static bool processor_has(const char *level) {
 }
 
 static void open_cpu(void) {
-  static const char *const levels[] = {"baseline", "avx2", "avx512", "neon"};
+  static const char *const levels[] = {"baseline", "avx2", "avx512", "avx512vnni", "neon"};
   for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
     char name[32], error[256] = "";
     snprintf(name, sizeof name, "cpu %s", levels[i]);

@@ -123,8 +123,8 @@ static clm_status choose_level(clm_context *ctx, const char *name, cpu_level *ch
     *chosen = (cpu_level)level;
     return CLM_OK;
   }
-  return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s \"%s\" is not reference, baseline, avx2, avx512 or neon",
-                      asked_by, name);
+  return context_fail(ctx, CLM_INVALID_ARGUMENT,
+                      "%s \"%s\" is not reference, baseline, avx2, avx512, avx512vnni or neon", asked_by, name);
 }
 
 clm_status backend_cpu_create(clm_context *ctx, const clm_context_options *options) {

@@ -1,7 +1,9 @@
 #include "reference/reference.h"
 #include "state.h"
 
-#if defined(__x86_64__)
+#if defined(CLM_CPU_AVX512VNNI)
+#define LEVELS(X) X(CPU_BASELINE, baseline) X(CPU_AVX2, avx2) X(CPU_AVX512, avx512) X(CPU_AVX512VNNI, avx512vnni)
+#elif defined(__x86_64__)
 #define LEVELS(X) X(CPU_BASELINE, baseline) X(CPU_AVX2, avx2) X(CPU_AVX512, avx512)
 #elif defined(__aarch64__)
 #define LEVELS(X) X(CPU_BASELINE, baseline) X(CPU_NEON, neon)

@@ -22,6 +22,10 @@ bool cpu_has(cpu_level level) {
   case CPU_AVX512:
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && cpu_has(CPU_AVX2);
+#if defined(CLM_CPU_AVX512VNNI)
+  case CPU_AVX512VNNI:
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") && cpu_has(CPU_AVX512);
+#endif
 #elif defined(__aarch64__)
   case CPU_NEON: return true;
 #endif

@@ -11,7 +11,8 @@
   X(CPU_BASELINE, "baseline")                                                                                        \
   X(CPU_NEON, "neon")                                                                                                \
   X(CPU_AVX2, "avx2")                                                                                                \
-  X(CPU_AVX512, "avx512")
+  X(CPU_AVX512, "avx512")                                                                                            \
+  X(CPU_AVX512VNNI, "avx512vnni")
 
 typedef enum cpu_level {
 #define X(name, text) name,

@@ -1,10 +1,17 @@
 /* Few rows x of a times a matrix W of (n, k), b seen from the other side. W passes once through the caches, for all
  * rows of x, so the time is that of its bytes: four rows of W side by side are one stream of memory, asked for ahead;
  * W is unpacked in registers; x lies in the cache as f32, in the order in which W is unpacked. Sums of LANES rows of
- * W are added up together. Every result is one sum in an order that k alone decides. */
+ * W are added up together. Every result is one sum in an order that k alone decides.
+ *
+ * bf16 is not for AVX-512's vdpbf16ps: with x as two bf16 parts it took 0.93 to 1.08 of the time of a shift, a mask
+ * and two products on a Zen 5, W in the second cache, and memory is slower than both. i8 is for vpdpbusd, which takes
+ * a third of that time (integer_dots.h). */
 #include "matvec.h"
 #include "epilogue.h"
 #include "transpose.h"
+#if defined(__AVX512VNNI__)
+#include "integer_dots.h"
+#endif
 
 #define MOST_ROWS  8     /* of x */
 #define QUAD       4     /* rows of W side by side  */
@@ -18,7 +25,8 @@ typedef struct matvec_task {
   const char *w;
   int64_t w_row; /* bytes */
   const float *x;
-  int64_t x_row;   /* floats: whole units, zeros behind the k-th */
+  int64_t x_row;   /* floats: whole units, zeros behind the k-th, or an integer_row */
+  bool integers;   /* the latter */
   int64_t columns; /* of a task: whole strips */
   float *scratch;  /* of each worker: MOST_ROWS rows of sums, three lines */
   int64_t scratch_floats;
@@ -118,6 +126,46 @@ INLINE void dots(clm_dtype dtype, int rows, bool fetch, const quad *q, const flo
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sums[r * LANES + c] = sum[r][c];
 }
 
+#if defined(__AVX512VNNI__)
+INLINE const integer_row *integers_at(const float *x) { return (const integer_row *)(const void *)x; }
+
+INLINE void integer_quad(int rows, const quad *q, const float *x, int64_t x_row, vec *sums) {
+  integer_sums sum[2][QUAD];
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) {
+    const integer_row *row = integers_at(x + r * x_row);
+    sum[r][c] = (integer_sums){row->hi, row->lo};
+  }
+  for (int64_t i = 0; i < q->k; i += VEC_BYTES) UNROLL for (int c = 0; c < QUAD; c++) {
+      __builtin_prefetch(q->w[c] + i + q->ahead);
+      vec_u w = raw_load(q->w[c] + i, q->k - i) ^ 0x80808080u;
+      UNROLL for (int r = 0; r < rows; r++) integer_step(&sum[r][c], w, integers_at(x + r * x_row)->bytes + 2 * i);
+    }
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sums[r * LANES + c] =
+      integer_total(integers_at(x + r * x_row), sum[r][c]);
+}
+
+INLINE void integer_rows(int64_t m, const quad *q, const float *x, int64_t x_row, vec *sums) {
+  int64_t r = 0;
+  for (; r + 2 <= m; r += 2) integer_quad(2, q, x + r * x_row, x_row, sums + r * LANES);
+  if (r < m) integer_quad(1, q, x + r * x_row, x_row, sums + r * LANES);
+}
+
+/* `row` has k floats. */
+static void prepare_integers(const matvec_task *task, float *row, float *x) {
+  for (int64_t r = 0; r < task->s->m; r++, x += task->x_row) {
+    const float *from = line_load(line_row(&task->args->a, r), task->s->k, row);
+    integer_row_make(from, task->s->k, (integer_row *)(void *)x);
+  }
+}
+#else
+#define INTEGER_MOST_K 0
+#define INTEGER_HEAD   0
+INLINE void integer_rows(int64_t m, const quad *q, const float *x, int64_t x_row, vec *sums) {
+  (void)m, (void)q, (void)x, (void)x_row, (void)sums;
+}
+static void prepare_integers(const matvec_task *task, float *row, float *x) { (void)task, (void)row, (void)x; }
+#endif
+
 /* All rows of x against a quad, in blocks that fit the registers; behind the first, W is in the first cache. */
 #define WIDE (SIMD_LANES == 16)
 INLINE void quad_rows(clm_dtype dtype, int64_t m, const quad *q, const float *x, int64_t x_row, vec *sums) {
@@ -137,14 +185,16 @@ INLINE vec scales_from(const clm_tensor *scale, int64_t j, int64_t count) {
 }
 
 /* Columns [first, first + count) of a x W^T into the worker's rows of sums. */
-INLINE void strips(clm_dtype dtype, const matvec_task *task, int64_t first, int64_t count, float *out) {
+INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, int64_t first, int64_t count,
+                   float *out) {
   const int64_t m = task->s->m, last = task->s->n - 1;
   quad q = {.k = task->s->k, .ahead = div_up(AHEAD, QUAD * max_of(task->w_row, 1)) * QUAD * task->w_row};
   vec sums[MOST_ROWS * LANES];
   for (int64_t j = 0; j < count; j += LANES) {
     for (int c = 0; c < LANES && j + c < count; c += QUAD) {
       for (int i = 0; i < QUAD; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
-      quad_rows(dtype, m, &q, task->x, task->x_row, sums + c);
+      if (integers) integer_rows(m, &q, task->x, task->x_row, sums + c);
+      else quad_rows(dtype, m, &q, task->x, task->x_row, sums + c);
     }
     vec scale = vec_set(task->args->scale == 0 ? 1 : task->args->scale);
     if (dtype == CLM_I8) scale *= scales_from(&task->args->b_scale, first + j, count - j);
@@ -161,10 +211,13 @@ static void run_task(void *arg, int64_t index, int worker) {
   float *sums = task->scratch + worker * task->scratch_floats;
   int64_t first = index * task->columns, count = min_of(task->columns, task->s->n - first);
   switch (task->args->b.dtype) {
-  case CLM_F32: strips(CLM_F32, task, first, count, sums); break;
-  case CLM_BF16: strips(CLM_BF16, task, first, count, sums); break;
-  case CLM_I8: strips(CLM_I8, task, first, count, sums); break;
-  default: strips(CLM_F16, task, first, count, sums); break;
+  case CLM_F32: strips(CLM_F32, false, task, first, count, sums); break;
+  case CLM_BF16: strips(CLM_BF16, false, task, first, count, sums); break;
+  case CLM_I8:
+    if (task->integers) strips(CLM_I8, true, task, first, count, sums);
+    else strips(CLM_I8, false, task, first, count, sums);
+    break;
+  default: strips(CLM_F16, false, task, first, count, sums); break;
   }
   epilogue(task->args, 0, first, task->s->m, count, sums, task->columns, sums + MOST_ROWS * task->columns);
 }
@@ -200,7 +253,7 @@ clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args
   const clm_dtype dtype = args->b.dtype;
   matvec_task task = {.s = s, .args = args, .w = element_data(&args->b)};
   task.w_row = args->b.stride[1] * storage_bytes(dtype);
-  task.x_row = round_up(s->k, unit_of(dtype));
+  task.x_row = round_up(s->k, unit_of(dtype)) + round_up((int64_t)INTEGER_HEAD, 16);
   int64_t tasks = max_of(1, min_of(MOST_TASKS, s->n * s->k * storage_bytes(dtype) / TASK_BYTES));
   task.columns = round_up(div_up(s->n, tasks), 16);
   tasks = div_up(s->n, task.columns);
@@ -213,7 +266,9 @@ clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args
   float *x = workspace->host;
   task.x = x;
   task.scratch = x + x_floats;
-  prepare_x(&task, x + s->m * task.x_row, x);
+  float *row = x + s->m * task.x_row;
+  task.integers = dtype == CLM_I8 && s->k <= INTEGER_MOST_K;
+  (task.integers ? prepare_integers : prepare_x)(&task, row, x);
   cpu_pool_run(pool, tasks, run_task, &task);
   context_explain(ctx, "matmul: cpu %s, rows of b against %d of a, %lld tasks of %lld", cpu_context_level(ctx),
                   (int)s->m, (long long)tasks, (long long)task.columns);
