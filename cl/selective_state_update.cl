@@ -1,7 +1,7 @@
 /* Steps of the selective scan with the state updated in place. UPDATE_LANES work-items share a channel, each with
  * UPDATE_STATES of its states in registers, in blocks that lie side by side (UPDATE_ALIGNED: one access each). A
- * work-group walks `rows` rows of the batch, so that A is read and prepared once for them, and reads the next row's
- * state while it computes.
+ * work-group has UPDATE_ROWS rows of the batch, so that A is read and prepared once for them; what they need is all
+ * asked for before the first of them is computed (of one step: the inputs, too), as waiting for it is what takes time.
  *   bytes per channel and row: the state read and written once; everything else is small beside it
  *   special functions per channel and row: d_state + 4 */
 #include "scan.h"
@@ -32,9 +32,13 @@
 #define GROUP_HEADS group_heads
 #endif
 #ifdef UPDATE_ONE_STEP
-#define STEPS 1
+#define STEPS   1
+#define FETCHED UPDATE_ROWS /* sets of inputs at hand, and which of them is a row's */
+#define SLOT(r) (r)
 #else
-#define STEPS steps
+#define STEPS   steps
+#define FETCHED 1
+#define SLOT(r) 0
 #endif
 
 /* into[] = the lane's elements of a vector of d_state numbers; 0 past the end. */
@@ -64,44 +68,56 @@
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
 selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES4(state, row, head, dim, n),
                        UPDATE_INPUTS, OUTPUT_OF(X_TYPE, out), STRIDES4(out, batch, step, head, dim), /* */
-                       int batch, int rows) {
+                       int batch) {
   const int lid = (int)get_local_id(0), lane = lid % UPDATE_LANES, slot = lid / UPDATE_LANES;
   const int channel = (int)get_group_id(0) * SLOTS + slot;
   const bool own = channel < channels;
   const int head = own ? channel / HEAD_DIM : 0, dim = own ? channel % HEAD_DIM : 0, group = head / GROUP_HEADS;
-  const int first = (int)get_group_id(1) * rows, last = min(first + rows, batch);
+  const int first = (int)get_group_id(1) * UPDATE_ROWS;
   SHUFFLE_SCRATCH
 #if UPDATE_LANES > 1 && !defined(SHUFFLE_PTX) && !defined(SHUFFLE_KHR) && !defined(SHUFFLE_LOCAL)
   local float parts[WORK_GROUP];
 #endif
-  number_t rate[UPDATE_STATES], h[UPDATE_STATES], next[UPDATE_STATES], b_now[UPDATE_STATES], c_now[UPDATE_STATES];
+  number_t rate[UPDATE_STATES], h[UPDATE_ROWS][UPDATE_STATES];
+  number_t B_now[FETCHED][UPDATE_STATES], C_now[FETCHED][UPDATE_STATES];
+  float u_now[FETCHED], delta_now[FETCHED], z_now[FETCHED];
+  long row[UPDATE_ROWS];
   LOAD_LANE(rate, A_TYPE, A, A_offset + head * A_head + dim * A_dim, A_n, own)
   UNROLL for (int j = 0; j < UPDATE_STATES; j++) rate[j] = rate_of(rate[j], FLAGS);
   const float D_value = FLAGS & HAS_D ? D[D_offset + head * D_head + dim * D_dim] : 0.0f;
   const float bias_value = FLAGS & HAS_BIAS ? bias[bias_offset + head * bias_head + dim * bias_dim] : 0.0f;
   const long place = state_offset + head * state_head + dim * state_dim;
 
-  long row_next = row_of(index, index_offset + first * index_batch, first, pool);
-  LOAD_STATE(next, place + row_next * state_row, own && row_next >= 0)
-  for (int b = first; b < last; b++) {
-    const long row = row_next;
-    UNROLL for (int j = 0; j < UPDATE_STATES; j++) h[j] = next[j];
-    if (b + 1 < last) {
-      row_next = row_of(index, index_offset + (b + 1) * index_batch, b + 1, pool);
-      LOAD_STATE(next, place + row_next * state_row, own && row_next >= 0)
-    }
+/* The inputs of row b at step t. */
+#define FETCH(k)                                                                                                      \
+  {                                                                                                                   \
+    delta_now[k] = own ? LOAD(X_TYPE, delta, AT_STEP(delta)) : 0.0f;                                                  \
+    u_now[k] = own ? LOAD(X_TYPE, u, AT_STEP(u)) : 0.0f;                                                              \
+    z_now[k] = own && lane == 0 && (FLAGS & HAS_Z) ? LOAD(X_TYPE, z, AT_STEP(z)) : 0.0f;                              \
+    LOAD_INPUT(B_now[k], B, AT_INPUT(B))                                                                              \
+    LOAD_INPUT(C_now[k], C, AT_INPUT(C))                                                                              \
+  }
+
+  UNROLL for (int r = 0; r < UPDATE_ROWS; r++) {
+    const int b = min(first + r, batch - 1), t = 0;
+    row[r] = row_of(index, index_offset + b * index_batch, b, pool);
+    LOAD_STATE(h[r], place + row[r] * state_row, own && row[r] >= 0)
+#ifdef UPDATE_ONE_STEP
+    FETCH(r)
+#endif
+  }
+  UNROLL for (int r = 0; r < UPDATE_ROWS; r++) {
+    const int b = first + r, k = SLOT(r);
+    if (b >= batch) break;
     for (int t = 0; t < STEPS; t++) {
-      float y = 0.0f, x = 0.0f;
-      if (own) {
-        float dt = LOAD(X_TYPE, delta, AT_STEP(delta)) + bias_value;
-        if (FLAGS & SOFTPLUS) dt = softplus(dt);
-        x = LOAD(X_TYPE, u, AT_STEP(u));
-        LOAD_INPUT(b_now, B, AT_INPUT(B))
-        LOAD_INPUT(c_now, C, AT_INPUT(C))
-        UNROLL for (int j = 0; j < UPDATE_STATES; j++) {
-          h[j] = times(decay_of(dt, rate[j]), h[j]) + dt * x * b_now[j];
-          y += real_part(times(h[j], c_now[j]));
-        }
+#ifndef UPDATE_ONE_STEP
+      FETCH(0)
+#endif
+      float dt = delta_now[k] + bias_value, y = 0.0f;
+      if (FLAGS & SOFTPLUS) dt = softplus(dt);
+      UNROLL for (int j = 0; j < UPDATE_STATES; j++) {
+        h[r][j] = times(decay_of(dt, rate[j]), h[r][j]) + dt * u_now[k] * B_now[k][j];
+        y += real_part(times(h[r][j], C_now[k][j]));
       }
 #if UPDATE_LANES > 1
 #if defined(SHUFFLE_PTX) || defined(SHUFFLE_KHR) || defined(SHUFFLE_LOCAL)
@@ -118,27 +134,22 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
 #endif
 #endif
       if (own && lane == 0) {
-        y = TWICE * y + D_value * x;
-        if (FLAGS & HAS_Z) {
-          const float gate = LOAD(X_TYPE, z, AT_STEP(z));
-          y *= gate * sigmoid(gate);
-        }
-        STORE(X_TYPE, out, AT_STEP(out), row < 0 ? 0.0f : y);
+        y = TWICE * y + D_value * u_now[k];
+        if (FLAGS & HAS_Z) y *= z_now[k] * sigmoid(z_now[k]);
+        STORE(X_TYPE, out, AT_STEP(out), row[r] < 0 ? 0.0f : y);
       }
     }
-    if (own && row >= 0) {
-      const long at = place + row * state_row;
+    if (own && row[r] >= 0) {
+      const long at = place + row[r] * state_row;
+      UNROLL for (int j = 0; j < UPDATE_STATES; j += UPDATE_ALIGNED ? 4 : 1) {
+        const int n = STATE(j);
+        if (n >= D_STATE) continue;
 #if UPDATE_ALIGNED
-      UNROLL for (int j = 0; j < UPDATE_STATES; j += 4) {
-        const int n = STATE(j);
-        if (n < D_STATE) *(global float4 *)(state + at + n) = (float4)(h[j], h[j + 1], h[j + 2], h[j + 3]);
-      }
+        *(global float4 *)(state + at + n) = (float4)(h[r][j], h[r][j + 1], h[r][j + 2], h[r][j + 3]);
 #else
-      UNROLL for (int j = 0; j < UPDATE_STATES; j++) {
-        const int n = STATE(j);
-        if (n < D_STATE) STORE(S_TYPE, state, at + (long)n * state_n, h[j]);
-      }
+        STORE(S_TYPE, state, at + (long)n * state_n, h[r][j]);
 #endif
+      }
     }
   }
 }

@@ -16,7 +16,7 @@ enum { /* cl/state_update.h and selective_state_update_backward.cl have the same
        PARTS_D = 256,
        PARTS_DT = 512,
 };
-enum { MOST_ROWS = 8, BUSY_GPU = 1024, BLOCK_STEPS = 64 };
+enum { MOST_ROWS = 2, MOST_FLOATS = 16, BUSY_GPU = 1024, BLOCK_STEPS = 64 };
 
 static int32_t flags_of(const clm_selective_state_update_args *a) {
   return (a->D.buffer ? HAS_D : 0) | (a->z.buffer ? HAS_Z : 0) | (a->delta_bias.buffer ? HAS_BIAS : 0) |
@@ -59,7 +59,7 @@ static update_tile tile_of(const schedule_device *d, const state_update_shape *s
   while ((int64_t)t.states * t.lanes < s->d_state) t.states *= 2;
   const int64_t items = s->n_heads * s->head_dim * t.lanes, busy = (int64_t)d->compute_units * BUSY_GPU;
   if (scan_env("CLM_UPDATE_ROWS") > 0) t.rows = scan_env("CLM_UPDATE_ROWS");
-  else
+  else if (!d->is_cpu && t.lanes <= 4 && t.states * (s->complex ? 2 : 1) <= MOST_FLOATS)
     while (t.rows < MOST_ROWS && 2 * t.rows <= s->batch && items * (s->batch / (2 * t.rows)) >= busy) t.rows *= 2;
   return t;
 }
@@ -85,9 +85,9 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
              (int)flags_of(a), (int)s->head_dim, (int)(s->n_heads / s->n_groups),
              s->steps == 1 ? " -DUPDATE_ONE_STEP" : "");
   snprintf(defines, sizeof defines,
-           "%s%s -DWORK_GROUP=%d -DUPDATE_LANES=%d -DUPDATE_STATES=%d -DUPDATE_ALIGNED=%d -DUPDATE_ALIGNED_INPUTS=%d"
-           " -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s",
-           scan_device_defines(d), fixed, t.work_group, t.lanes, t.states, fours && in_fours(&a->state),
+           "%s%s -DWORK_GROUP=%d -DUPDATE_LANES=%d -DUPDATE_STATES=%d -DUPDATE_ROWS=%d -DUPDATE_ALIGNED=%d"
+           " -DUPDATE_ALIGNED_INPUTS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s",
+           scan_device_defines(d), fixed, t.work_group, t.lanes, t.states, t.rows, fours && in_fours(&a->state),
            fours && in_fours(&a->B) && in_fours(&a->C), s->complex, clm_dtype_name(s->dtype),
            clm_dtype_name(a->state.dtype));
   opencl_kernel *kernel;
@@ -98,7 +98,7 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
                       (size_t)divide_up(s->batch, t.rows)};
   size_t local[2] = {(size_t)t.work_group, 1};
   status = OPENCL_RUN(ctx, kernel, 2, global, local, ARG_TENSOR4(a->state), ARG_UPDATE_INPUTS(a, s, flags_of(a)),
-                      ARG_TENSOR4(a->out), ARG_I32(s->batch), ARG_I32(t.rows));
+                      ARG_TENSOR4(a->out), ARG_I32(s->batch));
   if (!status)
     context_explain(ctx, "selective_state_update: %d lanes a channel, %d states each, %d work-items, %d rows each",
                     t.lanes, t.states, t.work_group, t.rows);
