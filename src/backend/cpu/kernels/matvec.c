@@ -15,7 +15,7 @@
 
 #define MOST_ROWS  8     /* of x */
 #define QUAD       4     /* rows of W side by side  */
-#define AHEAD      8192  /* bytes, at least: what a core has under way */
+#define AHEAD      8192  /* bytes */
 #define TASK_BYTES 65536 /* of W, about             */
 #define MOST_TASKS 64
 
@@ -95,8 +95,14 @@ INLINE void deal(clm_dtype dtype, const float *in, float *out) {
 
 typedef struct quad {
   const char *w[QUAD];
-  int64_t k, ahead; /* bytes; 0: do not ask for anything */
+  int64_t k, ahead; /* bytes */
 } quad;
+
+/* A processor follows one stream, not four: memory is asked for in the order in which it lies. By the time that `at`
+ * bytes of each of the four rows are done, four times as many, from the next quad and AHEAD on. */
+INLINE void fetch_ahead(const quad *q, int64_t at) {
+  UNROLL for (int i = 0; i < QUAD * VEC_BYTES; i += 64) __builtin_prefetch(q->w[0] + q->ahead + QUAD * at + i);
+}
 
 INLINE void step(clm_dtype dtype, int rows, const quad *q, const float *x, int64_t x_row, int64_t i, int64_t left,
                  vec sum[][QUAD]) {
@@ -113,13 +119,12 @@ INLINE void step(clm_dtype dtype, int rows, const quad *q, const float *x, int64
 }
 
 /* sums[r LANES + c] = the lanes of x's row r times W's row c */
-INLINE void dots(clm_dtype dtype, int rows, bool fetch, const quad *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void dots(clm_dtype dtype, int rows, const quad *q, const float *x, int64_t x_row, vec *sums) {
   const int64_t unit = unit_of(dtype), whole = q->k / unit * unit;
   vec sum[4][QUAD];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sum[r][c] = vec_set(0);
   for (int64_t i = 0; i < whole; i += unit) {
-    if (fetch)
-      UNROLL for (int c = 0; c < QUAD; c++) __builtin_prefetch(q->w[c] + i * storage_bytes(dtype) + q->ahead);
+    fetch_ahead(q, i * storage_bytes(dtype));
     step(dtype, rows, q, x, x_row, i, unit, sum);
   }
   if (whole < q->k) step(dtype, rows, q, x, x_row, whole, q->k - whole, sum);
@@ -135,11 +140,13 @@ INLINE void integer_quad(int rows, const quad *q, const float *x, int64_t x_row,
     const integer_row *row = integers_at(x + r * x_row);
     sum[r][c] = (integer_sums){row->hi, row->lo};
   }
-  for (int64_t i = 0; i < q->k; i += VEC_BYTES) UNROLL for (int c = 0; c < QUAD; c++) {
-      __builtin_prefetch(q->w[c] + i + q->ahead);
+  for (int64_t i = 0; i < q->k; i += VEC_BYTES) {
+    fetch_ahead(q, i);
+    UNROLL for (int c = 0; c < QUAD; c++) {
       vec_u w = raw_load(q->w[c] + i, q->k - i) ^ 0x80808080u;
       UNROLL for (int r = 0; r < rows; r++) integer_step(&sum[r][c], w, integers_at(x + r * x_row)->bytes + 2 * i);
     }
+  }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sums[r * LANES + c] =
       integer_total(integers_at(x + r * x_row), sum[r][c]);
 }
@@ -171,9 +178,9 @@ static void prepare_integers(const matvec_task *task, float *row, float *x) { (v
 INLINE void quad_rows(clm_dtype dtype, int64_t m, const quad *q, const float *x, int64_t x_row, vec *sums) {
   int64_t r = 0;
   if (WIDE)
-    for (; r + 4 <= m; r += 4) dots(dtype, 4, true, q, x + r * x_row, x_row, sums + r * LANES);
-  for (; r + 2 <= m; r += 2) dots(dtype, 2, true, q, x + r * x_row, x_row, sums + r * LANES);
-  if (r < m) dots(dtype, 1, true, q, x + r * x_row, x_row, sums + r * LANES);
+    for (; r + 4 <= m; r += 4) dots(dtype, 4, q, x + r * x_row, x_row, sums + r * LANES);
+  for (; r + 2 <= m; r += 2) dots(dtype, 2, q, x + r * x_row, x_row, sums + r * LANES);
+  if (r < m) dots(dtype, 1, q, x + r * x_row, x_row, sums + r * LANES);
 }
 
 INLINE vec scales_from(const clm_tensor *scale, int64_t j, int64_t count) {
@@ -188,7 +195,7 @@ INLINE vec scales_from(const clm_tensor *scale, int64_t j, int64_t count) {
 INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, int64_t first, int64_t count,
                    float *out) {
   const int64_t m = task->s->m, last = task->s->n - 1;
-  quad q = {.k = task->s->k, .ahead = div_up(AHEAD, QUAD * max_of(task->w_row, 1)) * QUAD * task->w_row};
+  quad q = {.k = task->s->k, .ahead = QUAD * task->w_row + AHEAD};
   vec sums[MOST_ROWS * LANES];
   for (int64_t j = 0; j < count; j += LANES) {
     for (int c = 0; c < LANES && j + c < count; c += QUAD) {
