@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compiles every program of `variants` offline for GPUs that are not here and reports what their compilers say.
 
-    compile.py VARIANTS FOLDER [few] [--targets=gfx90a,spirv1.0] [--rows] [--markdown]
+    compile.py VARIANTS FOLDER [few] [--targets=gfx90a,spirv1.0] [--only=matmul,embedding] [--rows] [--markdown]
 
 Fails where a program does not compile, where SPIR-V is not valid and where a forward kernel spills registers. Targets
 whose compilers are missing are named and left out; exit status 77 if none is left. What was compiled before is
-remembered in FOLDER. --rows prints a line for each kernel of each program, not only the table; --markdown prints the
-table of docs/portability.md."""
+remembered in FOLDER. --only names files of cl/. --rows prints a line for each kernel of each program, not only the
+table; --markdown prints the table of docs/portability.md."""
 import concurrent.futures
 import glob
 import hashlib
@@ -158,11 +158,13 @@ def compile_one(job):
     return job, result
 
 
-def read_jobs(folder, targets):
+def read_jobs(folder, targets, only):
     version = run([CLANG, '--version']).splitlines()[0]
     sources = {}
     for line in open(os.path.join(folder, 'variants.tsv')):
         device, family, options = line.rstrip('\n').split('\t')
+        if only and family not in only:
+            continue
         source = os.path.join(folder, family + '.cl')
         if source not in sources:
             sources[source] = open(source).read()
@@ -238,13 +240,14 @@ def main():
         return 77
     memory = os.path.join(folder, 'compiled.json')
     known = json.load(open(memory)) if os.path.exists(memory) else {}
-    jobs = list(read_jobs(folder, chosen))
+    jobs = list(read_jobs(folder, chosen, options['only'].split(',') if 'only' in options else ()))
     new = list({job[4]: job for job in jobs if job[4] not in known}.values())  # devices share plain programs
     print('%d programs x targets, %d of them to compile' % (len(jobs), len(new)), flush=True)
 
     def remember():
+        keep = {job[4] for job in jobs} if not {'only', 'targets'} & set(options) else known
         with open(memory, 'w') as file:
-            json.dump({job[4]: known[job[4]] for job in jobs if 'kernels' in known.get(job[4], ())}, file)
+            json.dump({key: known[key] for key in keep if 'kernels' in known.get(key, ())}, file)
 
     with concurrent.futures.ThreadPoolExecutor(int(os.environ.get('CLM_JOBS', os.cpu_count() or 2))) as pool:
         for number, (job, result) in enumerate(pool.map(compile_one, new)):
