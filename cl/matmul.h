@@ -1,4 +1,5 @@
-/* The end of every matrix product: out = activation(scale sum + bias) + residual, or out += scale sum. */
+/* The end of every matrix product: out = activation(scale sum + bias) + residual, or out += scale sum; sum times
+ * b_scale of its column where b is i8. */
 #include "common.h"
 #include "storage.h"
 
@@ -27,12 +28,14 @@ static inline float activate(float x, int activation) {
 #define EPILOGUE_PARAMETERS                                                                                          \
   __global const float *bias, long bias_offset, long bias_stride, int has_bias, __global const out_t *residual,      \
       long residual_offset, long residual_row, long residual_column, int has_residual, __global out_t *out,          \
-      long out_offset, long out_row, long out_column, float scale, int activation, int accumulate
+      long out_offset, long out_row, long out_column, __global const float *b_scale, long b_scale_offset,            \
+      long b_scale_stride, float scale, int activation, int accumulate
 
 #define EPILOGUE(sum, i, j)                                                                                          \
   do {                                                                                                               \
     long at_ = out_offset + (long)(i)*out_row + (long)(j)*out_column;                                                \
     float value_ = scale * (sum);                                                                                    \
+    if (SCALED(B_TYPE)) value_ *= b_scale[b_scale_offset + (long)(j)*b_scale_stride];                                \
     if (has_bias) value_ += bias[bias_offset + (long)(j)*bias_stride];                                               \
     value_ = activate(value_, activation);                                                                           \
     if (has_residual)                                                                                                \

@@ -4,6 +4,7 @@
 typedef float storage_f32;
 typedef ushort storage_f16; /* half itself is an optional type; its bits are not */
 typedef ushort storage_bf16;
+typedef char storage_i8; /* read only: integers beside an f32 scale for each row */
 typedef float2 storage_c64;
 
 #define load_f32(p, i)     ((p)[i])
@@ -13,6 +14,8 @@ typedef float2 storage_c64;
 
 static inline float load_f16(__global const ushort *p, long i) { return vload_half(i, (__global const half *)p); }
 static inline float load_bf16(__global const ushort *p, long i) { return as_float((uint)p[i] << 16); }
+
+static inline float load_i8(__global const char *p, long i) { return (float)p[i]; }
 
 static inline void store_f16(__global ushort *p, long i, float x) { vstore_half_rte(x, i, (__global half *)p); }
 #ifdef CLM_PTX_BF16
@@ -37,6 +40,8 @@ static inline float16 load16_bf16(__global const ushort *p, long i) {
   return as_float16(convert_uint16(vload16(0, p + i)) << (uint16)(16));
 }
 
+static inline float16 load16_i8(__global const char *p, long i) { return convert_float16(vload16(0, p + i)); }
+
 /* What lies in storage, and the number it stands for: who fetches ahead keeps the first and takes the second when it
  * is needed, or the conversion waits for the memory. */
 #define value_f32(bits) (bits)
@@ -52,6 +57,12 @@ static inline float value_f16(ushort bits) { return vload_half(0, (const __priva
 #endif
 static inline float value_bf16(ushort bits) { return as_float((uint)bits << 16); }
 
+/* Whether there are such scales. */
+#define scaled_f32           0
+#define scaled_f16           0
+#define scaled_bf16          0
+#define scaled_i8            1
+
 #define STORAGE_PASTE(a, b)  a##b
 #define STORAGE(type)        STORAGE_PASTE(storage_, type)
 #define LOAD_BY(type)        STORAGE_PASTE(load_, type)
@@ -60,5 +71,6 @@ static inline float value_bf16(ushort bits) { return as_float((uint)bits << 16);
 #define STORE(type, p, i, x) STORE_BY(type)(p, i, x)
 #define LOAD16_BY(type)      STORAGE_PASTE(load16_, type)
 #define LOAD16(type, p, i)   LOAD16_BY(type)(p, i)
+#define SCALED(type)         STORAGE_PASTE(scaled_, type)
 #define VALUE_BY(type)       STORAGE_PASTE(value_, type)
 #define VALUE(type, bits)    VALUE_BY(type)(bits)

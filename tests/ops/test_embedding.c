@@ -130,7 +130,7 @@ static void add(void) {
     for (size_t d = 0; d < test_device_count; d++) {
       test_add(&test_devices[d], test_forward, &cases[i], "embedding: %s", cases[i].why);
       test_add(&test_devices[d], test_backward, &cases[i], "embedding backward: %s", cases[i].why);
-      if (!test_devices[d].opencl)
+      if (!test_devices[d].slow || i == 4)
         test_add(&test_devices[d], test_integers, &cases[i], "embedding in i8: %s", cases[i].why);
       if (!test_devices[d].slow || i == 4)
         test_add(&test_devices[d], test_halves, &cases[i], "embedding in halves: %s", cases[i].why);

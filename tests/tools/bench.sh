@@ -22,7 +22,8 @@ for device; do
   [ "$(wc -l < scan.csv)" -eq 2 ] || fail "scan on $device: not one row"
   "$bench" lm-load --model char --dtype f16 --weights bf16 --repeat 1 --device "$device" --explain > load.txt
   grep -q 'reading the 3 MB once' load.txt || fail "lm-load on $device: $(cat load.txt)"
-  "$bench" lm-decode --model char --weights f16 --prompt 3 --new 4 --repeat 1 --device "$device" > decode.txt
-  [ "$device" != cpu ] || "$bench" lm-decode --model char --weights int8 --prompt 3 --new 4 --repeat 1 > decode.txt
+  for type in f16 int8; do
+    "$bench" lm-decode --model char --weights $type --prompt 3 --new 4 --repeat 1 --device "$device" > decode.txt
+  done
 done
 [ -z "$(find . -name 'mamba-bench-*')" ] || fail "a temporary folder was left behind"

@@ -5,7 +5,8 @@
 enum { ITEMS = 256, LEAST_COLUMNS = 32, MOST_LANES = 8 };
 
 clm_status opencl_embedding(clm_context *ctx, const embedding_shape *s, const clm_embedding_args *a) {
-  clm_status status = OPENCL_ONLY_STORAGE(ctx, "embedding", OPERAND(a, table), OPERAND(a, out));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "embedding", OPERAND(a, out));
+  if (status == CLM_OK) status = opencl_only_matrix(ctx, "embedding", OPERAND(a, table), OPERAND(a, table_scale));
   opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(X_TYPE, a->table), OPERAND_TYPE(OUT_TYPE, a->out));
   if (status == CLM_OK) status = opencl_fits_int(ctx, "embedding", "vocab", s->vocab);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "embedding", "dim", s->dim);
@@ -15,8 +16,8 @@ clm_status opencl_embedding(clm_context *ctx, const embedding_shape *s, const cl
   size_t wanted = power_of_two(s->dim), local = opencl_kernel_work_group(k, wanted < ITEMS ? wanted : ITEMS);
   size_t tiles = ceil_div((size_t)s->dim, local), global = (size_t)s->count * tiles * local;
   context_explain(ctx, "embedding: opencl, %zu work-group%s of %zu per row", tiles, tiles == 1 ? "" : "s", local);
-  return OPENCL_RUN(ctx, k, 1, &global, &local, ARG_VECTOR(a->ids), ARG_MATRIX(a->table), ARG_MATRIX(a->out),
-                    ARG_I32(s->vocab), ARG_I32(s->dim), ARG_I32(tiles));
+  return OPENCL_RUN(ctx, k, 1, &global, &local, ARG_VECTOR(a->ids), ARG_MATRIX(a->table), ARG_VECTOR(a->table_scale),
+                    ARG_MATRIX(a->out), ARG_I32(s->vocab), ARG_I32(s->dim), ARG_I32(tiles));
 }
 
 /* Lanes share the rows of one id: as many as an id has rows on average, so that rare ids leave no lanes idle. */

@@ -8,7 +8,8 @@ enum { MOST_ROWS = 4, ROW_LANES = 32, ROW_COLUMNS = 4, SHORT_K = 512, LEAST_PART
 clm_status opencl_matmul_finish(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a,
                                 const clm_tensor *partial, int64_t part_stride, int parts, float scale) {
   opencl_kernel *k;
-  opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(OUT_TYPE, a->out));
+  const clm_tensor integers = a->b.dtype == CLM_I8 ? a->b : (clm_tensor){0}; /* the only b that it knows of */
+  opencl_defines types = OPENCL_DEFINES("", OPERAND_TYPE(B_TYPE, integers), OPERAND_TYPE(OUT_TYPE, a->out));
   clm_status status = opencl_kernel_get(ctx, "matmul", "matmul_finish", types.text, &k);
   if (status) return status;
   size_t global[2] = {(size_t)s->n, (size_t)s->m}, local[2] = {opencl_kernel_work_group(k, 64), 1};
@@ -101,7 +102,8 @@ clm_status opencl_matmul_tiled(clm_context *ctx, const matmul_shape *s, const cl
 }
 
 clm_status opencl_matmul(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
-  clm_status status = OPENCL_ONLY_STORAGE(ctx, "matmul", OPERAND(a, a), OPERAND(a, b), OPERAND(a, out));
+  clm_status status = OPENCL_ONLY_STORAGE(ctx, "matmul", OPERAND(a, a), OPERAND(a, out));
+  if (status == CLM_OK) status = opencl_only_matrix(ctx, "matmul", OPERAND(a, b), OPERAND(a, b_scale));
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "m", s->m);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "n", s->n);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "k", s->k);

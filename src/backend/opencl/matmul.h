@@ -7,7 +7,8 @@
 /* The kernels' EPILOGUE_PARAMETERS. */
 #define ARG_EPILOGUE(a, scale_)                                                                                      \
   ARG_VECTOR((a)->bias), ARG_HAS((a)->bias), ARG_MATRIX((a)->residual), ARG_HAS((a)->residual),                      \
-      ARG_MATRIX((a)->out), ARG_F32(scale_), ARG_I32((a)->activation), ARG_I32((a)->accumulate)
+      ARG_MATRIX((a)->out), ARG_VECTOR((a)->b_scale), ARG_F32(scale_), ARG_I32((a)->activation),                     \
+      ARG_I32((a)->accumulate)
 
 static inline float matmul_scale(const clm_matmul_args *a) { return a->scale == 0 ? 1.0f : a->scale; }
 

@@ -23,13 +23,18 @@ clm_status opencl_only_storage(clm_context *ctx, const char *op, const operand *
   return CLM_OK;
 }
 
+clm_status opencl_only_matrix(clm_context *ctx, const char *op, operand matrix, operand scale) {
+  const bool integers = matrix.tensor->dtype == CLM_I8;
+  return integers ? opencl_only_f32(ctx, op, &scale, 1) : opencl_only_storage(ctx, op, &matrix, 1);
+}
+
 opencl_defines opencl_with_types(const char *base, const operand *types, size_t count) {
   opencl_defines d;
   snprintf(d.text, sizeof d.text, "%s", base);
   for (size_t i = 0; i < count; i++) {
     const clm_tensor *t = types[i].tensor;
     size_t used = strlen(d.text);
-    if (t->buffer && (t->dtype == CLM_F16 || t->dtype == CLM_BF16))
+    if (t->buffer && (t->dtype == CLM_F16 || t->dtype == CLM_BF16 || t->dtype == CLM_I8))
       snprintf(d.text + used, sizeof d.text - used, " -D%s=%s", types[i].name, clm_dtype_name(t->dtype));
   }
   return d;

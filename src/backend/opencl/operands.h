@@ -26,7 +26,11 @@ clm_status opencl_only_storage(clm_context *, const char *op, const operand *ope
   opencl_only_storage(ctx, op, (const operand[]){__VA_ARGS__},                                                       \
                       sizeof((const operand[]){__VA_ARGS__}) / sizeof(operand))
 
-/* `base`, then " -D<name>=<type>" for each operand that is f16 or bf16; what is not named is f32 in the kernels. */
+/* The same of a matrix that may be i8 beside its scales. */
+clm_status opencl_only_matrix(clm_context *, const char *op, operand matrix, operand scale);
+
+/* `base`, then " -D<name>=<type>" for each operand that is f16, bf16 or i8; what is not named is f32 in the kernels.
+ */
 typedef struct opencl_defines {
   char text[256];
 } opencl_defines;
