@@ -15,9 +15,9 @@
 
 #define MOST_ROWS  8     /* of x */
 #define QUAD       4     /* rows of W side by side  */
-#define AHEAD      8192  /* bytes */
+#define AHEAD      4096  /* bytes */
 #define TASK_BYTES 65536 /* of W, about             */
-#define MOST_TASKS 64
+#define MOST_TASKS 16
 
 typedef struct matvec_task {
   const matmul_shape *s;
@@ -197,6 +197,7 @@ INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, int6
   const int64_t m = task->s->m, last = task->s->n - 1;
   quad q = {.k = task->s->k, .ahead = QUAD * task->w_row + AHEAD};
   vec sums[MOST_ROWS * LANES];
+  for (int64_t at = 0; at < q.ahead; at += 64) __builtin_prefetch(task->w + first * task->w_row + at);
   for (int64_t j = 0; j < count; j += LANES) {
     for (int c = 0; c < LANES && j + c < count; c += QUAD) {
       for (int i = 0; i < QUAD; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
