@@ -364,10 +364,14 @@ clm_status KERNEL(causal_conv1d)(clm_context *ctx, const causal_conv1d_shape *s,
   float *none;
   clm_status status = begin_call(ctx, s, a, 0, &call, &none);
   if (status) return status;
-  cpu_pool_run(cpu_context_pool(ctx), s->batch * call.pieces * call.strips, forward_task, &call);
+  const bool streams = KERNEL(conv_streams)(s, a);
+  if (streams) status = KERNEL(conv_stream)(ctx, s, a);
+  else cpu_pool_run(cpu_context_pool(ctx), s->batch * call.pieces * call.strips, forward_task, &call);
+  if (status) return status;
   if (present(a->final_state)) cpu_pool_run(cpu_context_pool(ctx), s->sequences * call.strips, final_task, &call);
-  context_explain(ctx, "causal_conv1d: cpu %s, tiles of %d steps x %d channels", cpu_context_level(ctx), STEPS,
-                  CHANNELS);
+  if (!streams)
+    context_explain(ctx, "causal_conv1d: cpu %s, tiles of %d steps x %d channels", cpu_context_level(ctx), STEPS,
+                    CHANNELS);
   return CLM_OK;
 }
 

@@ -125,6 +125,10 @@ static inline vec silu_gradient(vec sum) {
   return sigmoid * (vec_set(1.0f) + sum * (vec_set(1.0f) - sigmoid));
 }
 
+/* causal_conv1d without its final state, where conv_streams says so: rows of f32 channels, one sequence each. */
+bool KERNEL(conv_streams)(const causal_conv1d_shape *, const clm_causal_conv1d_args *);
+clm_status KERNEL(conv_stream)(clm_context *, const causal_conv1d_shape *, const clm_causal_conv1d_args *);
+
 /* causal_conv1d and its gradients where steps lie side by side, and each row is one sequence. `parts`: (batch, width
  * + 1, channels) as in a conv_call, or NULL. */
 clm_status KERNEL(conv_rows)(clm_context *, const causal_conv1d_shape *, const clm_causal_conv1d_args *);

@@ -1,17 +1,24 @@
 /* Steps of the selective scan: dt and the gate with channels in lanes, then each channel's states in lanes, as they
  * lie in memory. Numbers that are stored otherwise, or elsewhere, are gathered first. */
+#include "transpose.h"
 #include "update_rows.h"
 
-#define CHANNELS 128 /* of a task */
+#define CHANNELS   128 /* of a task */
+#define MOST_PARTS 4   /* vectors of states that are taken in one go */
 
-typedef struct update_task {
+typedef struct update_task update_task;
+typedef void (*lanes_fn)(const update_task *, int64_t row, update_channel, const float *dt, const float *dtu,
+                         const float *B, const float *C, float *y);
+
+struct update_task {
   const state_update_shape *s;
   const clm_selective_state_update_args *a;
   int64_t strips, plane; /* plane: states rounded up to whole vectors */
   bool held;             /* states are kept as planes over the steps  */
+  lanes_fn lanes;        /* of LANES channels at once, or NULL        */
   float *scratch;        /* of each worker: A, B, C, then states held */
   int64_t scratch_row;
-} update_task;
+};
 
 /* Where numbers lie: in their tensor or in scratch. */
 typedef struct planes {
@@ -66,32 +73,89 @@ INLINE float update_states_of(const update_task *task, int64_t row, int64_t step
   return y;
 }
 
+/* LANES channels in a row of one group whose numbers lie in memory as they are computed with: their sums over states
+ * are taken together. `parts` vectors are a channel's states. */
+INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_t row, update_channel channel,
+                         const float *dt, const float *dtu, const float *inputs, const float *outputs, float *y) {
+  const clm_selective_state_update_args *a = task->a;
+  const float *rates = kernel_data(a->A);
+  float *states = kernel_data(a->state);
+  vec B[MOST_PARTS], C[MOST_PARTS], sums[LANES];
+  UNROLL for (int k = 0; k < parts; k++) B[k] = vec_load(inputs + k * LANES), C[k] = vec_load(outputs + k * LANES);
+  UNROLL for (int i = 0; i < LANES; i++) {
+    float *state = states + update_state_at(&a->state, row, channel);
+    const float *A = rates + update_matrix_at(&a->A, channel);
+    sums[i] = vec_set(0);
+    UNROLL for (int k = 0; k < parts; k++) {
+      vec decay =
+          update_decay(false, dt[i], update_rate(false, is_log, (number){vec_load(A + k * LANES), vec_set(0)})).re;
+      vec h = decay * vec_load(state + k * LANES) + vec_set(dtu[i]) * B[k];
+      vec_store(state + k * LANES, h);
+      sums[i] = h * C[k] + sums[i];
+    }
+    update_next(task->s, &channel);
+  }
+  sum_lanes(sums, y);
+}
+
+#define LANES_FN(name, parts, is_log)                                                                                \
+  static void name(const update_task *task, int64_t row, update_channel channel, const float *dt, const float *dtu,  \
+                   const float *B, const float *C, float *y) {                                                       \
+    update_lanes(parts, is_log, task, row, channel, dt, dtu, B, C, y);                                               \
+  }
+LANES_FN(update_1, 1, false)
+LANES_FN(update_2, 2, false)
+LANES_FN(update_4, 4, false)
+LANES_FN(update_1_log, 1, true)
+LANES_FN(update_2_log, 2, true)
+LANES_FN(update_4_log, 4, true)
+
+/* NULL where channels are taken one by one. */
+static lanes_fn lanes_fn_of(const state_update_shape *s, const clm_selective_state_update_args *a, bool held) {
+  if (held || a->A.stride[2] != 1) return NULL;
+  switch (s->d_state) {
+  case LANES: return a->A_is_log ? update_1_log : update_1;
+  case 2 * LANES: return a->A_is_log ? update_2_log : update_2;
+  case 4 * LANES: return a->A_is_log ? update_4_log : update_4;
+  default: return NULL;
+  }
+}
+
 static void update_step(const update_task *task, int64_t b, int64_t row, int64_t step, int64_t c0, int64_t n,
                         float *scratch) {
   const state_update_shape *s = task->s;
   const clm_selective_state_update_args *a = task->a;
   const int64_t numbers = (1 + s->complex) * task->plane, group_heads = s->n_heads / s->n_groups;
-  _Alignas(64) float u[CHANNELS], dt[CHANNELS], bias[CHANNELS], D[CHANNELS], z[CHANNELS], y[CHANNELS];
+  _Alignas(64) float u[CHANNELS], dt[CHANNELS], bias[CHANNELS], dtu[CHANNELS], z[CHANNELS], y[CHANNELS];
   update_gather(s, &a->delta_bias, b, step, c0, n, bias);
-  update_gather(s, &a->D, b, step, c0, n, D);
   update_sizes(s, a, b, step, c0, n, bias, dt, u);
+  for (int64_t c = 0; c < n; c += LANES) vec_store(dtu + c, vec_load(dt + c) * vec_load(u + c));
   planes B = {0}, C = {0};
   update_channel channel = update_channel_at(s, c0);
-  for (int64_t c = 0, next = 0; c < n; c++, update_next(s, &channel)) {
+  for (int64_t c = 0, next = 0; c < n;) {
     if (c >= next) {
       const int64_t group = channel.head / group_heads;
       B = planes_at(task, &a->B, update_input_at(&a->B, b, step, group), scratch + numbers);
       C = planes_at(task, &a->C, update_input_at(&a->C, b, step, group), scratch + 2 * numbers);
-      next = (group + 1) * group_heads * s->head_dim - c0;
+      next = min_of(n, (group + 1) * group_heads * s->head_dim - c0);
     }
-    y[c] = D[c] * u[c] + update_states_of(task, row, step, channel, c, dt[c], dt[c] * u[c], B, C, scratch);
+    if (task->lanes && c + LANES <= next) {
+      task->lanes(task, row, channel, dt + c, dtu + c, B.at, C.at, y + c);
+      c += LANES;
+      channel = update_channel_at(s, c0 + c);
+    } else {
+      y[c] = update_states_of(task, row, step, channel, c, dt[c], dtu[c], B, C, scratch);
+      c++;
+      update_next(s, &channel);
+    }
   }
-  if (present(a->z)) {
-    update_gather(s, &a->z, b, step, c0, n, z);
-    for (int64_t c = 0; c < n; c += LANES) {
-      vec gate = vec_load_part(z + c, n - c);
-      vec_store_part(y + c, vec_load_part(y + c, n - c) * (gate * vec_sigmoid(gate)), n - c);
-    }
+  float *D = bias; /* which is done with */
+  update_gather(s, &a->D, b, step, c0, n, D);
+  if (present(a->z)) update_gather(s, &a->z, b, step, c0, n, z);
+  for (int64_t c = 0; c < n; c += LANES) {
+    vec sum = vec_load(D + c) * vec_load(u + c) + vec_load(y + c);
+    if (present(a->z)) sum *= vec_load(z + c) * vec_sigmoid(vec_load(z + c));
+    vec_store(y + c, sum);
   }
   update_scatter(s, &a->out, b, step, c0, n, y);
 }
@@ -116,6 +180,7 @@ clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_s
                       .strips = div_up(s->n_heads * s->head_dim, CHANNELS),
                       .plane = round_up(s->d_state, LANES),
                       .held = s->complex || a->state.dtype != CLM_F32 || a->state.stride[3] != 1};
+  task.lanes = lanes_fn_of(s, a, task.held);
   const int64_t slots = task.held && s->steps > 1 ? CHANNELS : 1;
   clm_status status =
       kernel_scratch(ctx, (3 + slots) * (1 + s->complex) * task.plane, &task.scratch_row, &task.scratch);

@@ -1,0 +1,118 @@
+/* Causal convolution, forward, where memory is all that should count: f32 rows of channels, one sequence in each row
+ * of the batch. A task walks whole rows of a strip of channels, two steps at a time, so that x is read once from
+ * memory, the filter's weights once for two steps, and both streams are as long as the hardware's prefetchers like.
+ * Not taken, as the next operation reads what this one wrote: stores around the caches (5% where out is 12 MB). */
+#include "conv_tile.h"
+
+#define STRIP  2048 /* channels */
+#define PIECE  64   /* steps of a task */
+#define WIDEST 4    /* the widths that models have */
+
+typedef struct stream_task {
+  const causal_conv1d_shape *s;
+  const clm_causal_conv1d_args *a;
+  float *filter; /* (width + 1, row): weights by place, then the bias */
+  float *past;   /* (batch, width - 1, row): what comes before the sequences */
+  int64_t row, pieces, strips;
+} stream_task;
+
+/* Rows t - (width - 1) to t + 1 of a strip that begins at channel c0. */
+typedef struct stream_rows {
+  const float *x[WIDEST + 1];
+  float *out[2];
+  const float *filter;
+} stream_rows;
+
+/* `steps` of one or two rows, `count` channels from c on, at most LANES of them. */
+INLINE void stream_lanes(int width, bool silu, int steps, bool whole, const stream_task *task, const stream_rows *r,
+                         int64_t c, int64_t count) {
+  vec x[WIDEST + 1], weight[WIDEST];
+#define LOAD(p) (whole ? vec_load((p) + c) : vec_load_part((p) + c, count))
+  UNROLL for (int k = 0; k < width; k++) weight[k] = vec_load(r->filter + k * task->row + c);
+  UNROLL for (int k = 0; k < width - 1 + steps; k++) x[k] = LOAD(r->x[k]);
+#undef LOAD
+  UNROLL for (int i = 0; i < steps; i++) {
+    vec sum = vec_load(r->filter + width * task->row + c);
+    UNROLL for (int k = 0; k < width; k++) sum = weight[k] * x[i + k] + sum;
+    if (silu) sum *= vec_sigmoid(sum);
+    if (whole) vec_store(r->out[i] + c, sum);
+    else vec_store_part(r->out[i] + c, sum, count);
+  }
+}
+
+INLINE void stream_steps(int width, bool silu, int steps, const stream_task *task, const stream_rows *r, int64_t n) {
+  int64_t c = 0;
+  for (; c + LANES <= n; c += LANES) stream_lanes(width, silu, steps, true, task, r, c, LANES);
+  if (c < n) stream_lanes(width, silu, steps, false, task, r, c, n - c);
+}
+
+INLINE void stream_piece(int width, bool silu, const stream_task *task, int64_t b, int64_t t0, int64_t steps,
+                         int64_t c0, int64_t n) {
+  const clm_tensor *x = &task->a->x, *out = &task->a->out;
+  const float *from = kernel_data(*x) + b * x->stride[0] + c0;
+  const float *past = task->past + b * (width - 1) * task->row + c0;
+  float *to = kernel_data(*out) + b * out->stride[0] + c0;
+  for (int64_t t = t0; t < t0 + steps; t += 2) {
+    stream_rows r = {.filter = task->filter + c0};
+    for (int k = 0; k <= width; k++) {
+      const int64_t at = t - (width - 1) + k;
+      r.x[k] = at < 0 ? past + (at + width - 1) * task->row : from + at * x->stride[1];
+    }
+    for (int i = 0; i < 2; i++) r.out[i] = to + (t + i) * out->stride[1];
+    if (t + 1 < t0 + steps) stream_steps(width, silu, 2, task, &r, n);
+    else stream_steps(width, silu, 1, task, &r, n);
+  }
+}
+
+INLINE void stream_width(int width, const stream_task *task, int64_t b, int64_t t0, int64_t steps, int64_t c0,
+                         int64_t n) {
+  if (task->a->silu) stream_piece(width, true, task, b, t0, steps, c0, n);
+  else stream_piece(width, false, task, b, t0, steps, c0, n);
+}
+
+static void stream(void *arg, int64_t index, int worker) {
+  const stream_task *task = arg;
+  const int64_t strip = index % task->strips, piece = index / task->strips % task->pieces;
+  const int64_t b = index / task->strips / task->pieces, t0 = piece * PIECE, c0 = strip * STRIP;
+  const int64_t steps = min_of(PIECE, task->s->length - t0), n = min_of(STRIP, task->s->channels - c0);
+  (void)worker;
+  switch (task->s->width) {
+  case 2: stream_width(2, task, b, t0, steps, c0, n); break;
+  case 3: stream_width(3, task, b, t0, steps, c0, n); break;
+  default: stream_width(4, task, b, t0, steps, c0, n);
+  }
+}
+
+bool KERNEL(conv_streams)(const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
+  return s->width >= 2 && s->width <= WIDEST && !s->packed && !present(a->seq_idx) && ALL_F32(a->x, a->out) &&
+         a->x.stride[2] == 1 && a->out.stride[2] == 1;
+}
+
+clm_status KERNEL(conv_stream)(clm_context *ctx, const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
+  stream_task task = {.s = s,
+                      .a = a,
+                      .row = round_up(s->channels, 16),
+                      .pieces = div_up(s->length, PIECE),
+                      .strips = div_up(s->channels, STRIP)};
+  const int64_t before = s->width - 1, rows = s->width + 1 + s->batch * before;
+  clm_buffer *workspace;
+  clm_status status = context_workspace(ctx, (size_t)(rows * task.row) * sizeof(float), &workspace);
+  if (status) return status;
+  task.filter = workspace->host;
+  task.past = task.filter + (s->width + 1) * task.row;
+  memset(task.filter + s->width * task.row, 0, (size_t)(task.row * (1 + s->batch * before)) * sizeof(float));
+  for (int64_t k = 0; k < s->width; k++)
+    line_read(line_at(&a->weight, k * a->weight.stride[1], a->weight.stride[0]), s->channels,
+              task.filter + k * task.row);
+  if (present(a->bias)) line_read(line_vector(&a->bias), s->channels, task.filter + s->width * task.row);
+  for (int64_t b = 0; b < s->batch && present(a->initial_state); b++)
+    for (int64_t k = 0; k < before; k++) {
+      const clm_tensor *state = &a->initial_state;
+      line_read(line_at(state, b * state->stride[0] + k * state->stride[2], state->stride[1]), s->channels,
+                task.past + (b * before + k) * task.row);
+    }
+  cpu_pool_run(cpu_context_pool(ctx), s->batch * task.pieces * task.strips, stream, &task);
+  context_explain(ctx, "causal_conv1d: cpu %s, %d steps of %lld channels a task, two at a time",
+                  cpu_context_level(ctx), PIECE, (long long)min_of(STRIP, s->channels));
+  return CLM_OK;
+}
