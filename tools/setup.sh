@@ -39,6 +39,8 @@ clang-15|cmd clang-15
 llvm-spirv-15|cmd llvm-spirv-15
 spirv-tools|cmd spirv-val
 rocm-device-libs|file /usr/lib/x86_64-linux-gnu/amdgcn/bitcode
+gcc-aarch64-linux-gnu|cmd aarch64-linux-gnu-gcc
+qemu-user-static|cmd qemu-aarch64-static
 '
 
 is_here() { # cmd|pc|file NAME

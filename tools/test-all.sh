@@ -27,6 +27,22 @@ export CLM_TEST_EVERY
 suite thread '-Db_sanitize=thread -Ddefault_library=static -Doptimization=1 -Dopencl=disabled -Dopenblas=disabled' \
   '--suite core --suite cpu --suite ops --suite model --suite train --no-suite samples -t 3'
 
+# NEON, by qemu: every seventh test, as it runs a fiftieth as fast.
+if [ "$(uname -m)" = x86_64 ]; then
+  mkdir -p build-test
+  if sh tests/support/arm64.sh build-test/arm64-root >build-test/arm64-root.log 2>&1; then
+    CLM_TEST_DEVICES=cpu CLM_TEST_EVERY=7
+    export CLM_TEST_DEVICES
+    suite arm64 '--cross-file build-test/arm64-root/arm64.ini -Dopencl=disabled -Dopenblas=disabled -Dtools=disabled' \
+      '--suite core --suite cpu --suite ops --no-suite samples -t 5'
+    unset CLM_TEST_DEVICES
+    CLM_TEST_EVERY=3
+  else
+    tail -n 30 build-test/arm64-root.log
+    row arm64 0 1 0 0
+  fi
+fi
+
 # The kernels' memory accesses and races, on small shapes.
 say '== oclgrind'
 tests oclgrind gcc '--suite ops --no-suite samples' "$(date +%s)" "'$root/tests/support/oclgrind.sh'"

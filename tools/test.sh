@@ -3,7 +3,8 @@
 #
 #   sh tools/test.sh         gcc build, every test on every backend and OpenCL platform of this machine
 #   sh tools/test.sh --clang also a clang build and its tests on the CPU
-#   sh tools/test.sh --all   also: clang, builds without the optional parts, sanitizers, the kernels under oclgrind
+#   sh tools/test.sh --all   also: clang, builds without the optional parts, sanitizers, the kernels under oclgrind,
+#                           64-bit ARM under qemu
 #
 # Works from any folder; builds under build-test/. Exit status 0 only if everything passed.
 set -u
