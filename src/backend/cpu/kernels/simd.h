@@ -25,6 +25,7 @@
 #define VEC_BYTES (4 * LANES)
 typedef float vec __attribute__((vector_size(VEC_BYTES)));
 typedef int32_t vec_i __attribute__((vector_size(VEC_BYTES)));
+typedef uint32_t vec_u __attribute__((vector_size(VEC_BYTES)));
 typedef float vec_anywhere __attribute__((vector_size(VEC_BYTES), aligned(4), may_alias));
 
 INLINE vec vec_load(const float *p) { return *(const vec_anywhere *)p; }
@@ -129,7 +130,7 @@ INLINE vec vec_scale_exponent(vec p, vec shifted) {
 #if SIMD_LANES == 16
   return (vec)_mm512_scalef_ps((__m512)p, (__m512)(shifted - vec_set(MAGIC)));
 #else
-  return p * (vec)(((vec_i)shifted << 23) + vec_set_int(0x3f800000)); /* a product: NaN stays NaN */
+  return p * (vec)(((vec_u)shifted << 23) + 0x3f800000u); /* a product: NaN stays NaN */
 #endif
 }
 
@@ -179,7 +180,7 @@ INLINE vec vec_exp2_sum(vec f, vec shifted) { /* the powers' bits less those tha
                         0x3fc5672a - (5 << 20),
                         0x3fd744fd - (6 << 20),
                         0x3feac0c7 - (7 << 20)};
-  vec_i bits = (vec_i)_mm256_permutevar8x32_ps((__m256)powers, (__m256i)shifted) + ((vec_i)shifted << 20);
+  vec_u bits = (vec_u)_mm256_permutevar8x32_ps((__m256)powers, (__m256i)shifted) + ((vec_u)shifted << 20);
   vec slope = (vec_set(0.0555106178f) * f + vec_set(0.240254685f)) * f + vec_set(0.693147182f);
   return (vec)bits * (slope * f) + (vec)bits;
 }
@@ -215,8 +216,8 @@ INLINE vec vec_exp2_near(vec a, vec b) {
 #if EXP2_PARTS > 1
   return vec_exp2_sum(f, shifted);
 #else
-  return (vec)((vec_i)(vec_exp2_slope(f) * f + vec_set(1.0f)) +
-               ((vec_i)shifted << 23)); /* a plain NaN shifted is 0 */
+  return (vec)((vec_u)(vec_exp2_slope(f) * f + vec_set(1.0f)) +
+               ((vec_u)shifted << 23)); /* a plain NaN shifted is 0 */
 #endif
 #endif
 }

@@ -6,7 +6,6 @@
 
 #include "kernels.h"
 
-typedef uint32_t vec_u __attribute__((vector_size(VEC_BYTES)));
 typedef uint16_t vec_h __attribute__((vector_size(2 * LANES)));
 typedef uint16_t vec_h_anywhere __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
