@@ -16,7 +16,7 @@ enum { /* cl/state_update.h and selective_state_update_backward.cl have the same
        PARTS_D = 256,
        PARTS_DT = 512,
 };
-enum { MOST_ROWS = 2, MOST_FLOATS = 16, BUSY_GPU = 1024, BLOCK_STEPS = 64 };
+enum { FEW_FLOATS = 16, BUSY_GPU = 1024, BLOCK_STEPS = 64 };
 
 static int32_t flags_of(const clm_selective_state_update_args *a) {
   return (a->D.buffer ? HAS_D : 0) | (a->z.buffer ? HAS_Z : 0) | (a->delta_bias.buffer ? HAS_BIAS : 0) |
@@ -59,8 +59,9 @@ static update_tile tile_of(const schedule_device *d, const state_update_shape *s
   while ((int64_t)t.states * t.lanes < s->d_state) t.states *= 2;
   const int64_t items = s->n_heads * s->head_dim * t.lanes, busy = (int64_t)d->compute_units * BUSY_GPU;
   if (scan_env("CLM_UPDATE_ROWS") > 0) t.rows = scan_env("CLM_UPDATE_ROWS");
-  else if (!d->is_cpu && t.lanes <= 4 && t.states * (s->complex ? 2 : 1) <= MOST_FLOATS)
-    while (t.rows < MOST_ROWS && 2 * t.rows <= s->batch && items * (s->batch / (2 * t.rows)) >= busy) t.rows *= 2;
+  else if (!d->is_cpu && t.lanes <= 4 && t.states * (s->complex ? 2 : 1) <= FEW_FLOATS &&
+           items * (s->batch / 2) >= busy)
+    t.rows = 2;
   return t;
 }
 
