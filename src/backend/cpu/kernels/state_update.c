@@ -126,7 +126,7 @@ static void update_step(const update_task *task, int64_t b, int64_t row, int64_t
   const state_update_shape *s = task->s;
   const clm_selective_state_update_args *a = task->a;
   const int64_t numbers = (1 + s->complex) * task->plane, group_heads = s->n_heads / s->n_groups;
-  _Alignas(64) float u[CHANNELS], dt[CHANNELS], bias[CHANNELS], dtu[CHANNELS], z[CHANNELS], y[CHANNELS];
+  _Alignas(64) float u[CHANNELS], dt[CHANNELS], bias[CHANNELS], D[CHANNELS], dtu[CHANNELS], z[CHANNELS], y[CHANNELS];
   update_gather(s, &a->delta_bias, b, step, c0, n, bias);
   update_sizes(s, a, b, step, c0, n, bias, dt, u);
   for (int64_t c = 0; c < n; c += LANES) vec_store(dtu + c, vec_load(dt + c) * vec_load(u + c));
@@ -149,7 +149,6 @@ static void update_step(const update_task *task, int64_t b, int64_t row, int64_t
       update_next(s, &channel);
     }
   }
-  float *D = bias; /* which is done with */
   update_gather(s, &a->D, b, step, c0, n, D);
   if (present(a->z)) update_gather(s, &a->z, b, step, c0, n, z);
   for (int64_t c = 0; c < n; c += LANES) {
