@@ -14,8 +14,9 @@
 
 /* Groups: count x tiles of columns, in one dimension (others may be limited to 65535 groups). */
 __kernel void embedding(__global const int *ids, long ids_offset, long ids_stride, __global const STORAGE(X_TYPE) *table,
-                        long table_offset, long table_row, long table_column, __global const float *scale, long scale_offset,
-                        long scale_stride, __global STORAGE(OUT_TYPE) *out, long out_offset, long out_row, long out_column, int vocab, int dim, int tiles) {
+                        long table_offset, long table_row, long table_column, __global const float *scale,
+                        long scale_offset, long scale_stride, __global STORAGE(OUT_TYPE) *out, long out_offset,
+                        long out_row, long out_column, int vocab, int dim, int tiles) {
   long group = (long)get_group_id(0), i = group / tiles;
   int j = (int)(group % tiles) * (int)get_local_size(0) + (int)get_local_id(0);
   if (j >= dim) return;

@@ -29,8 +29,7 @@ static inline float2 rate_of(float2 a) { return (float2)(a.x * LOG2_E, a.y); }
 static inline float2 of_rate(float2 rate) { return (float2)(rate.x * LN_2, rate.y); }
 
 /* exp(dt A). The angle less k pi is cut to a quarter turn either way, pi in two parts; polynomials of degrees 9 and
- * 10 there, minimax but for the first coefficients: off by 1.4e-7 at most, on the average by less than 1e-8. sincos()
- * takes three times as long. */
+ * 10 there, minimax but for the first coefficients: off by 1.4e-7 at most, on the average by less than 1e-8. */
 #define PI_HIGH    3.14159274101257324219f
 #define PI_LOW     -8.74227800037248e-8f
 #define INVERSE_PI 0.31830988618379067154f

@@ -47,7 +47,7 @@ static int64_t busy_items(const schedule_device *d) {
   return (int64_t)d->compute_units * (d->is_cpu ? BUSY_CPU : BUSY_GPU);
 }
 
-/* Every part that a kernel may be without; registers are for the states then. */
+/* Without any part that a kernel may be without: what registers those take is there for more states. */
 static bool is_lean(const schedule_device *d, const selective_scan_request *r) {
   return d->shuffle != SHUFFLE_NONE && !r->gate && !r->resets && !r->packed && !r->keep_every && !r->length_fast;
 }

@@ -4,7 +4,7 @@
  * W are added up together. Every result is one sum in an order that k alone decides.
  *
  * bf16 is not for AVX-512's vdpbf16ps: with x as two bf16 parts it took 0.93 to 1.08 of the time of a shift, a mask
- * and two products on a Zen 5, W in the second cache, and memory is slower than both. i8 is for vpdpbusd, which takes
+ * and two products on a Zen 4, W in the second cache, and memory is slower than both. i8 is for vpdpbusd, which takes
  * a third of that time (integer_dots.h). */
 #include "matvec.h"
 #include "epilogue.h"
