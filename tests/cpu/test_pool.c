@@ -18,7 +18,7 @@ static const pool_case cases[] = {
     {1, 100, 3, "the caller alone"},           {2, 0, 3, "nothing to do"},
     {2, 1, 100, "one task: no helper needed"}, {2, 2, 20000, "runs so short that helpers come late"},
     {3, 7, 5000, "more tasks than threads"},   {8, 3, 2000, "more threads than tasks"},
-    {5, 20000, 5, "many small tasks"},
+    {5, 20000, 5, "many small tasks"},         {2, 5, 5000, "shares of different sizes"},
 };
 
 typedef struct tally {
@@ -84,6 +84,33 @@ static void test_parallel(void **state) {
   cpu_pool_destroy(pool);
 }
 
+typedef struct shares {
+  atomic_int arrived;
+  atomic_llong first[2]; /* task of each worker, -1: none yet */
+} shares;
+
+static void note_first(void *arg, int64_t task, int worker) {
+  shares *s = arg;
+  long long none = -1;
+  if (!atomic_compare_exchange_strong(&s->first[worker], &none, task)) return;
+  atomic_fetch_add(&s->arrived, 1);
+  while (atomic_load(&s->arrived) < 2) nanosleep(&(struct timespec){.tv_nsec = 1000}, NULL);
+}
+
+/* A worker begins with the same task in every run: what it wrote last time is in its cache. */
+static void test_shares(void **state) {
+  (void)state;
+  cpu_pool *pool = cpu_pool_create(2);
+  assert_non_null(pool);
+  for (int i = 0; i < 20; i++) {
+    shares s = {.first = {-1, -1}};
+    cpu_pool_run(pool, 9, note_first, &s);
+    assert_int_equal(atomic_load(&s.first[0]), 0);
+    assert_int_equal(atomic_load(&s.first[1]), 5);
+  }
+  cpu_pool_destroy(pool);
+}
+
 static void halve(void *arg, int64_t task, int worker) {
   (void)worker;
   ((volatile float *)arg)[task] /= 2;
@@ -115,10 +142,8 @@ static void test_destroy_null(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_cases),
-      cmocka_unit_test(test_parallel),
-      cmocka_unit_test(test_denormals),
-      cmocka_unit_test(test_destroy_null),
+      cmocka_unit_test(test_cases),     cmocka_unit_test(test_parallel),     cmocka_unit_test(test_shares),
+      cmocka_unit_test(test_denormals), cmocka_unit_test(test_destroy_null),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

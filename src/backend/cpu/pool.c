@@ -3,12 +3,15 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* `word` is the state of the run in hand: its number in the upper half, whether helpers may still join, and how many
  * have. A helper joins by compare-and-swap, so that the caller can shut the door and wait for those inside only. */
 #define WORD_OPEN  0x80000000u
 #define WORD_COUNT 0x7fffffffu
 #define WORD_RUN   0x100000000u
+
+#define LINE       64 /* bytes that travel between caches as one */
 
 /* Operations of a training step follow each other within microseconds: sleeping in between would cost more. */
 #define SPINS 2000
@@ -19,20 +22,26 @@ typedef struct helper {
   int number;
 } helper;
 
-struct cpu_pool {
-  _Atomic uint64_t word;
-  _Atomic int64_t next;
-  cpu_task_fn fn; /* these three are written before the word opens */
-  void *arg;
-  int64_t count;
+/* The tasks of a run that a worker takes before it takes others': the same ones in every run of as many tasks, so
+ * that what an operation left in a core's cache, or on its memory node, the next one finds there. */
+typedef struct share {
+  _Alignas(LINE) _Atomic int64_t next;
+  int64_t end;
+} share;
 
-  atomic_int sleepers; /* helpers asleep, or about to be */
-  atomic_bool waiting; /* the caller is asleep, or about to be */
+struct cpu_pool {
+  _Alignas(LINE) _Atomic uint64_t word;
+  _Alignas(LINE) cpu_task_fn fn; /* these and the shares are written before the word opens */
+  void *arg;
+
+  _Alignas(LINE) atomic_int sleepers; /* helpers asleep, or about to be */
+  atomic_bool waiting;                /* the caller is asleep, or about to be */
   atomic_bool stop;
   pthread_mutex_t mutex;
   pthread_cond_t work, done;
   int threads;
-  helper helpers[];
+  share *shares;   /* of each thread */
+  helper *helpers; /* of each thread but the caller */
 };
 
 static inline void pause_briefly(void) {
@@ -70,12 +79,17 @@ static inline void restore_denormals(uint64_t old) {
 #endif
 }
 
-static void run_tasks(cpu_pool *p, int worker) {
-  for (;;) {
-    int64_t task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-    if (task >= p->count) return;
-    p->fn(p->arg, task, worker);
+/* Looks before it takes: a share that is used up stays in everyone's cache. */
+static void run_share(cpu_pool *p, share *s, int worker) {
+  while (atomic_load_explicit(&s->next, memory_order_relaxed) < s->end) {
+    int64_t task = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
+    if (task < s->end) p->fn(p->arg, task, worker);
   }
+}
+
+static void run_tasks(cpu_pool *p, int worker) {
+  for (int i = worker; i < p->threads; i++) run_share(p, &p->shares[i], worker);
+  for (int i = 0; i < worker; i++) run_share(p, &p->shares[i], worker);
 }
 
 /* Joins the run if there is an open one that this helper has not been part of. */
@@ -123,9 +137,25 @@ static void *helper_main(void *arg) {
   return NULL;
 }
 
+/* Zeros, from a cache line's beginning to one's end. */
+static void *lines_of(size_t bytes) {
+  void *memory = NULL;
+  bytes = (bytes + LINE - 1) / LINE * LINE;
+  return posix_memalign(&memory, LINE, bytes) == 0 ? memset(memory, 0, bytes) : NULL;
+}
+
 cpu_pool *cpu_pool_create(int threads) {
-  cpu_pool *p = calloc(1, sizeof *p + (size_t)threads * sizeof p->helpers[0]);
-  if (!p) return NULL;
+  cpu_pool *p = lines_of(sizeof *p);
+  share *shares = lines_of((size_t)threads * sizeof *shares);
+  helper *helpers = calloc((size_t)threads, sizeof *helpers);
+  if (!p || !shares || !helpers) {
+    free(p);
+    free(shares);
+    free(helpers);
+    return NULL;
+  }
+  p->shares = shares;
+  p->helpers = helpers;
   pthread_mutex_init(&p->mutex, NULL);
   pthread_cond_init(&p->work, NULL);
   pthread_cond_init(&p->done, NULL);
@@ -148,6 +178,8 @@ void cpu_pool_destroy(cpu_pool *p) {
   pthread_cond_destroy(&p->done);
   pthread_cond_destroy(&p->work);
   pthread_mutex_destroy(&p->mutex);
+  free(p->shares);
+  free(p->helpers);
   free(p);
 }
 
@@ -171,8 +203,11 @@ static void close_run(cpu_pool *p) {
 static void run_shared(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
   p->fn = fn;
   p->arg = arg;
-  p->count = count;
-  atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+  for (int64_t i = 0, next = 0; i < p->threads; i++) {
+    share *s = &p->shares[i];
+    atomic_store_explicit(&s->next, next, memory_order_relaxed);
+    s->end = next += count / p->threads + (i < count % p->threads);
+  }
   uint64_t run = atomic_load(&p->word) / WORD_RUN + 1;
   atomic_store(&p->word, run * WORD_RUN | WORD_OPEN);
   if (atomic_load(&p->sleepers) > 0) {

@@ -16,7 +16,7 @@ void cpu_pool_destroy(cpu_pool *);
 int cpu_pool_threads(const cpu_pool *);
 
 /* Runs task 0 to count - 1, each once, in any order and on any thread; returns when all are done. Allocates nothing.
- */
+ * A worker takes the tasks of its own share first, the w-th of equal runs of tasks, then what others have left. */
 void cpu_pool_run(cpu_pool *, int64_t count, cpu_task_fn, void *arg);
 
 #endif
