@@ -50,6 +50,8 @@ static const conv_case cases[] = {
     {2, 70, 300, 4, BIAS | SILU | FINAL, TEST_CONTIGUOUS, "wide: steps compiled in"},
     {1, 50, 257, 3, BIAS | SILU | INITIAL, TEST_PADDED, "wide, padded rows"},
     {1, 1030, 40, 4, BIAS | SILU | FINAL | SLOW, TEST_CONTIGUOUS, "long"},
+    {1, 129, 16384, 4, BIAS | SILU | INITIAL | SLOW, TEST_CONTIGUOUS, "more than caches should hold"},
+    {2, 101, 10400, 2, SLOW, TEST_CONTIGUOUS, "more than caches should hold, no activation"},
 
     {2, 90, 20, 4, ALL | SEQ, TEST_CONTIGUOUS, "several sequences and padding"},
     {3, 90, 20, 4, ALL | SEQ | REVERSE | SLOW, TEST_CONTIGUOUS, "several sequences and padding, reversed"},

@@ -32,6 +32,23 @@ INLINE vec vec_load(const float *p) { return *(const vec_anywhere *)p; }
 INLINE void vec_store(float *p, vec x) { *(vec_anywhere *)p = x; }
 INLINE vec vec_set(float x) { return x - (vec){0}; }
 
+/* Writes a vector to memory, not to a cache; p is a multiple of VEC_BYTES. Between the last of them and another
+ * thread's reading stands vec_stream_end. */
+#if SIMD_LANES == 16
+INLINE void vec_stream(float *p, vec x) { _mm512_stream_ps(p, (__m512)x); }
+#elif SIMD_LANES == 8
+INLINE void vec_stream(float *p, vec x) { _mm256_stream_ps(p, (__m256)x); }
+#elif defined(__x86_64__)
+INLINE void vec_stream(float *p, vec x) { _mm_stream_ps(p, (__m128)x); }
+#else
+INLINE void vec_stream(float *p, vec x) { vec_store(p, x); }
+#endif
+INLINE void vec_stream_end(void) {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 /* The first `count` floats (all LANES if there are more), `other` beyond; and x with zeros beyond. */
 #if SIMD_LANES == 16
 INLINE __mmask16 vec_mask(int64_t count) { return (__mmask16)((1u << count) - 1); }
