@@ -23,6 +23,35 @@ static line step_of(const clm_tensor *t, int64_t b, int64_t step, int64_t c0) {
   return line_at(t, b * t->stride[0] + step * t->stride[1] + c0 * t->stride[2], t->stride[2]);
 }
 
+/* `taps` numbers of each of n channels, side by side in memory, as a row for each tap, and back. */
+INLINE void taps_apart(int taps, const float *in, int64_t n, float out[][CHANNELS]) {
+  for (int64_t c = 0; c < n; c++) UNROLL for (int k = 0; k < taps; k++) out[k][c] = in[c * taps + k];
+}
+INLINE void taps_together(int taps, float *const in[], int64_t n, float *restrict out) {
+  const float *row[WIDTHS];
+  for (int k = 0; k < taps; k++) row[k] = in[k];
+  for (int64_t c = 0; c < n; c++) UNROLL for (int k = 0; k < taps; k++) out[c * taps + k] = row[k][c];
+}
+
+/* Whether the numbers of a channel lie like that, in one of the widths that are compiled. */
+static bool taps_adjoin(const clm_tensor *t, int dim, int64_t taps) {
+  return t->dtype == CLM_F32 && t->stride[dim] == taps && t->stride[dim + 1] == 1 && taps >= 2 && taps <= 4;
+}
+static void read_adjoining(int64_t taps, const float *in, int64_t n, float out[][CHANNELS]) {
+  switch (taps) {
+  case 2: taps_apart(2, in, n, out); break;
+  case 3: taps_apart(3, in, n, out); break;
+  default: taps_apart(4, in, n, out);
+  }
+}
+static void write_adjoining(int64_t taps, float *const in[], int64_t n, float *out) {
+  switch (taps) {
+  case 2: taps_together(2, in, n, out); break;
+  case 3: taps_together(3, in, n, out); break;
+  default: taps_together(4, in, n, out);
+  }
+}
+
 static void write_zeros(const update_task *task, int64_t b, int64_t c0, int64_t n) {
   const float zeros[CHANNELS] = {0};
   for (int64_t t = 0; t < task->s->steps; t++) line_write(step_of(&task->a->out, b, t, c0), n, zeros);
@@ -44,11 +73,20 @@ static void update_channels(void *arg, int64_t index, int worker) {
   _Alignas(64) float memory[WIDTHS][CHANNELS], weight[WIDTHS][CHANNELS], bias[CHANNELS] = {0}, sums[CHANNELS];
   float *e[WIDTHS]; /* the last width inputs, oldest first */
   int64_t now = circular ? (number_of(&a->cache_seqlens, b) % size + size) % size : 0;
+  const bool together = !circular && present(a->state) && taps_adjoin(&a->state, 1, before);
+  float *states = together ? kernel_data(a->state) + row * a->state.stride[0] + c0 * before : NULL;
+  if (taps_adjoin(&a->weight, 0, s->width)) {
+    read_adjoining(s->width, kernel_data(a->weight) + c0 * s->width, n, weight);
+  } else {
+    for (int64_t k = 0; k < s->width; k++)
+      line_read(line_at(&a->weight, c0 * a->weight.stride[0] + k * a->weight.stride[1], a->weight.stride[0]), n,
+                weight[k]);
+  }
+  if (together) read_adjoining(before, states, n, memory);
   for (int64_t k = 0; k < s->width; k++) {
     e[k] = memory[k];
-    line_read(line_at(&a->weight, c0 * a->weight.stride[0] + k * a->weight.stride[1], a->weight.stride[0]), n,
-              weight[k]);
-    if (k < before) line_read(place_of(&a->state, row, c0, circular ? (now - before + k + size) % size : k), n, e[k]);
+    if (k < before && !together)
+      line_read(place_of(&a->state, row, c0, circular ? (now - before + k + size) % size : k), n, e[k]);
   }
   if (present(a->bias)) line_read(line_at(&a->bias, c0 * a->bias.stride[0], a->bias.stride[0]), n, bias);
   for (int64_t t = 0; t < s->steps; t++) {
@@ -64,7 +102,8 @@ static void update_channels(void *arg, int64_t index, int worker) {
     for (int64_t k = 0; k < before; k++) e[k] = e[k + 1];
     e[before] = oldest;
   }
-  for (int64_t k = 0; k < before && !circular; k++) line_write(place_of(&a->state, row, c0, k), n, e[k]);
+  if (together) write_adjoining(before, e, n, states);
+  for (int64_t k = 0; k < before && !circular && !together; k++) line_write(place_of(&a->state, row, c0, k), n, e[k]);
 }
 
 clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shape *s,
