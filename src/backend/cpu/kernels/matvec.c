@@ -16,7 +16,7 @@
 #define MOST_ROWS  8     /* of x */
 #define QUAD       4     /* rows of W side by side  */
 #define AHEAD      4096  /* bytes */
-#define TASK_BYTES 65536 /* of W, about             */
+#define TASK_BYTES 16384 /* of W, about             */
 #define MOST_TASKS 16
 
 typedef struct matvec_task {
