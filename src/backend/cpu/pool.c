@@ -5,13 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* `word` is the state of the run in hand: its number in the upper half, whether helpers may still join, and how many
- * have. A helper joins by compare-and-swap, so that the caller can shut the door and wait for those inside only. */
-#define WORD_OPEN  0x80000000u
-#define WORD_COUNT 0x7fffffffu
-#define WORD_RUN   0x100000000u
+/* `word` is the number of the run in hand, and whether helpers may still join it. A helper says in a line of its own
+ * that it is inside, and then looks whether the run is still open; the caller closes it, and then looks who is
+ * inside. Both in one order for all (seq_cst), so one of them sees the other. No two helpers ever write to the same
+ * line. */
+#define WORD_OPEN 1u
+#define WORD_RUN  2u
 
-#define LINE       64 /* bytes that travel between caches as one */
+#define LINE      64 /* bytes that travel between caches as one */
 
 /* Operations of a training step follow each other within microseconds: sleeping in between would cost more. */
 #define SPINS 2000
@@ -22,11 +23,14 @@ typedef struct helper {
   int number;
 } helper;
 
-/* The tasks of a run that a worker takes before it takes others': the same ones in every run of as many tasks, so
- * that what an operation left in a core's cache, or on its memory node, the next one finds there. */
+/* What a worker has for itself. The tasks are those that it takes before it takes others': the same ones in every run
+ * of as many tasks, so that what an operation left in a core's cache, or on its memory node, the next one finds
+ * there.
+ */
 typedef struct share {
   _Alignas(LINE) _Atomic int64_t next;
   int64_t end;
+  _Atomic uint64_t inside; /* the word of the run that it takes part in, 0: none */
 } share;
 
 struct cpu_pool {
@@ -92,46 +96,58 @@ static void run_tasks(cpu_pool *p, int worker) {
   for (int i = 0; i < worker; i++) run_share(p, &p->shares[i], worker);
 }
 
-/* Joins the run if there is an open one that this helper has not been part of. */
-static bool try_join(cpu_pool *p, uint64_t *seen) {
+/* Whether there is an open run that a helper has not been part of. */
+static bool is_new(const cpu_pool *p, uint64_t seen) {
   uint64_t word = atomic_load(&p->word);
-  while (word & WORD_OPEN && word / WORD_RUN != *seen)
-    if (atomic_compare_exchange_weak(&p->word, &word, word + 1)) {
-      *seen = word / WORD_RUN;
-      return true;
-    }
+  return word & WORD_OPEN && word != seen;
+}
+
+static void leave(cpu_pool *p, share *own) {
+  atomic_store(&own->inside, 0);
+  if (!atomic_load(&p->waiting)) return;
+  pthread_mutex_lock(&p->mutex);
+  pthread_cond_signal(&p->done);
+  pthread_mutex_unlock(&p->mutex);
+}
+
+static bool try_join(cpu_pool *p, share *own, uint64_t *seen) {
+  uint64_t word = atomic_load(&p->word);
+  if (!(word & WORD_OPEN) || word == *seen) return false;
+  atomic_store(&own->inside, word);
+  if (atomic_load(&p->word) == word) {
+    *seen = word;
+    return true;
+  }
+  leave(p, own);
   return false;
 }
 
-static void leave(cpu_pool *p) {
-  uint64_t word = atomic_fetch_sub(&p->word, 1) - 1;
-  if (word & (WORD_OPEN | WORD_COUNT) || !atomic_load(&p->waiting)) return;
+/* Until there is something to join. */
+static void sleep_until(cpu_pool *p, uint64_t seen) {
   pthread_mutex_lock(&p->mutex);
-  pthread_cond_signal(&p->done);
+  atomic_fetch_add(&p->sleepers, 1);
+  while (!atomic_load(&p->stop) && !is_new(p, seen)) pthread_cond_wait(&p->work, &p->mutex);
+  atomic_fetch_sub(&p->sleepers, 1);
   pthread_mutex_unlock(&p->mutex);
 }
 
 static void *helper_main(void *arg) {
   helper *self = arg;
   cpu_pool *p = self->pool;
+  share *own = &p->shares[self->number];
   uint64_t seen = 0;
+  int idle = 0;
   flush_denormals();
-  while (!atomic_load(&p->stop)) {
-    bool joined = false;
-    for (int i = 0; i < SPINS && !joined && !atomic_load_explicit(&p->stop, memory_order_relaxed); i++) {
-      joined = try_join(p, &seen);
-      if (!joined) pause_briefly();
-    }
-    if (!joined) {
-      pthread_mutex_lock(&p->mutex);
-      atomic_fetch_add(&p->sleepers, 1);
-      while (!atomic_load(&p->stop) && !(joined = try_join(p, &seen))) pthread_cond_wait(&p->work, &p->mutex);
-      atomic_fetch_sub(&p->sleepers, 1);
-      pthread_mutex_unlock(&p->mutex);
-    }
-    if (joined) {
+  while (!atomic_load_explicit(&p->stop, memory_order_relaxed)) {
+    if (try_join(p, own, &seen)) {
       run_tasks(p, self->number);
-      leave(p);
+      leave(p, own);
+      idle = 0;
+    } else if (++idle < SPINS) {
+      pause_briefly();
+    } else {
+      sleep_until(p, seen);
+      idle = 0;
     }
   }
   return NULL;
@@ -185,17 +201,22 @@ void cpu_pool_destroy(cpu_pool *p) {
 
 int cpu_pool_threads(const cpu_pool *p) { return p->threads; }
 
+static bool anyone_inside(const cpu_pool *p) {
+  for (int i = 1; i < p->threads; i++)
+    if (atomic_load(&p->shares[i].inside)) return true;
+  return false;
+}
+
 /* Shuts the door and waits for the helpers inside. */
 static void close_run(cpu_pool *p) {
-  uint64_t word = atomic_fetch_and(&p->word, ~(uint64_t)WORD_OPEN);
-  for (int i = 0; i < SPINS && word & WORD_COUNT; i++) {
+  atomic_store(&p->word, atomic_load(&p->word) & ~(uint64_t)WORD_OPEN);
+  for (int i = 0; i < SPINS; i++) {
+    if (!anyone_inside(p)) return;
     pause_briefly();
-    word = atomic_load(&p->word);
   }
-  if (!(word & WORD_COUNT)) return;
   pthread_mutex_lock(&p->mutex);
   atomic_store(&p->waiting, true);
-  while (atomic_load(&p->word) & WORD_COUNT) pthread_cond_wait(&p->done, &p->mutex);
+  while (anyone_inside(p)) pthread_cond_wait(&p->done, &p->mutex);
   atomic_store(&p->waiting, false);
   pthread_mutex_unlock(&p->mutex);
 }
@@ -208,8 +229,7 @@ static void run_shared(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
     atomic_store_explicit(&s->next, next, memory_order_relaxed);
     s->end = next += count / p->threads + (i < count % p->threads);
   }
-  uint64_t run = atomic_load(&p->word) / WORD_RUN + 1;
-  atomic_store(&p->word, run * WORD_RUN | WORD_OPEN);
+  atomic_store(&p->word, atomic_load(&p->word) + WORD_RUN + WORD_OPEN);
   if (atomic_load(&p->sleepers) > 0) {
     pthread_mutex_lock(&p->mutex);
     pthread_cond_broadcast(&p->work);

@@ -17,7 +17,7 @@
 #define QUAD       4     /* rows of W side by side  */
 #define AHEAD      4096  /* bytes */
 #define TASK_BYTES 16384 /* of W, about             */
-#define MOST_TASKS 16
+#define MOST_TASKS 128
 
 typedef struct matvec_task {
   const matmul_shape *s;
