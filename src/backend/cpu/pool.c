@@ -7,8 +7,8 @@
 
 /* `word` is the number of the run in hand, and whether helpers may still join it. A helper says in a line of its own
  * that it is inside, and then looks whether the run is still open; the caller closes it, and then looks who is
- * inside. Both in one order for all (seq_cst), so one of them sees the other. No two helpers ever write to the same
- * line. */
+ * inside. Both in one order for all (seq_cst), so one of them sees the other, and no helper waits for another's line
+ * to join or to leave. */
 #define WORD_OPEN 1u
 #define WORD_RUN  2u
 
@@ -24,9 +24,7 @@ typedef struct helper {
 } helper;
 
 /* What a worker has for itself. The tasks are those that it takes before it takes others': the same ones in every run
- * of as many tasks, so that what an operation left in a core's cache, or on its memory node, the next one finds
- * there.
- */
+ * of as many, so that what an operation left in a core's cache, or on its memory node, the next one finds there. */
 typedef struct share {
   _Alignas(LINE) _Atomic int64_t next;
   int64_t end;
