@@ -18,6 +18,7 @@ expect '--check: lm-load has none' "$bench" lm-load --check
 TMPDIR=$PWD/nowhere expect 'lm-load: its temporary files: No such' "$bench" lm-load --model char --device cpu
 
 for device; do
+  use_device "$device"
   "$bench" scan --check --batch 1 --dim 5 --length 40 --state 3 --repeat 2 --device "$device" --format csv > scan.csv
   [ "$(wc -l < scan.csv)" -eq 2 ] || fail "scan on $device: not one row"
   "$bench" lm-load --model char --dtype f16 --weights bf16 --repeat 1 --device "$device" --explain > load.txt
@@ -26,4 +27,5 @@ for device; do
     "$bench" lm-decode --model char --weights $type --prompt 3 --new 4 --repeat 1 --device "$device" > decode.txt
   done
 done
+use_device cpu
 [ -z "$(find . -name 'mamba-bench-*')" ] || fail "a temporary folder was left behind"

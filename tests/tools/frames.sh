@@ -108,6 +108,7 @@ present() {
 
 tried=
 for device in "$@"; do
+  use_device "$device"
   present "$device" || { echo "passed over, no such device: $device"; continue; }
   tried="$tried $device"
   rm -rf whole parts
@@ -129,6 +130,7 @@ for device in "$@"; do
   cmp whole/model.safetensors parts/model.safetensors || fail "11 + 19 steps differ from 30 on $device"
   [ "$(cut -d, -f1 parts/train.csv | sort -u | wc -l)" -eq 31 ] || fail "steps of train.csv after a resumed run"
 done
+use_device cpu
 
 # Learnt in a few seconds: the sum to nine tenths of its variance, the trend of a whole walk's end.
 rm -rf whole

@@ -50,6 +50,7 @@ present() {
 
 tried=
 for device in "$@"; do
+  use_device "$device"
   present "$device" || { echo "passed over, no such device: $device"; continue; }
   tried="$tried $device"
   out=$(echo "m-$device" | tr : _)
@@ -102,6 +103,7 @@ for device in "$@"; do
   { $generate -n 8 --prompt 'my lord' --save-state half.state | tr -d '\n' && $generate -n 12 --load-state half.state; } > b.txt
   [ "$(tr -d '\n' < a.txt)" = "$(tr -d '\n' < b.txt)" ] || fail "in two parts: $(cat b.txt), in one: $(cat a.txt)"
 done
+use_device cpu
 
 out=$(echo "m-$1" | tr : _)
 # Start from another model.
