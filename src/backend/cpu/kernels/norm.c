@@ -21,17 +21,34 @@ static float *scratch_of(const norm_task *task, int worker, int i) {
 
 static void statistics(const clm_norm_args *f, const float *x, int64_t dim, float *mean, float *scale) {
   vec sum = vec_set(0), squares = vec_set(0);
+  const int64_t whole = dim / LANES * LANES;
   *mean = 0;
   if (f->kind == CLM_LAYER_NORM) {
-    for (int64_t j = 0; j < dim; j += LANES) sum += vec_load_part(x + j, dim - j);
+    for (int64_t j = 0; j < whole; j += LANES) sum += vec_load(x + j);
+    if (whole < dim) sum += vec_load_part(x + whole, dim - whole);
     *mean = vec_sum(sum) / (float)dim;
   }
-  for (int64_t j = 0; j < dim; j += LANES) {
-    vec v = vec_load_part(x + j, dim - j) - vec_set(*mean);
-    if (dim - j < LANES) v = vec_keep(v, dim - j);
+  for (int64_t j = 0; j < whole; j += LANES) {
+    vec v = vec_load(x + j) - vec_set(*mean);
+    squares = v * v + squares;
+  }
+  if (whole < dim) {
+    vec v = vec_keep(vec_load_part(x + whole, dim - whole) - vec_set(*mean), dim - whole);
     squares = v * v + squares;
   }
   *scale = 1 / sqrtf(vec_sum(squares) / (float)dim + f->epsilon);
+}
+
+/* LANES elements of a row, or the `count` that are left. */
+INLINE void norm_lanes(bool whole, const float *x, const float *weight, const float *bias, float *out, int64_t j,
+                       int64_t count, float mean, float scale) {
+#define LOAD(p) (whole ? vec_load((p) + j) : vec_load_part((p) + j, count))
+  vec v = (LOAD(x) - vec_set(mean)) * vec_set(scale);
+  if (weight) v *= LOAD(weight);
+  if (bias) v += LOAD(bias);
+#undef LOAD
+  if (whole) vec_store(out + j, v);
+  else vec_store_part(out + j, v, count);
 }
 
 static void norm_rows(void *arg, int64_t index, int worker) {
@@ -45,12 +62,9 @@ static void norm_rows(void *arg, int64_t index, int worker) {
     line result = line_row(&f->out, i);
     float mean, scale, *out = line_target(result, scratch_of(task, worker, SCRATCH_OUT));
     statistics(f, x, dim, &mean, &scale);
-    for (int64_t j = 0; j < dim; j += LANES) {
-      vec v = (vec_load_part(x + j, dim - j) - vec_set(mean)) * vec_set(scale);
-      if (weight) v *= vec_load_part(weight + j, dim - j);
-      if (bias) v += vec_load_part(bias + j, dim - j);
-      vec_store_part(out + j, v, dim - j);
-    }
+    int64_t j = 0;
+    for (; j + LANES <= dim; j += LANES) norm_lanes(true, x, weight, bias, out, j, LANES, mean, scale);
+    if (j < dim) norm_lanes(false, x, weight, bias, out, j, dim - j, mean, scale);
     line_store(result, dim, out);
   }
 }
