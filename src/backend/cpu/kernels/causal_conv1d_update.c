@@ -33,22 +33,28 @@ INLINE void taps_together(int taps, float *const in[], int64_t n, float *restric
   for (int64_t c = 0; c < n; c++) UNROLL for (int k = 0; k < taps; k++) out[c * taps + k] = row[k][c];
 }
 
-/* Whether the numbers of a channel lie like that, in one of the widths that are compiled. */
+/* Whether they lie like that: dimension `dim` of t is the channels, the next one the taps. */
 static bool taps_adjoin(const clm_tensor *t, int dim, int64_t taps) {
-  return t->dtype == CLM_F32 && t->stride[dim] == taps && t->stride[dim + 1] == 1 && taps >= 2 && taps <= 4;
+  return t->dtype == CLM_F32 && t->stride[dim] == taps && t->stride[dim + 1] == 1;
 }
-static void read_adjoining(int64_t taps, const float *in, int64_t n, float out[][CHANNELS]) {
-  switch (taps) {
-  case 2: taps_apart(2, in, n, out); break;
-  case 3: taps_apart(3, in, n, out); break;
-  default: taps_apart(4, in, n, out);
+
+/* From element `at` on; the widths that models have are compiled. */
+static void taps_read(const clm_tensor *t, int dim, int64_t at, int64_t taps, int64_t n, float out[][CHANNELS]) {
+  switch (taps_adjoin(t, dim, taps) ? taps : 0) {
+  case 2: taps_apart(2, kernel_data(*t) + at, n, out); break;
+  case 3: taps_apart(3, kernel_data(*t) + at, n, out); break;
+  case 4: taps_apart(4, kernel_data(*t) + at, n, out); break;
+  default:
+    for (int64_t k = 0; k < taps; k++) line_read(line_at(t, at + k * t->stride[dim + 1], t->stride[dim]), n, out[k]);
   }
 }
-static void write_adjoining(int64_t taps, float *const in[], int64_t n, float *out) {
-  switch (taps) {
-  case 2: taps_together(2, in, n, out); break;
-  case 3: taps_together(3, in, n, out); break;
-  default: taps_together(4, in, n, out);
+static void taps_write(const clm_tensor *t, int dim, int64_t at, int64_t taps, int64_t n, float *const in[]) {
+  switch (taps_adjoin(t, dim, taps) ? taps : 0) {
+  case 2: taps_together(2, in, n, kernel_data(*t) + at); break;
+  case 3: taps_together(3, in, n, kernel_data(*t) + at); break;
+  case 4: taps_together(4, in, n, kernel_data(*t) + at); break;
+  default:
+    for (int64_t k = 0; k < taps; k++) line_write(line_at(t, at + k * t->stride[dim + 1], t->stride[dim]), n, in[k]);
   }
 }
 
@@ -73,20 +79,12 @@ static void update_channels(void *arg, int64_t index, int worker) {
   _Alignas(64) float memory[WIDTHS][CHANNELS], weight[WIDTHS][CHANNELS], bias[CHANNELS] = {0}, sums[CHANNELS];
   float *e[WIDTHS]; /* the last width inputs, oldest first */
   int64_t now = circular ? (number_of(&a->cache_seqlens, b) % size + size) % size : 0;
-  const bool together = !circular && present(a->state) && taps_adjoin(&a->state, 1, before);
-  float *states = together ? kernel_data(a->state) + row * a->state.stride[0] + c0 * before : NULL;
-  if (taps_adjoin(&a->weight, 0, s->width)) {
-    read_adjoining(s->width, kernel_data(a->weight) + c0 * s->width, n, weight);
-  } else {
-    for (int64_t k = 0; k < s->width; k++)
-      line_read(line_at(&a->weight, c0 * a->weight.stride[0] + k * a->weight.stride[1], a->weight.stride[0]), n,
-                weight[k]);
-  }
-  if (together) read_adjoining(before, states, n, memory);
+  const int64_t state_at = row * a->state.stride[0] + c0 * a->state.stride[1];
+  taps_read(&a->weight, 0, c0 * a->weight.stride[0], s->width, n, weight);
+  if (!circular) taps_read(&a->state, 1, state_at, before, n, memory);
   for (int64_t k = 0; k < s->width; k++) {
     e[k] = memory[k];
-    if (k < before && !together)
-      line_read(place_of(&a->state, row, c0, circular ? (now - before + k + size) % size : k), n, e[k]);
+    if (circular && k < before) line_read(place_of(&a->state, row, c0, (now - before + k + size) % size), n, e[k]);
   }
   if (present(a->bias)) line_read(line_at(&a->bias, c0 * a->bias.stride[0], a->bias.stride[0]), n, bias);
   for (int64_t t = 0; t < s->steps; t++) {
@@ -102,8 +100,7 @@ static void update_channels(void *arg, int64_t index, int worker) {
     for (int64_t k = 0; k < before; k++) e[k] = e[k + 1];
     e[before] = oldest;
   }
-  if (together) write_adjoining(before, e, n, states);
-  for (int64_t k = 0; k < before && !circular && !together; k++) line_write(place_of(&a->state, row, c0, k), n, e[k]);
+  if (!circular) taps_write(&a->state, 1, state_at, before, n, e);
 }
 
 clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shape *s,
