@@ -42,20 +42,17 @@ INLINE void stream_ahead(stream_kind kind, int steps, const stream_task *task, c
 }
 
 /* `steps` of one or two rows, `count` channels from c on, at most LANES of them. */
-INLINE void stream_lanes(stream_kind kind, int steps, bool whole, const stream_task *task, const stream_rows *r,
-                         int64_t c, int64_t count) {
+INLINE void stream_lanes(stream_kind kind, int steps, const stream_task *task, const stream_rows *r, int64_t c,
+                         int64_t count) {
   const int width = kind.width;
   vec x[WIDEST + 1], weight[WIDEST];
-#define LOAD(p) (whole ? vec_load((p) + c) : vec_load_part((p) + c, count))
   UNROLL for (int k = 0; k < width; k++) weight[k] = vec_load(r->filter + k * task->row + c);
-  UNROLL for (int k = 0; k < width - 1 + steps; k++) x[k] = LOAD(r->x[k]);
-#undef LOAD
+  UNROLL for (int k = 0; k < width - 1 + steps; k++) x[k] = vec_load_part(r->x[k] + c, count);
   UNROLL for (int i = 0; i < steps; i++) {
     vec sum = vec_load(r->filter + width * task->row + c);
     UNROLL for (int k = 0; k < width; k++) sum = weight[k] * x[i + k] + sum;
     if (kind.silu) sum *= vec_sigmoid(sum);
-    if (whole && kind.around) vec_stream(r->out[i] + c, sum);
-    else if (whole) vec_store(r->out[i] + c, sum);
+    if (kind.around && count >= LANES) vec_stream(r->out[i] + c, sum);
     else vec_store_part(r->out[i] + c, sum, count);
   }
 }
@@ -64,9 +61,9 @@ INLINE void stream_steps(stream_kind kind, int steps, const stream_task *task, c
   int64_t c = 0;
   for (; c + LANES <= n; c += LANES) {
     stream_ahead(kind, steps, task, r, c);
-    stream_lanes(kind, steps, true, task, r, c, LANES);
+    stream_lanes(kind, steps, task, r, c, LANES);
   }
-  if (c < n) stream_lanes(kind, steps, false, task, r, c, n - c);
+  if (c < n) stream_lanes(kind, steps, task, r, c, n - c);
 }
 
 INLINE void stream_piece(stream_kind kind, const stream_task *task, int64_t b, int64_t t0, int64_t steps, int64_t c0,

@@ -39,16 +39,13 @@ static void statistics(const clm_norm_args *f, const float *x, int64_t dim, floa
   *scale = 1 / sqrtf(vec_sum(squares) / (float)dim + f->epsilon);
 }
 
-/* LANES elements of a row, or the `count` that are left. */
-INLINE void norm_lanes(bool whole, const float *x, const float *weight, const float *bias, float *out, int64_t j,
-                       int64_t count, float mean, float scale) {
-#define LOAD(p) (whole ? vec_load((p) + j) : vec_load_part((p) + j, count))
-  vec v = (LOAD(x) - vec_set(mean)) * vec_set(scale);
-  if (weight) v *= LOAD(weight);
-  if (bias) v += LOAD(bias);
-#undef LOAD
-  if (whole) vec_store(out + j, v);
-  else vec_store_part(out + j, v, count);
+/* `count` elements of a row, LANES at most. */
+INLINE void norm_lanes(const float *x, const float *weight, const float *bias, float *out, int64_t j, int64_t count,
+                       float mean, float scale) {
+  vec v = (vec_load_part(x + j, count) - vec_set(mean)) * vec_set(scale);
+  if (weight) v *= vec_load_part(weight + j, count);
+  if (bias) v += vec_load_part(bias + j, count);
+  vec_store_part(out + j, v, count);
 }
 
 static void norm_rows(void *arg, int64_t index, int worker) {
@@ -63,8 +60,8 @@ static void norm_rows(void *arg, int64_t index, int worker) {
     float mean, scale, *out = line_target(result, scratch_of(task, worker, SCRATCH_OUT));
     statistics(f, x, dim, &mean, &scale);
     int64_t j = 0;
-    for (; j + LANES <= dim; j += LANES) norm_lanes(true, x, weight, bias, out, j, LANES, mean, scale);
-    if (j < dim) norm_lanes(false, x, weight, bias, out, j, dim - j, mean, scale);
+    for (; j + LANES <= dim; j += LANES) norm_lanes(x, weight, bias, out, j, LANES, mean, scale);
+    if (j < dim) norm_lanes(x, weight, bias, out, j, dim - j, mean, scale);
     line_store(result, dim, out);
   }
 }
