@@ -94,10 +94,10 @@ static void run_tasks(cpu_pool *p, int worker) {
   for (int i = 0; i < worker; i++) run_share(p, &p->shares[i], worker);
 }
 
-/* Whether there is an open run that a helper has not been part of. */
-static bool is_new(const cpu_pool *p, uint64_t seen) {
+/* The word of an open run that a helper has not been part of, or 0. */
+static uint64_t new_run(const cpu_pool *p, uint64_t seen) {
   uint64_t word = atomic_load(&p->word);
-  return word & WORD_OPEN && word != seen;
+  return word & WORD_OPEN && word != seen ? word : 0;
 }
 
 static void leave(cpu_pool *p, share *own) {
@@ -109,8 +109,8 @@ static void leave(cpu_pool *p, share *own) {
 }
 
 static bool try_join(cpu_pool *p, share *own, uint64_t *seen) {
-  uint64_t word = atomic_load(&p->word);
-  if (!(word & WORD_OPEN) || word == *seen) return false;
+  uint64_t word = new_run(p, *seen);
+  if (!word) return false;
   atomic_store(&own->inside, word);
   if (atomic_load(&p->word) == word) {
     *seen = word;
@@ -124,7 +124,7 @@ static bool try_join(cpu_pool *p, share *own, uint64_t *seen) {
 static void sleep_until(cpu_pool *p, uint64_t seen) {
   pthread_mutex_lock(&p->mutex);
   atomic_fetch_add(&p->sleepers, 1);
-  while (!atomic_load(&p->stop) && !is_new(p, seen)) pthread_cond_wait(&p->work, &p->mutex);
+  while (!atomic_load(&p->stop) && !new_run(p, seen)) pthread_cond_wait(&p->work, &p->mutex);
   atomic_fetch_sub(&p->sleepers, 1);
   pthread_mutex_unlock(&p->mutex);
 }
