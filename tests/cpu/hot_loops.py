@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Instructions of the CPU's hot loops, as a Markdown table for docs/kernels.md.
 
-    hot_loops.py BUILD [--cpu znver4]
+    hot_loops.py BUILD [--cpu znver4]        needs valgrind, binutils and llvm-19
 
 baseline and avx2: callgrind's count of whole calls, set-up and rests with them, for a vector of elements. AVX-512,
 which callgrind cannot run: the innermost loop as it stands in the object, found by what only it does, and llvm-mca's
