@@ -72,6 +72,11 @@ typedef struct backend {
   clm_status (*buffer_map)(clm_buffer *, void **memory);
   clm_status (*buffer_unmap)(clm_buffer *);
 
+  /* Between them a backend may put off what operations are called for (NULL where it does not matter): for a sequence
+   * of small ones. An operation's errors still come from its call. */
+  void (*batch_begin)(clm_context *);
+  void (*batch_end)(clm_context *);
+
   clm_status (*profile_begin)(clm_context *);
   clm_status (*profile_end)(clm_context *, double *milliseconds);
 

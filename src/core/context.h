@@ -49,4 +49,8 @@ clm_status context_workspace(clm_context *context, size_t bytes, clm_buffer **wo
 clm_status context_enter(clm_context *context, size_t bytes, clm_buffer **workspace);
 void context_leave(clm_context *context);
 
+/* Small operations that follow each other; when batch_end returns they are as far as they would be without. */
+void context_batch_begin(clm_context *context);
+void context_batch_end(clm_context *context);
+
 #endif

@@ -1,4 +1,5 @@
 /* The blocks of a model one after another, and the norm behind them. */
+#include "core/context.h"
 #include "core/rng.h"
 #include "core/try.h"
 #include "model/model.h"
@@ -21,12 +22,19 @@ clm_status blocks_forward(clm_model *m, clm_model_state *state, const blocks_dro
   return CLM_OK;
 }
 
-clm_status blocks_step(clm_model *m, clm_model_state *state) {
+static clm_status steps(clm_model *m, clm_model_state *state) {
   for (int layer = 0; layer < m->config.n_layer; layer++) {
     mixer_pass pass = pass_of(layer, state, NULL);
     TRY(m->config.d_conv > 1 ? mixer_step(m, &pass) : mixer_forward(m, &pass));
   }
   return CLM_OK;
+}
+
+clm_status blocks_step(clm_model *m, clm_model_state *state) {
+  context_batch_begin(m->context);
+  clm_status status = steps(m, state);
+  context_batch_end(m->context);
+  return status;
 }
 
 clm_status blocks_backward(clm_model *m, const blocks_dropout *dropout) {

@@ -9,12 +9,13 @@
 static void cpu_destroy(clm_context *ctx) {
   cpu_state *state = ctx->state;
   cpu_pool_destroy(state->pool);
+  cpu_batch_free(&state->batch);
   free(state);
 }
 
-/* Every operation is done when its call returns. */
+/* Every operation is done when its call returns, but for those of a batch. */
 static clm_status cpu_finish(clm_context *ctx) {
-  (void)ctx;
+  cpu_settle(ctx);
   return CLM_OK;
 }
 
@@ -52,20 +53,24 @@ static clm_status cpu_buffer_wrap_host(clm_buffer *b, void *memory) {
 }
 
 static void cpu_buffer_destroy(clm_buffer *b) {
+  cpu_settle(b->context);
   if (b->owned) free(b->host);
 }
 
 static clm_status cpu_buffer_write(clm_buffer *b, size_t offset, size_t bytes, const void *source) {
+  cpu_settle(b->context);
   memcpy((char *)b->host + offset, source, bytes);
   return CLM_OK;
 }
 
 static clm_status cpu_buffer_read(clm_buffer *b, size_t offset, size_t bytes, void *destination) {
+  cpu_settle(b->context);
   memcpy(destination, (const char *)b->host + offset, bytes);
   return CLM_OK;
 }
 
 static clm_status cpu_buffer_map(clm_buffer *b, void **memory) {
+  cpu_settle(b->context);
   *memory = b->host;
   return CLM_OK;
 }
@@ -77,6 +82,7 @@ static clm_status cpu_buffer_unmap(clm_buffer *b) {
 
 static clm_status cpu_profile_begin(clm_context *ctx) {
   cpu_state *state = ctx->state;
+  cpu_settle(ctx);
   clock_gettime(CLOCK_MONOTONIC, &state->begin);
   return CLM_OK;
 }
@@ -84,6 +90,7 @@ static clm_status cpu_profile_begin(clm_context *ctx) {
 static clm_status cpu_profile_end(clm_context *ctx, double *milliseconds) {
   const cpu_state *state = ctx->state;
   struct timespec end;
+  cpu_settle(ctx);
   clock_gettime(CLOCK_MONOTONIC, &end);
   *milliseconds =
       (double)(end.tv_sec - state->begin.tv_sec) * 1e3 + (double)(end.tv_nsec - state->begin.tv_nsec) * 1e-6;
@@ -102,6 +109,8 @@ static const backend cpu_backend = {
     .buffer_read = cpu_buffer_read,
     .buffer_map = cpu_buffer_map,
     .buffer_unmap = cpu_buffer_unmap,
+    .batch_begin = cpu_batch_begin,
+    .batch_end = cpu_batch_end,
     .profile_begin = cpu_profile_begin,
     .profile_end = cpu_profile_end,
     .limits = cpu_limits,

@@ -8,7 +8,10 @@
 /* `word` is the number of the run in hand, and whether helpers may still join it. A helper says in a line of its own
  * that it is inside, and then looks whether the run is still open; the caller closes it, and then looks who is
  * inside. Both in one order for all (seq_cst), so one of them sees the other, and no helper waits for another's line
- * to join or to leave. */
+ * to join or to leave.
+ *
+ * Stages have numbers of their own that go on from run to run. What a worker writes for others carries the number, so
+ * nothing has to be set back between stages, and only its own thread (or one that takes from it) writes a line. */
 #define WORD_OPEN 1u
 #define WORD_RUN  2u
 
@@ -17,27 +20,37 @@
 /* Operations of a training step follow each other within microseconds: sleeping in between would cost more. */
 #define SPINS 2000
 
+/* A worker that waits asks for the memory that comes next. */
+#define ASK_BYTES  512   /* at a time, then it looks whether it still has to wait */
+#define MOST_ASKED 65536
+
 typedef struct helper {
   cpu_pool *pool;
   pthread_t thread;
   int number;
 } helper;
 
-/* What a worker has for itself. The tasks are those that it takes before it takes others': the same ones in every run
- * of as many, so that what an operation left in a core's cache, or on its memory node, the next one finds there. */
+/* A stage's tasks in parts that can be counted beside the stage's number: a part is one task, if they are not very
+ * many. */
+#define PART_BITS 24
+#define MOST_PARTS ((1 << PART_BITS) - 1)
+
+/* What a worker has for itself. The tasks are those that it takes before it takes others': the same ones in every
+ * stage of as many, so that what an operation left in a core's cache, or on its memory node, the next one finds. */
 typedef struct share {
-  _Alignas(LINE) _Atomic int64_t next;
-  int64_t end;
-  _Atomic uint64_t inside; /* the word of the run that it takes part in, 0: none */
+  _Alignas(LINE) _Atomic uint64_t taken; /* stage, parts of the share that have been taken in it */
+  _Alignas(LINE) _Atomic uint64_t done;  /* stage, parts that the worker ran in it and all that it will */
+  _Atomic uint64_t inside;               /* the word of the run that it takes part in, 0: none */
 } share;
 
 struct cpu_pool {
   _Alignas(LINE) _Atomic uint64_t word;
-  _Alignas(LINE) cpu_task_fn fn; /* these and the shares are written before the word opens */
-  void *arg;
+  _Alignas(LINE) const cpu_stage *stages; /* these are written before the word opens */
+  int64_t count;
+  uint64_t first; /* number of the first stage */
 
   _Alignas(LINE) atomic_int sleepers; /* helpers asleep, or about to be */
-  atomic_bool waiting;                /* the caller is asleep, or about to be */
+  atomic_int waiting;                 /* workers asleep until others are done, or about to be */
   atomic_bool stop;
   pthread_mutex_t mutex;
   pthread_cond_t work, done;
@@ -81,17 +94,111 @@ static inline void restore_denormals(uint64_t old) {
 #endif
 }
 
-/* Looks before it takes: a share that is used up stays in everyone's cache. */
-static void run_share(cpu_pool *p, share *s, int worker) {
-  while (atomic_load_explicit(&s->next, memory_order_relaxed) < s->end) {
-    int64_t task = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
-    if (task < s->end) p->fn(p->arg, task, worker);
+/* A stage that is running. */
+typedef struct running {
+  const cpu_stage *stage;
+  uint64_t number;
+  int64_t parts, part; /* how many; tasks of each */
+} running;
+
+static running stage_at(const cpu_pool *p, int64_t index) {
+  const cpu_stage *stage = &p->stages[index];
+  const int64_t part = stage->tasks / MOST_PARTS + 1;
+  return (running){stage, p->first + (uint64_t)index, (stage->tasks + part - 1) / part, part};
+}
+
+static inline uint64_t stamp(const running *r, int64_t parts) { return r->number << PART_BITS | (uint64_t)parts; }
+
+/* The first part of a worker's share; that of the next worker's is its end. */
+static inline int64_t share_begin(const cpu_pool *p, const running *r, int worker) {
+  const int64_t each = r->parts / p->threads, rest = r->parts % p->threads;
+  return worker * each + (worker < rest ? worker : rest);
+}
+
+/* Takes a part of a share: its number in it, or -1. A share that still carries an older stage is whole. */
+static inline int64_t take(share *s, const running *r, int64_t size) {
+  uint64_t old = atomic_load_explicit(&s->taken, memory_order_relaxed);
+  for (;;) {
+    const int64_t next = old < stamp(r, 0) ? 0 : (int64_t)(old - stamp(r, 0));
+    if (next >= size) return -1;
+    if (atomic_compare_exchange_weak_explicit(&s->taken, &old, stamp(r, next + 1), memory_order_relaxed,
+                                              memory_order_relaxed))
+      return next;
   }
 }
 
-static void run_tasks(cpu_pool *p, int worker) {
-  for (int i = worker; i < p->threads; i++) run_share(p, &p->shares[i], worker);
-  for (int i = 0; i < worker; i++) run_share(p, &p->shares[i], worker);
+static void run_part(const running *r, int64_t part, int worker) {
+  const int64_t end = (part + 1) * r->part;
+  for (int64_t task = part * r->part; task < end && task < r->stage->tasks; task++)
+    r->stage->run(r->stage->arg, task, worker);
+}
+
+/* Returns how many parts the worker ran. */
+static int64_t run_stage(cpu_pool *p, const running *r, int worker) {
+  int64_t done = 0;
+  for (int i = 0, of = worker; i < p->threads; i++, of = of + 1 == p->threads ? 0 : of + 1) {
+    const int64_t begin = share_begin(p, r, of), size = share_begin(p, r, of + 1) - begin;
+    for (int64_t part; (part = take(&p->shares[of], r, size)) >= 0; done++) {
+      if (done == 0 && r->stage->begin) r->stage->begin(r->stage->arg, worker);
+      run_part(r, begin + part, worker);
+    }
+  }
+  return done;
+}
+
+/* Whether all parts are done. A worker that is further on has seen that they are. */
+static bool stage_done(const cpu_pool *p, const running *r) {
+  int64_t done = 0;
+  for (int i = 0; i < p->threads; i++) {
+    const uint64_t word = atomic_load(&p->shares[i].done);
+    if (word >= stamp(r, 0) + MOST_PARTS + 1) return true;
+    if (word > stamp(r, 0)) done += (int64_t)(word - stamp(r, 0));
+  }
+  return done == r->parts;
+}
+
+/* Those who sleep look again. */
+static void wake_waiting(cpu_pool *p) {
+  if (!atomic_load(&p->waiting)) return;
+  pthread_mutex_lock(&p->mutex);
+  pthread_cond_broadcast(&p->done);
+  pthread_mutex_unlock(&p->mutex);
+}
+
+/* Memory of the stage to come, a few lines at a time. */
+static void ask_ahead(const char *from, int64_t at) {
+  for (int64_t i = 0; i < ASK_BYTES; i += LINE) __builtin_prefetch(from + at + i);
+}
+
+static void wait_for_stage(cpu_pool *p, const running *r, const running *next, int worker) {
+  const char *from = NULL;
+  const int64_t begin = share_begin(p, next, worker);
+  if (next->stage->reads && begin < next->parts)
+    from = next->stage->reads(next->stage->arg, begin * next->part);
+  for (int64_t i = 0; i < SPINS; i++) {
+    if (stage_done(p, r)) return;
+    if (from && i < MOST_ASKED / ASK_BYTES) ask_ahead(from, i * ASK_BYTES);
+    else pause_briefly();
+  }
+  pthread_mutex_lock(&p->mutex);
+  atomic_fetch_add(&p->waiting, 1);
+  while (!stage_done(p, r)) pthread_cond_wait(&p->done, &p->mutex);
+  atomic_fetch_sub(&p->waiting, 1);
+  pthread_mutex_unlock(&p->mutex);
+}
+
+/* The last stage is done when nobody is inside any more. */
+static void run_stages(cpu_pool *p, int worker) {
+  running r = stage_at(p, 0);
+  for (int64_t i = 0;;) {
+    const int64_t done = run_stage(p, &r, worker);
+    if (++i == p->count) return;
+    const running next = stage_at(p, i);
+    atomic_store(&p->shares[worker].done, stamp(&r, done));
+    wake_waiting(p);
+    wait_for_stage(p, &r, &next, worker);
+    r = next;
+  }
 }
 
 /* The word of an open run that a helper has not been part of, or 0. */
@@ -102,10 +209,7 @@ static uint64_t new_run(const cpu_pool *p, uint64_t seen) {
 
 static void leave(cpu_pool *p, share *own) {
   atomic_store(&own->inside, 0);
-  if (!atomic_load(&p->waiting)) return;
-  pthread_mutex_lock(&p->mutex);
-  pthread_cond_signal(&p->done);
-  pthread_mutex_unlock(&p->mutex);
+  wake_waiting(p);
 }
 
 static bool try_join(cpu_pool *p, share *own, uint64_t *seen) {
@@ -138,7 +242,7 @@ static void *helper_main(void *arg) {
   flush_denormals();
   while (!atomic_load_explicit(&p->stop, memory_order_relaxed)) {
     if (try_join(p, own, &seen)) {
-      run_tasks(p, self->number);
+      run_stages(p, self->number);
       leave(p, own);
       idle = 0;
     } else if (++idle < SPINS) {
@@ -213,34 +317,39 @@ static void close_run(cpu_pool *p) {
     pause_briefly();
   }
   pthread_mutex_lock(&p->mutex);
-  atomic_store(&p->waiting, true);
+  atomic_fetch_add(&p->waiting, 1);
   while (anyone_inside(p)) pthread_cond_wait(&p->done, &p->mutex);
-  atomic_store(&p->waiting, false);
+  atomic_fetch_sub(&p->waiting, 1);
   pthread_mutex_unlock(&p->mutex);
 }
 
-static void run_shared(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
-  p->fn = fn;
-  p->arg = arg;
-  for (int64_t i = 0, next = 0; i < p->threads; i++) {
-    share *s = &p->shares[i];
-    atomic_store_explicit(&s->next, next, memory_order_relaxed);
-    s->end = next += count / p->threads + (i < count % p->threads);
-  }
+static void run_shared(cpu_pool *p, const cpu_stage *stages, int64_t count) {
+  p->first += (uint64_t)p->count;
+  p->stages = stages;
+  p->count = count;
   atomic_store(&p->word, atomic_load(&p->word) + WORD_RUN + WORD_OPEN);
   if (atomic_load(&p->sleepers) > 0) {
     pthread_mutex_lock(&p->mutex);
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->mutex);
   }
-  run_tasks(p, 0);
+  run_stages(p, 0);
   close_run(p);
 }
 
-void cpu_pool_run(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
+static void run_alone(const cpu_stage *stage) {
+  if (stage->tasks > 0 && stage->begin) stage->begin(stage->arg, 0);
+  for (int64_t task = 0; task < stage->tasks; task++) stage->run(stage->arg, task, 0);
+}
+
+void cpu_pool_run_stages(cpu_pool *p, const cpu_stage *stages, int64_t count) {
   uint64_t mode = flush_denormals();
-  if (count <= 1 || p->threads == 1)
-    for (int64_t task = 0; task < count; task++) fn(arg, task, 0);
-  else run_shared(p, count, fn, arg);
+  if (p->threads == 1 || (count == 1 && stages->tasks <= 1))
+    for (int64_t i = 0; i < count; i++) run_alone(&stages[i]);
+  else if (count > 0) run_shared(p, stages, count);
   restore_denormals(mode);
+}
+
+void cpu_pool_run(cpu_pool *p, int64_t count, cpu_task_fn fn, void *arg) {
+  cpu_pool_run_stages(p, &(cpu_stage){.tasks = count, .run = fn, .arg = arg}, 1);
 }

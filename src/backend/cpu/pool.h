@@ -3,6 +3,7 @@
 #ifndef CLM_CPU_POOL_H
 #define CLM_CPU_POOL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct cpu_pool cpu_pool;
@@ -10,13 +11,27 @@ typedef struct cpu_pool cpu_pool;
 /* `worker` is below cpu_pool_threads(): no two tasks run at once under the same number, so it can index scratch. */
 typedef void (*cpu_task_fn)(void *arg, int64_t task, int worker);
 
+/* Tasks 0 to tasks - 1, each once, in any order and on any thread. */
+typedef struct cpu_stage {
+  int64_t tasks;
+  cpu_task_fn run;
+  void *arg;
+  size_t arg_bytes; /* of what a task will read at arg                             */
+  void (*begin)(void *arg, int worker); /* optional: before a worker's first task  */
+  const char *(*reads)(const void *arg, int64_t task); /* optional: memory that a task and those behind it go through;
+                                                          asked for while the worker waits for the stage before   */
+} cpu_stage;
+
 /* NULL if memory is short. Fewer threads than asked for is not an error. */
 cpu_pool *cpu_pool_create(int threads);
 void cpu_pool_destroy(cpu_pool *);
 int cpu_pool_threads(const cpu_pool *);
 
-/* Runs task 0 to count - 1, each once, in any order and on any thread; returns when all are done. Allocates nothing.
- * A worker takes the tasks of its own share first, the w-th of equal runs of tasks, then what others have left. */
+/* Runs stages one after another, each when all tasks of the one before are done; returns when all are. Allocates
+ * nothing. A worker takes the tasks of its own share first, the w-th of equal parts, then what others have left. */
+void cpu_pool_run_stages(cpu_pool *, const cpu_stage *, int64_t count);
+
+/* One stage. */
 void cpu_pool_run(cpu_pool *, int64_t count, cpu_task_fn, void *arg);
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef CLM_CPU_STATE_H
 #define CLM_CPU_STATE_H
 
+#include "batch.h"
 #include "core/context.h"
 #include "level.h"
 #include "pool.h"
@@ -10,6 +11,7 @@
 typedef struct cpu_state {
   cpu_pool *pool;
   cpu_level level;
+  cpu_batch batch;
   struct timespec begin; /* of the profile */
 } cpu_state;
 

@@ -5,8 +5,8 @@
 #define WIDTHS   32
 
 typedef struct update_task {
-  const conv_update_shape *s;
-  const clm_causal_conv1d_update_args *a;
+  conv_update_shape s;
+  clm_causal_conv1d_update_args a;
   int64_t strips;
 } update_task;
 
@@ -60,13 +60,13 @@ static void taps_write(const clm_tensor *t, int dim, int64_t at, int64_t taps, i
 
 static void write_zeros(const update_task *task, int64_t b, int64_t c0, int64_t n) {
   const float zeros[CHANNELS] = {0};
-  for (int64_t t = 0; t < task->s->steps; t++) line_write(step_of(&task->a->out, b, t, c0), n, zeros);
+  for (int64_t t = 0; t < task->s.steps; t++) line_write(step_of(&task->a.out, b, t, c0), n, zeros);
 }
 
 static void update_channels(void *arg, int64_t index, int worker) {
   const update_task *task = arg;
-  const conv_update_shape *s = task->s;
-  const clm_causal_conv1d_update_args *a = task->a;
+  const conv_update_shape *s = &task->s;
+  const clm_causal_conv1d_update_args *a = &task->a;
   const int64_t b = index / task->strips, c0 = index % task->strips * CHANNELS, before = s->width - 1;
   const int64_t n = min_of(CHANNELS, s->channels - c0), size = s->size;
   const bool circular = present(a->cache_seqlens) && present(a->state);
@@ -105,9 +105,15 @@ static void update_channels(void *arg, int64_t index, int worker) {
 
 clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shape *s,
                                         const clm_causal_conv1d_update_args *a) {
-  if (!ALL_STORAGE(a->state, a->x, a->weight, a->bias, a->out)) return ref_causal_conv1d_update(ctx, s, a);
-  update_task task = {s, a, div_up(s->channels, CHANNELS)};
-  cpu_pool_run(cpu_context_pool(ctx), s->batch * task.strips, update_channels, &task);
+  if (!ALL_STORAGE(a->state, a->x, a->weight, a->bias, a->out)) {
+    cpu_settle(ctx);
+    return ref_causal_conv1d_update(ctx, s, a);
+  }
+  update_task task = {*s, *a, div_up(s->channels, CHANNELS)};
+  cpu_submit(ctx, &(cpu_stage){.tasks = s->batch * task.strips,
+                               .run = update_channels,
+                               .arg = &task,
+                               .arg_bytes = sizeof task});
   context_explain(ctx, "causal_conv1d_update: cpu %s, %d channels a task", cpu_context_level(ctx), CHANNELS);
   return CLM_OK;
 }

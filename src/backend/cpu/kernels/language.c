@@ -6,8 +6,8 @@
 #define PIECE   256 /* numbers converted at a time */
 
 typedef struct embedding_task {
-  const embedding_shape *s;
-  const clm_embedding_args *forward;
+  embedding_shape s;
+  clm_embedding_args forward;
   const clm_embedding_backward_args *backward;
 } embedding_task;
 
@@ -17,12 +17,12 @@ static int64_t id_at(const clm_tensor *ids, int64_t i) {
 
 static void embed_rows(void *arg, int64_t index, int worker) {
   const embedding_task *task = arg;
-  const clm_embedding_args *a = task->forward;
-  int64_t dim = task->s->dim;
+  const clm_embedding_args *a = &task->forward;
+  int64_t dim = task->s.dim;
   (void)worker;
-  for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s->count); i++) {
+  for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s.count); i++) {
     int64_t id = id_at(&a->ids, i);
-    bool known = id >= 0 && id < task->s->vocab;
+    bool known = id >= 0 && id < task->s.vocab;
     for (int64_t j = 0; j < dim; j += PIECE) {
       float piece[PIECE] = {0};
       int64_t n = min_of(PIECE, dim - j);
@@ -35,9 +35,13 @@ static void embed_rows(void *arg, int64_t index, int worker) {
 }
 
 clm_status KERNEL(embedding)(clm_context *ctx, const embedding_shape *s, const clm_embedding_args *a) {
-  if (!ALL_STORAGE(a->out) || !IS_MATRIX(a->table, a->table_scale)) return ref_embedding(ctx, s, a);
-  embedding_task task = {.s = s, .forward = a};
-  cpu_pool_run(cpu_context_pool(ctx), div_up(s->count, ROWS), embed_rows, &task);
+  if (!ALL_STORAGE(a->out) || !IS_MATRIX(a->table, a->table_scale)) {
+    cpu_settle(ctx);
+    return ref_embedding(ctx, s, a);
+  }
+  embedding_task task = {.s = *s, .forward = *a};
+  cpu_submit(ctx, &(cpu_stage){
+                      .tasks = div_up(s->count, ROWS), .run = embed_rows, .arg = &task, .arg_bytes = sizeof task});
   context_explain(ctx, "embedding: cpu %s, %d rows a task", cpu_context_level(ctx), ROWS);
   return CLM_OK;
 }
@@ -46,15 +50,15 @@ clm_status KERNEL(embedding)(clm_context *ctx, const embedding_shape *s, const c
 static void embed_columns(void *arg, int64_t index, int worker) {
   const embedding_task *task = arg;
   const clm_embedding_backward_args *a = task->backward;
-  int64_t first = index * COLUMNS, n = min_of(COLUMNS, task->s->dim - first);
+  int64_t first = index * COLUMNS, n = min_of(COLUMNS, task->s.dim - first);
   static const float zeros[COLUMNS];
   float scratch[COLUMNS], sum[COLUMNS];
   (void)worker;
   if (!a->accumulate)
-    for (int64_t v = 0; v < task->s->vocab; v++) line_write(line_from(line_row(&a->dtable, v), first), n, zeros);
-  for (int64_t i = 0; i < task->s->count; i++) {
+    for (int64_t v = 0; v < task->s.vocab; v++) line_write(line_from(line_row(&a->dtable, v), first), n, zeros);
+  for (int64_t i = 0; i < task->s.count; i++) {
     int64_t id = id_at(&a->ids, i);
-    if (id < 0 || id >= task->s->vocab) continue;
+    if (id < 0 || id >= task->s.vocab) continue;
     const float *dout = line_load(line_from(line_row(&a->dout, i), first), n, scratch);
     line result = line_from(line_row(&a->dtable, id), first);
     float *row = line_target(result, sum);
@@ -67,7 +71,7 @@ static void embed_columns(void *arg, int64_t index, int worker) {
 clm_status KERNEL(embedding_backward)(clm_context *ctx, const embedding_shape *s,
                                       const clm_embedding_backward_args *a) {
   if (!ALL_STORAGE(a->dout, a->dtable)) return ref_embedding_backward(ctx, s, a);
-  embedding_task task = {.s = s, .backward = a};
+  embedding_task task = {.s = *s, .backward = a};
   cpu_pool_run(cpu_context_pool(ctx), div_up(s->dim, COLUMNS), embed_columns, &task);
   context_explain(ctx, "embedding_backward: cpu %s, %d columns a task", cpu_context_level(ctx), COLUMNS);
   return CLM_OK;

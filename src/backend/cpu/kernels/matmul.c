@@ -155,9 +155,10 @@ static void arrange(const matmul_shape *s, const clm_matmul_args *args, matmul_t
 
 clm_status KERNEL(matmul)(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
   matmul_task task;
-  if (!ALL_STORAGE(args->a, args->bias, args->residual, args->out) || !IS_MATRIX(args->b, args->b_scale))
-    return ref_matmul(ctx, s, args);
-  if (matvec_fits(s, args)) return matvec(ctx, s, args);
+  const bool lines = ALL_STORAGE(args->a, args->bias, args->residual, args->out) && IS_MATRIX(args->b, args->b_scale);
+  if (lines && matvec_fits(s, args)) return matvec(ctx, s, args);
+  cpu_settle(ctx);
+  if (!lines) return ref_matmul(ctx, s, args);
   arrange(s, args, &task);
   choose_blocks(&task);
   bool slices = !task.a.data || !task.b.data;

@@ -20,15 +20,14 @@
 #define MOST_TASKS 128
 
 typedef struct matvec_task {
-  const matmul_shape *s;
-  const clm_matmul_args *args;
+  matmul_shape s;
+  clm_matmul_args args;
   const char *w;
   int64_t w_row; /* bytes */
-  const float *x;
   int64_t x_row;   /* floats: whole units, zeros behind the k-th, or an integer_row */
   bool integers;   /* the latter */
-  int64_t columns; /* of a task: whole strips */
-  float *scratch;  /* of each worker: MOST_ROWS rows of sums, three lines */
+  int64_t columns; /* of a task */
+  float *scratch;  /* of each worker: rows of x, one as f32, MOST_ROWS of sums, three lines */
   int64_t scratch_floats;
 } matvec_task;
 
@@ -91,6 +90,11 @@ INLINE void deal(clm_dtype dtype, const float *in, float *out) {
   const int step = dtype == CLM_F16 ? 1 : groups;
   for (int i = 0; i < groups * LANES; i++) out[i % step * LANES + i / step] = in[i];
 #endif
+}
+
+static float *x_of(const matvec_task *task, int worker) { return task->scratch + worker * task->scratch_floats; }
+static float *row_of(const matvec_task *task, int worker) {
+  return x_of(task, worker) + task->s.m * task->x_row;
 }
 
 typedef struct quad {
@@ -159,9 +163,9 @@ INLINE void integer_rows(int64_t m, const quad *q, const float *x, int64_t x_row
 
 /* `row` has k floats. */
 static void prepare_integers(const matvec_task *task, float *row, float *x) {
-  for (int64_t r = 0; r < task->s->m; r++, x += task->x_row) {
-    const float *from = line_load(line_row(&task->args->a, r), task->s->k, row);
-    integer_row_make(from, task->s->k, (integer_row *)(void *)x);
+  for (int64_t r = 0; r < task->s.m; r++, x += task->x_row) {
+    const float *from = line_load(line_row(&task->args.a, r), task->s.k, row);
+    integer_row_make(from, task->s.k, (integer_row *)(void *)x);
   }
 }
 #else
@@ -192,20 +196,20 @@ INLINE vec scales_from(const clm_tensor *scale, int64_t j, int64_t count) {
 }
 
 /* Columns [first, first + count) of a x W^T into the worker's rows of sums. */
-INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, int64_t first, int64_t count,
-                   float *out) {
-  const int64_t m = task->s->m, last = task->s->n - 1;
-  quad q = {.k = task->s->k, .ahead = QUAD * task->w_row + AHEAD};
+INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, const float *x, int64_t first,
+                   int64_t count, float *out) {
+  const int64_t m = task->s.m, last = task->s.n - 1;
+  quad q = {.k = task->s.k, .ahead = QUAD * task->w_row + AHEAD};
   vec sums[MOST_ROWS * LANES];
   for (int64_t at = 0; at < q.ahead; at += 64) __builtin_prefetch(task->w + first * task->w_row + at);
   for (int64_t j = 0; j < count; j += LANES) {
     for (int c = 0; c < LANES && j + c < count; c += QUAD) {
       for (int i = 0; i < QUAD; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
-      if (integers) integer_rows(m, &q, task->x, task->x_row, sums + c);
-      else quad_rows(dtype, m, &q, task->x, task->x_row, sums + c);
+      if (integers) integer_rows(m, &q, x, task->x_row, sums + c);
+      else quad_rows(dtype, m, &q, x, task->x_row, sums + c);
     }
-    vec scale = vec_set(task->args->scale == 0 ? 1 : task->args->scale);
-    if (dtype == CLM_I8) scale *= scales_from(&task->args->b_scale, first + j, count - j);
+    vec scale = vec_set(task->args.scale == 0 ? 1 : task->args.scale);
+    if (dtype == CLM_I8) scale *= scales_from(&task->args.b_scale, first + j, count - j);
     for (int64_t r = 0; r < m; r++) {
       float totals[LANES];
       sum_lanes(sums + r * LANES, totals);
@@ -216,18 +220,24 @@ INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, int6
 
 static void run_task(void *arg, int64_t index, int worker) {
   const matvec_task *task = arg;
-  float *sums = task->scratch + worker * task->scratch_floats;
-  int64_t first = index * task->columns, count = min_of(task->columns, task->s->n - first);
-  switch (task->args->b.dtype) {
-  case CLM_F32: strips(CLM_F32, false, task, first, count, sums); break;
-  case CLM_BF16: strips(CLM_BF16, false, task, first, count, sums); break;
+  const float *x = x_of(task, worker);
+  float *sums = row_of(task, worker) + round_up(task->s.k, 16);
+  int64_t first = index * task->columns, count = min_of(task->columns, task->s.n - first);
+  switch (task->args.b.dtype) {
+  case CLM_F32: strips(CLM_F32, false, task, x, first, count, sums); break;
+  case CLM_BF16: strips(CLM_BF16, false, task, x, first, count, sums); break;
   case CLM_I8:
-    if (task->integers) strips(CLM_I8, true, task, first, count, sums);
-    else strips(CLM_I8, false, task, first, count, sums);
+    if (task->integers) strips(CLM_I8, true, task, x, first, count, sums);
+    else strips(CLM_I8, false, task, x, first, count, sums);
     break;
-  default: strips(CLM_F16, false, task, first, count, sums); break;
+  default: strips(CLM_F16, false, task, x, first, count, sums); break;
   }
-  epilogue(task->args, 0, first, task->s->m, count, sums, task->columns, sums + MOST_ROWS * task->columns);
+  epilogue(&task->args, 0, first, task->s.m, count, sums, task->columns, sums + MOST_ROWS * task->columns);
+}
+
+static const char *rows_from(const void *arg, int64_t index) {
+  const matvec_task *task = arg;
+  return task->w + index * task->columns * task->w_row;
 }
 
 bool matvec_fits(const matmul_shape *s, const clm_matmul_args *args) {
@@ -236,9 +246,9 @@ bool matvec_fits(const matmul_shape *s, const clm_matmul_args *args) {
 
 /* Every row of a as f32, zeros behind it up to a whole unit, units dealt. `row` has x_row floats. */
 INLINE void deal_rows(clm_dtype dtype, const matvec_task *task, float *row, float *x) {
-  const int64_t k = task->s->k, whole = k / unit_of(dtype) * unit_of(dtype);
-  for (int64_t r = 0; r < task->s->m; r++, x += task->x_row) {
-    const float *from = line_load(line_row(&task->args->a, r), k, row);
+  const int64_t k = task->s.k, whole = k / unit_of(dtype) * unit_of(dtype);
+  for (int64_t r = 0; r < task->s.m; r++, x += task->x_row) {
+    const float *from = line_load(line_row(&task->args.a, r), k, row);
     float last[4 * LANES] = {0};
     for (int64_t i = 0; i < whole; i += unit_of(dtype)) deal(dtype, from + i, x + i);
     if (whole == k) continue;
@@ -247,37 +257,39 @@ INLINE void deal_rows(clm_dtype dtype, const matvec_task *task, float *row, floa
   }
 }
 
-static void prepare_x(const matvec_task *task, float *row, float *x) {
-  switch (task->args->b.dtype) {
+/* Every worker has its own: in its own cache, and nobody waits for another's. */
+static void prepare_x(void *arg, int worker) {
+  const matvec_task *task = arg;
+  float *x = x_of(task, worker), *row = row_of(task, worker);
+  switch (task->args.b.dtype) {
   case CLM_F32: deal_rows(CLM_F32, task, row, x); break;
   case CLM_BF16: deal_rows(CLM_BF16, task, row, x); break;
-  case CLM_I8: deal_rows(CLM_I8, task, row, x); break;
+  case CLM_I8:
+    if (task->integers) prepare_integers(task, row, x);
+    else deal_rows(CLM_I8, task, row, x);
+    break;
   default: deal_rows(CLM_F16, task, row, x); break;
   }
 }
 
 clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
-  cpu_pool *pool = cpu_context_pool(ctx);
   const clm_dtype dtype = args->b.dtype;
-  matvec_task task = {.s = s, .args = args, .w = element_data(&args->b)};
+  matvec_task task = {.s = *s, .args = *args, .w = element_data(&args->b)};
   task.w_row = args->b.stride[1] * storage_bytes(dtype);
   task.x_row = round_up(s->k, unit_of(dtype)) + round_up((int64_t)INTEGER_HEAD, 16);
+  task.integers = dtype == CLM_I8 && s->k <= INTEGER_MOST_K;
   int64_t tasks = max_of(1, min_of(MOST_TASKS, s->n * s->k * storage_bytes(dtype) / TASK_BYTES));
   task.columns = round_up(div_up(s->n, tasks), 16);
   tasks = div_up(s->n, task.columns);
-  task.scratch_floats = (MOST_ROWS + 3) * task.columns;
-  const int64_t x_floats = s->m * task.x_row + round_up(s->k, 16);
-  clm_buffer *workspace;
-  clm_status status = context_workspace(
-      ctx, (size_t)(x_floats + task.scratch_floats * cpu_pool_threads(pool)) * sizeof(float), &workspace);
+  const int64_t floats = s->m * task.x_row + round_up(s->k, 16) + (MOST_ROWS + 3) * task.columns;
+  clm_status status = kernel_scratch(ctx, floats, &task.scratch_floats, &task.scratch);
   if (status) return status;
-  float *x = workspace->host;
-  task.x = x;
-  task.scratch = x + x_floats;
-  float *row = x + s->m * task.x_row;
-  task.integers = dtype == CLM_I8 && s->k <= INTEGER_MOST_K;
-  (task.integers ? prepare_integers : prepare_x)(&task, row, x);
-  cpu_pool_run(pool, tasks, run_task, &task);
+  cpu_submit(ctx, &(cpu_stage){.tasks = tasks,
+                               .run = run_task,
+                               .arg = &task,
+                               .arg_bytes = sizeof task,
+                               .begin = prepare_x,
+                               .reads = rows_from});
   context_explain(ctx, "matmul: cpu %s, rows of b against %d of a, %lld tasks of %lld", cpu_context_level(ctx),
                   (int)s->m, (long long)tasks, (long long)task.columns);
   return CLM_OK;

@@ -5,8 +5,8 @@
 #define ROWS 64
 
 typedef struct norm_task {
-  const matrix_shape *s;
-  const clm_norm_args *f;
+  matrix_shape s;
+  clm_norm_args f;
   const clm_norm_backward_args *a;
   float *dweight, *dbias; /* (parts, dim), NULL if not wanted */
   float *scratch;         /* of each worker: rows as f32      */
@@ -16,7 +16,7 @@ typedef struct norm_task {
 /* Row `i` of a worker's scratch; weight and bias, the same for all rows of a task, have theirs too. */
 enum { SCRATCH_WEIGHT, SCRATCH_BIAS, SCRATCH_X, SCRATCH_DOUT, SCRATCH_RESIDUAL, SCRATCH_OUT, SCRATCH_ROWS };
 static float *scratch_of(const norm_task *task, int worker, int i) {
-  return task->scratch + worker * task->scratch_row + i * round_up(task->s->dim, 16);
+  return task->scratch + worker * task->scratch_row + i * round_up(task->s.dim, 16);
 }
 
 static void statistics(const clm_norm_args *f, const float *x, int64_t dim, float *mean, float *scale) {
@@ -50,11 +50,11 @@ INLINE void norm_lanes(const float *x, const float *weight, const float *bias, f
 
 static void norm_rows(void *arg, int64_t index, int worker) {
   const norm_task *task = arg;
-  const clm_norm_args *f = task->f;
-  int64_t dim = task->s->dim;
+  const clm_norm_args *f = &task->f;
+  int64_t dim = task->s.dim;
   const float *weight = line_load(line_vector(&f->weight), dim, scratch_of(task, worker, SCRATCH_WEIGHT));
   const float *bias = line_load(line_vector(&f->bias), dim, scratch_of(task, worker, SCRATCH_BIAS));
-  for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s->rows); i++) {
+  for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s.rows); i++) {
     const float *x = line_load(line_row(&f->x, i), dim, scratch_of(task, worker, SCRATCH_X));
     line result = line_row(&f->out, i);
     float mean, scale, *out = line_target(result, scratch_of(task, worker, SCRATCH_OUT));
@@ -68,7 +68,7 @@ static void norm_rows(void *arg, int64_t index, int worker) {
 
 static clm_status make_scratch(clm_context *ctx, int64_t parts_floats, norm_task *task) {
   int64_t threads = cpu_pool_threads(cpu_context_pool(ctx));
-  task->scratch_row = SCRATCH_ROWS * round_up(task->s->dim, 16);
+  task->scratch_row = SCRATCH_ROWS * round_up(task->s.dim, 16);
   clm_buffer *workspace;
   clm_status status =
       context_workspace(ctx, (size_t)(threads * task->scratch_row + parts_floats) * sizeof(float), &workspace);
@@ -77,11 +77,15 @@ static clm_status make_scratch(clm_context *ctx, int64_t parts_floats, norm_task
 }
 
 clm_status KERNEL(norm)(clm_context *ctx, const matrix_shape *s, const clm_norm_args *a) {
-  if (!ALL_STORAGE(a->x, a->weight, a->bias, a->out)) return ref_norm(ctx, s, a);
-  norm_task task = {.s = s, .f = a};
+  if (!ALL_STORAGE(a->x, a->weight, a->bias, a->out)) {
+    cpu_settle(ctx);
+    return ref_norm(ctx, s, a);
+  }
+  norm_task task = {.s = *s, .f = *a};
   clm_status status = make_scratch(ctx, 0, &task);
   if (status) return status;
-  cpu_pool_run(cpu_context_pool(ctx), div_up(s->rows, ROWS), norm_rows, &task);
+  cpu_submit(ctx, &(cpu_stage){
+                      .tasks = div_up(s->rows, ROWS), .run = norm_rows, .arg = &task, .arg_bytes = sizeof task});
   context_explain(ctx, "norm: cpu %s, %d rows a task", cpu_context_level(ctx), ROWS);
   return CLM_OK;
 }
@@ -91,14 +95,14 @@ clm_status KERNEL(norm)(clm_context *ctx, const matrix_shape *s, const clm_norm_
 static void gradient_rows(void *arg, int64_t index, int worker) {
   const norm_task *task = arg;
   const clm_norm_backward_args *a = task->a;
-  const clm_norm_args *f = task->f;
-  int64_t dim = task->s->dim;
+  const clm_norm_args *f = &task->f;
+  int64_t dim = task->s.dim;
   const float *weight = line_load(line_vector(&f->weight), dim, scratch_of(task, worker, SCRATCH_WEIGHT));
   float *dweight = task->dweight ? task->dweight + index * dim : NULL;
   float *dbias = task->dbias ? task->dbias + index * dim : NULL;
   if (dweight) memset(dweight, 0, (size_t)dim * sizeof *dweight);
   if (dbias) memset(dbias, 0, (size_t)dim * sizeof *dbias);
-  for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s->rows); i++) {
+  for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s.rows); i++) {
     const float *x = line_load(line_row(&f->x, i), dim, scratch_of(task, worker, SCRATCH_X));
     const float *dout = line_load(line_row(&a->dout, i), dim, scratch_of(task, worker, SCRATCH_DOUT));
     float mean, scale;
@@ -135,7 +139,7 @@ clm_status KERNEL(norm_backward)(clm_context *ctx, const matrix_shape *s, const 
   if (s->dim < 4 || !ALL_STORAGE(f->x, f->weight, a->dout, a->residual, a->dx, a->dweight, a->dbias))
     return ref_norm_backward(ctx, s, a);
   int64_t parts = div_up(s->rows, ROWS);
-  norm_task task = {.s = s, .f = f, .a = a};
+  norm_task task = {.s = *s, .f = *f, .a = a};
   clm_status status = make_scratch(ctx, 2 * parts * s->dim, &task);
   if (status) return status;
   float *sums = task.scratch + task.scratch_row * cpu_pool_threads(cpu_context_pool(ctx));

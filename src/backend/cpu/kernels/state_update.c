@@ -11,8 +11,8 @@ typedef void (*lanes_fn)(const update_task *, int64_t row, update_channel, const
                          const float *B, const float *C, float *y);
 
 struct update_task {
-  const state_update_shape *s;
-  const clm_selective_state_update_args *a;
+  state_update_shape s;
+  clm_selective_state_update_args a;
   int64_t strips, plane; /* plane: states rounded up to whole vectors */
   bool held;             /* states are kept as planes over the steps  */
   lanes_fn lanes;        /* of LANES channels at once, or NULL        */
@@ -48,16 +48,16 @@ INLINE float update_states(bool complex, int64_t N, bool is_log, float dt, float
 
 INLINE planes planes_at(const update_task *task, const clm_tensor *t, int64_t at, float *scratch) {
   const line l = line_at(t, at, t->stride[t->rank - 1]);
-  if (!task->s->complex && line_is_plain(l)) return (planes){(float *)(void *)l.data, 0};
-  planes_read(task->s->complex, t, at, task->s->d_state, task->plane, scratch);
+  if (!task->s.complex && line_is_plain(l)) return (planes){(float *)(void *)l.data, 0};
+  planes_read(task->s.complex, t, at, task->s.d_state, task->plane, scratch);
   return (planes){scratch, task->plane};
 }
 
 /* In place, or held: a state that is rounded as it is stored is so after the last step. */
 INLINE float update_states_of(const update_task *task, int64_t row, int64_t step, update_channel channel,
                               int64_t slot, float dt, float dtu, planes B, planes C, float *scratch) {
-  const state_update_shape *s = task->s;
-  const clm_selective_state_update_args *a = task->a;
+  const state_update_shape *s = &task->s;
+  const clm_selective_state_update_args *a = &task->a;
   const int64_t N = s->d_state, numbers = (1 + s->complex) * task->plane;
   const int64_t at = update_state_at(&a->state, row, channel);
   const planes A = planes_at(task, &a->A, update_matrix_at(&a->A, channel), scratch);
@@ -77,7 +77,7 @@ INLINE float update_states_of(const update_task *task, int64_t row, int64_t step
  * are taken together. `parts` vectors are a channel's states. */
 INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_t row, update_channel channel,
                          const float *dt, const float *dtu, const float *inputs, const float *outputs, float *y) {
-  const clm_selective_state_update_args *a = task->a;
+  const clm_selective_state_update_args *a = &task->a;
   const float *rates = kernel_data(a->A);
   float *states = kernel_data(a->state);
   vec B[MOST_PARTS], C[MOST_PARTS], sums[LANES];
@@ -93,7 +93,7 @@ INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_
       vec_store(state + k * LANES, h);
       sums[i] = h * C[k] + sums[i];
     }
-    update_next(task->s, &channel);
+    update_next(&task->s, &channel);
   }
   sum_lanes(sums, y);
 }
@@ -123,8 +123,8 @@ static lanes_fn lanes_fn_of(const state_update_shape *s, const clm_selective_sta
 
 static void update_step(const update_task *task, int64_t b, int64_t row, int64_t step, int64_t c0, int64_t n,
                         float *scratch) {
-  const state_update_shape *s = task->s;
-  const clm_selective_state_update_args *a = task->a;
+  const state_update_shape *s = &task->s;
+  const clm_selective_state_update_args *a = &task->a;
   const int64_t numbers = (1 + s->complex) * task->plane, group_heads = s->n_heads / s->n_groups;
   _Alignas(64) float u[CHANNELS], dt[CHANNELS], bias[CHANNELS], D[CHANNELS], dtu[CHANNELS], z[CHANNELS], y[CHANNELS];
   update_gather(s, &a->delta_bias, b, step, c0, n, bias);
@@ -161,21 +161,31 @@ static void update_step(const update_task *task, int64_t b, int64_t row, int64_t
 
 static void update_channels(void *arg, int64_t index, int worker) {
   const update_task *task = arg;
-  const state_update_shape *s = task->s;
+  const state_update_shape *s = &task->s;
   const int64_t b = index / task->strips, c0 = index % task->strips * CHANNELS;
-  const int64_t n = min_of(CHANNELS, s->n_heads * s->head_dim - c0), row = update_row(s, task->a, b);
+  const int64_t n = min_of(CHANNELS, s->n_heads * s->head_dim - c0), row = update_row(s, &task->a, b);
   float zeros[CHANNELS] = {0};
   for (int64_t step = 0; step < s->steps; step++) {
     if (row >= 0) update_step(task, b, row, step, c0, n, task->scratch + worker * task->scratch_row);
-    else update_scatter(s, &task->a->out, b, step, c0, n, zeros);
+    else update_scatter(s, &task->a.out, b, step, c0, n, zeros);
   }
+}
+
+static const char *states_of(const void *arg, int64_t index) {
+  const update_task *task = arg;
+  const int64_t b = index / task->strips, row = update_row(&task->s, &task->a, b);
+  const update_channel channel = update_channel_at(&task->s, index % task->strips * CHANNELS);
+  return line_at(&task->a.state, update_state_at(&task->a.state, max_of(row, 0), channel), 1).data;
 }
 
 clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_shape *s,
                                           const clm_selective_state_update_args *a) {
-  if (s->dtype == CLM_F64) return ref_selective_state_update(ctx, s, a);
-  update_task task = {.s = s,
-                      .a = a,
+  if (s->dtype == CLM_F64) {
+    cpu_settle(ctx);
+    return ref_selective_state_update(ctx, s, a);
+  }
+  update_task task = {.s = *s,
+                      .a = *a,
                       .strips = div_up(s->n_heads * s->head_dim, CHANNELS),
                       .plane = round_up(s->d_state, LANES),
                       .held = s->complex || a->state.dtype != CLM_F32 || a->state.stride[3] != 1};
@@ -184,7 +194,11 @@ clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_s
   clm_status status =
       kernel_scratch(ctx, (3 + slots) * (1 + s->complex) * task.plane, &task.scratch_row, &task.scratch);
   if (status) return status;
-  cpu_pool_run(cpu_context_pool(ctx), s->batch * task.strips, update_channels, &task);
+  cpu_submit(ctx, &(cpu_stage){.tasks = s->batch * task.strips,
+                               .run = update_channels,
+                               .arg = &task,
+                               .arg_bytes = sizeof task,
+                               .reads = states_of});
   context_explain(ctx, "selective_state_update: cpu %s, %d channels a task, %d states in lanes",
                   cpu_context_level(ctx), CHANNELS, LANES);
   return CLM_OK;

@@ -1,0 +1,74 @@
+#include "batch.h"
+#include "state.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_STAGES = 256, ARGS_BYTES = 512 << 10, LINE = 64 };
+
+static cpu_batch *batch_of(const clm_context *ctx) { return &((cpu_state *)ctx->state)->batch; }
+
+void cpu_settle(clm_context *ctx) {
+  cpu_batch *batch = batch_of(ctx);
+  if (batch->count == 0) return;
+  cpu_pool_run_stages(cpu_context_pool(ctx), batch->stages, batch->count);
+  batch->count = 0;
+  batch->args_used = 0;
+}
+
+void cpu_submit(clm_context *ctx, const cpu_stage *stage) {
+  cpu_batch *batch = batch_of(ctx);
+  const size_t bytes = (stage->arg_bytes + LINE - 1) / LINE * LINE;
+  if (!batch->open) {
+    cpu_pool_run_stages(cpu_context_pool(ctx), stage, 1);
+    return;
+  }
+  if (batch->count == MOST_STAGES || batch->args_used + bytes > ARGS_BYTES) cpu_settle(ctx);
+  cpu_stage *kept = &batch->stages[batch->count++];
+  *kept = *stage;
+  kept->arg = memcpy(batch->args + batch->args_used, stage->arg, stage->arg_bytes);
+  batch->args_used += bytes;
+}
+
+#define X(name, shape)                                                                                               \
+  static clm_status settled_##name(clm_context *ctx, const shape *s, const clm_##name##_args *a) {                   \
+    cpu_settle(ctx);                                                                                                 \
+    return batch_of(ctx)->direct.name(ctx, s, a);                                                                    \
+  }
+BACKEND_OPS(X)
+#undef X
+
+static backend_ops settled(const backend_ops *direct) {
+  backend_ops ops = *direct;
+#define X(name, shape) ops.name = settled_##name;
+  BACKEND_OPS(X)
+#undef X
+  ops.causal_conv1d_update = direct->causal_conv1d_update; /* these know cpu_submit */
+  ops.embedding = direct->embedding;
+  ops.matmul = direct->matmul;
+  ops.norm = direct->norm;
+  ops.selective_state_update = direct->selective_state_update;
+  return ops;
+}
+
+void cpu_batch_begin(clm_context *ctx) {
+  cpu_batch *batch = batch_of(ctx);
+  if (!batch->stages) batch->stages = calloc(MOST_STAGES, sizeof *batch->stages);
+  if (!batch->args && posix_memalign((void **)&batch->args, LINE, ARGS_BYTES) != 0) batch->args = NULL;
+  if (!batch->stages || !batch->args) return;
+  batch->direct = ctx->ops;
+  ctx->ops = settled(&batch->direct);
+  batch->open = true;
+}
+
+void cpu_batch_end(clm_context *ctx) {
+  cpu_batch *batch = batch_of(ctx);
+  if (!batch->open) return;
+  cpu_settle(ctx);
+  ctx->ops = batch->direct;
+  batch->open = false;
+}
+
+void cpu_batch_free(cpu_batch *batch) {
+  free(batch->stages);
+  free(batch->args);
+}

@@ -1,0 +1,32 @@
+/* Operations kept as stages of one run of the thread pool. Called one by one, each ends with all threads waiting for
+ * the caller, who checks the next and writes what it is about where the others' caches do not have it: microseconds,
+ * of which a step of generation would have hundreds. */
+#ifndef CLM_CPU_BATCH_H
+#define CLM_CPU_BATCH_H
+
+#include "backend/backend.h"
+#include "pool.h"
+
+typedef struct cpu_batch {
+  bool open;
+  cpu_stage *stages; /* in the order of the calls */
+  char *args;        /* copies of what they work on */
+  int64_t count;
+  size_t args_used;
+  backend_ops direct; /* the context's, while a batch has others in their place */
+} cpu_batch;
+
+/* Between them, operations that know cpu_submit may be kept; any other, and whatever reads or writes a buffer, runs
+ * those first. Without memory for it, nothing is kept. */
+void cpu_batch_begin(clm_context *);
+void cpu_batch_end(clm_context *);
+
+/* Runs a stage, or keeps it and a copy of arg_bytes at its arg. */
+void cpu_submit(clm_context *, const cpu_stage *);
+
+/* Runs what has been kept. An operation that knows cpu_submit calls it before it does anything else. */
+void cpu_settle(clm_context *);
+
+void cpu_batch_free(cpu_batch *);
+
+#endif
