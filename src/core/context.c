@@ -122,9 +122,11 @@ clm_status context_enter(clm_context *ctx, size_t bytes, clm_buffer **workspace)
 void context_leave(clm_context *ctx) { ctx->depth--; }
 
 void context_batch_begin(clm_context *ctx) {
+  ctx->batching = true;
   if (ctx->backend->batch_begin) ctx->backend->batch_begin(ctx);
 }
 
 void context_batch_end(clm_context *ctx) {
   if (ctx->backend->batch_end) ctx->backend->batch_end(ctx);
+  ctx->batching = false;
 }

@@ -17,6 +17,7 @@ struct clm_context {
   clm_buffer *workspace[CONTEXT_NESTING]; /* one block for each depth, used by one operation at a time in stream
                                              order; they grow, never shrink */
   int depth;                              /* operations that are calling others */
+  bool batching;                          /* between context_batch_begin and _end */
   bool rehearsing;                        /* calls check and prepare everything, and enqueue nothing */
   char error[512];
   char explain[1024];

@@ -21,6 +21,7 @@ void context_log(clm_context *context, clm_log_level level, const char *format, 
 }
 
 void context_explain(clm_context *context, const char *format, ...) {
+  if (context->batching) return;
   va_list args;
   va_start(args, format);
   vsnprintf(context->explain, sizeof context->explain, format, args);

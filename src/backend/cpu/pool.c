@@ -20,9 +20,10 @@
 /* Operations of a training step follow each other within microseconds: sleeping in between would cost more. */
 #define SPINS 2000
 
-/* A worker that waits asks for the memory that comes next. */
-#define ASK_BYTES  512   /* at a time, then it looks whether it still has to wait */
+/* While it waits, a worker asks for the memory of a stage to come, and looks after each piece whether it still has to.
+ */
 #define MOST_ASKED 65536
+#define ASKED      512
 
 typedef struct helper {
   cpu_pool *pool;
@@ -109,10 +110,8 @@ static running stage_at(const cpu_pool *p, int64_t index) {
 
 static inline uint64_t stamp(const running *r, int64_t parts) { return r->number << PART_BITS | (uint64_t)parts; }
 
-/* The first part of a worker's share; that of the next worker's is its end. */
 static inline int64_t share_begin(const cpu_pool *p, const running *r, int worker) {
-  const int64_t each = r->parts / p->threads, rest = r->parts % p->threads;
-  return worker * each + (worker < rest ? worker : rest);
+  return cpu_pool_share(r->parts, p->threads, worker);
 }
 
 /* Takes a part of a share: its number in it, or -1. A share that still carries an older stage is whole. */
@@ -131,6 +130,49 @@ static void run_part(const running *r, int64_t part, int worker) {
   const int64_t end = (part + 1) * r->part;
   for (int64_t task = part * r->part; task < end && task < r->stage->tasks; task++)
     r->stage->run(r->stage->arg, task, worker);
+}
+
+/* The memory that a worker will read next: of the next stage, or of the one behind it, that says what it reads. */
+typedef struct ahead {
+  int64_t stage; /* index; none beyond this one have been looked at */
+  const cpu_stage *of;
+  int64_t begin, end; /* tasks */
+  int range;
+  cpu_range left;
+  int64_t asked;
+} ahead;
+
+static void look_ahead(const cpu_pool *p, int64_t now, int worker, ahead *a) {
+  for (int64_t i = now + 1; i <= now + 2 && i < p->count; i++) {
+    if (i <= a->stage) continue;
+    const running r = stage_at(p, i);
+    *a = (ahead){.stage = i};
+    if (!r.stage->reads) continue;
+    a->of = r.stage;
+    a->begin = share_begin(p, &r, worker) * r.part;
+    a->end = share_begin(p, &r, worker + 1) * r.part;
+    if (a->end > r.stage->tasks) a->end = r.stage->tasks;
+    return;
+  }
+}
+
+static inline void ask_for(const char *from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(from + i);
+}
+
+/* The next piece; false behind the last. */
+static bool ask(ahead *a) {
+  if (!a->of || a->begin >= a->end || a->asked >= MOST_ASKED) return false;
+  if (a->left.bytes <= 0) a->left = a->of->reads(a->of->arg, a->begin, a->end, a->range++);
+  if (a->left.bytes <= 0) {
+    a->of = NULL;
+    return false;
+  }
+  ask_for(a->left.from, a->left.bytes < ASKED ? a->left.bytes : ASKED);
+  a->left.from += ASKED;
+  a->left.bytes -= ASKED;
+  a->asked += ASKED;
+  return true;
 }
 
 /* Returns how many parts the worker ran. */
@@ -165,20 +207,10 @@ static void wake_waiting(cpu_pool *p) {
   pthread_mutex_unlock(&p->mutex);
 }
 
-/* Memory of the stage to come, a few lines at a time. */
-static void ask_ahead(const char *from, int64_t at) {
-  for (int64_t i = 0; i < ASK_BYTES; i += LINE) __builtin_prefetch(from + at + i);
-}
-
-static void wait_for_stage(cpu_pool *p, const running *r, const running *next, int worker) {
-  const char *from = NULL;
-  const int64_t begin = share_begin(p, next, worker);
-  if (next->stage->reads && begin < next->parts)
-    from = next->stage->reads(next->stage->arg, begin * next->part);
+static void wait_for_stage(cpu_pool *p, const running *r, ahead *next) {
   for (int64_t i = 0; i < SPINS; i++) {
     if (stage_done(p, r)) return;
-    if (from && i < MOST_ASKED / ASK_BYTES) ask_ahead(from, i * ASK_BYTES);
-    else pause_briefly();
+    if (!ask(next)) pause_briefly();
   }
   pthread_mutex_lock(&p->mutex);
   atomic_fetch_add(&p->waiting, 1);
@@ -189,15 +221,16 @@ static void wait_for_stage(cpu_pool *p, const running *r, const running *next, i
 
 /* The last stage is done when nobody is inside any more. */
 static void run_stages(cpu_pool *p, int worker) {
-  running r = stage_at(p, 0);
-  for (int64_t i = 0;;) {
+  ahead next = {0};
+  for (int64_t i = 0;; i++) {
+    const running r = stage_at(p, i);
+    if (i + 1 < p->count) ask_for(p->stages[i + 1].arg, (int64_t)p->stages[i + 1].arg_bytes);
+    look_ahead(p, i, worker, &next);
     const int64_t done = run_stage(p, &r, worker);
-    if (++i == p->count) return;
-    const running next = stage_at(p, i);
+    if (i + 1 == p->count) return;
     atomic_store(&p->shares[worker].done, stamp(&r, done));
     wake_waiting(p);
-    wait_for_stage(p, &r, &next, worker);
-    r = next;
+    wait_for_stage(p, &r, &next);
   }
 }
 

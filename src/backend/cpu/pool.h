@@ -11,21 +11,33 @@ typedef struct cpu_pool cpu_pool;
 /* `worker` is below cpu_pool_threads(): no two tasks run at once under the same number, so it can index scratch. */
 typedef void (*cpu_task_fn)(void *arg, int64_t task, int worker);
 
+typedef struct cpu_range {
+  const char *from;
+  int64_t bytes;
+} cpu_range;
+
 /* Tasks 0 to tasks - 1, each once, in any order and on any thread. */
 typedef struct cpu_stage {
   int64_t tasks;
   cpu_task_fn run;
   void *arg;
-  size_t arg_bytes; /* of what a task will read at arg                             */
-  void (*begin)(void *arg, int worker); /* optional: before a worker's first task  */
-  const char *(*reads)(const void *arg, int64_t task); /* optional: memory that a task and those behind it go through;
-                                                          asked for while the worker waits for the stage before   */
+  size_t arg_bytes;                     /* of what tasks read at arg                 */
+  void (*begin)(void *arg, int worker); /* optional: before a worker's first task    */
+  /* Optional: the i-th range of memory that tasks begin to end - 1 go through and no stage writes, empty behind the
+   * last; asked for while their worker waits for the stage before. */
+  cpu_range (*reads)(const void *arg, int64_t begin, int64_t end, int i);
 } cpu_stage;
 
 /* NULL if memory is short. Fewer threads than asked for is not an error. */
 cpu_pool *cpu_pool_create(int threads);
 void cpu_pool_destroy(cpu_pool *);
 int cpu_pool_threads(const cpu_pool *);
+
+/* Of `tasks` tasks, the first of the w-th worker's share; that of the next worker's is its end. */
+static inline int64_t cpu_pool_share(int64_t tasks, int threads, int worker) {
+  const int64_t each = tasks / threads, rest = tasks % threads;
+  return worker * each + (worker < rest ? worker : rest);
+}
 
 /* Runs stages one after another, each when all tasks of the one before are done; returns when all are. Allocates
  * nothing. A worker takes the tasks of its own share first, the w-th of equal parts, then what others have left. */

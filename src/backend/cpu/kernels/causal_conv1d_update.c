@@ -103,6 +103,17 @@ static void update_channels(void *arg, int64_t index, int worker) {
   if (!circular) taps_write(&a->state, 1, state_at, before, n, e);
 }
 
+/* Channels of a row of the batch: filters, then states. */
+static cpu_range update_reads(const void *arg, int64_t begin, int64_t end, int i) {
+  const update_task *task = arg;
+  const int64_t b = begin / task->strips, first = begin % task->strips;
+  const int64_t channels = min_of(end - begin, task->strips - first) * CHANNELS;
+  if (i > 1 || present(task->a.state_indices)) return (cpu_range){0};
+  const clm_tensor *t = i == 0 ? &task->a.weight : &task->a.state;
+  const int64_t at = i == 0 ? 0 : b * t->stride[0], stride = t->stride[i], bytes = storage_bytes(t->dtype);
+  return (cpu_range){element_data(t) + (at + first * CHANNELS * stride) * bytes, channels * stride * bytes};
+}
+
 clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shape *s,
                                         const clm_causal_conv1d_update_args *a) {
   if (!ALL_STORAGE(a->state, a->x, a->weight, a->bias, a->out)) {
@@ -113,7 +124,8 @@ clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shap
   cpu_submit(ctx, &(cpu_stage){.tasks = s->batch * task.strips,
                                .run = update_channels,
                                .arg = &task,
-                               .arg_bytes = sizeof task});
+                               .arg_bytes = sizeof task,
+                               .reads = update_reads});
   context_explain(ctx, "causal_conv1d_update: cpu %s, %d channels a task", cpu_context_level(ctx), CHANNELS);
   return CLM_OK;
 }

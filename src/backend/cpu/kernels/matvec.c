@@ -26,7 +26,10 @@ typedef struct matvec_task {
   int64_t w_row; /* bytes */
   int64_t x_row;   /* floats: whole units, zeros behind the k-th, or an integer_row */
   bool integers;   /* the latter */
-  int64_t columns; /* of a task */
+  int64_t columns; /* of a task                                                     */
+  int64_t sums_row;
+  int64_t tasks;
+  int threads;
   float *scratch;  /* of each worker: rows of x, one as f32, MOST_ROWS of sums, three lines */
   int64_t scratch_floats;
 } matvec_task;
@@ -99,13 +102,13 @@ static float *row_of(const matvec_task *task, int worker) {
 
 typedef struct quad {
   const char *w[QUAD];
-  int64_t k, ahead; /* bytes */
+  int64_t k;
+  const char *fetch; /* by the time that so many bytes of each row are done, QUAD times as many from here on */
 } quad;
 
-/* A processor follows one stream, not four: memory is asked for in the order in which it lies. By the time that `at`
- * bytes of each of the four rows are done, four times as many, from the next quad and AHEAD on. */
+/* A processor follows one stream, not four: memory is asked for in the order in which it lies. */
 INLINE void fetch_ahead(const quad *q, int64_t at) {
-  UNROLL for (int i = 0; i < QUAD * VEC_BYTES; i += 64) __builtin_prefetch(q->w[0] + q->ahead + QUAD * at + i);
+  UNROLL for (int i = 0; i < QUAD * VEC_BYTES; i += 64) __builtin_prefetch(q->fetch + QUAD * at + i);
 }
 
 INLINE void step(clm_dtype dtype, int rows, const quad *q, const float *x, int64_t x_row, int64_t i, int64_t left,
@@ -197,14 +200,16 @@ INLINE vec scales_from(const clm_tensor *scale, int64_t j, int64_t count) {
 
 /* Columns [first, first + count) of a x W^T into the worker's rows of sums. */
 INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, const float *x, int64_t first,
-                   int64_t count, float *out) {
+                   int64_t count, bool begins, bool ends, float *out) {
   const int64_t m = task->s.m, last = task->s.n - 1;
-  quad q = {.k = task->s.k, .ahead = QUAD * task->w_row + AHEAD};
+  const int64_t ahead = QUAD * task->w_row + AHEAD;
+  quad q = {.k = task->s.k};
   vec sums[MOST_ROWS * LANES];
-  for (int64_t at = 0; at < q.ahead; at += 64) __builtin_prefetch(task->w + first * task->w_row + at);
+  for (int64_t at = 0; begins && at < ahead; at += 64) __builtin_prefetch(task->w + first * task->w_row + at);
   for (int64_t j = 0; j < count; j += LANES) {
     for (int c = 0; c < LANES && j + c < count; c += QUAD) {
       for (int i = 0; i < QUAD; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
+      q.fetch = ends && j + c + QUAD >= count ? q.w[0] : q.w[0] + ahead; /* the next rows are another's */
       if (integers) integer_rows(m, &q, x, task->x_row, sums + c);
       else quad_rows(dtype, m, &q, x, task->x_row, sums + c);
     }
@@ -213,7 +218,7 @@ INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, cons
     for (int64_t r = 0; r < m; r++) {
       float totals[LANES];
       sum_lanes(sums + r * LANES, totals);
-      vec_store(out + r * task->columns + j, scale * vec_load(totals));
+      vec_store(out + r * task->sums_row + j, scale * vec_load(totals));
     }
   }
 }
@@ -223,21 +228,26 @@ static void run_task(void *arg, int64_t index, int worker) {
   const float *x = x_of(task, worker);
   float *sums = row_of(task, worker) + round_up(task->s.k, 16);
   int64_t first = index * task->columns, count = min_of(task->columns, task->s.n - first);
+  /* In between, the task before has asked for its first rows, and it asks for the next one's. */
+  const int64_t own = cpu_pool_share(task->tasks, task->threads, worker);
+  const int64_t last = cpu_pool_share(task->tasks, task->threads, worker + 1) - 1;
+  const bool begins = index <= own || index > last, ends = index >= last;
   switch (task->args.b.dtype) {
-  case CLM_F32: strips(CLM_F32, false, task, x, first, count, sums); break;
-  case CLM_BF16: strips(CLM_BF16, false, task, x, first, count, sums); break;
+  case CLM_F32: strips(CLM_F32, false, task, x, first, count, begins, ends, sums); break;
+  case CLM_BF16: strips(CLM_BF16, false, task, x, first, count, begins, ends, sums); break;
   case CLM_I8:
-    if (task->integers) strips(CLM_I8, true, task, x, first, count, sums);
-    else strips(CLM_I8, false, task, x, first, count, sums);
+    if (task->integers) strips(CLM_I8, true, task, x, first, count, begins, ends, sums);
+    else strips(CLM_I8, false, task, x, first, count, begins, ends, sums);
     break;
-  default: strips(CLM_F16, false, task, x, first, count, sums); break;
+  default: strips(CLM_F16, false, task, x, first, count, begins, ends, sums); break;
   }
-  epilogue(&task->args, 0, first, task->s.m, count, sums, task->columns, sums + MOST_ROWS * task->columns);
+  epilogue(&task->args, 0, first, task->s.m, count, sums, task->sums_row, sums + MOST_ROWS * task->sums_row);
 }
 
-static const char *rows_from(const void *arg, int64_t index) {
+static cpu_range matvec_reads(const void *arg, int64_t begin, int64_t end, int i) {
   const matvec_task *task = arg;
-  return task->w + index * task->columns * task->w_row;
+  if (i > 0) return (cpu_range){0};
+  return (cpu_range){task->w + begin * task->columns * task->w_row, (end - begin) * task->columns * task->w_row};
 }
 
 bool matvec_fits(const matmul_shape *s, const clm_matmul_args *args) {
@@ -278,19 +288,21 @@ clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args
   task.w_row = args->b.stride[1] * storage_bytes(dtype);
   task.x_row = round_up(s->k, unit_of(dtype)) + round_up((int64_t)INTEGER_HEAD, 16);
   task.integers = dtype == CLM_I8 && s->k <= INTEGER_MOST_K;
-  int64_t tasks = max_of(1, min_of(MOST_TASKS, s->n * s->k * storage_bytes(dtype) / TASK_BYTES));
-  task.columns = round_up(div_up(s->n, tasks), 16);
-  tasks = div_up(s->n, task.columns);
-  const int64_t floats = s->m * task.x_row + round_up(s->k, 16) + (MOST_ROWS + 3) * task.columns;
+  task.threads = cpu_pool_threads(cpu_context_pool(ctx));
+  const int64_t tasks = max_of(1, min_of(MOST_TASKS, s->n * s->k * storage_bytes(dtype) / TASK_BYTES));
+  task.columns = round_up(div_up(s->n, round_up(tasks, task.threads)), 2 * QUAD);
+  task.tasks = div_up(s->n, task.columns);
+  task.sums_row = round_up(task.columns, 16);
+  const int64_t floats = s->m * task.x_row + round_up(s->k, 16) + (MOST_ROWS + 3) * task.sums_row;
   clm_status status = kernel_scratch(ctx, floats, &task.scratch_floats, &task.scratch);
   if (status) return status;
-  cpu_submit(ctx, &(cpu_stage){.tasks = tasks,
+  cpu_submit(ctx, &(cpu_stage){.tasks = task.tasks,
                                .run = run_task,
                                .arg = &task,
                                .arg_bytes = sizeof task,
                                .begin = prepare_x,
-                               .reads = rows_from});
+                               .reads = matvec_reads});
   context_explain(ctx, "matmul: cpu %s, rows of b against %d of a, %lld tasks of %lld", cpu_context_level(ctx),
-                  (int)s->m, (long long)tasks, (long long)task.columns);
+                  (int)s->m, (long long)task.tasks, (long long)task.columns);
   return CLM_OK;
 }

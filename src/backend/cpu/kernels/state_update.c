@@ -171,11 +171,18 @@ static void update_channels(void *arg, int64_t index, int worker) {
   }
 }
 
-static const char *states_of(const void *arg, int64_t index) {
+/* Channels of a row of the batch: their states, then A. */
+static cpu_range update_reads(const void *arg, int64_t begin, int64_t end, int i) {
   const update_task *task = arg;
-  const int64_t b = index / task->strips, row = update_row(&task->s, &task->a, b);
-  const update_channel channel = update_channel_at(&task->s, index % task->strips * CHANNELS);
-  return line_at(&task->a.state, update_state_at(&task->a.state, max_of(row, 0), channel), 1).data;
+  const state_update_shape *s = &task->s;
+  const int64_t b = begin / task->strips, row = update_row(s, &task->a, b), first = begin % task->strips;
+  const int64_t channels = min_of(end - begin, task->strips - first) * CHANNELS;
+  const update_channel channel = update_channel_at(s, first * CHANNELS);
+  if (row < 0 || i > 1) return (cpu_range){0};
+  const clm_tensor *t = i == 0 ? &task->a.state : &task->a.A;
+  const int64_t at = i == 0 ? update_state_at(t, row, channel) : update_matrix_at(t, channel);
+  const int64_t bytes = s->d_state * storage_bytes(t->dtype) * (1 + s->complex);
+  return (cpu_range){element_data(t) + at * bytes / s->d_state, channels * bytes};
 }
 
 clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_shape *s,
@@ -198,7 +205,7 @@ clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_s
                                .run = update_channels,
                                .arg = &task,
                                .arg_bytes = sizeof task,
-                               .reads = states_of});
+                               .reads = update_reads});
   context_explain(ctx, "selective_state_update: cpu %s, %d channels a task, %d states in lanes",
                   cpu_context_level(ctx), CHANNELS, LANES);
   return CLM_OK;
