@@ -55,6 +55,11 @@ typedef struct backend_limits {
   double exponentials;
 } backend_limits;
 
+/* What the operations of a batch depend on, as their caller numbers it. */
+typedef struct batch_key {
+  uint64_t word[6];
+} batch_key;
+
 typedef struct backend {
   const char *name;
   bool
@@ -72,10 +77,11 @@ typedef struct backend {
   clm_status (*buffer_map)(clm_buffer *, void **memory);
   clm_status (*buffer_unmap)(clm_buffer *);
 
-  /* Between them a backend may put off what operations are called for (NULL where it does not matter): for a sequence
-   * of small ones. An operation's errors still come from its call. */
+  /* As core/context.h says. Between begin and end a backend may put off what operations are called for, but for their
+   * errors; NULL where it does not matter. */
+  bool (*batch_again)(clm_context *, const batch_key *);
   void (*batch_begin)(clm_context *);
-  void (*batch_end)(clm_context *);
+  void (*batch_end)(clm_context *, const batch_key *);
 
   clm_status (*profile_begin)(clm_context *);
   clm_status (*profile_end)(clm_context *, double *milliseconds);

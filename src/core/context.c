@@ -121,12 +121,16 @@ clm_status context_enter(clm_context *ctx, size_t bytes, clm_buffer **workspace)
 
 void context_leave(clm_context *ctx) { ctx->depth--; }
 
+bool context_batch_again(clm_context *ctx, const batch_key *key) {
+  return ctx->backend->batch_again && ctx->backend->batch_again(ctx, key);
+}
+
 void context_batch_begin(clm_context *ctx) {
   ctx->batching = true;
   if (ctx->backend->batch_begin) ctx->backend->batch_begin(ctx);
 }
 
-void context_batch_end(clm_context *ctx) {
-  if (ctx->backend->batch_end) ctx->backend->batch_end(ctx);
+void context_batch_end(clm_context *ctx, const batch_key *key) {
+  if (ctx->backend->batch_end) ctx->backend->batch_end(ctx, key);
   ctx->batching = false;
 }

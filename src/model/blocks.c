@@ -31,9 +31,13 @@ static clm_status steps(clm_model *m, clm_model_state *state) {
 }
 
 clm_status blocks_step(clm_model *m, clm_model_state *state) {
+  const activations *act = &m->act;
+  const batch_key key = {{(uintptr_t)m, (uintptr_t)state, (uintptr_t)act->buffer, (uint64_t)act->batch,
+                          (uint64_t)act->length, (uint64_t)act->mode}};
+  if (context_batch_again(m->context, &key)) return CLM_OK;
   context_batch_begin(m->context);
   clm_status status = steps(m, state);
-  context_batch_end(m->context);
+  context_batch_end(m->context, status == CLM_OK ? &key : NULL);
   return status;
 }
 

@@ -54,6 +54,7 @@ static clm_status cpu_buffer_wrap_host(clm_buffer *b, void *memory) {
 
 static void cpu_buffer_destroy(clm_buffer *b) {
   cpu_settle(b->context);
+  cpu_batch_forget(b->context);
   if (b->owned) free(b->host);
 }
 
@@ -109,6 +110,7 @@ static const backend cpu_backend = {
     .buffer_read = cpu_buffer_read,
     .buffer_map = cpu_buffer_map,
     .buffer_unmap = cpu_buffer_unmap,
+    .batch_again = cpu_batch_again,
     .batch_begin = cpu_batch_begin,
     .batch_end = cpu_batch_end,
     .profile_begin = cpu_profile_begin,

@@ -9,17 +9,21 @@
 
 typedef struct cpu_batch {
   bool open;
-  cpu_stage *stages; /* in the order of the calls */
-  char *args;        /* copies of what they work on */
+  bool whole;        /* everything since it was opened has been kept    */
+  bool known;        /* what is kept is all that `key` stands for       */
+  cpu_stage *stages; /* in the order of the calls                       */
+  char *args;        /* copies of what they work on                     */
   int64_t count;
   size_t args_used;
+  batch_key key;
   backend_ops direct; /* the context's, while a batch has others in their place */
 } cpu_batch;
 
-/* Between them, operations that know cpu_submit may be kept; any other, and whatever reads or writes a buffer, runs
- * those first. Without memory for it, nothing is kept. */
+/* Between begin and end, operations that know cpu_submit may be kept; any other, and whatever reads or writes a
+ * buffer, runs those first. Without memory for it, nothing is kept. */
 void cpu_batch_begin(clm_context *);
-void cpu_batch_end(clm_context *);
+void cpu_batch_end(clm_context *, const batch_key *);
+bool cpu_batch_again(clm_context *, const batch_key *);
 
 /* Runs a stage, or keeps it and a copy of arg_bytes at its arg. */
 void cpu_submit(clm_context *, const cpu_stage *);
@@ -27,6 +31,8 @@ void cpu_submit(clm_context *, const cpu_stage *);
 /* Runs what has been kept. An operation that knows cpu_submit calls it before it does anything else. */
 void cpu_settle(clm_context *);
 
+/* A buffer goes: nothing can be repeated. */
+void cpu_batch_forget(clm_context *);
 void cpu_batch_free(cpu_batch *);
 
 #endif

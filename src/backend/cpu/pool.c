@@ -20,7 +20,8 @@
 /* Operations of a training step follow each other within microseconds: sleeping in between would cost more. */
 #define SPINS 2000
 
-/* While it waits, a worker asks for the memory of a stage to come, and looks after each piece whether it still has to.
+/* While it waits, a worker asks for the memory of a stage to come, and looks after each piece whether it still has
+ * to.
  */
 #define MOST_ASKED 65536
 #define ASKED      512
@@ -33,7 +34,7 @@ typedef struct helper {
 
 /* A stage's tasks in parts that can be counted beside the stage's number: a part is one task, if they are not very
  * many. */
-#define PART_BITS 24
+#define PART_BITS  24
 #define MOST_PARTS ((1 << PART_BITS) - 1)
 
 /* What a worker has for itself. The tasks are those that it takes before it takes others': the same ones in every
@@ -95,17 +96,17 @@ static inline void restore_denormals(uint64_t old) {
 #endif
 }
 
-/* A stage that is running. */
+/* A stage that is running: a copy, as what the memory that streams by has left of the caches is little. */
 typedef struct running {
-  const cpu_stage *stage;
+  cpu_stage stage;
   uint64_t number;
   int64_t parts, part; /* how many; tasks of each */
 } running;
 
 static running stage_at(const cpu_pool *p, int64_t index) {
-  const cpu_stage *stage = &p->stages[index];
-  const int64_t part = stage->tasks / MOST_PARTS + 1;
-  return (running){stage, p->first + (uint64_t)index, (stage->tasks + part - 1) / part, part};
+  const cpu_stage stage = p->stages[index];
+  const int64_t part = stage.tasks / MOST_PARTS + 1;
+  return (running){stage, p->first + (uint64_t)index, (stage.tasks + part - 1) / part, part};
 }
 
 static inline uint64_t stamp(const running *r, int64_t parts) { return r->number << PART_BITS | (uint64_t)parts; }
@@ -128,32 +129,24 @@ static inline int64_t take(share *s, const running *r, int64_t size) {
 
 static void run_part(const running *r, int64_t part, int worker) {
   const int64_t end = (part + 1) * r->part;
-  for (int64_t task = part * r->part; task < end && task < r->stage->tasks; task++)
-    r->stage->run(r->stage->arg, task, worker);
+  for (int64_t task = part * r->part; task < end && task < r->stage.tasks; task++)
+    r->stage.run(r->stage.arg, task, worker);
 }
 
-/* The memory that a worker will read next: of the next stage, or of the one behind it, that says what it reads. */
+/* What a worker will read in the next stage. */
 typedef struct ahead {
-  int64_t stage; /* index; none beyond this one have been looked at */
-  const cpu_stage *of;
-  int64_t begin, end; /* tasks */
-  int range;
+  const cpu_stage *stage;
+  int64_t begin, end; /* tasks of its share */
+  int range;          /* that comes after this one */
   cpu_range left;
   int64_t asked;
 } ahead;
 
-static void look_ahead(const cpu_pool *p, int64_t now, int worker, ahead *a) {
-  for (int64_t i = now + 1; i <= now + 2 && i < p->count; i++) {
-    if (i <= a->stage) continue;
-    const running r = stage_at(p, i);
-    *a = (ahead){.stage = i};
-    if (!r.stage->reads) continue;
-    a->of = r.stage;
-    a->begin = share_begin(p, &r, worker) * r.part;
-    a->end = share_begin(p, &r, worker + 1) * r.part;
-    if (a->end > r.stage->tasks) a->end = r.stage->tasks;
-    return;
-  }
+static ahead look_ahead(const cpu_pool *p, const running *next, int worker) {
+  const int64_t end = share_begin(p, next, worker + 1) * next->part;
+  return (ahead){.stage = &next->stage,
+                 .begin = share_begin(p, next, worker) * next->part,
+                 .end = end < next->stage.tasks ? end : next->stage.tasks};
 }
 
 static inline void ask_for(const char *from, int64_t bytes) {
@@ -162,10 +155,10 @@ static inline void ask_for(const char *from, int64_t bytes) {
 
 /* The next piece; false behind the last. */
 static bool ask(ahead *a) {
-  if (!a->of || a->begin >= a->end || a->asked >= MOST_ASKED) return false;
-  if (a->left.bytes <= 0) a->left = a->of->reads(a->of->arg, a->begin, a->end, a->range++);
+  if (!a->stage->reads || a->begin >= a->end || a->asked >= MOST_ASKED) return false;
+  if (a->left.bytes <= 0) a->left = a->stage->reads(a->stage->arg, a->begin, a->end, a->range++);
   if (a->left.bytes <= 0) {
-    a->of = NULL;
+    a->end = a->begin;
     return false;
   }
   ask_for(a->left.from, a->left.bytes < ASKED ? a->left.bytes : ASKED);
@@ -181,7 +174,7 @@ static int64_t run_stage(cpu_pool *p, const running *r, int worker) {
   for (int i = 0, of = worker; i < p->threads; i++, of = of + 1 == p->threads ? 0 : of + 1) {
     const int64_t begin = share_begin(p, r, of), size = share_begin(p, r, of + 1) - begin;
     for (int64_t part; (part = take(&p->shares[of], r, size)) >= 0; done++) {
-      if (done == 0 && r->stage->begin) r->stage->begin(r->stage->arg, worker);
+      if (done == 0 && r->stage.begin) r->stage.begin(r->stage.arg, worker);
       run_part(r, begin + part, worker);
     }
   }
@@ -207,10 +200,11 @@ static void wake_waiting(cpu_pool *p) {
   pthread_mutex_unlock(&p->mutex);
 }
 
-static void wait_for_stage(cpu_pool *p, const running *r, ahead *next) {
+static void wait_for_stage(cpu_pool *p, const running *r, const running *next, int worker) {
+  ahead a = look_ahead(p, next, worker);
   for (int64_t i = 0; i < SPINS; i++) {
     if (stage_done(p, r)) return;
-    if (!ask(next)) pause_briefly();
+    if (!ask(&a)) pause_briefly();
   }
   pthread_mutex_lock(&p->mutex);
   atomic_fetch_add(&p->waiting, 1);
@@ -221,16 +215,17 @@ static void wait_for_stage(cpu_pool *p, const running *r, ahead *next) {
 
 /* The last stage is done when nobody is inside any more. */
 static void run_stages(cpu_pool *p, int worker) {
-  ahead next = {0};
-  for (int64_t i = 0;; i++) {
-    const running r = stage_at(p, i);
-    if (i + 1 < p->count) ask_for(p->stages[i + 1].arg, (int64_t)p->stages[i + 1].arg_bytes);
-    look_ahead(p, i, worker, &next);
+  running r = stage_at(p, 0);
+  for (int64_t i = 1;; i++) {
+    running next = {0};
+    if (i < p->count) next = stage_at(p, i);
     const int64_t done = run_stage(p, &r, worker);
-    if (i + 1 == p->count) return;
+    if (i == p->count) return;
     atomic_store(&p->shares[worker].done, stamp(&r, done));
+    ask_for(next.stage.arg, (int64_t)next.stage.arg_bytes);
     wake_waiting(p);
-    wait_for_stage(p, &r, &next);
+    wait_for_stage(p, &r, &next, worker);
+    r = next;
   }
 }
 

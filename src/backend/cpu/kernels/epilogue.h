@@ -23,18 +23,27 @@ static inline void epilogue_row(clm_activation activation, const float *x, const
   }
 }
 
+/* Where it reads and writes: what the arguments say, in few lines of memory. */
+typedef struct epilogue {
+  line bias;
+  line_rows added, out; /* added: no data where nothing is */
+  clm_activation activation;
+} epilogue;
+
+static inline epilogue epilogue_of(const clm_matmul_args *args) {
+  return (epilogue){line_vector(&args->bias), line_rows_of(args->accumulate ? &args->out : &args->residual),
+                    line_rows_of(&args->out), args->activation};
+}
+
 /* Of m rows of n, `x_row` floats apart, that are out's from (i, j) on. `lines` has 3 n floats. */
-static inline void epilogue(const clm_matmul_args *args, int64_t i, int64_t j, int64_t m, int64_t n, const float *x,
-                            int64_t x_row, float *lines) {
-  const clm_tensor *added = args->accumulate ? &args->out : &args->residual;
-  const float *bias = NULL;
-  if (present(args->bias)) bias = line_load(line_from(line_vector(&args->bias), j), n, lines);
+static inline void epilogue_run(const epilogue *e, int64_t i, int64_t j, int64_t m, int64_t n, const float *x,
+                                int64_t x_row, float *lines) {
+  const float *bias = line_load(line_from(e->bias, j), n, lines);
   for (int64_t r = 0; r < m; r++) {
-    line out = line_from(line_row(&args->out, i + r), j);
+    const line out = line_from(line_rows_at(&e->out, i + r), j);
     float *to = line_target(out, lines + n);
-    const float *residual = NULL;
-    if (present(*added)) residual = line_load(line_from(line_row(added, i + r), j), n, lines + 2 * n);
-    epilogue_row(args->activation, x + r * x_row, bias, residual, to, n);
+    const float *residual = line_load(line_from(line_rows_at(&e->added, i + r), j), n, lines + 2 * n);
+    epilogue_row(e->activation, x + r * x_row, bias, residual, to, n);
     line_store(out, n, to);
   }
 }

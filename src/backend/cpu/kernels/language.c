@@ -40,8 +40,8 @@ clm_status KERNEL(embedding)(clm_context *ctx, const embedding_shape *s, const c
     return ref_embedding(ctx, s, a);
   }
   embedding_task task = {.s = *s, .forward = *a};
-  cpu_submit(ctx, &(cpu_stage){
-                      .tasks = div_up(s->count, ROWS), .run = embed_rows, .arg = &task, .arg_bytes = sizeof task});
+  cpu_submit(
+      ctx, &(cpu_stage){.tasks = div_up(s->count, ROWS), .run = embed_rows, .arg = &task, .arg_bytes = sizeof task});
   context_explain(ctx, "embedding: cpu %s, %d rows a task", cpu_context_level(ctx), ROWS);
   return CLM_OK;
 }

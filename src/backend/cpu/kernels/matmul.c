@@ -8,7 +8,8 @@
 
 typedef struct matmul_task {
   matmul_shape s;
-  clm_matmul_args args;              /* perhaps those of the transposed product */
+  clm_matmul_args args; /* perhaps those of the transposed product */
+  epilogue end;
   matrix a, b;                       /* no data: converted to f32 by slices     */
   matrix residual, out;              /* no data: absent, or not plain rows      */
   int64_t rows, columns, row_blocks; /* of a block; blocks down                 */
@@ -82,7 +83,7 @@ static void multiply(const matmul_task *task, const block *at, float beta, matri
 
 /* accumulate: only if out is not plain. */
 static void finish(const matmul_task *task, const block *at, matrix from) {
-  epilogue(&task->args, at->i, at->j, at->m, at->n, from.data, from.row, at->lines);
+  epilogue_run(&task->end, at->i, at->j, at->m, at->n, from.data, from.row, at->lines);
 }
 
 static void run_block(void *arg, int64_t index, int worker) {
@@ -145,6 +146,7 @@ static void arrange(const matmul_shape *s, const clm_matmul_args *args, matmul_t
     task->s.m = s->n;
     task->s.n = s->m;
   }
+  task->end = epilogue_of(own);
   task->a = matrix_of(&own->a);
   task->b = matrix_of(&own->b);
   task->out = rows_of(&own->out);

@@ -16,21 +16,26 @@
 #define MOST_ROWS  8     /* of x */
 #define QUAD       4     /* rows of W side by side  */
 #define AHEAD      4096  /* bytes */
-#define TASK_BYTES 16384 /* of W, about             */
-#define MOST_TASKS 128
+#define TASK_BYTES 16384 /* of W at least, about    */
+#define MOST_BYTES 131072
+#define MOST_TASKS 128 /* but for large ones      */
 
+/* Few lines of memory: a batch has hundreds of these, each read once a step. */
 typedef struct matvec_task {
-  matmul_shape s;
-  clm_matmul_args args;
-  const char *w;
-  int64_t w_row; /* bytes */
-  int64_t x_row;   /* floats: whole units, zeros behind the k-th, or an integer_row */
-  bool integers;   /* the latter */
-  int64_t columns; /* of a task                                                     */
-  int64_t sums_row;
-  int64_t tasks;
+  clm_dtype dtype; /* of W */
+  bool integers;   /* rows of x are integer_rows */
   int threads;
-  float *scratch;  /* of each worker: rows of x, one as f32, MOST_ROWS of sums, three lines */
+  float scale;
+  const char *w;
+  int64_t w_row; /* bytes                                                          */
+  line scales;   /* of i8                                                          */
+  line_rows a;
+  epilogue end;
+  int64_t m, n, k;        /* rows of x, rows of W, their length                             */
+  int64_t x_row;          /* floats: whole units, zeros behind the k-th, or an integer_row  */
+  int64_t columns, tasks; /* of a task; tasks                                        */
+  int64_t sums_row;
+  float *scratch; /* of each worker: rows of x, one as f32, MOST_ROWS of sums, three lines */
   int64_t scratch_floats;
 } matvec_task;
 
@@ -38,7 +43,8 @@ typedef struct matvec_task {
 INLINE int64_t groups_of(clm_dtype dtype) { return 4 / storage_bytes(dtype); }
 INLINE int64_t unit_of(clm_dtype dtype) { return groups_of(dtype) * LANES; }
 
-/* The first `bytes` bytes at p (all of a vector if there are more), zeros beyond. */
+/* The first `bytes` bytes at p, all of a vector if there are more, zeros beyond. Without masks in the instruction set
+ * there always are: whole_tails. */
 #if SIMD_LANES == 16
 INLINE vec_u raw_load(const char *p, int64_t bytes) {
   if (bytes >= VEC_BYTES) return (vec_u)_mm512_loadu_si512(p);
@@ -50,14 +56,14 @@ INLINE vec_h half_load(const char *p, int64_t bytes) {
 }
 #else
 INLINE vec_u raw_load(const char *p, int64_t bytes) {
-  vec_u raw = {0};
-  memcpy(&raw, p, (size_t)min_of(VEC_BYTES, max_of(0, bytes)));
+  vec_u raw;
+  (void)bytes;
+  memcpy(&raw, p, sizeof raw);
   return raw;
 }
 INLINE vec_h half_load(const char *p, int64_t bytes) {
-  vec_h half = {0};
-  memcpy(&half, p, (size_t)min_of(VEC_BYTES / 2, max_of(0, bytes)));
-  return half;
+  (void)bytes;
+  return *(const vec_h_anywhere *)(const void *)p;
 }
 #endif
 
@@ -96,9 +102,7 @@ INLINE void deal(clm_dtype dtype, const float *in, float *out) {
 }
 
 static float *x_of(const matvec_task *task, int worker) { return task->scratch + worker * task->scratch_floats; }
-static float *row_of(const matvec_task *task, int worker) {
-  return x_of(task, worker) + task->s.m * task->x_row;
-}
+static float *row_of(const matvec_task *task, int worker) { return x_of(task, worker) + task->m * task->x_row; }
 
 typedef struct quad {
   const char *w[QUAD];
@@ -111,18 +115,25 @@ INLINE void fetch_ahead(const quad *q, int64_t at) {
   UNROLL for (int i = 0; i < QUAD * VEC_BYTES; i += 64) __builtin_prefetch(q->fetch + QUAD * at + i);
 }
 
-INLINE void step(clm_dtype dtype, int rows, const quad *q, const float *x, int64_t x_row, int64_t i, int64_t left,
-                 vec sum[][QUAD]) {
+/* Units at `at` of four rows against x, of which `left` elements are there. */
+INLINE void step(clm_dtype dtype, int rows, const char *const *unit, int64_t at, const float *x, int64_t x_row,
+                 int64_t left, vec sum[][QUAD]) {
   const int groups = (int)groups_of(dtype);
-  const int64_t at = i * storage_bytes(dtype);
   UNROLL for (int g = 0; g < groups; g++) {
     vec w[QUAD];
-    UNROLL for (int c = 0; c < QUAD; c++) w[c] = unpack(dtype, q->w[c] + at, g, left);
+    UNROLL for (int c = 0; c < QUAD; c++) w[c] = unpack(dtype, unit[c] + at, g, left);
     UNROLL for (int r = 0; r < rows; r++) {
-      vec xr = vec_load(x + r * x_row + i + g * LANES);
+      vec xr = vec_load(x + r * x_row + g * LANES);
       UNROLL for (int c = 0; c < QUAD; c++) sum[r][c] = xr * w[c] + sum[r][c];
     }
   }
+}
+
+/* What is left of the rows behind their whole units, with zeros behind it. */
+#define whole_tails (SIMD_LANES < 16)
+INLINE void tails_of(const quad *q, int64_t at, int64_t bytes, char tails[][VEC_BYTES]) {
+  memset(tails, 0, QUAD * VEC_BYTES);
+  for (int c = 0; c < QUAD; c++) memcpy(tails[c], q->w[c] + at, (size_t)bytes);
 }
 
 /* sums[r LANES + c] = the lanes of x's row r times W's row c */
@@ -132,9 +143,17 @@ INLINE void dots(clm_dtype dtype, int rows, const quad *q, const float *x, int64
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sum[r][c] = vec_set(0);
   for (int64_t i = 0; i < whole; i += unit) {
     fetch_ahead(q, i * storage_bytes(dtype));
-    step(dtype, rows, q, x, x_row, i, unit, sum);
+    step(dtype, rows, q->w, i * storage_bytes(dtype), x + i, x_row, unit, sum);
   }
-  if (whole < q->k) step(dtype, rows, q, x, x_row, whole, q->k - whole, sum);
+  if (whole < q->k) {
+    const int64_t at = whole * storage_bytes(dtype), left = q->k - whole;
+    _Alignas(VEC_BYTES) char tails[QUAD][VEC_BYTES];
+    if (whole_tails) {
+      tails_of(q, at, left * storage_bytes(dtype), tails);
+      step(dtype, rows, (const char *const[]){tails[0], tails[1], tails[2], tails[3]}, 0, x + whole, x_row, unit,
+           sum);
+    } else step(dtype, rows, q->w, at, x + whole, x_row, left, sum);
+  }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sums[r * LANES + c] = sum[r][c];
 }
 
@@ -166,9 +185,9 @@ INLINE void integer_rows(int64_t m, const quad *q, const float *x, int64_t x_row
 
 /* `row` has k floats. */
 static void prepare_integers(const matvec_task *task, float *row, float *x) {
-  for (int64_t r = 0; r < task->s.m; r++, x += task->x_row) {
-    const float *from = line_load(line_row(&task->args.a, r), task->s.k, row);
-    integer_row_make(from, task->s.k, (integer_row *)(void *)x);
+  for (int64_t r = 0; r < task->m; r++, x += task->x_row) {
+    const float *from = line_load(line_rows_at(&task->a, r), task->k, row);
+    integer_row_make(from, task->k, (integer_row *)(void *)x);
   }
 }
 #else
@@ -190,20 +209,20 @@ INLINE void quad_rows(clm_dtype dtype, int64_t m, const quad *q, const float *x,
   if (r < m) dots(dtype, 1, q, x + r * x_row, x_row, sums + r * LANES);
 }
 
-INLINE vec scales_from(const clm_tensor *scale, int64_t j, int64_t count) {
-  const float *p = kernel_data(*scale) + j * scale->stride[0];
-  if (scale->stride[0] == 1) return vec_load_part(p, count);
+INLINE vec scales_from(line scale, int64_t count) {
+  const float *p = (const float *)(const void *)scale.data;
+  if (scale.stride == 1) return vec_load_part(p, count);
   vec scales = vec_set(0);
-  for (int64_t i = 0; i < min_of(LANES, count); i++) scales[i] = p[i * scale->stride[0]];
+  for (int64_t i = 0; i < min_of(LANES, count); i++) scales[i] = p[i * scale.stride];
   return scales;
 }
 
 /* Columns [first, first + count) of a x W^T into the worker's rows of sums. */
 INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, const float *x, int64_t first,
                    int64_t count, bool begins, bool ends, float *out) {
-  const int64_t m = task->s.m, last = task->s.n - 1;
+  const int64_t m = task->m, last = task->n - 1;
   const int64_t ahead = QUAD * task->w_row + AHEAD;
-  quad q = {.k = task->s.k};
+  quad q = {.k = task->k};
   vec sums[MOST_ROWS * LANES];
   for (int64_t at = 0; begins && at < ahead; at += 64) __builtin_prefetch(task->w + first * task->w_row + at);
   for (int64_t j = 0; j < count; j += LANES) {
@@ -213,8 +232,8 @@ INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, cons
       if (integers) integer_rows(m, &q, x, task->x_row, sums + c);
       else quad_rows(dtype, m, &q, x, task->x_row, sums + c);
     }
-    vec scale = vec_set(task->args.scale == 0 ? 1 : task->args.scale);
-    if (dtype == CLM_I8) scale *= scales_from(&task->args.b_scale, first + j, count - j);
+    vec scale = vec_set(task->scale);
+    if (dtype == CLM_I8) scale *= scales_from(line_from(task->scales, first + j), count - j);
     for (int64_t r = 0; r < m; r++) {
       float totals[LANES];
       sum_lanes(sums + r * LANES, totals);
@@ -226,13 +245,13 @@ INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, cons
 static void run_task(void *arg, int64_t index, int worker) {
   const matvec_task *task = arg;
   const float *x = x_of(task, worker);
-  float *sums = row_of(task, worker) + round_up(task->s.k, 16);
-  int64_t first = index * task->columns, count = min_of(task->columns, task->s.n - first);
+  float *sums = row_of(task, worker) + round_up(task->k, 16);
+  int64_t first = index * task->columns, count = min_of(task->columns, task->n - first);
   /* In between, the task before has asked for its first rows, and it asks for the next one's. */
   const int64_t own = cpu_pool_share(task->tasks, task->threads, worker);
   const int64_t last = cpu_pool_share(task->tasks, task->threads, worker + 1) - 1;
   const bool begins = index <= own || index > last, ends = index >= last;
-  switch (task->args.b.dtype) {
+  switch (task->dtype) {
   case CLM_F32: strips(CLM_F32, false, task, x, first, count, begins, ends, sums); break;
   case CLM_BF16: strips(CLM_BF16, false, task, x, first, count, begins, ends, sums); break;
   case CLM_I8:
@@ -241,7 +260,7 @@ static void run_task(void *arg, int64_t index, int worker) {
     break;
   default: strips(CLM_F16, false, task, x, first, count, begins, ends, sums); break;
   }
-  epilogue(&task->args, 0, first, task->s.m, count, sums, task->sums_row, sums + MOST_ROWS * task->sums_row);
+  epilogue_run(&task->end, 0, first, task->m, count, sums, task->sums_row, sums + MOST_ROWS * task->sums_row);
 }
 
 static cpu_range matvec_reads(const void *arg, int64_t begin, int64_t end, int i) {
@@ -256,9 +275,9 @@ bool matvec_fits(const matmul_shape *s, const clm_matmul_args *args) {
 
 /* Every row of a as f32, zeros behind it up to a whole unit, units dealt. `row` has x_row floats. */
 INLINE void deal_rows(clm_dtype dtype, const matvec_task *task, float *row, float *x) {
-  const int64_t k = task->s.k, whole = k / unit_of(dtype) * unit_of(dtype);
-  for (int64_t r = 0; r < task->s.m; r++, x += task->x_row) {
-    const float *from = line_load(line_row(&task->args.a, r), k, row);
+  const int64_t k = task->k, whole = k / unit_of(dtype) * unit_of(dtype);
+  for (int64_t r = 0; r < task->m; r++, x += task->x_row) {
+    const float *from = line_load(line_rows_at(&task->a, r), k, row);
     float last[4 * LANES] = {0};
     for (int64_t i = 0; i < whole; i += unit_of(dtype)) deal(dtype, from + i, x + i);
     if (whole == k) continue;
@@ -271,7 +290,7 @@ INLINE void deal_rows(clm_dtype dtype, const matvec_task *task, float *row, floa
 static void prepare_x(void *arg, int worker) {
   const matvec_task *task = arg;
   float *x = x_of(task, worker), *row = row_of(task, worker);
-  switch (task->args.b.dtype) {
+  switch (task->dtype) {
   case CLM_F32: deal_rows(CLM_F32, task, row, x); break;
   case CLM_BF16: deal_rows(CLM_BF16, task, row, x); break;
   case CLM_I8:
@@ -284,12 +303,21 @@ static void prepare_x(void *arg, int worker) {
 
 clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
   const clm_dtype dtype = args->b.dtype;
-  matvec_task task = {.s = *s, .args = *args, .w = element_data(&args->b)};
+  matvec_task task = {.dtype = dtype,
+                      .scale = args->scale == 0 ? 1 : args->scale,
+                      .w = element_data(&args->b),
+                      .scales = line_vector(&args->b_scale),
+                      .a = line_rows_of(&args->a),
+                      .end = epilogue_of(args),
+                      .m = s->m,
+                      .n = s->n,
+                      .k = s->k};
   task.w_row = args->b.stride[1] * storage_bytes(dtype);
   task.x_row = round_up(s->k, unit_of(dtype)) + round_up((int64_t)INTEGER_HEAD, 16);
   task.integers = dtype == CLM_I8 && s->k <= INTEGER_MOST_K;
   task.threads = cpu_pool_threads(cpu_context_pool(ctx));
-  const int64_t tasks = max_of(1, min_of(MOST_TASKS, s->n * s->k * storage_bytes(dtype) / TASK_BYTES));
+  const int64_t bytes = s->n * s->k * storage_bytes(dtype);
+  const int64_t tasks = max_of(min_of(MOST_TASKS, max_of(bytes / TASK_BYTES, 1)), bytes / MOST_BYTES);
   task.columns = round_up(div_up(s->n, round_up(tasks, task.threads)), 2 * QUAD);
   task.tasks = div_up(s->n, task.columns);
   task.sums_row = round_up(task.columns, 16);

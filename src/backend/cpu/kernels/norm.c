@@ -84,8 +84,8 @@ clm_status KERNEL(norm)(clm_context *ctx, const matrix_shape *s, const clm_norm_
   norm_task task = {.s = *s, .f = *a};
   clm_status status = make_scratch(ctx, 0, &task);
   if (status) return status;
-  cpu_submit(ctx, &(cpu_stage){
-                      .tasks = div_up(s->rows, ROWS), .run = norm_rows, .arg = &task, .arg_bytes = sizeof task});
+  cpu_submit(ctx,
+             &(cpu_stage){.tasks = div_up(s->rows, ROWS), .run = norm_rows, .arg = &task, .arg_bytes = sizeof task});
   context_explain(ctx, "norm: cpu %s, %d rows a task", cpu_context_level(ctx), ROWS);
   return CLM_OK;
 }

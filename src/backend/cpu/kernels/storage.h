@@ -73,6 +73,19 @@ INLINE line line_from(line l, int64_t i) {
   return l;
 }
 
+/* The rows of a matrix. */
+typedef struct line_rows {
+  line first;
+  int64_t step; /* elements to the next */
+} line_rows;
+
+INLINE line_rows line_rows_of(const clm_tensor *t) { return (line_rows){line_row(t, 0), t->stride[0]}; }
+INLINE line line_rows_at(const line_rows *rows, int64_t i) {
+  line l = rows->first;
+  if (l.data) l.data += i * rows->step * storage_bytes(l.dtype);
+  return l;
+}
+
 /* One part, 0 or 1, of complex numbers. */
 INLINE line line_part(const clm_tensor *t, int64_t at, int64_t stride, int part) {
   if (!t->buffer) return (line){0};
