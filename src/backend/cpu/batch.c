@@ -62,6 +62,7 @@ static backend_ops settled(const backend_ops *direct) {
 
 void cpu_batch_begin(clm_context *ctx) {
   cpu_batch *batch = batch_of(ctx);
+  if (((const cpu_state *)ctx->state)->level == CPU_REFERENCE) return; /* it knows no stages */
   if (!batch->stages) batch->stages = calloc(MOST_STAGES, sizeof *batch->stages);
   if (!batch->args && posix_memalign((void **)&batch->args, LINE, ARGS_BYTES) != 0) batch->args = NULL;
   if (!batch->stages || !batch->args) return;

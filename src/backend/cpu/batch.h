@@ -20,7 +20,7 @@ typedef struct cpu_batch {
 } cpu_batch;
 
 /* Between begin and end, operations that know cpu_submit may be kept; any other, and whatever reads or writes a
- * buffer, runs those first. Without memory for it, nothing is kept. */
+ * buffer, runs those first. Without memory for it, and by the reference, nothing is kept. */
 void cpu_batch_begin(clm_context *);
 void cpu_batch_end(clm_context *, const batch_key *);
 bool cpu_batch_again(clm_context *, const batch_key *);
