@@ -103,15 +103,14 @@ static void update_channels(void *arg, int64_t index, int worker) {
   if (!circular) taps_write(&a->state, 1, state_at, before, n, e);
 }
 
-/* Channels of a row of the batch: filters, then states. */
+/* Task for task, its filters and its states. */
 static cpu_range update_reads(const void *arg, int64_t begin, int64_t end, int i) {
   const update_task *task = arg;
-  const int64_t b = begin / task->strips, first = begin % task->strips;
-  const int64_t channels = min_of(end - begin, task->strips - first) * CHANNELS;
-  if (i > 1 || present(task->a.state_indices)) return (cpu_range){0};
-  const clm_tensor *t = i == 0 ? &task->a.weight : &task->a.state;
-  const int64_t at = i == 0 ? 0 : b * t->stride[0], stride = t->stride[i], bytes = storage_bytes(t->dtype);
-  return (cpu_range){element_data(t) + (at + first * CHANNELS * stride) * bytes, channels * stride * bytes};
+  const int64_t index = begin + i / 2, b = index / task->strips, c0 = index % task->strips * CHANNELS;
+  if (index >= end || present(task->a.state_indices)) return (cpu_range){0};
+  const clm_tensor *t = i % 2 ? &task->a.state : &task->a.weight;
+  const int64_t at = i % 2 ? b * t->stride[0] : 0, stride = t->stride[i % 2], bytes = storage_bytes(t->dtype);
+  return (cpu_range){element_data(t) + (at + c0 * stride) * bytes, CHANNELS * stride * bytes};
 }
 
 clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shape *s,

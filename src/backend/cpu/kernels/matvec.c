@@ -107,6 +107,7 @@ static float *row_of(const matvec_task *task, int worker) { return x_of(task, wo
 typedef struct quad {
   const char *w[QUAD];
   int64_t k;
+  bool followed;     /* in W, by as much as a vector */
   const char *fetch; /* by the time that so many bytes of each row are done, QUAD times as many from here on */
 } quad;
 
@@ -145,7 +146,9 @@ INLINE void dots(clm_dtype dtype, int rows, const quad *q, const float *x, int64
     fetch_ahead(q, i * storage_bytes(dtype));
     step(dtype, rows, q->w, i * storage_bytes(dtype), x + i, x_row, unit, sum);
   }
-  if (whole < q->k) {
+  if (whole < q->k && dtype == CLM_I8 && q->followed) {
+    step(dtype, rows, q->w, whole, x + whole, x_row, unit, sum); /* integers times x's zeros */
+  } else if (whole < q->k) {
     const int64_t at = whole * storage_bytes(dtype), left = q->k - whole;
     _Alignas(VEC_BYTES) char tails[QUAD][VEC_BYTES];
     if (whole_tails) {
@@ -228,6 +231,7 @@ INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, cons
   for (int64_t j = 0; j < count; j += LANES) {
     for (int c = 0; c < LANES && j + c < count; c += QUAD) {
       for (int i = 0; i < QUAD; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
+      q.followed = (last - (first + j + c + QUAD - 1)) * task->w_row >= VEC_BYTES;
       q.fetch = ends && j + c + QUAD >= count ? q.w[0] : q.w[0] + ahead; /* the next rows are another's */
       if (integers) integer_rows(m, &q, x, task->x_row, sums + c);
       else quad_rows(dtype, m, &q, x, task->x_row, sums + c);

@@ -171,18 +171,17 @@ static void update_channels(void *arg, int64_t index, int worker) {
   }
 }
 
-/* Channels of a row of the batch: their states, then A. */
+/* Task for task, its states and its part of A. */
 static cpu_range update_reads(const void *arg, int64_t begin, int64_t end, int i) {
   const update_task *task = arg;
   const state_update_shape *s = &task->s;
-  const int64_t b = begin / task->strips, row = update_row(s, &task->a, b), first = begin % task->strips;
-  const int64_t channels = min_of(end - begin, task->strips - first) * CHANNELS;
-  const update_channel channel = update_channel_at(s, first * CHANNELS);
-  if (row < 0 || i > 1) return (cpu_range){0};
-  const clm_tensor *t = i == 0 ? &task->a.state : &task->a.A;
-  const int64_t at = i == 0 ? update_state_at(t, row, channel) : update_matrix_at(t, channel);
-  const int64_t bytes = s->d_state * storage_bytes(t->dtype) * (1 + s->complex);
-  return (cpu_range){element_data(t) + at * bytes / s->d_state, channels * bytes};
+  const int64_t index = begin + i / 2, b = index / task->strips, row = update_row(s, &task->a, b);
+  const update_channel channel = update_channel_at(s, index % task->strips * CHANNELS);
+  if (index >= end || row < 0) return (cpu_range){0};
+  const clm_tensor *t = i % 2 ? &task->a.A : &task->a.state;
+  const int64_t at = i % 2 ? update_matrix_at(t, channel) : update_state_at(t, row, channel);
+  const int64_t bytes = storage_bytes(t->dtype) * (1 + s->complex);
+  return (cpu_range){element_data(t) + at * bytes, CHANNELS * s->d_state * bytes};
 }
 
 clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_shape *s,
