@@ -8,8 +8,8 @@
 
 typedef struct matmul_task {
   matmul_shape s;
-  clm_matmul_args args; /* perhaps those of the transposed product */
-  epilogue end;
+  clm_matmul_args args;              /* perhaps those of the transposed product */
+  epilogue end;                      /* of them                                 */
   matrix a, b;                       /* no data: converted to f32 by slices     */
   matrix residual, out;              /* no data: absent, or not plain rows      */
   int64_t rows, columns, row_blocks; /* of a block; blocks down                 */

@@ -13,29 +13,30 @@
 #include "integer_dots.h"
 #endif
 
-#define MOST_ROWS  8     /* of x */
-#define QUAD       4     /* rows of W side by side  */
-#define AHEAD      4096  /* bytes */
-#define TASK_BYTES 16384 /* of W at least, about    */
-#define MOST_BYTES 131072
-#define MOST_TASKS 128 /* but for large ones      */
+#define MOST_ROWS 8    /* of x */
+#define QUAD      4    /* rows of W side by side */
+#define AHEAD     4096 /* bytes */
+
+/* A task is as much of W as leaves MOST_TASKS of them, but between these bytes. */
+#define LEAST_BYTES 16384
+#define MOST_BYTES  131072
+#define MOST_TASKS  128
 
 /* Few lines of memory: a batch has hundreds of these, each read once a step. */
 typedef struct matvec_task {
-  clm_dtype dtype; /* of W */
+  clm_dtype dtype; /* of W                       */
   bool integers;   /* rows of x are integer_rows */
   int threads;
   float scale;
   const char *w;
-  int64_t w_row; /* bytes                                                          */
-  line scales;   /* of i8                                                          */
+  int64_t w_row; /* bytes */
+  line scales;   /* of i8 */
   line_rows a;
   epilogue end;
-  int64_t m, n, k;        /* rows of x, rows of W, their length                             */
-  int64_t x_row;          /* floats: whole units, zeros behind the k-th, or an integer_row  */
-  int64_t columns, tasks; /* of a task; tasks                                        */
-  int64_t sums_row;
-  float *scratch; /* of each worker: rows of x, one as f32, MOST_ROWS of sums, three lines */
+  int64_t m, n, k;                  /* rows of x, rows of W, their length */
+  int64_t x_row;                    /* floats: whole units, zeros behind the k-th, or an integer_row */
+  int64_t tasks, columns, sums_row; /* columns of a task; floats of a row of their sums */
+  float *scratch;                   /* of each worker: rows of x, one as f32, MOST_ROWS of sums, three lines */
   int64_t scratch_floats;
 } matvec_task;
 
@@ -321,7 +322,7 @@ clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args
   task.integers = dtype == CLM_I8 && s->k <= INTEGER_MOST_K;
   task.threads = cpu_pool_threads(cpu_context_pool(ctx));
   const int64_t bytes = s->n * s->k * storage_bytes(dtype);
-  const int64_t tasks = max_of(min_of(MOST_TASKS, max_of(bytes / TASK_BYTES, 1)), bytes / MOST_BYTES);
+  const int64_t tasks = max_of(min_of(MOST_TASKS, max_of(bytes / LEAST_BYTES, 1)), bytes / MOST_BYTES);
   task.columns = round_up(div_up(s->n, round_up(tasks, task.threads)), 2 * QUAD);
   task.tasks = div_up(s->n, task.columns);
   task.sums_row = round_up(task.columns, 16);
