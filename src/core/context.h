@@ -50,7 +50,8 @@ clm_status context_workspace(clm_context *context, size_t bytes, clm_buffer **wo
 clm_status context_enter(clm_context *context, size_t bytes, clm_buffer **workspace);
 void context_leave(clm_context *context);
 
-/* Small operations that follow each other; when batch_end returns they are as far as they would be without. The key
+/* Small operations that follow each other; when batch_end returns they are as far as they would be without, but for
+ * clm_context_explain, which tells nothing of them. The key
  * says all that their arguments depend on: while every buffer that there was is still there, batch_again may do the
  * same once more, and says whether it did. NULL: not to be repeated. */
 bool context_batch_again(clm_context *context, const batch_key *key);

@@ -11,8 +11,8 @@ static void run_kept(clm_context *ctx, const cpu_batch *batch) {
   if (batch->count > 0) cpu_pool_run_stages(cpu_context_pool(ctx), batch->stages, batch->count);
 }
 
-static void start_over(cpu_batch *batch) {
-  batch->known = false;
+static void start_over(cpu_batch *batch, bool whole) {
+  batch->whole = whole;
   batch->count = 0;
   batch->args_used = 0;
 }
@@ -21,8 +21,7 @@ void cpu_settle(clm_context *ctx) {
   cpu_batch *batch = batch_of(ctx);
   if (!batch->open) return;
   run_kept(ctx, batch);
-  start_over(batch);
-  batch->whole = false;
+  start_over(batch, false);
 }
 
 void cpu_submit(clm_context *ctx, const cpu_stage *stage) {
@@ -66,30 +65,30 @@ void cpu_batch_begin(clm_context *ctx) {
   if (!batch->stages) batch->stages = calloc(MOST_STAGES, sizeof *batch->stages);
   if (!batch->args && posix_memalign((void **)&batch->args, LINE, ARGS_BYTES) != 0) batch->args = NULL;
   if (!batch->stages || !batch->args) return;
-  start_over(batch);
+  start_over(batch, true);
   batch->direct = ctx->ops;
   ctx->ops = settled(&batch->direct);
-  batch->open = batch->whole = true;
+  batch->open = true;
 }
 
 void cpu_batch_end(clm_context *ctx, const batch_key *key) {
   cpu_batch *batch = batch_of(ctx);
   if (!batch->open) return;
   run_kept(ctx, batch);
-  batch->known = batch->whole && key;
-  if (batch->known) batch->key = *key;
+  if (key) batch->key = *key;
+  else batch->whole = false;
   ctx->ops = batch->direct;
   batch->open = false;
 }
 
 bool cpu_batch_again(clm_context *ctx, const batch_key *key) {
   const cpu_batch *batch = batch_of(ctx);
-  if (!batch->known || memcmp(&batch->key, key, sizeof *key) != 0) return false;
+  if (batch->open || !batch->whole || memcmp(&batch->key, key, sizeof *key) != 0) return false;
   run_kept(ctx, batch);
   return true;
 }
 
-void cpu_batch_forget(clm_context *ctx) { batch_of(ctx)->known = false; }
+void cpu_batch_forget(clm_context *ctx) { batch_of(ctx)->whole = false; }
 
 void cpu_batch_free(cpu_batch *batch) {
   free(batch->stages);

@@ -9,10 +9,10 @@
 
 typedef struct cpu_batch {
   bool open;
-  bool whole;        /* everything since it was opened has been kept    */
-  bool known;        /* what is kept is all that `key` stands for       */
-  cpu_stage *stages; /* in the order of the calls                       */
-  char *args;        /* copies of what they work on                     */
+  bool whole;        /* what is kept is all that has been called since it was opened, and once closed all that `key`
+                        stands for */
+  cpu_stage *stages; /* in the order of the calls   */
+  char *args;        /* copies of what they work on */
   int64_t count;
   size_t args_used;
   batch_key key;
