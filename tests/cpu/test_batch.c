@@ -1,4 +1,5 @@
 /* Batches: operations that are kept and run in one go, and once more, give the bits that they give one by one. */
+#include "backend/cpu/level.h"
 #include "cmocka_all.h"
 #include "core/context.h"
 #include <math.h>
@@ -164,23 +165,12 @@ static void same(const bench *a, const bench *b) {
   assert_memory_equal(a->block->host, b->block->host, a->used);
 }
 
-static const char *const levels[] = {"reference", "baseline", "avx2", "avx512", "avx512vnni", "neon"};
-static const int threads[] = {1, 2, 3};
-
-/* NULL behind the last that this processor has. */
-static bool level_here(const char *level) {
-  clm_context *ctx = NULL;
-  clm_status status = clm_context_create(&(clm_context_options){.device = "cpu", .cpu_level = level}, &ctx);
-  clm_context_destroy(&ctx);
-  return status == CLM_OK;
-}
-
-/* Kept, kept again, and repeated by key: what three steps one by one give. */
-static void compare(const char *level, int count, int64_t batch, clm_dtype weights, unsigned with) {
+/* Kept, kept again, and repeated by key: what as many steps one by one give. */
+static void compare(cpu_level level, int threads, int64_t batch, clm_dtype weights, unsigned with) {
   const batch_key key = {{1, 2, 3}}, other = {{1, 2, 4}};
   bench single, kept;
-  bench_create(&single, level, count, batch, weights);
-  bench_create(&kept, level, count, batch, weights);
+  bench_create(&single, cpu_level_name(level), threads, batch, weights);
+  bench_create(&kept, cpu_level_name(level), threads, batch, weights);
   for (int i = 0; i < 4; i++) steps(&single, with);
   assert_false(context_batch_again(kept.context, &key));
   for (int i = 0; i < 2; i++) {
@@ -189,10 +179,9 @@ static void compare(const char *level, int count, int64_t batch, clm_dtype weigh
     context_batch_end(kept.context, i == 0 ? NULL : &key);
   }
   assert_false(context_batch_again(kept.context, &other));
-  const bool vectors = strcmp(level, "reference") != 0;
   for (int i = 0; i < 2; i++) {
     const bool again = context_batch_again(kept.context, &key);
-    assert_int_equal(again, vectors && with == 0);
+    assert_int_equal(again, level != CPU_REFERENCE && with == 0);
     if (!again) steps(&kept, with);
   }
   same(&single, &kept);
@@ -204,13 +193,11 @@ static void test_same_bits(void **state) {
   (void)state;
   static const clm_dtype weights[] = {CLM_F32, CLM_BF16, CLM_F16};
   static const unsigned with[] = {0, WITH_OTHER, WITH_READ, WITH_LARGE, WITH_OTHER | WITH_READ | WITH_LARGE};
-  for (size_t l = 0; l < sizeof levels / sizeof *levels; l++) {
-    if (!level_here(levels[l])) continue;
-    for (size_t t = 0; t < 3; t++)
+  for (int level = 0; level < CPU_LEVEL_COUNT; level++)
+    for (int threads = 1; threads <= 3 && cpu_has((cpu_level)level); threads++)
       for (int64_t batch = 1; batch <= MOST_BATCH; batch++)
         for (size_t i = 0; i < sizeof with / sizeof *with; i++)
-          compare(levels[l], threads[t], batch, weights[(l + t + i) % 3], with[i]);
-  }
+          compare((cpu_level)level, threads, batch, weights[((size_t)(level + threads) + i) % 3], with[i]);
 }
 
 /* A batch whose buffers are not all there any more, or that did not end well, is not repeated. */
