@@ -86,7 +86,7 @@ typedef struct backend {
   clm_status (*profile_begin)(clm_context *);
   clm_status (*profile_end)(clm_context *, double *milliseconds);
 
-  clm_status (*limits)(clm_context *, backend_limits *); /* measures, in less than a second; for tools */
+  clm_status (*limits)(clm_context *, int runs, backend_limits *); /* the best of some runs; for tools */
 } backend;
 
 /* Each makes context->backend, ->ops and ->state, or fails with a sentence in the context. */

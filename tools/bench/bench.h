@@ -50,9 +50,19 @@ typedef struct bench_limits {
   double launch;                 /* seconds for one small operation                             */
 } bench_limits;
 
+/* Limits taken one by one in turn with the repeats of a row. */
+enum { BENCH_MOST_SAMPLES = 64 };
+typedef struct bench_samples {
+  bench_limits each[BENCH_MOST_SAMPLES];
+  int count;
+  float *memory; /* of the products */
+} bench_samples;
+
 /* What an operation needs at least: each input read once, each output written once. */
 typedef struct bench_cost {
-  double bytes, flops, exponentials;
+  double bytes;      /* read and written, as a copy does           */
+  double read_bytes; /* where nothing is written beside: weights   */
+  double flops, exponentials;
   double tokens; /* 0: means nothing here */
 } bench_cost;
 
@@ -62,7 +72,8 @@ typedef struct bench_row {
   char shape_text[128];
   double ms_median, ms_min, ms_max;
   bench_cost cost;
-  double floor_ms;  /* 0: unknown                   */
+  bench_limits limits; /* of the time in which the row was measured */
+  double floor_ms;     /* 0: unknown                   */
   double max_error; /* relative; NAN: not checked   */
   const char *worst_tensor;
   double tolerance;
@@ -142,8 +153,11 @@ bool bench_model_known(const char *name);
 /* All below return false when they fail, having said why. */
 bool bench_fail(const bench *b, const char *what, clm_status status); /* always false */
 
-/* limits.c */
+/* limits.c: what the device can do at its best; what it can do now, once more; the medians of those, which empties
+ * `s` */
 bool bench_measure_limits(bench *b);
+bool bench_sample_limits(bench *b, bench_samples *s);
+bench_limits bench_end_samples(const bench *b, bench_samples *s);
 double bench_floor_ms(const bench_limits *limits, const bench_cost *cost);
 
 /* measure.c */

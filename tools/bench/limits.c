@@ -3,29 +3,35 @@
 #include "common/tool.h"
 #include "core/context.h"
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
-enum { SMALL_CALLS = 200 };
+enum { SMALL_CALLS = 200, RUNS = 8, PRODUCT_RUNS = 3 };
 
-/* The best of a few products of two square matrices, in seconds. */
-static clm_status fastest_product(bench *b, int64_t side, double *seconds) {
-  const int64_t shape[] = {side, side}, all = 3 * side * side;
+/* The best of some products of two square matrices at the beginning of `buffer`, in seconds. */
+static clm_status fastest_product(bench *b, clm_buffer *buffer, int64_t side, int runs, double *seconds) {
+  const int64_t shape[] = {side, side};
   size_t bytes = (size_t)(side * side) * sizeof(float);
-  clm_buffer *buffer = NULL;
   clm_tensor t[3];
-  clm_status status = clm_buffer_create(b->context, 3 * bytes, &buffer);
+  clm_status status = CLM_OK;
   for (size_t i = 0; i < 3; i++) t[i] = clm_tensor_of(buffer, i * bytes, CLM_F32, 2, shape);
-  if (status == CLM_OK)
-    status = clm_axpby(b->context, &(clm_axpby_args){.out = clm_tensor_of(buffer, 0, CLM_F32, 1, &all)});
   *seconds = INFINITY;
-  for (int i = 0; i < 4 && status == CLM_OK; i++) {
+  for (int i = 0; i < runs && status == CLM_OK; i++) {
     double ms = 0;
     status = clm_profile_begin(b->context);
     if (status == CLM_OK) status = clm_matmul(b->context, &(clm_matmul_args){.a = t[0], .b = t[1], .out = t[2]});
     if (status == CLM_OK) status = clm_profile_end(b->context, &ms);
-    if (i > 0 && ms > 0) *seconds = fmin(*seconds, ms * 1e-3); /* the first compiles */
+    if (ms > 0) *seconds = fmin(*seconds, ms * 1e-3);
   }
-  clm_buffer_destroy(&buffer);
   return status;
+}
+
+/* Three zero matrices. */
+static clm_status product_buffer(bench *b, int64_t side, clm_buffer **buffer) {
+  const int64_t all = 3 * side * side;
+  clm_status status = clm_buffer_create(b->context, (size_t)all * sizeof(float), buffer);
+  if (status != CLM_OK) return status;
+  return clm_axpby(b->context, &(clm_axpby_args){.out = clm_tensor_of(*buffer, 0, CLM_F32, 1, &all)});
 }
 
 /* Larger and larger products, until one takes long enough for a dependable time. */
@@ -34,7 +40,11 @@ static bool product_rate(bench *b) {
   const int64_t most = b->device.type == CLM_DEVICE_CPU ? 2048 : 8192;
   for (int64_t side = 128; side <= most; side *= 2) {
     double seconds;
-    clm_status status = fastest_product(b, side, &seconds);
+    clm_buffer *buffer = NULL;
+    clm_status status = product_buffer(b, side, &buffer);
+    if (status == CLM_OK) status = fastest_product(b, buffer, side, 1, &seconds); /* compiles */
+    if (status == CLM_OK) status = fastest_product(b, buffer, side, PRODUCT_RUNS, &seconds);
+    clm_buffer_destroy(&buffer);
     if (status == CLM_UNSUPPORTED) return true;
     if (status != CLM_OK) return bench_fail(b, "limits", status);
     b->limits.flops = fmax(b->limits.flops, 2 * pow((double)side, 3) / seconds);
@@ -61,21 +71,74 @@ static bool launch_cost(bench *b) {
   return true;
 }
 
+static clm_status device_rates(bench *b, int runs, bench_limits *limits) {
+  backend_limits rates = {0};
+  clm_status status = CLM_OK;
+  if (b->context->backend->limits) status = b->context->backend->limits(b->context, runs, &rates);
+  limits->copy_bytes = rates.copy_bytes;
+  limits->read_bytes = rates.read_bytes;
+  limits->exponentials = rates.exponentials;
+  return status;
+}
+
 bool bench_measure_limits(bench *b) {
-  backend_limits limits = {0};
-  if (b->context->backend->limits) {
-    clm_status status = b->context->backend->limits(b->context, &limits);
-    if (status != CLM_OK) return bench_fail(b, "limits", status);
-  }
-  b->limits = (bench_limits){
-      .copy_bytes = limits.copy_bytes, .read_bytes = limits.read_bytes, .exponentials = limits.exponentials};
+  clm_status status = device_rates(b, RUNS, &b->limits);
+  if (status != CLM_OK) return bench_fail(b, "limits", status);
   return product_rate(b) && launch_cost(b);
 }
 
+/* Only where other programs take their part of cores and memory. The products' memory is none of the row's. */
+bool bench_sample_limits(bench *b, bench_samples *s) {
+  const int64_t side = 1024;
+  const size_t bytes = 3 * (size_t)(side * side) * sizeof(float);
+  if (strcmp(b->context->backend->name, "cpu") != 0 || s->count == BENCH_MOST_SAMPLES) return true;
+  bench_limits *limits = &s->each[s->count];
+  double seconds = INFINITY;
+  clm_buffer *buffer = NULL;
+  if (!s->memory) s->memory = calloc(1, bytes);
+  if (!s->memory) return tool_fail("out of memory"), false;
+  *limits = (bench_limits){.launch = b->limits.launch};
+  clm_status status = device_rates(b, 1, limits);
+  if (status == CLM_OK) status = clm_buffer_wrap_host(b->context, s->memory, bytes, &buffer);
+  if (status == CLM_OK) status = fastest_product(b, buffer, side, 2, &seconds);
+  clm_buffer_destroy(&buffer);
+  if (status != CLM_OK) return bench_fail(b, "limits", status);
+  limits->flops = 2 * pow((double)side, 3) / seconds;
+  s->count++;
+  return true;
+}
+
+static int compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(const bench_samples *s, size_t member) {
+  double values[BENCH_MOST_SAMPLES];
+  for (int i = 0; i < s->count; i++)
+    values[i] = *(const double *)(const void *)((const char *)&s->each[i] + member);
+  qsort(values, (size_t)s->count, sizeof *values, compare);
+  return (values[(s->count - 1) / 2] + values[s->count / 2]) / 2;
+}
+
+bench_limits bench_end_samples(const bench *b, bench_samples *s) {
+  bench_limits limits = b->limits;
+  if (s->count > 0) {
+    limits.copy_bytes = median(s, offsetof(bench_limits, copy_bytes));
+    limits.read_bytes = median(s, offsetof(bench_limits, read_bytes));
+    limits.flops = median(s, offsetof(bench_limits, flops));
+    limits.exponentials = median(s, offsetof(bench_limits, exponentials));
+  }
+  free(s->memory);
+  *s = (bench_samples){0};
+  return limits;
+}
+
 double bench_floor_ms(const bench_limits *limits, const bench_cost *cost) {
-  double seconds = 0;
-  if (limits->copy_bytes > 0) seconds = fmax(seconds, cost->bytes / limits->copy_bytes);
+  double memory = 0, seconds = 0;
+  if (limits->copy_bytes > 0) memory += cost->bytes / limits->copy_bytes;
+  if (limits->read_bytes > 0) memory += cost->read_bytes / limits->read_bytes;
   if (limits->exponentials > 0) seconds = fmax(seconds, cost->exponentials / limits->exponentials);
   if (limits->flops > 0) seconds = fmax(seconds, cost->flops / limits->flops);
-  return 1e3 * seconds;
+  return 1e3 * fmax(seconds, memory);
 }

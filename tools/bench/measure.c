@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum { LEAST_REPEATS = 5, MOST_REPEATS = 200 };
-static const double seconds_wanted = 1.0, seconds_most = 10.0;
+static const double seconds_wanted = 1.0, seconds_most = 10.0, seconds_between_limits = 0.25;
 
 bool bench_fail(const bench *b, const char *what, clm_status status) {
   const char *sentence = clm_context_error(b->context);
@@ -29,30 +29,47 @@ void bench_statistics(double *ms, int count, bench_row *row) {
   row->ms_median = count % 2 ? ms[count / 2] : (ms[count / 2 - 1] + ms[count / 2]) / 2;
 }
 
+/* What the device can do now. It took caches with it: where they are to be warm, the next call is not counted. */
+static bool limits_now(bench *b, bench_samples *samples, bench_call call, void *user) {
+  if (!bench_sample_limits(b, samples)) return false;
+  if (!b->settings.warm) return true;
+  clm_status status = call(user, 0);
+  if (status == CLM_OK) status = clm_context_finish(b->context);
+  return status == CLM_OK || bench_fail(b, "limits", status);
+}
+
 /* The first call compiles and plans; it is not counted. */
 bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
   int wanted = b->settings.repeat, count = 0, most = wanted ? wanted : MOST_REPEATS;
-  double *ms = malloc((size_t)most * sizeof *ms);
+  double *ms = malloc((size_t)most * sizeof *ms), spent = 0, limits_due = 0;
+  bench_samples samples = {0};
   if (!ms) return tool_fail("out of memory"), false;
   clm_status status = call(user, 0);
   if (status == CLM_OK) {
     row->explain = strdup(clm_context_explain(b->context));
     status = clm_context_finish(b->context);
   }
-  double begun = tool_seconds();
-  while (status == CLM_OK && count < most) {
+  bool sampled = true;
+  while (status == CLM_OK && sampled && count < most) {
+    if (spent >= limits_due) {
+      sampled = limits_now(b, &samples, call, user);
+      limits_due = spent + seconds_between_limits;
+    }
+    double begun = tool_seconds();
     status = clm_profile_begin(b->context);
     if (status == CLM_OK) status = call(user, count + 1);
     if (status == CLM_OK) status = clm_profile_end(b->context, &ms[count]);
     if (status == CLM_OK) count++;
-    double spent = tool_seconds() - begun;
+    spent += tool_seconds() - begun;
     if (!wanted && ((count >= LEAST_REPEATS && spent > seconds_wanted) || spent > seconds_most)) break;
   }
-  if (status == CLM_OK) bench_statistics(ms, count, row);
-  else bench_fail(b, row->op, status);
+  if (status != CLM_OK) bench_fail(b, row->op, status);
+  bool ok = status == CLM_OK && sampled && limits_now(b, &samples, call, user);
+  if (ok) bench_statistics(ms, count, row);
+  row->limits = bench_end_samples(b, &samples);
   b->unsupported = status == CLM_UNSUPPORTED;
   free(ms);
-  return status == CLM_OK;
+  return ok;
 }
 
 typedef struct rotation {
@@ -93,6 +110,7 @@ bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape) {
   if (!row) return false;
   row->op = op->name;
   row->shape = *shape;
+  row->limits = b->limits;
   row->max_error = NAN;
   row->tolerance = op->tolerance * (shape->dtype == CLM_BF16 ? 500 : shape->dtype == CLM_F16 ? 100 : 1);
   bench_shape_text(op, shape, row->shape_text, sizeof row->shape_text);
@@ -101,7 +119,7 @@ bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape) {
     free(row->explain);
     return false;
   }
-  row->floor_ms = bench_floor_ms(&b->limits, &row->cost);
+  row->floor_ms = bench_floor_ms(&row->limits, &row->cost);
   b->row_count++;
   return true;
 }

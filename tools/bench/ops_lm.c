@@ -77,7 +77,7 @@ static bench_cost cost_of(const lm *l, double tokens, double logit_rows, double 
   double scan = (double)c->n_layer * (double)c->d_inner * ((double)c->d_state + 5);
   return (bench_cost){.flops = 2 * (tokens * layers + logit_rows * head),
                       .exponentials = tokens * scan,
-                      .bytes = passes * (layers + head) * weight_bytes};
+                      .read_bytes = passes * (layers + head) * weight_bytes};
 }
 
 static bool run(lm *l, bool train, bool decode, bench_row *row) {

@@ -19,7 +19,7 @@ static double ms_max(const bench_row *r) { return r->ms_max; }
 static double per_second(double amount, const bench_row *r, double unit) {
   return amount > 0 && r->ms_median > 0 ? amount / (r->ms_median * 1e-3) / unit : NAN;
 }
-static double gbytes(const bench_row *r) { return per_second(r->cost.bytes, r, 1e9); }
+static double gbytes(const bench_row *r) { return per_second(r->cost.bytes + r->cost.read_bytes, r, 1e9); }
 static double gflops(const bench_row *r) { return per_second(r->cost.flops, r, 1e9); }
 static double tokens(const bench_row *r) { return per_second(r->cost.tokens, r, 1); }
 static double fraction(const bench_row *r) {
@@ -54,8 +54,8 @@ static const struct {
 };
 enum { LIMITS = sizeof limits / sizeof limits[0] };
 
-static double limit(const bench *b, int i) {
-  double value = *(const double *)(const void *)((const char *)&b->limits + limits[i].member);
+static double limit(const bench_limits *of, int i) {
+  double value = *(const double *)(const void *)((const char *)of + limits[i].member);
   return value > 0 ? value / limits[i].unit : NAN;
 }
 
@@ -67,12 +67,17 @@ static void print_explain(FILE *f, const char *text) {
   }
 }
 
-static void print_table(const bench *b, FILE *f) {
-  fprintf(f, "device: %s (%s %s), %s, %s caches\nlimits:", b->device.name, b->device.platform, b->device.version,
-          bench_dtype_name(&b->settings.shape), b->settings.warm ? "warm" : "cold");
+static void print_limits(FILE *f, const char *title, const bench_limits *of) {
+  fputs(title, f);
   for (int i = 0; i < LIMITS; i++)
-    if (!isnan(limit(b, i))) fprintf(f, "%s %s %.4g", i ? "," : "", limits[i].title, limit(b, i));
+    if (!isnan(limit(of, i))) fprintf(f, "%s %s %.4g", i ? "," : "", limits[i].title, limit(of, i));
   fputc('\n', f);
+}
+
+static void print_table(const bench *b, FILE *f) {
+  fprintf(f, "device: %s (%s %s), %s, %s caches\n", b->device.name, b->device.platform, b->device.version,
+          bench_dtype_name(&b->settings.shape), b->settings.warm ? "warm" : "cold");
+  print_limits(f, "limits:", &b->limits);
   if (b->row_count == 0) return;
   bool used[COLUMNS] = {false};
   int shape_width = 5;
@@ -95,8 +100,15 @@ static void print_table(const bench *b, FILE *f) {
       else fprintf(f, " %*.4g", columns[c].width, value);
     }
     fputc('\n', f);
-    if (b->settings.explain) print_explain(f, row->explain);
+    if (!b->settings.explain) continue;
+    print_limits(f, "    limits meanwhile:", &row->limits);
+    print_explain(f, row->explain);
   }
+}
+
+static void put_number(FILE *f, double value) {
+  if (isnan(value)) fputc(',', f);
+  else fprintf(f, ",%.9g", value);
 }
 
 /* A field that may hold commas or quotes. */
@@ -112,7 +124,7 @@ static void put_quoted(FILE *f, const char *text) {
 static void print_csv(const bench *b, FILE *f) {
   fputs("op,device,dtype,shape", f);
   for (int c = 0; c < COLUMNS; c++) fprintf(f, ",%s", columns[c].name);
-  for (int i = 0; i < LIMITS && b->row_count == 0; i++) fprintf(f, ",%s", limits[i].name);
+  for (int i = 0; i < LIMITS; i++) fprintf(f, ",%s", limits[i].name);
   if (b->settings.explain) fputs(",explain", f);
   fputc('\n', f);
   for (size_t r = 0; r < b->row_count; r++) {
@@ -121,11 +133,8 @@ static void print_csv(const bench *b, FILE *f) {
     put_quoted(f, b->device.name);
     fprintf(f, ",%s,", bench_dtype_name(&row->shape));
     put_quoted(f, row->shape_text);
-    for (int c = 0; c < COLUMNS; c++) {
-      double value = columns[c].value(row);
-      if (isnan(value)) fputc(',', f);
-      else fprintf(f, ",%.9g", value);
-    }
+    for (int c = 0; c < COLUMNS; c++) put_number(f, columns[c].value(row));
+    for (int i = 0; i < LIMITS; i++) put_number(f, limit(&row->limits, i));
     if (b->settings.explain) {
       fputc(',', f);
       put_quoted(f, row->explain ? row->explain : "");
@@ -137,17 +146,19 @@ static void print_csv(const bench *b, FILE *f) {
   put_quoted(f, b->device.name);
   fprintf(f, ",%s,\"\"", bench_dtype_name(&b->settings.shape));
   for (int c = 0; c < COLUMNS; c++) fputc(',', f);
-  for (int i = 0; i < LIMITS; i++)
-    if (isnan(limit(b, i))) fputc(',', f);
-    else fprintf(f, ",%.9g", limit(b, i));
+  for (int i = 0; i < LIMITS; i++) put_number(f, limit(&b->limits, i));
   fputc('\n', f);
+}
+
+static void add_limits(json_t *object, const bench_limits *of) {
+  for (int i = 0; i < LIMITS; i++)
+    if (!isnan(limit(of, i))) json_object_set_new(object, limits[i].name, json_real(limit(of, i)));
 }
 
 static json_t *limits_json(const bench *b) {
   json_t *object = json_pack("{s:s, s:s, s:s}", "op", "limits", "device", b->device.name, "dtype",
                              bench_dtype_name(&b->settings.shape));
-  for (int i = 0; i < LIMITS; i++)
-    if (!isnan(limit(b, i))) json_object_set_new(object, limits[i].name, json_real(limit(b, i)));
+  add_limits(object, &b->limits);
   return object;
 }
 
@@ -158,6 +169,7 @@ static json_t *row_json(const bench *b, const bench_row *row) {
     double value = columns[c].value(row);
     if (!isnan(value)) json_object_set_new(object, columns[c].name, json_real(value)); /* not finite: left out */
   }
+  add_limits(object, &row->limits);
   if (b->settings.explain && row->explain) json_object_set_new(object, "explain", json_string(row->explain));
   return object;
 }

@@ -10,6 +10,7 @@ static void cpu_destroy(clm_context *ctx) {
   cpu_state *state = ctx->state;
   cpu_pool_destroy(state->pool);
   cpu_batch_free(&state->batch);
+  free(state->stream);
   free(state);
 }
 
@@ -35,16 +36,20 @@ static clm_status cpu_device(const clm_context *ctx, clm_device_info *info) {
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
-static clm_status cpu_buffer_create(clm_buffer *b) {
+void *cpu_memory(size_t bytes) {
   void *memory;
-  bool large = b->bytes >= 2 * HUGE_PAGE;
-  if (posix_memalign(&memory, large ? HUGE_PAGE : 64, b->bytes) != 0)
-    return context_fail(b->context, CLM_OUT_OF_MEMORY, "buffer: no memory for %zu bytes", b->bytes);
+  bool large = bytes >= 2 * HUGE_PAGE;
+  if (posix_memalign(&memory, large ? HUGE_PAGE : 64, bytes) != 0) return NULL;
 #ifdef MADV_HUGEPAGE
-  if (large) madvise(memory, b->bytes, MADV_HUGEPAGE); /* rows a page apart miss the TLB otherwise; only a hint */
+  if (large) madvise(memory, bytes, MADV_HUGEPAGE); /* rows a page apart miss the TLB otherwise; only a hint */
 #endif
-  b->host = memory;
-  return CLM_OK;
+  return memory;
+}
+
+static clm_status cpu_buffer_create(clm_buffer *b) {
+  b->host = cpu_memory(b->bytes);
+  if (b->host) return CLM_OK;
+  return context_fail(b->context, CLM_OUT_OF_MEMORY, "buffer: no memory for %zu bytes", b->bytes);
 }
 
 static clm_status cpu_buffer_wrap_host(clm_buffer *b, void *memory) {

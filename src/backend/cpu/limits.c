@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* Larger than the share of a cache that a few cores get, and still quick to walk. */
-enum { STREAM_BYTES = 256 << 20, EXP_STEPS = 40000, RUNS = 8, MOST_TASKS = 4096 };
+enum { STREAM_BYTES = 256 << 20, EXP_STEPS = 40000, MOST_TASKS = 4096 };
 
 typedef struct job {
   char *from, *to;
@@ -44,10 +44,10 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* The best of a few runs, in seconds. */
-static double fastest(cpu_pool *pool, int64_t tasks, cpu_task_fn run, job *j) {
+/* The best of some runs, in seconds. */
+static double fastest(cpu_pool *pool, int runs, int64_t tasks, cpu_task_fn run, job *j) {
   double best = INFINITY;
-  for (int i = 0; i < RUNS; i++) {
+  for (int i = 0; i < runs; i++) {
     double begun = now();
     cpu_pool_run(pool, tasks, run, j);
     best = fmin(best, now() - begun);
@@ -55,32 +55,39 @@ static double fastest(cpu_pool *pool, int64_t tasks, cpu_task_fn run, job *j) {
   return best;
 }
 
-clm_status cpu_limits(clm_context *ctx, backend_limits *limits) {
+static void touch_task(void *arg, int64_t task, int worker) {
+  const job *j = arg;
+  (void)worker;
+  memset(j->from + (size_t)task * j->bytes, 1, j->bytes);
+  memset(j->to + (size_t)task * j->bytes, 2, j->bytes);
+}
+
+clm_status cpu_limits(clm_context *ctx, int runs, backend_limits *limits) {
+  cpu_state *state = ctx->state;
   cpu_pool *pool = cpu_context_pool(ctx);
-  int64_t tasks =
-      8 * (int64_t)cpu_pool_threads(pool); /* more than threads: an interrupted one does not hold up all */
-  if (tasks > MOST_TASKS) tasks = MOST_TASKS;
-  job j = {.from = calloc(1, STREAM_BYTES),
-           .to = calloc(1, STREAM_BYTES),
-           .level = ((const cpu_state *)ctx->state)->level,
+  /* More tasks than threads: one that is interrupted does not hold up all. */
+  const int64_t wanted = 8 * (int64_t)cpu_pool_threads(pool), tasks = wanted < MOST_TASKS ? wanted : MOST_TASKS;
+  const bool first = !state->stream;
+  if (first) state->stream = cpu_memory(2 * (size_t)STREAM_BYTES);
+  job j = {.from = state->stream,
+           .to = state->stream ? state->stream + STREAM_BYTES : NULL,
+           .bytes = (size_t)STREAM_BYTES / (size_t)tasks / 64 * 64,
+           .level = state->level,
            .result = calloc((size_t)tasks, sizeof(double)),
            .count = calloc((size_t)tasks, sizeof(double))};
   clm_status status = CLM_OK;
   *limits = (backend_limits){0};
-  if (j.from && j.to && j.result && j.count) {
-    memset(j.from, 1, STREAM_BYTES); /* pages must exist */
-    j.bytes = (size_t)STREAM_BYTES / (size_t)tasks / 64 * 64;
-    double bytes = (double)j.bytes * (double)tasks;
-    limits->copy_bytes = 2 * bytes / fastest(pool, tasks, copy_task, &j);
-    limits->read_bytes = bytes / fastest(pool, tasks, read_task, &j);
-    double seconds = fastest(pool, tasks, exp_task, &j), count = 0;
+  if (state->stream && j.result && j.count) {
+    const double bytes = (double)j.bytes * (double)tasks;
+    if (first) cpu_pool_run(pool, tasks, touch_task, &j); /* pages must exist */
+    limits->copy_bytes = 2 * bytes / fastest(pool, runs, tasks, copy_task, &j);
+    limits->read_bytes = bytes / fastest(pool, runs, tasks, read_task, &j);
+    double seconds = fastest(pool, runs, tasks, exp_task, &j), count = 0;
     for (int64_t i = 0; i < tasks; i++) count += j.count[i];
     limits->exponentials = count / seconds;
   } else {
     status = context_fail(ctx, CLM_OUT_OF_MEMORY, "limits: no memory for two times %d bytes", STREAM_BYTES);
   }
-  free(j.from);
-  free(j.to);
   free(j.result);
   free(j.count);
   return status;

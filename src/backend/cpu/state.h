@@ -12,6 +12,7 @@ typedef struct cpu_state {
   cpu_pool *pool;
   cpu_level level;
   cpu_batch batch;
+  char *stream; /* what cpu_limits goes through: kept, as it is called in turn with other work */
   struct timespec begin; /* of the profile */
 } cpu_state;
 
@@ -20,11 +21,14 @@ static inline const char *cpu_context_level(const clm_context *ctx) {
   return cpu_level_name(((const cpu_state *)ctx->state)->level);
 }
 
+/* At the beginning of a cache line, in large pages if it is large; free() takes it. NULL: none is left. */
+void *cpu_memory(size_t bytes);
+
 /* Fills the table: the reference everywhere, faster kernels over it up to the level. */
 void cpu_kernels_init(backend_ops *, cpu_level);
 
 /* What this machine can do. The exponentials are those of the kernels of `level`; none under the reference. */
 double cpu_limits_exponentials(cpu_level level, int64_t steps, double *sum);
-clm_status cpu_limits(clm_context *, backend_limits *);
+clm_status cpu_limits(clm_context *, int runs, backend_limits *);
 
 #endif

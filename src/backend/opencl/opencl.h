@@ -135,6 +135,6 @@ extern const backend_ops opencl_ops;
 
 /* ---- what the device can do (limits.c) ---- */
 
-clm_status opencl_limits(clm_context *, backend_limits *);
+clm_status opencl_limits(clm_context *, int runs, backend_limits *);
 
 #endif
