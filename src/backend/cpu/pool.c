@@ -216,6 +216,7 @@ static void wait_for_stage(cpu_pool *p, const running *r, const running *next, i
 /* The last stage is done when nobody is inside any more. */
 static void run_stages(cpu_pool *p, int worker) {
   running r = stage_at(p, 0);
+  if (worker > 0) ask_for(r.stage.arg, (int64_t)r.stage.arg_bytes); /* the caller has just written it */
   for (int64_t i = 1;; i++) {
     running next = {0};
     if (i < p->count) next = stage_at(p, i);

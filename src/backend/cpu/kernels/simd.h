@@ -209,18 +209,15 @@ INLINE vec vec_exp2_sum(vec f, vec shifted) {
 #endif
 #define EXP2_MAGIC (MAGIC / EXP2_PARTS)
 
-/* 2^(a b). Below 2^-126 the result is 2^-126 or 0. */
+/* 2^(a b). Below 2^-125 the result is some 2^-125 or less. */
 INLINE vec vec_exp2_product(vec a, vec b) {
   vec shifted = vec_fma(a, b, vec_set(EXP2_MAGIC));
 #if SIMD_LANES == 16
   return vec_exp2_sum(vec_fma(a, b, -(shifted - vec_set(EXP2_MAGIC))), shifted);
-#else
-  const vec most = vec_set(EXP2_MAGIC + 128 - 1.0f / EXP2_PARTS);
-  vec_i outside = (vec_i)(vec_abs(a * b - vec_set(1.0f)) >= 127.0f); /* of what an exponent holds: no fraction then */
-  vec_i above = outside & (vec_i)(a * b > 0.0f);
-  shifted = vec_min(most, vec_max(vec_set(EXP2_MAGIC - 126), shifted));
-  vec f = (vec)(~outside & (vec_i)vec_fma(a, b, -(shifted - vec_set(EXP2_MAGIC))));
-  return vec_exp2_sum(f, shifted) + (vec)(above & (vec_i)vec_set(INFINITY));
+#else /* the power stays in what an exponent holds; what is left above it makes the polynomial overflow */
+  shifted = vec_min(vec_set(EXP2_MAGIC + 128 - 1.0f / EXP2_PARTS), vec_max(vec_set(EXP2_MAGIC - 125), shifted));
+  vec f = vec_fma(a, b, -(shifted - vec_set(EXP2_MAGIC)));
+  return vec_exp2_sum(vec_min(vec_set(64), vec_max(vec_set(-0.5f / EXP2_PARTS), f)), shifted);
 #endif
 }
 

@@ -82,9 +82,11 @@ INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_
   float *states = kernel_data(a->state);
   vec B[MOST_PARTS], C[MOST_PARTS], sums[LANES];
   UNROLL for (int k = 0; k < parts; k++) B[k] = vec_load(inputs + k * LANES), C[k] = vec_load(outputs + k * LANES);
-  UNROLL for (int i = 0; i < LANES; i++) {
-    float *state = states + update_state_at(&a->state, row, channel);
-    const float *A = rates + update_matrix_at(&a->A, channel);
+  const bool single = task->s.head_dim == 1;
+  float *state = states + update_state_at(&a->state, row, channel);
+  const float *A = rates + update_matrix_at(&a->A, channel);
+  const int64_t state_step = a->state.stride[single ? 1 : 2], A_step = a->A.stride[single ? 0 : 1];
+  UNROLL for (int i = 0; i < LANES; i++, state += state_step, A += A_step) {
     sums[i] = vec_set(0);
     UNROLL for (int k = 0; k < parts; k++) {
       vec decay =
@@ -93,7 +95,6 @@ INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_
       vec_store(state + k * LANES, h);
       sums[i] = h * C[k] + sums[i];
     }
-    update_next(&task->s, &channel);
   }
   sum_lanes(sums, y);
 }
