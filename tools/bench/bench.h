@@ -74,7 +74,7 @@ typedef struct bench_row {
   bench_cost cost;
   bench_limits limits; /* of the time in which the row was measured */
   double floor_ms;     /* 0: unknown                   */
-  double max_error; /* relative; NAN: not checked   */
+  double max_error;    /* relative; NAN: not checked   */
   const char *worst_tensor;
   double tolerance;
   uint64_t peak_bytes;

@@ -115,8 +115,7 @@ static int compare(const void *a, const void *b) {
 
 static double median(const bench_samples *s, size_t member) {
   double values[BENCH_MOST_SAMPLES];
-  for (int i = 0; i < s->count; i++)
-    values[i] = *(const double *)(const void *)((const char *)&s->each[i] + member);
+  for (int i = 0; i < s->count; i++) values[i] = *(const double *)(const void *)((const char *)&s->each[i] + member);
   qsort(values, (size_t)s->count, sizeof *values, compare);
   return (values[(s->count - 1) / 2] + values[s->count / 2]) / 2;
 }

@@ -12,7 +12,7 @@ typedef struct cpu_state {
   cpu_pool *pool;
   cpu_level level;
   cpu_batch batch;
-  char *stream; /* what cpu_limits goes through: kept, as it is called in turn with other work */
+  char *stream;          /* what cpu_limits goes through: kept, as it is called in turn with other work */
   struct timespec begin; /* of the profile */
 } cpu_state;
 
