@@ -1,5 +1,5 @@
 /* Few rows x of a times a matrix W of (n, k), b seen from the other side. W passes once through the caches, for all
- * rows of x, so the time is that of its bytes: four rows of W side by side are one stream of memory, asked for ahead;
+ * rows of x, so the time is that of its bytes: some rows of W side by side are one stream of memory, asked for ahead;
  * W is unpacked in registers; x lies in the cache as f32, in the order in which W is unpacked. Sums of LANES rows of
  * W are added up together. Every result is one sum in an order that k alone decides.
  *
@@ -14,8 +14,12 @@
 #endif
 
 #define MOST_ROWS 8    /* of x */
-#define QUAD      4    /* rows of W side by side */
+#define MOST_SIDE 4    /* rows of W side by side */
 #define AHEAD     4096 /* bytes */
+
+/* How many rows of W go side by side against one of x. Halves on AVX2: two take 0.96 of the time of four on a Zen 3,
+ * while f32 takes 1.03, i8 1.16; on AVX-512 halves take 1.00 to 1.03, i8 1.14 (docs/kernels.md). */
+INLINE int side_of(clm_dtype dtype) { return SIMD_LANES == 8 && storage_bytes(dtype) == 2 ? 2 : MOST_SIDE; }
 
 /* A task is as much of W as leaves MOST_TASKS of them, but between these bytes. */
 #define LEAST_BYTES 16384
@@ -105,86 +109,88 @@ INLINE void deal(clm_dtype dtype, const float *in, float *out) {
 static float *x_of(const matvec_task *task, int worker) { return task->scratch + worker * task->scratch_floats; }
 static float *row_of(const matvec_task *task, int worker) { return x_of(task, worker) + task->m * task->x_row; }
 
-typedef struct quad {
-  const char *w[QUAD];
+/* `side` rows of W. */
+typedef struct band {
+  const char *w[MOST_SIDE];
   int64_t k;
   bool followed;     /* in W, by as much as a vector */
-  const char *fetch; /* by the time that so many bytes of each row are done, QUAD times as many from here on */
-} quad;
+  const char *fetch; /* by the time that so many bytes of each row are done, `side` times as many from here on */
+} band;
 
 /* A processor follows one stream, not four: memory is asked for in the order in which it lies. */
-INLINE void fetch_ahead(const quad *q, int64_t at) {
-  UNROLL for (int i = 0; i < QUAD * VEC_BYTES; i += 64) __builtin_prefetch(q->fetch + QUAD * at + i);
+INLINE void fetch_ahead(int side, const band *q, int64_t at) {
+  UNROLL for (int i = 0; i < side * VEC_BYTES; i += 64) __builtin_prefetch(q->fetch + side * at + i);
 }
 
-/* Units at `at` of four rows against x, of which `left` elements are there. */
-INLINE void step(clm_dtype dtype, int rows, const char *const *unit, int64_t at, const float *x, int64_t x_row,
-                 int64_t left, vec sum[][QUAD]) {
+/* Units at `at` of rows of W against x, of which `left` elements are there. */
+INLINE void step(clm_dtype dtype, int side, int rows, const char *const *unit, int64_t at, const float *x,
+                 int64_t x_row, int64_t left, vec sum[][MOST_SIDE]) {
   const int groups = (int)groups_of(dtype);
   UNROLL for (int g = 0; g < groups; g++) {
-    vec w[QUAD];
-    UNROLL for (int c = 0; c < QUAD; c++) w[c] = unpack(dtype, unit[c] + at, g, left);
+    vec w[MOST_SIDE];
+    UNROLL for (int c = 0; c < side; c++) w[c] = unpack(dtype, unit[c] + at, g, left);
     UNROLL for (int r = 0; r < rows; r++) {
       vec xr = vec_load(x + r * x_row + g * LANES);
-      UNROLL for (int c = 0; c < QUAD; c++) sum[r][c] = xr * w[c] + sum[r][c];
+      UNROLL for (int c = 0; c < side; c++) sum[r][c] = xr * w[c] + sum[r][c];
     }
   }
 }
 
 /* What is left of the rows behind their whole units, with zeros behind it. */
 #define whole_tails (SIMD_LANES < 16)
-INLINE void tails_of(const quad *q, int64_t at, int64_t bytes, char tails[][VEC_BYTES]) {
-  memset(tails, 0, QUAD * VEC_BYTES);
-  for (int c = 0; c < QUAD; c++) memcpy(tails[c], q->w[c] + at, (size_t)bytes);
+INLINE void tails_of(int side, const band *q, int64_t at, int64_t bytes, char tails[][VEC_BYTES]) {
+  memset(tails, 0, (size_t)side * VEC_BYTES);
+  for (int c = 0; c < side; c++) memcpy(tails[c], q->w[c] + at, (size_t)bytes);
 }
 
 /* sums[r LANES + c] = the lanes of x's row r times W's row c */
-INLINE void dots(clm_dtype dtype, int rows, const quad *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
   const int64_t unit = unit_of(dtype), whole = q->k / unit * unit;
-  vec sum[4][QUAD];
-  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sum[r][c] = vec_set(0);
+  vec sum[4][MOST_SIDE];
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sum[r][c] = vec_set(0);
   for (int64_t i = 0; i < whole; i += unit) {
-    fetch_ahead(q, i * storage_bytes(dtype));
-    step(dtype, rows, q->w, i * storage_bytes(dtype), x + i, x_row, unit, sum);
+    fetch_ahead(side, q, i * storage_bytes(dtype));
+    step(dtype, side, rows, q->w, i * storage_bytes(dtype), x + i, x_row, unit, sum);
   }
   if (whole < q->k && dtype == CLM_I8 && q->followed) {
-    step(dtype, rows, q->w, whole, x + whole, x_row, unit, sum); /* integers times x's zeros */
+    step(dtype, side, rows, q->w, whole, x + whole, x_row, unit, sum); /* integers times x's zeros */
   } else if (whole < q->k) {
     const int64_t at = whole * storage_bytes(dtype), left = q->k - whole;
-    _Alignas(VEC_BYTES) char tails[QUAD][VEC_BYTES];
+    _Alignas(VEC_BYTES) char tails[MOST_SIDE][VEC_BYTES];
     if (whole_tails) {
-      tails_of(q, at, left * storage_bytes(dtype), tails);
-      step(dtype, rows, (const char *const[]){tails[0], tails[1], tails[2], tails[3]}, 0, x + whole, x_row, unit,
-           sum);
-    } else step(dtype, rows, q->w, at, x + whole, x_row, left, sum);
+      tails_of(side, q, at, left * storage_bytes(dtype), tails);
+      step(dtype, side, rows, (const char *const[]){tails[0], tails[1], tails[2], tails[3]}, 0, x + whole, x_row,
+           unit, sum);
+    } else step(dtype, side, rows, q->w, at, x + whole, x_row, left, sum);
   }
-  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sums[r * LANES + c] = sum[r][c];
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sums[r * LANES + c] = sum[r][c];
 }
 
 #if defined(__AVX512VNNI__)
 INLINE const integer_row *integers_at(const float *x) { return (const integer_row *)(const void *)x; }
 
-INLINE void integer_quad(int rows, const quad *q, const float *x, int64_t x_row, vec *sums) {
-  integer_sums sum[2][QUAD];
-  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) {
+INLINE void integer_band(int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
+  enum { side = MOST_SIDE };
+  integer_sums sum[2][side];
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) {
     const integer_row *row = integers_at(x + r * x_row);
     sum[r][c] = (integer_sums){row->hi, row->lo};
   }
   for (int64_t i = 0; i < q->k; i += VEC_BYTES) {
-    fetch_ahead(q, i);
-    UNROLL for (int c = 0; c < QUAD; c++) {
+    fetch_ahead(side, q, i);
+    UNROLL for (int c = 0; c < side; c++) {
       vec_u w = raw_load(q->w[c] + i, q->k - i) ^ 0x80808080u;
       UNROLL for (int r = 0; r < rows; r++) integer_step(&sum[r][c], w, integers_at(x + r * x_row)->bytes + 2 * i);
     }
   }
-  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < QUAD; c++) sums[r * LANES + c] =
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sums[r * LANES + c] =
       integer_total(integers_at(x + r * x_row), sum[r][c]);
 }
 
-INLINE void integer_rows(int64_t m, const quad *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
   int64_t r = 0;
-  for (; r + 2 <= m; r += 2) integer_quad(2, q, x + r * x_row, x_row, sums + r * LANES);
-  if (r < m) integer_quad(1, q, x + r * x_row, x_row, sums + r * LANES);
+  for (; r + 2 <= m; r += 2) integer_band(2, q, x + r * x_row, x_row, sums + r * LANES);
+  if (r < m) integer_band(1, q, x + r * x_row, x_row, sums + r * LANES);
 }
 
 /* `row` has k floats. */
@@ -197,20 +203,20 @@ static void prepare_integers(const matvec_task *task, float *row, float *x) {
 #else
 #define INTEGER_MOST_K 0
 #define INTEGER_HEAD   0
-INLINE void integer_rows(int64_t m, const quad *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
   (void)m, (void)q, (void)x, (void)x_row, (void)sums;
 }
 static void prepare_integers(const matvec_task *task, float *row, float *x) { (void)task, (void)row, (void)x; }
 #endif
 
-/* All rows of x against a quad, in blocks that fit the registers; behind the first, W is in the first cache. */
+/* All rows of x against a band, in blocks that fit the registers; behind the first, W is in the first cache. */
 #define WIDE (SIMD_LANES == 16)
-INLINE void quad_rows(clm_dtype dtype, int64_t m, const quad *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void band_rows(clm_dtype dtype, int side, int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
   int64_t r = 0;
   if (WIDE)
-    for (; r + 4 <= m; r += 4) dots(dtype, 4, q, x + r * x_row, x_row, sums + r * LANES);
-  for (; r + 2 <= m; r += 2) dots(dtype, 2, q, x + r * x_row, x_row, sums + r * LANES);
-  if (r < m) dots(dtype, 1, q, x + r * x_row, x_row, sums + r * LANES);
+    for (; r + 4 <= m; r += 4) dots(dtype, side, 4, q, x + r * x_row, x_row, sums + r * LANES);
+  for (; r + 2 <= m; r += 2) dots(dtype, side, 2, q, x + r * x_row, x_row, sums + r * LANES);
+  if (r < m) dots(dtype, side, 1, q, x + r * x_row, x_row, sums + r * LANES);
 }
 
 INLINE vec scales_from(line scale, int64_t count) {
@@ -222,20 +228,20 @@ INLINE vec scales_from(line scale, int64_t count) {
 }
 
 /* Columns [first, first + count) of a x W^T into the worker's rows of sums. */
-INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, const float *x, int64_t first,
-                   int64_t count, bool begins, bool ends, float *out) {
+INLINE void bands(clm_dtype dtype, int side, bool integers, const matvec_task *task, const float *x, int64_t first,
+                  int64_t count, bool begins, bool ends, float *out) {
   const int64_t m = task->m, last = task->n - 1;
-  const int64_t ahead = QUAD * task->w_row + AHEAD;
-  quad q = {.k = task->k};
+  const int64_t ahead = side * task->w_row + AHEAD;
+  band q = {.k = task->k};
   vec sums[MOST_ROWS * LANES];
   for (int64_t at = 0; begins && at < ahead; at += 64) __builtin_prefetch(task->w + first * task->w_row + at);
   for (int64_t j = 0; j < count; j += LANES) {
-    for (int c = 0; c < LANES && j + c < count; c += QUAD) {
-      for (int i = 0; i < QUAD; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
-      q.followed = (last - (first + j + c + QUAD - 1)) * task->w_row >= VEC_BYTES;
-      q.fetch = ends && j + c + QUAD >= count ? q.w[0] : q.w[0] + ahead; /* the next rows are another's */
+    for (int c = 0; c < LANES && j + c < count; c += side) {
+      for (int i = 0; i < side; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
+      q.followed = (last - (first + j + c + side - 1)) * task->w_row >= VEC_BYTES;
+      q.fetch = ends && j + c + side >= count ? q.w[0] : q.w[0] + ahead; /* the next rows are another's */
       if (integers) integer_rows(m, &q, x, task->x_row, sums + c);
-      else quad_rows(dtype, m, &q, x, task->x_row, sums + c);
+      else band_rows(dtype, side, m, &q, x, task->x_row, sums + c);
     }
     vec scale = vec_set(task->scale);
     if (dtype == CLM_I8) scale *= scales_from(line_from(task->scales, first + j), count - j);
@@ -245,6 +251,13 @@ INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, cons
       vec_store(out + r * task->sums_row + j, scale * vec_load(totals));
     }
   }
+}
+
+INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, const float *x, int64_t first,
+                   int64_t count, bool begins, bool ends, float *out) {
+  if (side_of(dtype) < MOST_SIDE && task->m == 1)
+    bands(dtype, side_of(dtype), integers, task, x, first, count, begins, ends, out);
+  else bands(dtype, MOST_SIDE, integers, task, x, first, count, begins, ends, out);
 }
 
 static void run_task(void *arg, int64_t index, int worker) {
@@ -323,7 +336,7 @@ clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args
   task.threads = cpu_pool_threads(cpu_context_pool(ctx));
   const int64_t bytes = s->n * s->k * storage_bytes(dtype);
   const int64_t tasks = max_of(min_of(MOST_TASKS, max_of(bytes / LEAST_BYTES, 1)), bytes / MOST_BYTES);
-  task.columns = round_up(div_up(s->n, round_up(tasks, task.threads)), 2 * QUAD);
+  task.columns = round_up(div_up(s->n, round_up(tasks, task.threads)), 2 * MOST_SIDE);
   task.tasks = div_up(s->n, task.columns);
   task.sums_row = round_up(task.columns, 16);
   const int64_t floats = s->m * task.x_row + round_up(s->k, 16) + (MOST_ROWS + 3) * task.sums_row;
