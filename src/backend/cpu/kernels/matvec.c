@@ -145,23 +145,29 @@ INLINE void tails_of(int side, const band *q, int64_t at, int64_t bytes, char ta
 
 /* sums[r LANES + c] = the lanes of x's row r times W's row c */
 INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
-  const int64_t unit = unit_of(dtype), whole = q->k / unit * unit;
+  const int64_t unit = unit_of(dtype), whole = q->k / unit * unit, size = storage_bytes(dtype);
+  const int units = dtype == CLM_F32 ? 64 / VEC_BYTES : 1; /* a line in one go: 0.98 of the time, of halves 1.02 */
+  int64_t at = 0;
   vec sum[4][MOST_SIDE];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sum[r][c] = vec_set(0);
-  for (int64_t i = 0; i < whole; i += unit) {
-    fetch_ahead(side, q, i * storage_bytes(dtype));
-    step(dtype, side, rows, q->w, i * storage_bytes(dtype), x + i, x_row, unit, sum);
+  for (; at + units * unit <= whole; at += units * unit) UNROLL for (int u = 0; u < units; u++) {
+      fetch_ahead(side, q, (at + u * unit) * size);
+      step(dtype, side, rows, q->w, (at + u * unit) * size, x + at + u * unit, x_row, unit, sum);
+    }
+  for (; units > 1 && at < whole; at += unit) {
+    fetch_ahead(side, q, at * size);
+    step(dtype, side, rows, q->w, at * size, x + at, x_row, unit, sum);
   }
   if (whole < q->k && dtype == CLM_I8 && q->followed) {
     step(dtype, side, rows, q->w, whole, x + whole, x_row, unit, sum); /* integers times x's zeros */
   } else if (whole < q->k) {
-    const int64_t at = whole * storage_bytes(dtype), left = q->k - whole;
+    const int64_t left = q->k - whole;
     _Alignas(VEC_BYTES) char tails[MOST_SIDE][VEC_BYTES];
     if (whole_tails) {
-      tails_of(side, q, at, left * storage_bytes(dtype), tails);
+      tails_of(side, q, whole * size, left * size, tails);
       step(dtype, side, rows, (const char *const[]){tails[0], tails[1], tails[2], tails[3]}, 0, x + whole, x_row,
            unit, sum);
-    } else step(dtype, side, rows, q->w, at, x + whole, x_row, left, sum);
+    } else step(dtype, side, rows, q->w, whole * size, x + whole, x_row, left, sum);
   }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sums[r * LANES + c] = sum[r][c];
 }
