@@ -47,7 +47,7 @@ def counted(program, name, level):
 
 
 def loops_of(function):
-    """The innermost loops of a disassembled function: jumps back over no other jump back."""
+    """The innermost loops of a disassembled function: jumps back over no other jump back. All of it if it has none."""
     lines = [m.groups() for m in re.finditer(r"^ +([0-9a-f]+):\t(.+)$", function, re.M)]
     at = {int(address, 16): i for i, (address, _) in enumerate(lines)}
     back = []
@@ -58,6 +58,8 @@ def loops_of(function):
     for first, last in back:
         if not any(first <= a and b <= last and (a, b) != (first, last) for a, b in back):
             yield [text.split("#")[0].strip() for _, text in lines[first:last + 1]]
+    if not back:
+        yield [text.split("#")[0].strip() for _, text in lines]
 
 
 def marked_loop(objects, source, function, mark, pick):
