@@ -13,7 +13,8 @@
 
 #define X(level, set)                                                                                                \
   void cpu_kernels_init_##set(backend_ops *);                                                                        \
-  double cpu_limits_exponentials_##set(int64_t, double *);
+  double cpu_limits_exponentials_##set(int64_t, double *);                                                           \
+  double cpu_limits_read_##set(const char *, size_t);
 LEVELS(X)
 #undef X
 
@@ -36,4 +37,13 @@ double cpu_limits_exponentials(cpu_level level, int64_t steps, double *sum) {
   LEVELS(X)
 #undef X
   return best ? best(steps, sum) : 0;
+}
+
+double cpu_limits_read(cpu_level level, const char *from, size_t bytes) {
+  double (*best)(const char *, size_t) = cpu_limits_read_baseline;
+#define X(needed, set)                                                                                               \
+  if (level >= needed && cpu_has(needed)) best = cpu_limits_read_##set;
+  LEVELS(X)
+#undef X
+  return best(from, bytes);
 }

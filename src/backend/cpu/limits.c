@@ -23,13 +23,8 @@ static void copy_task(void *arg, int64_t task, int worker) {
 
 static void read_task(void *arg, int64_t task, int worker) {
   const job *j = arg;
-  const uint64_t *words = (const uint64_t *)(const void *)(j->from + (size_t)task * j->bytes);
-  uint64_t sum[16] = {0};
   (void)worker;
-  for (size_t i = 0; i + 16 <= j->bytes / sizeof *words; i += 16)
-    for (size_t k = 0; k < 16; k++) sum[k] += words[i + k];
-  for (size_t k = 1; k < 16; k++) sum[0] += sum[k];
-  j->result[task] = (double)sum[0];
+  j->result[task] = cpu_limits_read(j->level, j->from + (size_t)task * j->bytes, j->bytes);
 }
 
 static void exp_task(void *arg, int64_t task, int worker) {
@@ -71,7 +66,7 @@ clm_status cpu_limits(clm_context *ctx, int runs, backend_limits *limits) {
   if (first) state->stream = cpu_memory(2 * (size_t)STREAM_BYTES);
   job j = {.from = state->stream,
            .to = state->stream ? state->stream + STREAM_BYTES : NULL,
-           .bytes = (size_t)STREAM_BYTES / (size_t)tasks / 64 * 64,
+           .bytes = (size_t)STREAM_BYTES / (size_t)tasks / 1024 * 1024, /* whole blocks of any vectors */
            .level = state->level,
            .result = calloc((size_t)tasks, sizeof(double)),
            .count = calloc((size_t)tasks, sizeof(double))};

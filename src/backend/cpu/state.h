@@ -27,8 +27,10 @@ void *cpu_memory(size_t bytes);
 /* Fills the table: the reference everywhere, faster kernels over it up to the level. */
 void cpu_kernels_init(backend_ops *, cpu_level);
 
-/* What this machine can do. The exponentials are those of the kernels of `level`; none under the reference. */
+/* What this machine can do, with the kernels of `level`. The reference has no exponentials of its own, and reads as
+ * the baseline does. */
 double cpu_limits_exponentials(cpu_level level, int64_t steps, double *sum);
+double cpu_limits_read(cpu_level level, const char *from, size_t bytes);
 clm_status cpu_limits(clm_context *, int runs, backend_limits *);
 
 #endif

@@ -46,6 +46,7 @@ void KERNEL(kernels_init)(backend_ops *);
 
 /* Computes exponentials and says how many; for clm's measure of what the processor can do. */
 double KERNEL(limits_exponentials)(int64_t steps, double *sum);
+double KERNEL(limits_read)(const char *from, size_t bytes);
 
 /* Whether every tensor that is present holds fp32: ALL_F32(a->x, a->out). */
 #define ALL_F32(...)                                                                                                 \
