@@ -19,6 +19,8 @@ const update_case update_cases[] = {
     {2, 3, 21, 0, 16, 1, MAMBA, TEST_CONTIGUOUS, "three steps"},
     {2, 5, 12, 0, 16, 2, HAS_D | SOFTPLUS, TEST_PADDED, "five steps, two groups, padded"},
     {2, 0, 6, 7, 16, 3, MAMBA, TEST_CONTIGUOUS, "heads"},
+    {2, 0, 6, 7, 16, 2, MAMBA, TEST_PADDED, "heads apart"},
+    {2, 0, 6, 7, 32, 2, MAMBA | NOT_SLOW, TEST_PADDED, "heads apart, 32 states"},
     {2, 0, 6, 64, 16, 2, MAMBA | SHARED, TEST_CONTIGUOUS, "heads of Mamba-2, shared by strides of 0"},
     {2, 4, 4, 5, 16, 1, MAMBA | SHARED, TEST_CONTIGUOUS, "heads, shared, four steps"},
     {3, 0, 35, 0, 16, 1, MAMBA | POOL, TEST_CONTIGUOUS, "states of a pool"},

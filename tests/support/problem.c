@@ -73,7 +73,7 @@ static clm_tensor lay_out(const test_tensor *t, test_layout layout, bool repeat,
     int dim = order[i];
     int64_t extent = view.shape[dim] = t->shape[dim];
     view.stride[dim] = i == 0 && repeat ? 0 : stride;
-    if (i == t->rank - 1 && layout == TEST_PADDED) extent += 3;
+    if (i > 0 && layout == TEST_PADDED) extent += i == t->rank - 1 ? 3 : 1;
     if (i == t->rank - 1 && layout == TEST_WIDE) {
       first = extent;
       extent *= 3;

@@ -58,7 +58,7 @@ typedef struct test_tensor {
 
 typedef enum test_layout {
   TEST_CONTIGUOUS,
-  TEST_PADDED,     /* rows padded by an odd number, element 0 not at the start of the buffer        */
+  TEST_PADDED,     /* every dimension but the outermost padded, element 0 not at the start          */
   TEST_TRANSPOSED, /* the last two dimensions exchanged in memory: (batch, channel, length)         */
   TEST_WIDE,       /* a slice of a tensor three times as wide                                       */
   TEST_SPREAD,     /* every other element                                                           */

@@ -73,8 +73,8 @@ INLINE float update_states_of(const update_task *task, int64_t row, int64_t step
   return y;
 }
 
-/* LANES channels in a row of one group whose numbers lie in memory as they are computed with: their sums over states
- * are taken together. `parts` vectors are a channel's states. */
+/* LANES channels in a row of one group, at one stride, whose numbers lie in memory as they are computed with: their
+ * sums over states are taken together. `parts` vectors are a channel's states. */
 INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_t row, update_channel channel,
                          const float *dt, const float *dtu, const float *inputs, const float *outputs, float *y) {
   const clm_selective_state_update_args *a = &task->a;
@@ -111,9 +111,16 @@ LANES_FN(update_1_log, 1, true)
 LANES_FN(update_2_log, 2, true)
 LANES_FN(update_4_log, 4, true)
 
+/* Whether LANES channels, counted from a multiple of LANES or from a group's first, never change the stride: a head
+ * is one channel, or so many that none of them reaches into the next, or the next follows as a channel would. */
+static bool one_stride(const state_update_shape *s, const clm_selective_state_update_args *a) {
+  if (s->head_dim == 1 || s->head_dim % LANES == 0) return true;
+  return a->A.stride[0] == a->A.stride[1] * s->head_dim && a->state.stride[1] == a->state.stride[2] * s->head_dim;
+}
+
 /* NULL where channels are taken one by one. */
 static lanes_fn lanes_fn_of(const state_update_shape *s, const clm_selective_state_update_args *a, bool held) {
-  if (held || a->A.stride[2] != 1) return NULL;
+  if (held || a->A.stride[2] != 1 || !one_stride(s, a)) return NULL;
   switch (s->d_state) {
   case LANES: return a->A_is_log ? update_1_log : update_1;
   case 2 * LANES: return a->A_is_log ? update_2_log : update_2;
