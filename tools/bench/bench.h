@@ -163,7 +163,8 @@ double bench_floor_ms(const bench_limits *limits, const bench_cost *cost);
 /* measure.c */
 typedef clm_status (*bench_call)(void *user, int repeat);
 bool bench_time(bench *b, bench_call call, void *user, bench_row *row);
-/* Median, least and most of `count` times, which are sorted. */
+/* These sort what they are given. Median; median, least and most of `count` times. */
+double bench_median(double *values, int count);
 void bench_statistics(double *ms, int count, bench_row *row);
 bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape);
 

@@ -108,16 +108,10 @@ bool bench_sample_limits(bench *b, bench_samples *s) {
   return true;
 }
 
-static int compare(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
 static double median(const bench_samples *s, size_t member) {
   double values[BENCH_MOST_SAMPLES];
   for (int i = 0; i < s->count; i++) values[i] = *(const double *)(const void *)((const char *)&s->each[i] + member);
-  qsort(values, (size_t)s->count, sizeof *values, compare);
-  return (values[(s->count - 1) / 2] + values[s->count / 2]) / 2;
+  return bench_median(values, s->count);
 }
 
 bench_limits bench_end_samples(const bench *b, bench_samples *s) {

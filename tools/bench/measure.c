@@ -22,11 +22,15 @@ static int compare(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
+double bench_median(double *values, int count) {
+  qsort(values, (size_t)count, sizeof *values, compare);
+  return (values[(count - 1) / 2] + values[count / 2]) / 2;
+}
+
 void bench_statistics(double *ms, int count, bench_row *row) {
-  qsort(ms, (size_t)count, sizeof *ms, compare);
+  row->ms_median = bench_median(ms, count);
   row->ms_min = ms[0];
   row->ms_max = ms[count - 1];
-  row->ms_median = count % 2 ? ms[count / 2] : (ms[count / 2 - 1] + ms[count / 2]) / 2;
 }
 
 /* What the device can do now. It took caches with it: where they are to be warm, the next call is not counted. */

@@ -44,7 +44,8 @@ size_t KERNEL(selective_scan_workspace)(clm_context *, const selective_scan_shap
 
 void KERNEL(kernels_init)(backend_ops *);
 
-/* Computes exponentials and says how many; for clm's measure of what the processor can do. */
+/* For clm's measure of what the processor can do: computes exponentials and says how many; reads, and returns some
+ * sum. */
 double KERNEL(limits_exponentials)(int64_t steps, double *sum);
 double KERNEL(limits_read)(const char *from, size_t bytes);
 
