@@ -73,7 +73,7 @@ typedef struct bench_row {
   double ms_median, ms_min, ms_max;
   bench_cost cost;
   bench_limits limits; /* of the time in which the row was measured */
-  double floor_ms;     /* 0: unknown                   */
+  double floor_ms;     /* 0: unknown; limits in turn: of the median, by the median part of its floor that a time is */
   double max_error;    /* relative; NAN: not checked   */
   const char *worst_tensor;
   double tolerance;

@@ -42,12 +42,31 @@ static bool limits_now(bench *b, bench_samples *samples, bench_call call, void *
   return status == CLM_OK || bench_fail(b, "limits", status);
 }
 
+/* A time as a part of its floor, by the limits taken last before it and first behind it. */
+static double part_of_floor(const bench_samples *samples, int taken, const bench_cost *cost, double ms) {
+  const bench_limits *before = &samples->each[taken - 1], *behind = taken < samples->count ? before + 1 : before;
+  return (bench_floor_ms(before, cost) + bench_floor_ms(behind, cost)) / 2 / ms;
+}
+
+/* A machine that is now fast, now slow gives a median time of one spell and a median limit of another: each time is
+ * held against its own limits, and the median of those is what counts. `taken`: how many limits were before each. */
+static double median_part(const bench_samples *samples, const bench_cost *cost, const double *ms, const int *taken,
+                          int count, double *parts) {
+  for (int i = 0; i < count; i++) parts[i] = part_of_floor(samples, taken[i], cost, ms[i]);
+  return bench_median(parts, count);
+}
+
 /* The first call compiles and plans; it is not counted. */
 bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
   int wanted = b->settings.repeat, count = 0, most = wanted ? wanted : MOST_REPEATS;
-  double *ms = malloc((size_t)most * sizeof *ms), spent = 0, limits_due = 0;
+  double *ms = malloc(2 * (size_t)most * sizeof *ms), spent = 0, limits_due = 0;
+  int *taken = malloc((size_t)most * sizeof *taken);
   bench_samples samples = {0};
-  if (!ms) return tool_fail("out of memory"), false;
+  if (!ms || !taken) {
+    free(ms);
+    free(taken);
+    return tool_fail("out of memory"), false;
+  }
   clm_status status = call(user, 0);
   if (status == CLM_OK) {
     row->explain = strdup(clm_context_explain(b->context));
@@ -63,16 +82,19 @@ bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
     status = clm_profile_begin(b->context);
     if (status == CLM_OK) status = call(user, count + 1);
     if (status == CLM_OK) status = clm_profile_end(b->context, &ms[count]);
-    if (status == CLM_OK) count++;
+    if (status == CLM_OK) taken[count++] = samples.count;
     spent += tool_seconds() - begun;
     if (!wanted && ((count >= LEAST_REPEATS && spent > seconds_wanted) || spent > seconds_most)) break;
   }
   if (status != CLM_OK) bench_fail(b, row->op, status);
   bool ok = status == CLM_OK && sampled && limits_now(b, &samples, call, user);
+  double part = ok && samples.count > 0 ? median_part(&samples, &row->cost, ms, taken, count, ms + most) : 0;
   if (ok) bench_statistics(ms, count, row);
   row->limits = bench_end_samples(b, &samples);
+  row->floor_ms = part * row->ms_median;
   b->unsupported = status == CLM_UNSUPPORTED;
   free(ms);
+  free(taken);
   return ok;
 }
 
@@ -123,7 +145,7 @@ bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape) {
     free(row->explain);
     return false;
   }
-  row->floor_ms = bench_floor_ms(&row->limits, &row->cost);
+  if (row->floor_ms == 0) row->floor_ms = bench_floor_ms(&row->limits, &row->cost);
   b->row_count++;
   return true;
 }
