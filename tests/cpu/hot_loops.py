@@ -14,7 +14,7 @@ import subprocess
 
 # name, what an element is, object and function of the loop, mark: what only one instruction for a vector is, vectors
 # of elements for each. Of several loops the one with the most marks counts, or (products) the one with the fewest
-# instructions for each: one row of activations.
+# instructions for each.
 LOOPS = [
     ("scan", "a state of a step", "selective_scan", "", "vscalefps", 1, max),
     ("scan_backward", "a state of a step", "selective_scan_backward", "", "vscalefps", 1, max),
@@ -22,10 +22,10 @@ LOOPS = [
     ("conv_backward", "an output", "causal_conv1d", "", "vrcp14ps", 1, max),
     ("update", "a state", "state_update", "update_1", "vscalefps", 1, max),
     ("norm", "an output", "norm", "norm_rows", r"vmovups %zmm\d+,", 1, max),
-    ("product_f32", "a weight, f32", "matvec", "", "vfmadd", 1, min),
-    ("product_bf16", "a weight, bf16", "matvec", "", "vpslld", 2, min),
-    ("product_f16", "a weight, f16", "matvec", "", "vcvtph2ps", 1, min),
-    ("product_i8", "a weight, int8", "matvec", "", "vpdpbusd", 2, min),
+    ("product_f32", "a weight, f32", "matvec", "f32_row", "vfmadd", 1, min),
+    ("product_bf16", "a weight, bf16", "matvec", "bf16_row", "vpslld", 2, min),
+    ("product_f16", "a weight, f16", "matvec", "f16_row", "vcvtph2ps", 1, min),
+    ("product_i8", "a weight, int8", "matvec", "integers_row", "vpdpbusd", 2, min),
 ]
 LANES = {"baseline": 4, "avx2": 8}
 
@@ -70,7 +70,7 @@ def marked_loop(objects, source, function, mark, pick):
             continue
         for loop in loops_of(part):
             marks = sum(bool(re.search(mark, instruction)) for instruction in loop)
-            if marks >= (4 if pick is min else 1):
+            if marks >= (2 if pick is min else 1):
                 found.append((marks if pick is max else len(loop) / marks, marks, loop))
     return pick(found, key=lambda loop: loop[0])[1:]
 

@@ -13,24 +13,34 @@
 #include "integer_dots.h"
 #endif
 
-#define MOST_ROWS 8    /* of x */
-#define MOST_SIDE 4    /* rows of W side by side */
-#define AHEAD     4096 /* bytes */
+#define MOST_ROWS 8 /* of x */
+#define MOST_SIDE 4 /* rows of W side by side */
 
-/* How many rows of W go side by side against one of x. Halves on AVX2: two take 0.96 of the time of four on a Zen 3,
- * while f32 takes 1.03, i8 1.16; on AVX-512 halves take 1.00 to 1.03, i8 1.14 (docs/kernels.md). */
-INLINE int side_of(clm_dtype dtype) { return SIMD_LANES == 8 && storage_bytes(dtype) == 2 ? 2 : MOST_SIDE; }
+/* How many rows of W go side by side against one of x. Halves: two take 0.96 of a token's time of four on a Zen 3,
+ * 0.95 on a Zen 5, while f32 takes 1.0 to 1.03, i8 1.13 to 1.16 (docs/kernels.md). */
+INLINE int side_of(clm_dtype dtype) { return SIMD_LANES >= 8 && storage_bytes(dtype) == 2 ? 2 : MOST_SIDE; }
+
+/* Bytes that memory is asked for ahead of the rows in hand. On a Zen 5, a token's time with 2 KB over that with 4:
+ * f32 0.99, bf16 0.98, i8 1.03; on a Xeon all the same. */
+INLINE int64_t ahead_of(clm_dtype dtype) { return dtype == CLM_I8 ? 4096 : 2048; }
 
 /* A task is as much of W as leaves MOST_TASKS of them, but between these bytes. */
 #define LEAST_BYTES 16384
 #define MOST_BYTES  131072
 #define MOST_TASKS  128
 
+/* Columns [first, first + count) of a x W^T into `out`, by way of `sums`, MOST_ROWS of LANES vectors; whether it has
+ * to ask for its first rows, whether those behind its last are another's. */
+typedef struct matvec_task matvec_task;
+typedef void (*columns_fn)(const matvec_task *, const float *x, int64_t first, int64_t count, bool begins, bool ends,
+                           float *out);
+
 /* Few lines of memory: a batch has hundreds of these, each read once a step. */
-typedef struct matvec_task {
+struct matvec_task {
   clm_dtype dtype; /* of W                       */
   bool integers;   /* rows of x are integer_rows */
   int threads;
+  columns_fn columns_of;
   float scale;
   const char *w;
   int64_t w_row; /* bytes */
@@ -42,7 +52,7 @@ typedef struct matvec_task {
   int64_t tasks, columns, sums_row; /* columns of a task; floats of a row of their sums */
   float *scratch;                   /* of each worker: rows of x, one as f32, MOST_ROWS of sums, three lines */
   int64_t scratch_floats;
-} matvec_task;
+};
 
 /* A unit is what one vector's bytes of W hold: so many vectors of f32. */
 INLINE int64_t groups_of(clm_dtype dtype) { return 4 / storage_bytes(dtype); }
@@ -175,9 +185,8 @@ INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float
 #if defined(__AVX512VNNI__)
 INLINE const integer_row *integers_at(const float *x) { return (const integer_row *)(const void *)x; }
 
-INLINE void integer_band(int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
-  enum { side = MOST_SIDE };
-  integer_sums sum[2][side];
+INLINE void integer_band(int side, int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
+  integer_sums sum[2][MOST_SIDE];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) {
     const integer_row *row = integers_at(x + r * x_row);
     sum[r][c] = (integer_sums){row->hi, row->lo};
@@ -193,10 +202,10 @@ INLINE void integer_band(int rows, const band *q, const float *x, int64_t x_row,
       integer_total(integers_at(x + r * x_row), sum[r][c]);
 }
 
-INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void integer_rows(int side, int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
   int64_t r = 0;
-  for (; r + 2 <= m; r += 2) integer_band(2, q, x + r * x_row, x_row, sums + r * LANES);
-  if (r < m) integer_band(1, q, x + r * x_row, x_row, sums + r * LANES);
+  for (; r + 2 <= m; r += 2) integer_band(side, 2, q, x + r * x_row, x_row, sums + r * LANES);
+  if (r < m) integer_band(side, 1, q, x + r * x_row, x_row, sums + r * LANES);
 }
 
 /* `row` has k floats. */
@@ -209,8 +218,8 @@ static void prepare_integers(const matvec_task *task, float *row, float *x) {
 #else
 #define INTEGER_MOST_K 0
 #define INTEGER_HEAD   0
-INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
-  (void)m, (void)q, (void)x, (void)x_row, (void)sums;
+INLINE void integer_rows(int side, int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
+  (void)side, (void)m, (void)q, (void)x, (void)x_row, (void)sums;
 }
 static void prepare_integers(const matvec_task *task, float *row, float *x) { (void)task, (void)row, (void)x; }
 #endif
@@ -233,20 +242,20 @@ INLINE vec scales_from(line scale, int64_t count) {
   return scales;
 }
 
-/* Columns [first, first + count) of a x W^T into the worker's rows of sums. */
-INLINE void bands(clm_dtype dtype, int side, bool integers, const matvec_task *task, const float *x, int64_t first,
-                  int64_t count, bool begins, bool ends, float *out) {
-  const int64_t m = task->m, last = task->n - 1;
-  const int64_t ahead = side * task->w_row + AHEAD;
+INLINE void bands(clm_dtype dtype, int side, bool integers, int64_t m, const matvec_task *task, const float *x,
+                  int64_t first, int64_t count, bool begins, bool ends, float *out) {
+  const int64_t last = task->n - 1;
+  const int64_t ahead = side * task->w_row + ahead_of(dtype);
   band q = {.k = task->k};
-  vec sums[MOST_ROWS * LANES];
+  vec sums[MOST_ROWS * LANES]; /* zeros where columns end within a vector */
+  for (int64_t r = 0; r < m; r++) UNROLL for (int c = 0; c < LANES; c++) sums[r * LANES + c] = vec_set(0);
   for (int64_t at = 0; begins && at < ahead; at += 64) __builtin_prefetch(task->w + first * task->w_row + at);
   for (int64_t j = 0; j < count; j += LANES) {
     for (int c = 0; c < LANES && j + c < count; c += side) {
       for (int i = 0; i < side; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
       q.followed = (last - (first + j + c + side - 1)) * task->w_row >= VEC_BYTES;
       q.fetch = ends && j + c + side >= count ? q.w[0] : q.w[0] + ahead; /* the next rows are another's */
-      if (integers) integer_rows(m, &q, x, task->x_row, sums + c);
+      if (integers) integer_rows(side, m, &q, x, task->x_row, sums + c);
       else band_rows(dtype, side, m, &q, x, task->x_row, sums + c);
     }
     vec scale = vec_set(task->scale);
@@ -259,11 +268,28 @@ INLINE void bands(clm_dtype dtype, int side, bool integers, const matvec_task *t
   }
 }
 
-INLINE void strips(clm_dtype dtype, bool integers, const matvec_task *task, const float *x, int64_t first,
-                   int64_t count, bool begins, bool ends, float *out) {
-  if (side_of(dtype) < MOST_SIDE && task->m == 1)
-    bands(dtype, side_of(dtype), integers, task, x, first, count, begins, ends, out);
-  else bands(dtype, MOST_SIDE, integers, task, x, first, count, begins, ends, out);
+/* Functions of their own: all in one, gcc 12 keeps what loops need on the stack. */
+#define COLUMNS_FN(name, dtype, side, integers, m)                                                                   \
+  static void name(const matvec_task *task, const float *x, int64_t first, int64_t count, bool begins, bool ends,    \
+                   float *out) {                                                                                     \
+    bands(dtype, side, integers, m, task, x, first, count, begins, ends, out);                                       \
+  }
+#define COLUMNS_FNS(name, dtype, integers)                                                                           \
+  COLUMNS_FN(name##_row, dtype, side_of(dtype), integers, 1)                                                         \
+  COLUMNS_FN(name##_rows, dtype, MOST_SIDE, integers, task->m)
+COLUMNS_FNS(f32, CLM_F32, false)
+COLUMNS_FNS(bf16, CLM_BF16, false)
+COLUMNS_FNS(f16, CLM_F16, false)
+COLUMNS_FNS(i8, CLM_I8, false)
+COLUMNS_FNS(integers, CLM_I8, true)
+
+static columns_fn columns_fn_of(clm_dtype dtype, bool integers, bool one) {
+  switch (dtype) {
+  case CLM_F32: return one ? f32_row : f32_rows;
+  case CLM_BF16: return one ? bf16_row : bf16_rows;
+  case CLM_F16: return one ? f16_row : f16_rows;
+  default: return integers ? one ? integers_row : integers_rows : one ? i8_row : i8_rows;
+  }
 }
 
 static void run_task(void *arg, int64_t index, int worker) {
@@ -275,15 +301,7 @@ static void run_task(void *arg, int64_t index, int worker) {
   const int64_t own = cpu_pool_share(task->tasks, task->threads, worker);
   const int64_t last = cpu_pool_share(task->tasks, task->threads, worker + 1) - 1;
   const bool begins = index <= own || index > last, ends = index >= last;
-  switch (task->dtype) {
-  case CLM_F32: strips(CLM_F32, false, task, x, first, count, begins, ends, sums); break;
-  case CLM_BF16: strips(CLM_BF16, false, task, x, first, count, begins, ends, sums); break;
-  case CLM_I8:
-    if (task->integers) strips(CLM_I8, true, task, x, first, count, begins, ends, sums);
-    else strips(CLM_I8, false, task, x, first, count, begins, ends, sums);
-    break;
-  default: strips(CLM_F16, false, task, x, first, count, begins, ends, sums); break;
-  }
+  task->columns_of(task, x, first, count, begins, ends, sums);
   epilogue_run(&task->end, 0, first, task->m, count, sums, task->sums_row, sums + MOST_ROWS * task->sums_row);
 }
 
@@ -339,6 +357,7 @@ clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args
   task.w_row = args->b.stride[1] * storage_bytes(dtype);
   task.x_row = round_up(s->k, unit_of(dtype)) + round_up((int64_t)INTEGER_HEAD, 16);
   task.integers = dtype == CLM_I8 && s->k <= INTEGER_MOST_K;
+  task.columns_of = columns_fn_of(dtype, task.integers, s->m == 1);
   task.threads = cpu_pool_threads(cpu_context_pool(ctx));
   const int64_t bytes = s->n * s->k * storage_bytes(dtype);
   const int64_t tasks = max_of(min_of(MOST_TASKS, max_of(bytes / LEAST_BYTES, 1)), bytes / MOST_BYTES);
