@@ -4,19 +4,21 @@
 #include "update_rows.h"
 
 #define CHANNELS   128 /* of a task */
+#define AHEAD      64  /* channels: their states and their part of A are asked for */
 #define MOST_PARTS 4   /* vectors of states that are taken in one go */
 
 typedef struct update_task update_task;
-typedef void (*lanes_fn)(const update_task *, int64_t row, update_channel, const float *dt, const float *dtu,
-                         const float *B, const float *C, float *y);
+typedef void (*lanes_fn)(const update_task *, int64_t row, update_channel, int64_t ahead, const float *dt,
+                         const float *dtu, const float *B, const float *C, float *y);
 
 struct update_task {
   state_update_shape s;
   clm_selective_state_update_args a;
   int64_t strips, plane; /* plane: states rounded up to whole vectors */
-  bool held;             /* states are kept as planes over the steps  */
-  lanes_fn lanes;        /* of LANES channels at once, or NULL        */
-  float *scratch;        /* of each worker: A, B, C, then states held */
+  int threads;
+  bool held;      /* states are kept as planes over the steps  */
+  lanes_fn lanes; /* of LANES channels at once, or NULL        */
+  float *scratch; /* of each worker: A, B, C, then states held */
   int64_t scratch_row;
 };
 
@@ -76,7 +78,8 @@ INLINE float update_states_of(const update_task *task, int64_t row, int64_t step
 /* LANES channels in a row of one group, at one stride, whose numbers lie in memory as they are computed with: their
  * sums over states are taken together. `parts` vectors are a channel's states. */
 INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_t row, update_channel channel,
-                         const float *dt, const float *dtu, const float *inputs, const float *outputs, float *y) {
+                         int64_t ahead, const float *dt, const float *dtu, const float *inputs, const float *outputs,
+                         float *y) {
   const clm_selective_state_update_args *a = &task->a;
   const float *rates = kernel_data(a->A);
   float *states = kernel_data(a->state);
@@ -88,6 +91,10 @@ INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_
   const int64_t state_step = a->state.stride[single ? 1 : 2], A_step = a->A.stride[single ? 0 : 1];
   UNROLL for (int i = 0; i < LANES; i++, state += state_step, A += A_step) {
     sums[i] = vec_set(0);
+    UNROLL for (int k = 0; k < parts * VEC_BYTES / (int)sizeof(float); k += 64 / (int)sizeof(float)) {
+      __builtin_prefetch(state + ahead * state_step + k);
+      __builtin_prefetch(A + ahead * A_step + k);
+    }
     UNROLL for (int k = 0; k < parts; k++) {
       vec decay =
           update_decay(false, dt[i], update_rate(false, is_log, (number){vec_load(A + k * LANES), vec_set(0)})).re;
@@ -100,9 +107,9 @@ INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_
 }
 
 #define LANES_FN(name, parts, is_log)                                                                                \
-  static void name(const update_task *task, int64_t row, update_channel channel, const float *dt, const float *dtu,  \
-                   const float *B, const float *C, float *y) {                                                       \
-    update_lanes(parts, is_log, task, row, channel, dt, dtu, B, C, y);                                               \
+  static void name(const update_task *task, int64_t row, update_channel channel, int64_t ahead, const float *dt,     \
+                   const float *dtu, const float *B, const float *C, float *y) {                                     \
+    update_lanes(parts, is_log, task, row, channel, ahead, dt, dtu, B, C, y);                                        \
   }
 LANES_FN(update_1, 1, false)
 LANES_FN(update_2, 2, false)
@@ -129,8 +136,9 @@ static lanes_fn lanes_fn_of(const state_update_shape *s, const clm_selective_sta
   }
 }
 
+/* `follows`: the channels behind these are the worker's next. */
 static void update_step(const update_task *task, int64_t b, int64_t row, int64_t step, int64_t c0, int64_t n,
-                        float *scratch) {
+                        bool follows, float *scratch) {
   const state_update_shape *s = &task->s;
   const clm_selective_state_update_args *a = &task->a;
   const int64_t numbers = (1 + s->complex) * task->plane, group_heads = s->n_heads / s->n_groups;
@@ -148,7 +156,8 @@ static void update_step(const update_task *task, int64_t b, int64_t row, int64_t
       next = min_of(n, (group + 1) * group_heads * s->head_dim - c0);
     }
     if (task->lanes && c + LANES <= next) {
-      task->lanes(task, row, channel, dt + c, dtu + c, B.at, C.at, y + c);
+      const int64_t ahead = follows || c + AHEAD < n ? AHEAD : 0;
+      task->lanes(task, row, channel, ahead, dt + c, dtu + c, B.at, C.at, y + c);
       c += LANES;
       channel = update_channel_at(s, c0 + c);
     } else {
@@ -172,9 +181,10 @@ static void update_channels(void *arg, int64_t index, int worker) {
   const state_update_shape *s = &task->s;
   const int64_t b = index / task->strips, c0 = index % task->strips * CHANNELS;
   const int64_t n = min_of(CHANNELS, s->n_heads * s->head_dim - c0), row = update_row(s, &task->a, b);
-  float zeros[CHANNELS] = {0};
+  const bool follows = index + 1 < cpu_pool_share(s->batch * task->strips, task->threads, worker + 1);
+  float zeros[CHANNELS] = {0}, *scratch = task->scratch + worker * task->scratch_row;
   for (int64_t step = 0; step < s->steps; step++) {
-    if (row >= 0) update_step(task, b, row, step, c0, n, task->scratch + worker * task->scratch_row);
+    if (row >= 0) update_step(task, b, row, step, c0, n, follows, scratch);
     else update_scatter(s, &task->a.out, b, step, c0, n, zeros);
   }
 }
@@ -202,6 +212,7 @@ clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_s
                       .a = *a,
                       .strips = div_up(s->n_heads * s->head_dim, CHANNELS),
                       .plane = round_up(s->d_state, LANES),
+                      .threads = cpu_pool_threads(cpu_context_pool(ctx)),
                       .held = s->complex || a->state.dtype != CLM_F32 || a->state.stride[3] != 1};
   task.lanes = lanes_fn_of(s, a, task.held);
   const int64_t slots = task.held && s->steps > 1 ? CHANNELS : 1;
