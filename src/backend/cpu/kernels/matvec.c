@@ -29,9 +29,9 @@ INLINE int64_t ahead_of(clm_dtype dtype) { return dtype == CLM_I8 ? 4096 : 2048;
 #define MOST_BYTES  131072
 #define MOST_TASKS  128
 
-/* Columns [first, first + count) of a x W^T into `out`, by way of `sums`, MOST_ROWS of LANES vectors; whether it has
- * to ask for its first rows, whether those behind its last are another's. */
 typedef struct matvec_task matvec_task;
+/* Columns [first, first + count) of a x W^T into `out`; whether their first rows have not been asked for, whether the
+ * rows behind their last are another's. */
 typedef void (*columns_fn)(const matvec_task *, const float *x, int64_t first, int64_t count, bool begins, bool ends,
                            float *out);
 
@@ -185,8 +185,9 @@ INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float
 #if defined(__AVX512VNNI__)
 INLINE const integer_row *integers_at(const float *x) { return (const integer_row *)(const void *)x; }
 
-INLINE void integer_band(int side, int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
-  integer_sums sum[2][MOST_SIDE];
+INLINE void integer_band(int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
+  enum { side = MOST_SIDE };
+  integer_sums sum[2][side];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) {
     const integer_row *row = integers_at(x + r * x_row);
     sum[r][c] = (integer_sums){row->hi, row->lo};
@@ -202,10 +203,10 @@ INLINE void integer_band(int side, int rows, const band *q, const float *x, int6
       integer_total(integers_at(x + r * x_row), sum[r][c]);
 }
 
-INLINE void integer_rows(int side, int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
   int64_t r = 0;
-  for (; r + 2 <= m; r += 2) integer_band(side, 2, q, x + r * x_row, x_row, sums + r * LANES);
-  if (r < m) integer_band(side, 1, q, x + r * x_row, x_row, sums + r * LANES);
+  for (; r + 2 <= m; r += 2) integer_band(2, q, x + r * x_row, x_row, sums + r * LANES);
+  if (r < m) integer_band(1, q, x + r * x_row, x_row, sums + r * LANES);
 }
 
 /* `row` has k floats. */
@@ -218,8 +219,8 @@ static void prepare_integers(const matvec_task *task, float *row, float *x) {
 #else
 #define INTEGER_MOST_K 0
 #define INTEGER_HEAD   0
-INLINE void integer_rows(int side, int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
-  (void)side, (void)m, (void)q, (void)x, (void)x_row, (void)sums;
+INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
+  (void)m, (void)q, (void)x, (void)x_row, (void)sums;
 }
 static void prepare_integers(const matvec_task *task, float *row, float *x) { (void)task, (void)row, (void)x; }
 #endif
@@ -255,7 +256,7 @@ INLINE void bands(clm_dtype dtype, int side, bool integers, int64_t m, const mat
       for (int i = 0; i < side; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
       q.followed = (last - (first + j + c + side - 1)) * task->w_row >= VEC_BYTES;
       q.fetch = ends && j + c + side >= count ? q.w[0] : q.w[0] + ahead; /* the next rows are another's */
-      if (integers) integer_rows(side, m, &q, x, task->x_row, sums + c);
+      if (integers) integer_rows(m, &q, x, task->x_row, sums + c);
       else band_rows(dtype, side, m, &q, x, task->x_row, sums + c);
     }
     vec scale = vec_set(task->scale);
@@ -288,8 +289,10 @@ static columns_fn columns_fn_of(clm_dtype dtype, bool integers, bool one) {
   case CLM_F32: return one ? f32_row : f32_rows;
   case CLM_BF16: return one ? bf16_row : bf16_rows;
   case CLM_F16: return one ? f16_row : f16_rows;
-  default: return integers ? one ? integers_row : integers_rows : one ? i8_row : i8_rows;
+  default: break;
   }
+  if (integers) return one ? integers_row : integers_rows;
+  return one ? i8_row : i8_rows;
 }
 
 static void run_task(void *arg, int64_t index, int worker) {
