@@ -3,6 +3,7 @@
 #ifndef CLM_CPU_POOL_H
 #define CLM_CPU_POOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,12 @@ int cpu_pool_threads(const cpu_pool *);
 static inline int64_t cpu_pool_share(int64_t tasks, int threads, int worker) {
   const int64_t each = tasks / threads, rest = tasks % threads;
   return worker * each + (worker < rest ? worker : rest);
+}
+
+/* Whether the task behind this one is the worker's next: in its own share, unlike one that it takes from another's.
+ */
+static inline bool cpu_pool_goes_on(int64_t tasks, int threads, int worker, int64_t task) {
+  return task >= cpu_pool_share(tasks, threads, worker) && task + 1 < cpu_pool_share(tasks, threads, worker + 1);
 }
 
 /* Runs stages one after another, each when all tasks of the one before are done; returns when all are. Allocates

@@ -301,9 +301,8 @@ static void run_task(void *arg, int64_t index, int worker) {
   float *sums = row_of(task, worker) + round_up(task->k, 16);
   int64_t first = index * task->columns, count = min_of(task->columns, task->n - first);
   /* In between, the task before has asked for its first rows, and it asks for the next one's. */
-  const int64_t own = cpu_pool_share(task->tasks, task->threads, worker);
-  const int64_t last = cpu_pool_share(task->tasks, task->threads, worker + 1) - 1;
-  const bool begins = index <= own || index > last, ends = index >= last;
+  const bool begins = !cpu_pool_goes_on(task->tasks, task->threads, worker, index - 1);
+  const bool ends = !cpu_pool_goes_on(task->tasks, task->threads, worker, index);
   task->columns_of(task, x, first, count, begins, ends, sums);
   epilogue_run(&task->end, 0, first, task->m, count, sums, task->sums_row, sums + MOST_ROWS * task->sums_row);
 }

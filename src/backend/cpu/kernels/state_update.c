@@ -91,7 +91,7 @@ INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_
   const int64_t state_step = a->state.stride[single ? 1 : 2], A_step = a->A.stride[single ? 0 : 1];
   UNROLL for (int i = 0; i < LANES; i++, state += state_step, A += A_step) {
     sums[i] = vec_set(0);
-    UNROLL for (int k = 0; k < parts * VEC_BYTES / (int)sizeof(float); k += 64 / (int)sizeof(float)) {
+    UNROLL for (int k = 0; k < parts * LANES; k += 16) { /* lines of memory */
       __builtin_prefetch(state + ahead * state_step + k);
       __builtin_prefetch(A + ahead * A_step + k);
     }
@@ -181,7 +181,7 @@ static void update_channels(void *arg, int64_t index, int worker) {
   const state_update_shape *s = &task->s;
   const int64_t b = index / task->strips, c0 = index % task->strips * CHANNELS;
   const int64_t n = min_of(CHANNELS, s->n_heads * s->head_dim - c0), row = update_row(s, &task->a, b);
-  const bool follows = index + 1 < cpu_pool_share(s->batch * task->strips, task->threads, worker + 1);
+  const bool follows = cpu_pool_goes_on(s->batch * task->strips, task->threads, worker, index);
   float zeros[CHANNELS] = {0}, *scratch = task->scratch + worker * task->scratch_row;
   for (int64_t step = 0; step < s->steps; step++) {
     if (row >= 0) update_step(task, b, row, step, c0, n, follows, scratch);
