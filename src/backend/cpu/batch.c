@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_STAGES = 1024, ARGS_BYTES = 2 << 20, LINE = 64 };
+enum { MOST_STAGES = 1024, ARGS_BYTES = 2 << 20, LINE = 64, SINGLE_ARG = LINE, SINGLE_BYTES = 4096 };
+_Static_assert(sizeof(cpu_stage) <= SINGLE_ARG, "a stage is in front of what it works on");
 
 static cpu_batch *batch_of(const clm_context *ctx) { return &((cpu_state *)ctx->state)->batch; }
 
@@ -24,11 +25,32 @@ void cpu_settle(clm_context *ctx) {
   start_over(batch, false);
 }
 
+/* Line for line, what is the same already is not written: other cores keep it in their caches. */
+static void *renew(char *kept, const void *now, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += LINE) {
+    const char *from = (const char *)now + i;
+    const size_t n = bytes - i < LINE ? bytes - i : LINE;
+    if (memcmp(kept + i, from, n) != 0) memcpy(kept + i, from, n);
+  }
+  return kept;
+}
+
+/* An operation that is called again and again has nearly the same arguments each time, on its caller's stack. Helpers
+ * that read them there would take the lines from the caller, who wants to write them again: where two cores share no
+ * cache, 0.6 microseconds of a state update's 5.7. */
+static const cpu_stage *keep_single(cpu_batch *batch, const cpu_stage *stage) {
+  if (!batch->single && (batch->single = cpu_memory(SINGLE_BYTES))) memset(batch->single, 0, SINGLE_BYTES);
+  if (!batch->single || SINGLE_ARG + stage->arg_bytes > SINGLE_BYTES) return stage;
+  cpu_stage now = *stage;
+  now.arg = renew(batch->single + SINGLE_ARG, stage->arg, stage->arg_bytes);
+  return renew(batch->single, &now, sizeof now);
+}
+
 void cpu_submit(clm_context *ctx, const cpu_stage *stage) {
   cpu_batch *batch = batch_of(ctx);
   const size_t bytes = (stage->arg_bytes + LINE - 1) / LINE * LINE;
   if (!batch->open) {
-    cpu_pool_run_stages(cpu_context_pool(ctx), stage, 1);
+    cpu_pool_run_stages(cpu_context_pool(ctx), keep_single(batch, stage), 1);
     return;
   }
   if (batch->count == MOST_STAGES || batch->args_used + bytes > ARGS_BYTES) cpu_settle(ctx);
@@ -93,4 +115,5 @@ void cpu_batch_forget(clm_context *ctx) { batch_of(ctx)->whole = false; }
 void cpu_batch_free(cpu_batch *batch) {
   free(batch->stages);
   free(batch->args);
+  free(batch->single);
 }

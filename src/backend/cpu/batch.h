@@ -16,6 +16,7 @@ typedef struct cpu_batch {
   int64_t count;
   size_t args_used;
   batch_key key;
+  char *single;       /* the last stage that ran by itself, and behind it what it worked on */
   backend_ops direct; /* the context's, while a batch has others in their place */
 } cpu_batch;
 
@@ -25,7 +26,7 @@ void cpu_batch_begin(clm_context *);
 void cpu_batch_end(clm_context *, const batch_key *);
 bool cpu_batch_again(clm_context *, const batch_key *);
 
-/* Runs a stage, or keeps it and a copy of arg_bytes at its arg. */
+/* Runs a stage, or keeps it; with a copy of arg_bytes at its arg. */
 void cpu_submit(clm_context *, const cpu_stage *);
 
 /* Runs what has been kept. An operation that knows cpu_submit calls it before it does anything else. */
