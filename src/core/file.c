@@ -71,43 +71,25 @@ void file_unmap(file_mapping *mapping) {
   *mapping = (file_mapping){0};
 }
 
-clm_status file_create(clm_context *ctx, const char *path, file_output *out) {
-  size_t size = strlen(path) + sizeof ".partial";
-  *out = (file_output){.path = strdup(path), .beside = malloc(size)};
-  if (!out->path || !out->beside) {
-    free(out->path);
-    free(out->beside);
-    return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory");
-  }
-  snprintf(out->beside, size, "%s.partial", path);
-  out->stream = fopen(out->beside, "wb");
-  if (!out->stream) out->error = errno;
-  return CLM_OK;
+static clm_status write_failed(clm_context *ctx, const char *path, int error) {
+  return context_fail(ctx, error == ENOMEM ? CLM_OUT_OF_MEMORY : CLM_IO_ERROR, "cannot write %s: %s", path,
+                      strerror(error));
 }
 
-bool file_write(file_output *out, const void *data, size_t bytes) {
-  if (!out->error && bytes && fwrite(data, 1, bytes, out->stream) != bytes) out->error = errno ? errno : EIO;
-  return !out->error;
+clm_status file_create(clm_context *ctx, const char *path, output_file *out) {
+  int error = output_file_open(out, path);
+  return error ? write_failed(ctx, path, error) : CLM_OK;
 }
 
-clm_status file_close(clm_context *ctx, file_output *out, clm_status status) {
-  if (out->stream) {
-    if (!out->error && !status && (fflush(out->stream) != 0 || fsync(fileno(out->stream)) != 0)) out->error = errno;
-    if (fclose(out->stream) != 0 && !out->error) out->error = errno;
-    if (!out->error && !status && rename(out->beside, out->path) != 0) out->error = errno;
-    if (out->error || status) remove(out->beside);
-  }
-  if (out->error && !status)
-    status = context_fail(ctx, CLM_IO_ERROR, "cannot write %s: %s", out->path, strerror(out->error));
-  free(out->path);
-  free(out->beside);
-  return status;
+clm_status file_close(clm_context *ctx, const char *path, output_file *out, clm_status status) {
+  int error = output_file_close(out, status == CLM_OK);
+  return error ? write_failed(ctx, path, error) : status;
 }
 
 clm_status file_replace(clm_context *ctx, const char *path, const file_part *parts, size_t count) {
-  file_output out;
+  output_file out;
   clm_status status = file_create(ctx, path, &out);
   if (status) return status;
-  for (size_t i = 0; i < count; i++) file_write(&out, parts[i].data, parts[i].bytes);
-  return file_close(ctx, &out, CLM_OK);
+  for (size_t i = 0; i < count; i++) output_file_write(&out, parts[i].data, parts[i].bytes);
+  return file_close(ctx, path, &out, CLM_OK);
 }

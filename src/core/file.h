@@ -2,6 +2,7 @@
 #ifndef CLM_CORE_FILE_H
 #define CLM_CORE_FILE_H
 
+#include "core/output_file.h"
 #include <clmamba/context.h>
 
 /* "directory/name", to be freed; NULL when out of memory. */
@@ -19,17 +20,10 @@ typedef struct file_mapping {
 clm_status file_map(clm_context *context, const char *path, file_mapping *mapping);
 void file_unmap(file_mapping *mapping);
 
-/* A file written bit by bit to "path.partial"; file_close renames that to `path`, or removes it where `status`, or
- * what was written, is not well. A failure of file_write is kept, and is file_close's to tell. */
-typedef struct file_output {
-  char *path, *beside;
-  void *stream;
-  int error; /* errno */
-} file_output;
-
-clm_status file_create(clm_context *context, const char *path, file_output *output);
-bool file_write(file_output *output, const void *data, size_t bytes);
-clm_status file_close(clm_context *context, file_output *output, clm_status status);
+/* A file written bit by bit (core/output_file.h): file_close puts it in its place, or removes it where `status`, or
+ * what was written, is not well. A failure of output_file_write is kept, and is file_close's to tell. */
+clm_status file_create(clm_context *context, const char *path, output_file *output);
+clm_status file_close(clm_context *context, const char *path, output_file *output, clm_status status);
 
 typedef struct file_part {
   const void *data;

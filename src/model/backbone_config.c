@@ -1,6 +1,7 @@
 /* A backbone's configuration: defaults, ranges, config.json, presets. */
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json_print.h"
 #include "core/try.h"
 #include "model/backbone.h"
 #include "model/config.h"
@@ -167,7 +168,7 @@ clm_status backbone_config_write(clm_context *ctx, const char *path, const clm_b
   for (int64_t i = 0; names && i < backbone_config_output_size(c); i++)
     failed |= json_array_append_new(list, json_string(names[i]));
   if (names) failed |= json_object_set_new(json, NAMES_KEY, list);
-  char *text = failed ? NULL : json_dumps(json, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
+  char *text = failed ? NULL : json_print(json, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
   json_decref(json);
   if (!text) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
   clm_status status = file_replace(ctx, path, (file_part[]){{text, strlen(text)}, {"\n", 1}}, 2);

@@ -1,6 +1,7 @@
 #include "model/config.h"
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json_print.h"
 #include "core/try.h"
 #include <jansson.h>
 #include <math.h>
@@ -256,7 +257,7 @@ clm_status config_write(clm_context *ctx, const char *path, const clm_model_conf
     failed |= set(json, reals[i].keys[f], json_real(shortest(MEMBER(const float, c, reals[i]))));
   for (size_t i = 0; i < COUNT(flags); i++)
     failed |= set(json, flags[i].keys[f], json_boolean(MEMBER(const bool, c, flags[i]) == flags[i].set_when));
-  char *text = failed ? NULL : json_dumps(json, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
+  char *text = failed ? NULL : json_print(json, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
   json_decref(json);
   if (!text) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
   clm_status status = file_replace(ctx, path, (file_part[]){{text, strlen(text)}, {"\n", 1}}, 2);

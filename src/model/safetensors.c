@@ -1,6 +1,7 @@
 #include "model/safetensors.h"
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json_print.h"
 #include "core/try.h"
 #include <jansson.h>
 #include <stdlib.h>
@@ -169,25 +170,25 @@ static json_t *make_header(const safetensor *tensors, size_t count, const safete
 }
 
 /* Of a device, through `piece`. */
-static clm_status write_buffer(file_output *out, const safetensor *t, char *piece) {
+static clm_status write_buffer(output_file *out, const safetensor *t, char *piece) {
   for (size_t at = 0, bytes; at < t->bytes; at += bytes) {
     bytes = t->bytes - at < PIECE_BYTES ? t->bytes - at : PIECE_BYTES;
     TRY(clm_buffer_read(t->buffer, t->offset + at, bytes, piece));
-    if (!file_write(out, piece, bytes)) break;
+    if (!output_file_write(out, piece, bytes)) break;
   }
   return CLM_OK;
 }
 
-static clm_status write_all(file_output *out, const char *header, const safetensor *tensors, size_t count,
+static clm_status write_all(output_file *out, const char *header, const safetensor *tensors, size_t count,
                             char *piece) {
   size_t length = strlen(header), padded = (length + 7) / 8 * 8;
   unsigned char prefix[LENGTH_BYTES];
   for (int i = 0; i < LENGTH_BYTES; i++) prefix[i] = (unsigned char)((uint64_t)padded >> (8 * i));
-  file_write(out, prefix, LENGTH_BYTES);
-  file_write(out, header, length);
-  file_write(out, "        ", padded - length);
+  output_file_write(out, prefix, LENGTH_BYTES);
+  output_file_write(out, header, length);
+  output_file_write(out, "        ", padded - length);
   for (size_t i = 0; i < count; i++)
-    if (tensors[i].data || !tensors[i].bytes) file_write(out, tensors[i].data, tensors[i].bytes);
+    if (tensors[i].data || !tensors[i].bytes) output_file_write(out, tensors[i].data, tensors[i].bytes);
     else TRY(write_buffer(out, &tensors[i], piece));
   return CLM_OK;
 }
@@ -195,12 +196,12 @@ static clm_status write_all(file_output *out, const char *header, const safetens
 clm_status safetensors_write(clm_context *ctx, const char *path, const safetensor *tensors, size_t count,
                              const safetensors_text *metadata) {
   json_t *header = make_header(tensors, count, metadata);
-  char *text = header ? json_dumps(header, JSON_COMPACT) : NULL, *piece = malloc(PIECE_BYTES);
-  file_output out;
+  char *text = header ? json_print(header, JSON_COMPACT) : NULL, *piece = malloc(PIECE_BYTES);
+  output_file out;
   clm_status status;
   if (!text || !piece) status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
   else status = file_create(ctx, path, &out);
-  if (status == CLM_OK) status = file_close(ctx, &out, write_all(&out, text, tensors, count, piece));
+  if (status == CLM_OK) status = file_close(ctx, path, &out, write_all(&out, text, tensors, count, piece));
   free(piece);
   free(text);
   json_decref(header);

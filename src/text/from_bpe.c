@@ -1,6 +1,7 @@
 /* The parts become a tokenizer.json in memory, and that is read as any other. */
 #include "text/from_bpe.h"
 #include "core/context.h"
+#include "core/json_print.h"
 #include "core/try.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
@@ -89,17 +90,24 @@ static clm_status merges_json(clm_context *ctx, const bpe_parts *p, json_t *merg
 /* What add_bos and add_eos put around a text. */
 static json_t *template_json(const bpe_parts *p) {
   json_t *single = json_array(), *special = json_object();
+  int failed = 0;
   for (int which = 0; which < 3; which++) {
     const char *name = which == 0 ? "bos" : which == 2 ? "eos" : NULL;
     int32_t id = which == 0 ? p->bos : p->eos;
-    if (!name) json_array_append_new(single, json_pack("{s:{s:s, s:i}}", "Sequence", "id", "A", "type_id", 0));
+    if (!name)
+      failed |= json_array_append_new(single, json_pack("{s:{s:s, s:i}}", "Sequence", "id", "A", "type_id", 0));
     else if ((which == 0 ? p->add_bos : p->add_eos) && id >= 0 && id < p->token_count) {
       const bpe_string *token = &p->tokens[id];
-      json_array_append_new(single, json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", name, "type_id", 0));
-      json_object_set_new(
+      failed |= json_array_append_new(single, json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", name, "type_id", 0));
+      failed |= json_object_set_new(
           special, name,
           json_pack("{s:s, s:[i], s:[s%]}", "id", name, "ids", (int)id, "tokens", token->text, token->bytes));
     }
+  }
+  if (failed) {
+    json_decref(single);
+    json_decref(special);
+    return NULL;
   }
   return json_pack("{s:s, s:o, s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}], s:o}", "type", "TemplateProcessing", "single",
                    single, "pair", "Sequence", "id", "A", "type_id", 0, "Sequence", "id", "B", "type_id", 1,
@@ -129,7 +137,7 @@ static clm_status build(clm_context *ctx, const bpe_parts *p, size_t kind, clm_t
   bytes_free(&key);
   if (!status) status = merges_json(ctx, p, merges);
   if (!status) json = parts_json(p, kind, vocab, added, merges);
-  char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+  char *text = json ? json_print(json, JSON_INDENT(2)) : NULL;
   if (!status && !text) status = context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
   if (!status) status = tokenizer_from_json(&(json_reader){ctx, SOURCE}, json, text, strlen(text), tokenizer);
   json_decref(json);

@@ -5,6 +5,7 @@
  * ByteLevel gives to bytes. These two are recognised when they are read; any other BPE model is a pipeline. */
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json_print.h"
 #include "core/try.h"
 #include "model/gguf.h"
 #include "text/pipeline_json.h"
@@ -35,7 +36,7 @@ static json_t *codes_json(const clm_tokenizer *t) {
                       vocab, "merges");
     splitter = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
                          "use_regex", 0);
-    decode = json_copy(splitter);
+    decode = json_incref(splitter);
   } else {
     model = json_pack("{s:s, s:o, s:s}", "type", "WordLevel", "vocab", vocab, "unk_token", "<unk>");
     splitter = json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", "[\\s\\S]", "behavior",
@@ -53,10 +54,13 @@ static json_t *config_json(const clm_tokenizer *t) {
   static const char *const keys[TOKENIZER_SPECIALS] = {"bos_token", "eos_token", "pad_token", "unk_token"};
   json_t *json =
       json_pack("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0);
-  for (int which = 0; which < TOKENIZER_SPECIALS && json; which++)
+  int failed = json ? 0 : -1;
+  for (int which = 0; which < TOKENIZER_SPECIALS; which++)
     if (t->special[which] >= 0)
-      json_object_set_new(json, keys[which], json_string(clm_tokenizer_spelling(t, t->special[which])));
-  return json;
+      failed |= json_object_set_new(json, keys[which], json_string(clm_tokenizer_spelling(t, t->special[which])));
+  if (!failed) return json;
+  json_decref(json);
+  return NULL;
 }
 
 static clm_status save_text(clm_context *ctx, const char *directory, const char *name, const char *text,
@@ -72,9 +76,9 @@ static clm_status save_text(clm_context *ctx, const char *directory, const char 
 static clm_status save(clm_context *ctx, const char *directory, const char *name, const char *text, size_t bytes,
                        json_t *json) {
   if (text) return save_text(ctx, directory, name, text, bytes);
-  char *made = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+  char *made = json ? json_print(json, JSON_INDENT(2)) : NULL;
   byte_buffer line = {0};
-  if (made && bytes_append(&line, made, strlen(made)) && !bytes_append(&line, "\n", 1)) line.bytes = 0;
+  if (!made || !bytes_append(&line, made, strlen(made)) || !bytes_append(&line, "\n", 1)) line.bytes = 0;
   clm_status status = save_text(ctx, directory, name, line.bytes ? line.data : NULL, line.bytes);
   bytes_free(&line);
   free(made);

@@ -2,6 +2,7 @@
  * it is of one moment even if the program is killed between two renames. */
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json_print.h"
 #include "core/try.h"
 #include "model/safetensors.h"
 #include "train/trainer.h"
@@ -63,7 +64,7 @@ static char *describe(const clm_trainer *t) {
   failed |= json_object_set_new(json, "window", json_integer(position->index));
   failed |= json_object_set_new(json, "seconds", json_real(trainer_seconds(t)));
   failed |= json_object_set_new(json, "text", json_string(hash));
-  char *text = failed ? NULL : json_dumps(json, JSON_COMPACT);
+  char *text = failed ? NULL : json_print(json, JSON_COMPACT);
   json_decref(json);
   return text;
 }
