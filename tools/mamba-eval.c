@@ -267,11 +267,10 @@ static int export_states(const session *s, const token_rows *rows) {
   exporting e = {.session = s, .rows = rows};
   int status = export_all(&e);
   array_file *files[] = {&e.logits, &e.hidden};
+  for (int i = 0; i < 2 && status == TOOL_OK; i++)
+    if (files[i]->output.stream && !array_sync(files[i])) status = TOOL_FAILED;
   for (int i = 0; i < 2; i++)
-    if (files[i]->output.file && !array_close(files[i], status == TOOL_OK)) {
-      status = TOOL_FAILED;
-      if (i == 1 && given.logits) remove(given.logits);
-    }
+    if (files[i]->output.stream && !array_close(files[i], status == TOOL_OK)) status = TOOL_FAILED;
   clm_model_state_destroy(&e.state);
   clm_buffer_destroy(&e.buffer);
   free(e.host);

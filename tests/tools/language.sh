@@ -176,6 +176,23 @@ expect 'is the state of another model' $generate --load-state half.state --weigh
 expect '--weights is "f12", expected f32' $generate --weights f12
 expect 'cannot read nowhere.state' $generate --load-state nowhere.state
 expect '--nonsense: unknown option' $eval --nonsense
+# Both files or neither: the first is not in its place before the second is on the disk.
+echo old > l.npy
+ln -s /dev/full full # a link, so that a defect costs no device
+expect 'cannot write full: No space left' $eval --tokens ids.npy --logits l.npy --hidden full
+[ "$(cat l.npy)" = old ] || fail "--logits was replaced, though --hidden failed"
+# A limit on the size of files; a FIFO and a link are written into.
+expect 'cannot write l.npy: File too large' sh -c "ulimit -f 1; exec $eval --tokens ids.npy --logits l.npy"
+[ "$(cat l.npy)" = old ] || fail "--logits was replaced, though there was no room"
+ln -s l.npy link
+mkfifo fifo
+cat fifo > piped.state &
+$generate -n 0 --prompt the --save-state fifo > out.txt
+wait
+[ -p fifo ] && [ -s piped.state ] || fail "--save-state to a FIFO"
+$generate -n 0 --prompt the --save-state link > out.txt
+[ -L link ] && cmp l.npy piped.state || fail "--save-state to a link"
+rm -f l.npy link full fifo piped.state out.txt
 expect 'exclude each other' $eval --score last.txt --choices choices.jsonl
 expect '--carry has no windows' $eval --score last.txt --carry --window 5
 expect 'stride is 9' $eval --score last.txt --window 5 --stride 9

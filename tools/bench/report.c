@@ -150,37 +150,49 @@ static void print_csv(const bench *b, FILE *f) {
   fputc('\n', f);
 }
 
-static void add_limits(json_t *object, const bench_limits *of) {
-  for (int i = 0; i < LIMITS; i++)
-    if (!isnan(limit(of, i))) json_object_set_new(object, limits[i].name, json_real(limit(of, i)));
+/* Numbers that are not finite are left out. False: out of memory. */
+static bool add_number(json_t *object, const char *name, double value) {
+  return !isfinite(value) || json_object_set_new(object, name, json_real(value)) == 0;
+}
+
+static bool add_limits(json_t *object, const bench_limits *of) {
+  bool ok = true;
+  for (int i = 0; i < LIMITS; i++) ok = add_number(object, limits[i].name, limit(of, i)) && ok;
+  return ok;
+}
+
+/* The object, or NULL where not all of it could be made. */
+static json_t *whole(json_t *object, bool ok) {
+  if (ok) return object;
+  json_decref(object);
+  return NULL;
 }
 
 static json_t *limits_json(const bench *b) {
   json_t *object = json_pack("{s:s, s:s, s:s}", "op", "limits", "device", b->device.name, "dtype",
                              bench_dtype_name(&b->settings.shape));
-  add_limits(object, &b->limits);
-  return object;
+  return whole(object, add_limits(object, &b->limits));
 }
 
 static json_t *row_json(const bench *b, const bench_row *row) {
   json_t *object = json_pack("{s:s, s:s, s:s, s:s}", "op", row->op, "device", b->device.name, "dtype",
                              bench_dtype_name(&row->shape), "shape", row->shape_text);
-  for (int c = 0; c < COLUMNS; c++) {
-    double value = columns[c].value(row);
-    if (!isnan(value)) json_object_set_new(object, columns[c].name, json_real(value)); /* not finite: left out */
-  }
-  add_limits(object, &row->limits);
-  if (b->settings.explain && row->explain) json_object_set_new(object, "explain", json_string(row->explain));
-  return object;
+  bool ok = add_limits(object, &row->limits);
+  for (int c = 0; c < COLUMNS; c++) ok = add_number(object, columns[c].name, columns[c].value(row)) && ok;
+  if (b->settings.explain && row->explain)
+    ok = json_object_set_new(object, "explain", json_string(row->explain)) == 0 && ok;
+  return whole(object, ok);
 }
 
 static bool print_json(const bench *b, FILE *f) {
   json_t *rows = json_array();
-  if (b->row_count == 0) json_array_append_new(rows, limits_json(b));
-  for (size_t r = 0; r < b->row_count; r++) json_array_append_new(rows, row_json(b, &b->rows[r]));
-  bool ok = rows && json_dumpf(rows, f, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0 && fputc('\n', f) != EOF;
+  int failed = b->row_count ? 0 : json_array_append_new(rows, limits_json(b));
+  for (size_t r = 0; r < b->row_count; r++) failed |= json_array_append_new(rows, row_json(b, &b->rows[r]));
+  failed = failed || json_dumpf(rows, f, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0;
   json_decref(rows);
-  return ok;
+  if (failed) return tool_fail("out of memory"), false;
+  fputc('\n', f); /* that it was written is found when the output is closed */
+  return true;
 }
 
 bool bench_report(const bench *b) {
@@ -188,9 +200,9 @@ bool bench_report(const bench *b) {
   if (!output_open(&out, b->settings.output)) return false;
   bool ok = true;
   switch (b->settings.format) {
-  case BENCH_TABLE: print_table(b, out.file); break;
-  case BENCH_CSV: print_csv(b, out.file); break;
-  case BENCH_JSON: ok = print_json(b, out.file); break;
+  case BENCH_TABLE: print_table(b, out.stream); break;
+  case BENCH_CSV: print_csv(b, out.stream); break;
+  case BENCH_JSON: ok = print_json(b, out.stream); break;
   }
   return output_close(&out, ok) && ok;
 }

@@ -1,6 +1,7 @@
 #include "common/arrays.h"
 #include "common/tool.h"
 #include "core/npy.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,8 +46,8 @@ bool tokens_write(const char *path, const token_rows *rows) {
   char header[NPY_HEADER_BYTES];
   size_t bytes = npy_header(NPY_I4, 2, (int64_t[]){rows->batch, rows->length}, header);
   if (!output_open(&o, path)) return false;
-  fwrite(header, 1, bytes, o.file);
-  fwrite(rows->ids, sizeof *rows->ids, (size_t)(rows->batch * rows->length), o.file);
+  fwrite(header, 1, bytes, o.stream);
+  fwrite(rows->ids, sizeof *rows->ids, (size_t)(rows->batch * rows->length), o.stream);
   return output_close(&o, true);
 }
 
@@ -64,21 +65,25 @@ bool array_open(array_file *a, const char *path, int rank, const int64_t *shape)
   char header[NPY_HEADER_BYTES];
   size_t bytes = npy_header(NPY_F4, rank, shape, header);
   a->begin = (long)bytes;
-  fwrite(header, 1, bytes, a->output.file);
+  fwrite(header, 1, bytes, a->output.stream);
   return true;
 }
 
 bool array_write(array_file *a, int64_t place, const float *values, int64_t count) {
-  FILE *f = a->output.file;
+  FILE *f = a->output.stream;
   if (a->width) {
     for (int64_t i = 0; i < count; i++)
       fprintf(f, "%.9g%c", (double)values[i], (place + i + 1) % a->width ? ',' : '\n');
     return !ferror(f);
   }
-  if (place != a->written && fseeko(f, (off_t)a->begin + (off_t)place * (off_t)sizeof *values, SEEK_SET) != 0)
+  if (place != a->written && fseeko(f, (off_t)a->begin + (off_t)place * (off_t)sizeof *values, SEEK_SET) != 0) {
+    a->output.file.error = errno; /* a FIFO, say */
     return false;
+  }
   a->written = place + count;
   return fwrite(values, sizeof *values, (size_t)count, f) == (size_t)count;
 }
+
+bool array_sync(array_file *a) { return output_sync(&a->output); }
 
 bool array_close(array_file *a, bool keep) { return output_close(&a->output, keep); }

@@ -32,7 +32,8 @@ bool array_open(array_file *a, const char *path, int rank, const int64_t *shape)
  */
 bool array_write(array_file *a, int64_t place, const float *values, int64_t count);
 
-/* As output_close. */
+/* As output_sync and output_close. */
+bool array_sync(array_file *a);
 bool array_close(array_file *a, bool keep);
 
 #endif

@@ -129,6 +129,6 @@ static void put_plot(FILE *f, const plot *p) {
 bool plot_write(const plot *p, const char *path) {
   output o;
   if (!output_open(&o, path)) return false;
-  put_plot(o.file, p);
+  put_plot(o.stream, p);
   return output_close(&o, true);
 }

@@ -1,4 +1,5 @@
 #include "common/tool.h"
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ static struct poptOption common_options[] = {
 bool tool_parse(int argc, char **argv, const char *name, const struct poptOption *options, const char **positional,
                 int *exit_status) {
   tool_name = name;
+  signal(SIGXFSZ, SIG_IGN); /* a file that reaches the limit of `ulimit -f` is an error that can be reported */
   const struct poptOption table[] = {
       {NULL, '\0', POPT_ARG_INCLUDE_TABLE, (void *)(uintptr_t)options, 0, NULL, NULL},
       {NULL, '\0', POPT_ARG_INCLUDE_TABLE, common_options, 0, "Common:", NULL},

@@ -82,7 +82,7 @@ static void put_csv(FILE *f, const train_log *log) {
 bool train_log_write_csv(const train_log *log, const char *path) {
   output o;
   if (!output_open(&o, path)) return false;
-  put_csv(o.file, log);
+  put_csv(o.stream, log);
   return output_close(&o, true);
 }
 

@@ -20,12 +20,14 @@ typedef struct info_device {
 /* The name of the device that --device auto takes. */
 void info_automatic(char *name, size_t size);
 
-/* Fills device (for the CPU), variants and failure by creating a context and running small probes. */
-void info_probe(info_device *entry);
+/* Fills device (for the CPU), variants and failure by creating a context and running small probes. False: out of
+ * memory. */
+bool info_probe(info_device *entry);
 void info_free(info_device *entry);
 
 void info_print_brief(const info_device *entries, size_t count);
 void info_print_text(const info_device *entries, size_t count, const char *automatic);
-void info_print_json(const info_device *entries, size_t count, const char *automatic);
+/* False: out of memory, and nothing was printed. */
+bool info_print_json(const info_device *entries, size_t count, const char *automatic);
 
 #endif

@@ -1,4 +1,5 @@
 /* mamba-info: the devices of this machine, what they can do, and what clmamba would run on each. */
+#include "common/output.h"
 #include "common/tool.h"
 #include "info/info.h"
 #include <stdio.h>
@@ -42,15 +43,18 @@ int main(int argc, char **argv) {
     entries[i + 1].device = devices[i];
   }
   char automatic[160];
+  bool ok = true;
   info_automatic(automatic, sizeof automatic);
   if (brief) info_print_brief(entries, count + 1);
   else {
-    for (size_t i = 0; i <= count; i++) info_probe(&entries[i]);
-    if (json) info_print_json(entries, count + 1, automatic);
-    else info_print_text(entries, count + 1, automatic);
+    for (size_t i = 0; ok && i <= count; i++) ok = info_probe(&entries[i]);
+    if (ok && json) ok = info_print_json(entries, count + 1, automatic);
+    else if (ok) info_print_text(entries, count + 1, automatic);
+    if (!ok) tool_fail("out of memory");
   }
   for (size_t i = 0; i <= count; i++) info_free(&entries[i]);
   free(entries);
   free(devices);
-  return fflush(stdout) == 0 ? TOOL_OK : tool_fail("cannot write to the standard output");
+  output out;
+  return output_open(&out, NULL) && output_close(&out, true) && ok ? TOOL_OK : TOOL_FAILED;
 }

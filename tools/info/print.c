@@ -1,7 +1,8 @@
+#include "core/json_print.h"
 #include "info/info.h"
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *type_name(clm_device_type type) {
@@ -57,9 +58,10 @@ void info_print_text(const info_device *entries, size_t count, const char *autom
 static json_t *device_json(const info_device *e) {
   const clm_device_info *d = &e->device;
   json_t *variants = json_object();
+  int failed = 0;
   for (const info_variant *v = e->variants; v && v->op; v++)
-    json_object_set_new(variants, v->op,
-                        json_pack("{s:b, s:s}", "runs", !v->failed, "explain", v->explain ? v->explain : ""));
+    failed |=
+        json_object_set_new(variants, v->op, json_pack("{s:b, s:s}", "runs", !v->failed, "explain", v->explain));
   const char *why = d->unusable[0] ? d->unusable : e->failure;
   json_t *object = json_pack(
       "{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:i, s:i, s:b, s:b, s:b, s:o}", "device", e->option,
@@ -68,15 +70,20 @@ static json_t *device_json(const info_device *e) {
       "max_allocation_bytes", (json_int_t)d->max_allocation_bytes, "local_memory_bytes",
       (json_int_t)d->local_memory_bytes, "compute_units", (int)d->compute_units, "max_work_group",
       (int)d->max_work_group, "fp16", d->fp16, "fp64", d->fp64, "subgroups", d->subgroups, "variants", variants);
-  if (object && why) json_object_set_new(object, "why", json_string(why));
-  return object;
+  if (why) failed |= json_object_set_new(object, "why", json_string(why));
+  if (!failed) return object;
+  json_decref(object);
+  return NULL;
 }
 
-void info_print_json(const info_device *entries, size_t count, const char *automatic) {
+bool info_print_json(const info_device *entries, size_t count, const char *automatic) {
   json_t *devices = json_array();
-  for (size_t i = 0; i < count; i++) json_array_append_new(devices, device_json(&entries[i]));
+  int failed = 0;
+  for (size_t i = 0; i < count; i++) failed |= json_array_append_new(devices, device_json(&entries[i]));
   json_t *all = json_pack("{s:s, s:s, s:o}", "clmamba", clm_version(), "automatic", automatic, "devices", devices);
-  json_dumpf(all, stdout, JSON_INDENT(2));
-  putchar('\n');
+  char *text = failed ? NULL : json_print(all, JSON_INDENT(2));
   json_decref(all);
+  if (text) puts(text);
+  free(text);
+  return text != NULL;
 }

@@ -98,21 +98,23 @@ static const struct {
 };
 enum { PROBES = sizeof probes / sizeof probes[0] };
 
-static void run_probe(clm_context *context, int i, info_variant *variant) {
+/* False: out of memory. */
+static bool run_probe(clm_context *context, int i, info_variant *variant) {
   pool p = {.context = context};
   clm_status status = probes[i].run(&p);
   variant->op = probes[i].op;
   variant->failed = status != CLM_OK;
   variant->explain = strdup(status == CLM_OK ? clm_context_explain(context) : clm_context_error(context));
   for (int b = 0; b < p.count; b++) clm_buffer_destroy(&p.buffers[b]);
+  return variant->explain != NULL;
 }
 
 static void ignore_log(void *user, clm_log_level level, const char *message) {
   (void)user, (void)level, (void)message;
 }
 
-void info_probe(info_device *entry) {
-  if (entry->device.unusable[0]) return;
+bool info_probe(info_device *entry) {
+  if (entry->device.unusable[0]) return true;
   char sentence[512] = "";
   clm_context_options options = {
       .device = entry->option, .log = ignore_log, .error = sentence, .error_size = sizeof sentence};
@@ -120,12 +122,14 @@ void info_probe(info_device *entry) {
   clm_status status = clm_context_create(&options, &context);
   if (status != CLM_OK) {
     entry->failure = strdup(sentence[0] ? sentence : clm_status_string(status));
-    return;
+    return entry->failure != NULL;
   }
   clm_context_device(context, &entry->device);
   entry->variants = calloc(PROBES + 1, sizeof *entry->variants);
-  for (int i = 0; entry->variants && i < PROBES; i++) run_probe(context, i, &entry->variants[i]);
+  bool ok = entry->variants != NULL;
+  for (int i = 0; ok && i < PROBES; i++) ok = run_probe(context, i, &entry->variants[i]);
   clm_context_destroy(&context);
+  return ok;
 }
 
 void info_automatic(char *name, size_t size) {
