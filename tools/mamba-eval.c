@@ -47,6 +47,20 @@ static const struct poptOption options[] = {
     POPT_TABLEEND,
 };
 
+static const tool_entry examples[] = {
+    {"mamba-eval --model model --score book.txt --carry", "nats per token and perplexity of a text"},
+    {NULL, NULL},
+};
+
+static const tool_about about = {
+    .name = "mamba-eval",
+    .summary = "score texts with a Mamba model, or run it over tokens",
+    .description = "Scores a text or the choices that may continue one; writes logits, hidden states or embeddings; "
+                   "encodes and decodes with the tokenizer of a model.",
+    .options = options,
+    .examples = examples,
+};
+
 typedef struct session {
   clm_context *context;
   clm_model *model;         /* NULL where the job needs none */
@@ -395,7 +409,7 @@ static const struct job *find_job(void) {
 
 int main(int argc, char **argv) {
   int status;
-  if (!tool_parse(argc, argv, "mamba-eval", options, NULL, &status)) return status;
+  if (!tool_parse(argc, argv, &about, NULL, &status)) return status;
   const struct job *job = find_job();
   if (!job) return TOOL_USAGE;
   session s = {.context = tool_context(NULL)};

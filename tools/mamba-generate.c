@@ -51,6 +51,21 @@ static const struct poptOption options[] = {
     POPT_TABLEEND,
 };
 
+static const tool_entry examples[] = {
+    {"mamba-generate --model model --prompt 'It was' -n 500", "continue a text"},
+    {NULL, NULL},
+};
+
+static const tool_about about = {
+    .name = "mamba-generate",
+    .summary = "continue texts with a Mamba language model",
+    .description =
+        "Continues a prompt, or a batch of prompts, and prints the text as it comes. The state after a long "
+        "prompt can be saved, so that later runs go on from it.",
+    .options = options,
+    .examples = examples,
+};
+
 static volatile sig_atomic_t interrupted;
 static void on_signal(int number) {
   (void)number;
@@ -265,7 +280,7 @@ static bool is_wrong(void) {
 
 int main(int argc, char **argv) {
   int status;
-  if (!tool_parse(argc, argv, "mamba-generate", options, NULL, &status)) return status;
+  if (!tool_parse(argc, argv, &about, NULL, &status)) return status;
   if (!tool_model_check() || is_wrong()) return TOOL_USAGE;
   struct sigaction action = {.sa_handler = on_signal};
   sigaction(SIGINT, &action, NULL);

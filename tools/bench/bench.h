@@ -7,6 +7,7 @@
 #ifndef CLM_BENCH_H
 #define CLM_BENCH_H
 
+#include "common/about.h"
 #include <clmamba/clmamba.h>
 #include <stdio.h>
 
@@ -147,7 +148,7 @@ void bench_defaults(const bench *b, const bench_op *op, bench_shape *shape);
 void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, size_t size);
 
 /* lm_model.c: what --model takes */
-const char *bench_model_names(void);
+bool bench_model_entry(size_t i, tool_entry *entry); /* for tool_list */
 bool bench_model_known(const char *name);
 
 /* All below return false when they fail, having said why. */

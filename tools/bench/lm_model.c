@@ -19,7 +19,15 @@ static const struct {
 };
 enum { MODELS = sizeof models / sizeof models[0] };
 
-const char *bench_model_names(void) { return "char, 130m, 370m, 790m, 1.4b or 2.8b"; }
+bool bench_model_entry(size_t i, tool_entry *entry) {
+  static char text[80];
+  if (i >= MODELS) return false;
+  const clm_model_config *c = &models[i].config;
+  snprintf(text, sizeof text, "d_model %lld, %lld layers, vocabulary %lld", (long long)c->d_model,
+           (long long)c->n_layer, (long long)c->vocab_size);
+  *entry = (tool_entry){models[i].name, text};
+  return true;
+}
 
 static const clm_model_config *find_config(const char *name) {
   for (int i = 0; i < MODELS; i++)

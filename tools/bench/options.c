@@ -58,80 +58,118 @@ static bool parse_sweep(const char *text, bench_settings *s) {
   return tool_fail("--sweep %s is not NAME=FIRST:LAST, such as length=512:131072", text), false;
 }
 
-static bool check_sizes(bench_settings *s) {
-  static const char *const names[] = {"batch", "length", "dim", "state", "width", "groups", "m", "n", "k"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    long long size = *bench_dim(&s->shape, names[i]);
-    if (size < 0 || size > INT32_MAX)
-      return tool_fail("--%s is %lld, 1 to %d is expected", names[i], size, INT32_MAX), false;
-  }
-  if (s->repeat < 0 || s->repeat > 100000)
-    return tool_fail("--repeat is %d, 1 to 100000 is expected", s->repeat), false;
-  if (!(s->rate >= 0 && s->rate <= 1e6)) return tool_fail("--rate is %g, 0 to 1e6 is expected", s->rate), false;
-  if (s->model && !bench_model_known(s->model))
-    return tool_fail("--model %s is unknown: it is one of %s", s->model, bench_model_names()), false;
-  if (s->prompt < 1 || s->new_tokens < 0) return tool_fail("--prompt must be at least 1, --new at least 0"), false;
-  return true;
-}
-
 static bool check_op(const char *name) {
   if (!name) return tool_fail("which operation? (see mamba-bench --help)"), false;
   if (strcmp(name, "all") == 0 || strcmp(name, "limits") == 0 || bench_find_op(name)) return true;
-  char list[256] = "limits";
-  size_t used = strlen(list);
-  for (int i = 0; bench_ops[i] && used < sizeof list; i++)
-    used += (size_t)snprintf(list + used, sizeof list - used, " %s", bench_ops[i]->name);
-  return tool_fail("there is no operation \"%s\"; there are: %s all", name, list), false;
+  return tool_fail("there is no operation \"%s\" (see mamba-bench --help)", name), false;
 }
 
 #define SIZE(name, member, help)                                                                                     \
   { name, '\0', POPT_ARG_LONGLONG, &sizes.member, 0, help, "N" }
 
+static struct {
+  long long batch, length, dim, state, width, groups, m, n, k, prompt, new_tokens;
+} sizes = {.prompt = 100, .new_tokens = 100};
+static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model;
+static double rate;
+static int repeat, is_complex, check, explain;
+static const struct poptOption options[] = {
+    SIZE("batch", batch, "sequences"),
+    SIZE("length", length, "steps of each"),
+    SIZE("dim", dim, "channels: d_inner of scan, conv and update, d_model of block, embed_dim of backbone-step"),
+    SIZE("state", state, "states of a channel (d_state)"),
+    SIZE("width", width, "taps of the convolution"),
+    SIZE("groups", groups, "groups of channels that share B and C"),
+    SIZE("m", m, "rows of the product"),
+    SIZE("n", n, "columns of the product"),
+    SIZE("k", k, "summands of the product"),
+    {"dtype", '\0', POPT_ARG_STRING, &dtype, 0, "storage (of the file for lm-load; default: f32)", "f32|bf16|f16"},
+    {"weights", '\0', POPT_ARG_STRING, &weight, 0, "how a model holds its matrices (default: f32)",
+     "f32|bf16|f16|int8"},
+    {"math", '\0', POPT_ARG_STRING, &math, 0, "arithmetic of products (default: f32)", "f32|tf32"},
+    {"complex", '\0', POPT_ARG_NONE, &is_complex, 0, "complex state", NULL},
+    {"layout", '\0', POPT_ARG_STRING, &layout, 0, "bld: (batch, length, channel), the default; bdl: length innermost",
+     "bld|bdl"},
+    {"model", '\0', POPT_ARG_STRING, &model, 0, "model of the lm operations", "NAME"},
+    {"prompt", '\0', POPT_ARG_LONGLONG, &sizes.prompt, 0, "tokens before the first new one (lm-decode)", "N"},
+    {"new", '\0', POPT_ARG_LONGLONG, &sizes.new_tokens, 0, "tokens to generate (lm-decode)", "N"},
+    {"rate", '\0', POPT_ARG_DOUBLE, &rate, 0, "steps a second (backbone-step; default: one after another)", "HZ"},
+    {"cache", '\0', POPT_ARG_STRING, &cache, 0,
+     "cold, the default: inputs rotate through more memory than the cache has", "cold|warm"},
+    {"repeat", '\0', POPT_ARG_INT, &repeat, 0, "timed calls (default: about a second of them)", "N"},
+    {"sweep", '\0', POPT_ARG_STRING, &sweep, 0, "one row for each doubling of a size, such as length=512:131072",
+     "NAME=FIRST:LAST"},
+    {"check", '\0', POPT_ARG_NONE, &check, 0, "compare with the double-precision reference; fail past the tolerance",
+     NULL},
+    {"explain", '\0', POPT_ARG_NONE, &explain, 0, "show how each operation was run, and why", NULL},
+    {"format", '\0', POPT_ARG_STRING, &format, 0, "of the rows (default: table)", "table|csv|json"},
+    {"output", '\0', POPT_ARG_STRING, &output, 0, "write the rows there", "FILE"},
+    {"plot", '\0', POPT_ARG_STRING, &plot, 0, "draw the sweep, with the device's floor", "FILE.svg"},
+    {NULL, '\0', POPT_ARG_INCLUDE_TABLE, tool_device_options, 0, "Device:", NULL},
+    POPT_TABLEEND,
+};
+
+/* "all" and "limits" stand beside the table of operations. */
+static bool list_ops(size_t i, tool_entry *entry) {
+  static const tool_entry others[] = {{"limits", "what the device can do: copies, exponentials, products a second"},
+                                      {"all", "limits, then every operation"}};
+  size_t count = 0;
+  while (bench_ops[count]) count++;
+  if (i >= count + 2) return false;
+  *entry = i < count ? (tool_entry){bench_ops[i]->name, bench_ops[i]->help} : others[i - count];
+  return true;
+}
+
+static const tool_list lists[] = {
+    {"Operations", NULL, list_ops}, {"Models", "model", bench_model_entry}, {NULL, NULL, NULL}};
+
+static const tool_entry examples[] = {
+    {"mamba-bench scan --check --explain", "time the selective scan, check it, show how it was run"},
+    {"mamba-bench scan --sweep length=512:131072 --plot scan.svg", "draw time over length"},
+    {"mamba-bench lm-decode --model 130m --weights int8", "tokens a second of a model"},
+    {NULL, NULL},
+};
+
+static const tool_about about = {
+    .name = "mamba-bench",
+    .summary = "time the operations of clmamba",
+    .description =
+        "Times an operation, or all of them, and prints each time as a fraction of what the device can do: "
+        "its copy rate, its exponentials and its products a second, measured in the same run. Sizes that "
+        "are not given are chosen for the device.",
+    .operand = "OPERATION",
+    .options = options,
+    .lists = lists,
+    .examples = examples,
+};
+
+/* Numbers that were given: a size of 0 is not the default. */
+static bool check_numbers(const bench_settings *s) {
+  const struct {
+    const char *name;
+    const long long *value;
+    long long least;
+  } sizes_given[] = {{"batch", &sizes.batch, 1},   {"length", &sizes.length, 1}, {"dim", &sizes.dim, 1},
+                     {"state", &sizes.state, 1},   {"width", &sizes.width, 1},   {"groups", &sizes.groups, 1},
+                     {"m", &sizes.m, 1},           {"n", &sizes.n, 1},           {"k", &sizes.k, 1},
+                     {"prompt", &sizes.prompt, 1}, {"new", &sizes.new_tokens, 0}};
+  for (size_t i = 0; i < sizeof sizes_given / sizeof *sizes_given; i++) {
+    long long value = *sizes_given[i].value, least = sizes_given[i].least;
+    if (tool_given(sizes_given[i].value) && (value < least || value > INT32_MAX))
+      return tool_fail("--%s is %lld, expected %lld to %d", sizes_given[i].name, value, least, INT32_MAX), false;
+  }
+  if (tool_given(&repeat) && (repeat < 1 || repeat > 100000))
+    return tool_fail("--repeat is %d, expected 1 to 100000", repeat), false;
+  if (tool_given(&rate) && !(rate > 0 && rate <= 1e6))
+    return tool_fail("--rate is %g, expected more than 0, up to 1e6", rate), false;
+  if (s->model && !bench_model_known(s->model))
+    return tool_fail("there is no model \"%s\" (see mamba-bench --help)", s->model), false;
+  return true;
+}
+
 bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
-  static struct {
-    long long batch, length, dim, state, width, groups, m, n, k, prompt, new_tokens;
-  } sizes = {.prompt = 100, .new_tokens = 100};
-  static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model;
-  static double rate;
-  static int repeat, is_complex, check, explain;
-  static const struct poptOption options[] = {
-      SIZE("batch", batch, "sequences"),
-      SIZE("length", length, "steps of each"),
-      SIZE("dim", dim, "channels: d_inner of scan, conv and update, d_model of block, embed_dim of backbone-step"),
-      SIZE("state", state, "states of a channel (d_state)"),
-      SIZE("width", width, "taps of the convolution"),
-      SIZE("groups", groups, "groups of channels that share B and C"),
-      SIZE("m", m, "rows of the product"),
-      SIZE("n", n, "columns of the product"),
-      SIZE("k", k, "summands of the product"),
-      {"dtype", '\0', POPT_ARG_STRING, &dtype, 0, "storage (of the file for lm-load): f32 (default), bf16 or f16",
-       "TYPE"},
-      {"weights", '\0', POPT_ARG_STRING, &weight, 0,
-       "how a model holds its matrices: f32 (default), bf16, f16 or int8", "TYPE"},
-      {"math", '\0', POPT_ARG_STRING, &math, 0, "arithmetic of products: f32 (default)", "TYPE"},
-      {"complex", '\0', POPT_ARG_NONE, &is_complex, 0, "complex state", NULL},
-      {"layout", '\0', POPT_ARG_STRING, &layout, 0, "bld: (batch, length, channel), default; bdl: length innermost",
-       "ORDER"},
-      {"model", '\0', POPT_ARG_STRING, &model, 0, "preset of the lm operations", "NAME"},
-      {"prompt", '\0', POPT_ARG_LONGLONG, &sizes.prompt, 0, "tokens before the first new one (lm-decode)", "N"},
-      {"new", '\0', POPT_ARG_LONGLONG, &sizes.new_tokens, 0, "tokens to generate (lm-decode)", "N"},
-      {"rate", '\0', POPT_ARG_DOUBLE, &rate, 0, "steps a second (backbone-step; default: one after another)", "HZ"},
-      {"cache", '\0', POPT_ARG_STRING, &cache, 0, "cold (default): inputs rotate through more than the cache; warm",
-       "STATE"},
-      {"repeat", '\0', POPT_ARG_INT, &repeat, 0, "timed calls (default: about a second of them)", "N"},
-      {"sweep", '\0', POPT_ARG_STRING, &sweep, 0, "one row for each doubling of a size, such as length=512:131072",
-       "NAME=FIRST:LAST"},
-      {"check", '\0', POPT_ARG_NONE, &check, 0,
-       "compare with the double-precision reference; fail past the tolerance", NULL},
-      {"explain", '\0', POPT_ARG_NONE, &explain, 0, "show how each operation was run, and why", NULL},
-      {"format", '\0', POPT_ARG_STRING, &format, 0, "table (default), csv or json", "FORMAT"},
-      {"output", '\0', POPT_ARG_STRING, &output, 0, "write the rows there", "FILE"},
-      {"plot", '\0', POPT_ARG_STRING, &plot, 0, "draw the sweep, with the device's floor", "FILE.svg"},
-      {NULL, '\0', POPT_ARG_INCLUDE_TABLE, tool_device_options, 0, "Device:", NULL},
-      POPT_TABLEEND,
-  };
   const char *op = NULL;
-  if (!tool_parse(argc, argv, "mamba-bench", options, &op, exit_status)) return false;
+  if (!tool_parse(argc, argv, &about, &op, exit_status)) return false;
   *exit_status = TOOL_USAGE;
   *s = (bench_settings){
       .op = op,
@@ -169,7 +207,7 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
   s->warm = chosen[3];
   if (chosen[4]) return tool_fail("--math tf32 is not supported yet: products are exact fp32"), false;
   s->weights = (clm_weights_type)chosen[5];
-  if (!check_op(op) || !check_sizes(s)) return false;
+  if (!check_op(op) || !check_numbers(s)) return false;
   bool whole_model = strncmp(op, "lm-", 3) == 0 || strncmp(op, "backbone-", 9) == 0;
   if (s->check && whole_model)
     return tool_fail("--check: %s has none; the tests compare whole models with the reference", op), false;

@@ -8,10 +8,10 @@
 static struct { const char *path, *weights; } given = {.weights = "f32"};
 
 struct poptOption tool_model_options[] = {
-    {"model", '\0', POPT_ARG_STRING, &given.path, 0, "model directory, or GGUF file", "MODEL"},
+    {"model", 'm', POPT_ARG_STRING, &given.path, 0, "model directory, or GGUF file", "MODEL"},
     {"weights", '\0', POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT, &given.weights, 0,
-     "how the matrices are held: f32, f16, bf16, int8, or stored: as the file has them", "TYPE"},
-    {"dtype", '\0', POPT_ARG_STRING, &given.weights, 0, "the same", "TYPE"},
+     "how the matrices are held; stored: as the file has them", "f32|f16|bf16|int8|stored"},
+    {"dtype", '\0', POPT_ARG_STRING, &given.weights, 0, "the same as --weights", "TYPE"},
     POPT_TABLEEND,
 };
 

@@ -1,8 +1,8 @@
 #include "common/tool.h"
+#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -19,51 +19,57 @@ int tool_fail(const char *format, ...) {
   return TOOL_FAILED;
 }
 
-static int show_version;
-static struct poptOption common_options[] = {
-    {"version", '\0', POPT_ARG_NONE, &show_version, 0, "print the version and leave", NULL},
+static struct { int help, version, manual, completion; } show;
+static const struct poptOption common_options[] = {
+    {"help", 'h', POPT_ARG_NONE, &show.help, 0, "print this help and exit", NULL},
+    {"version", '\0', POPT_ARG_NONE, &show.version, 0, "print the version and exit", NULL},
+    {"print-man", '\0', POPT_ARG_NONE | POPT_ARGFLAG_DOC_HIDDEN, &show.manual, 0, "print the manual page", NULL},
+    {"print-completion", '\0', POPT_ARG_NONE | POPT_ARGFLAG_DOC_HIDDEN, &show.completion, 0,
+     "print the completion for bash", NULL},
+    POPT_TABLEEND,
+};
+static const struct poptOption common_group[] = {
+    {NULL, '\0', POPT_ARG_INCLUDE_TABLE, (void *)(uintptr_t)common_options, 0, "Common:", NULL},
     POPT_TABLEEND,
 };
 
-bool tool_parse(int argc, char **argv, const char *name, const struct poptOption *options, const char **positional,
-                int *exit_status) {
-  tool_name = name;
+static tool_options parsed;
+
+/* True if the command line asked for a text about the tool instead of its work. */
+static bool show_text(const tool_about *about, const tool_text *text) {
+  if (show.help) about_help(about, text, about_columns());
+  else if (show.version) printf("%s %s\n", about->name, clm_version());
+  else if (show.manual) about_manual(about, text);
+  else if (show.completion) about_completion(about, text);
+  else return false;
+  return true;
+}
+
+bool tool_parse(int argc, char **argv, const tool_about *about, const char **operand, int *exit_status) {
+  static tool_text text;
+  tool_name = about->name;
   signal(SIGXFSZ, SIG_IGN); /* a file that reaches the limit of `ulimit -f` is an error that can be reported */
-  const struct poptOption table[] = {
-      {NULL, '\0', POPT_ARG_INCLUDE_TABLE, (void *)(uintptr_t)options, 0, NULL, NULL},
-      {NULL, '\0', POPT_ARG_INCLUDE_TABLE, common_options, 0, "Common:", NULL},
-      POPT_AUTOHELP POPT_TABLEEND,
-  };
   *exit_status = TOOL_USAGE;
-  poptContext context = poptGetContext(name, argc, (const char **)argv, table, 0);
-  if (positional) poptSetOtherOptionHelp(context, "[OPTION...] OPERATION");
-  int rc = poptGetNextOpt(context);
-  bool parsed = rc == -1;
-  if (!parsed)
-    tool_fail("%s: %s (see %s --help)", poptBadOption(context, POPT_BADOPTION_NOALIAS), poptStrerror(rc), name);
-  if (parsed && positional) {
-    const char *argument = poptGetArg(context);
-    static char *kept; /* to the end of the program: poptFreeContext frees its own */
-    free(kept);
-    *positional = kept = argument ? strdup(argument) : NULL;
-  }
-  if (parsed && poptPeekArg(context)) {
-    tool_fail("unexpected argument \"%s\" (see %s --help)", poptPeekArg(context), name);
-    parsed = false;
-  }
-  if (parsed && show_version) {
-    printf("%s %s\n", name, clm_version());
-    *exit_status = TOOL_OK;
-    parsed = false;
-  }
-  poptFreeContext(context);
-  return parsed;
+  tool_options_add(&parsed, about->options);
+  tool_options_add(&parsed, common_group);
+  about_text(&text, &parsed); /* before anything is parsed: it has the defaults */
+  if (!tool_options_parse(&parsed, about->name, argc, argv, about->operand ? operand : NULL)) return false;
+  if (!show_text(about, &text)) return true;
+  *exit_status =
+      fflush(stdout) == 0 ? TOOL_OK : tool_fail("cannot write to the standard output: %s", strerror(errno));
+  return false;
+}
+
+bool tool_given(const void *variable) {
+  for (size_t i = 0; i < parsed.count; i++)
+    if (parsed.at[i].entry->arg == variable && parsed.at[i].given) return true;
+  return false;
 }
 
 tool_device_choice tool_device = {.device = "auto"};
 struct poptOption tool_device_options[] = {
     {"device", '\0', POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT, &tool_device.device, 0,
-     "where to run: auto, cpu, opencl, or opencl:N as mamba-info lists them", "DEVICE"},
+     "where to run; opencl:N as mamba-info lists them", "auto|cpu|opencl|opencl:N"},
     {"threads", '\0', POPT_ARG_INT, &tool_device.threads, 0, "threads of the CPU backend (0: one per processor)",
      "N"},
     POPT_TABLEEND,

@@ -21,16 +21,27 @@ static bool list_devices(clm_device_info **devices, size_t *count) {
   return false;
 }
 
+static int json, brief;
+
+static const struct poptOption options[] = {
+    {"json", '\0', POPT_ARG_NONE, &json, 0, "print JSON", NULL},
+    {"brief", '\0', POPT_ARG_NONE, &brief, 0,
+     "one line for each usable device: what --device takes, a tab, and its name", NULL},
+    POPT_TABLEEND,
+};
+
+static const tool_about about = {
+    .name = "mamba-info",
+    .summary = "list the devices that clmamba can use",
+    .description = "Lists the CPU and the OpenCL devices of this machine, what they can do, and how the main "
+                   "operations would run on each of them. The number of a device is what --device opencl:N of the "
+                   "other tools takes.",
+    .options = options,
+};
+
 int main(int argc, char **argv) {
-  static int json, brief;
-  static const struct poptOption options[] = {
-      {"json", '\0', POPT_ARG_NONE, &json, 0, "machine-readable", NULL},
-      {"brief", '\0', POPT_ARG_NONE, &brief, 0, "one line for each usable device: what --device takes, and its name",
-       NULL},
-      POPT_TABLEEND,
-  };
   int status;
-  if (!tool_parse(argc, argv, "mamba-info", options, NULL, &status)) return status;
+  if (!tool_parse(argc, argv, &about, NULL, &status)) return status;
 
   clm_device_info *devices;
   size_t count;

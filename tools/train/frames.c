@@ -9,14 +9,16 @@ static const clm_train_options standard = {.batch = 16, .lr = 3e-3};
 
 static bool is_classification(void) { return given.task[0] == 'c'; }
 
-static void list_presets(void) {
+bool train_frames_preset(size_t i, tool_entry *entry) {
+  static char text[240];
   size_t count;
-  const clm_backbone_preset *p = clm_backbone_presets(&count);
-  printf("with --task:\n");
-  for (size_t i = 0; i < count; i++)
-    printf("%-12s %s (d_model %lld, %lld layers, d_state %lld, dropout %g)\n", p[i].name, p[i].description,
-           (long long)p[i].config.d_model, (long long)p[i].config.n_layers, (long long)p[i].config.d_state,
-           (double)p[i].config.dropout);
+  const clm_backbone_preset *p = clm_backbone_presets(&count) + i;
+  if (i >= count) return false;
+  snprintf(text, sizeof text, "%s (d_model %lld, %lld layers, d_state %lld, dropout %g)", p->description,
+           (long long)p->config.d_model, (long long)p->config.n_layers, (long long)p->config.d_state,
+           (double)p->config.dropout);
+  *entry = (tool_entry){p->name, text};
+  return true;
 }
 
 static const clm_backbone_preset *find_preset(void) {
@@ -112,14 +114,12 @@ static void destroy(run *r) {
 
 const train_kind train_regression = {
     .words = {.unit = "frames", .loss = "mean squared error", .quality = "R2", .digits = 5},
-    .list_presets = list_presets,
     .make = make,
     .save = save,
     .destroy = destroy};
 
 const train_kind train_classification = {
     .words = {.unit = "frames", .loss = "nats", .quality = "accuracy", .digits = 3},
-    .list_presets = list_presets,
     .make = make,
     .save = save,
     .destroy = destroy};

@@ -13,18 +13,18 @@ static const struct poptOption options[] = {
     {"data", '\0', POPT_ARG_STRING, &given.data, 0,
      "text, or with --task X.npy or a CSV table, to train on (its last 10% are for validation)", "FILE"},
     {"out", '\0', POPT_ARG_STRING, &given.out, 0, "model directory to make", "DIR"},
-    {"task", '\0', POPT_ARG_STRING, &given.task, 0, "of vectors instead of text: regression or classification",
-     "KIND"},
+    {"task", '\0', POPT_ARG_STRING, &given.task, 0, "learn from vectors instead of text",
+     "regression|classification"},
     {"targets", '\0', POPT_ARG_STRING, &given.targets, 0, "what is to be learnt of X.npy", "Y.npy"},
     {"target", '\0', POPT_ARG_STRING, &given.target, 0, "columns of the table that are to be learnt", "NAME[,NAME]"},
     {"features", '\0', POPT_ARG_STRING, &given.features, 0, "columns to learn from (default: all others)",
      "NAME[,NAME]"},
-    {"output", '\0', POPT_ARG_STRING, &given.output, 0, "outputs at: last (of each sequence) or every (frame)",
-     "WHICH"},
+    {"output", '\0', POPT_ARG_STRING, &given.output, 0,
+     "outputs at the last frame of each sequence, or at every frame", "last|every"},
     {"window", '\0', POPT_ARG_LONGLONG, &given.window, 0, "frames that an output may see", "N"},
-    {"preset", '\0', POPT_ARG_STRING, &given.preset, 0, "model and training options (see --presets)", "NAME"},
-    {"presets", '\0', POPT_ARG_NONE, &given.presets, 0, "list the presets and leave", NULL},
-    {"vocab", '\0', POPT_ARG_STRING, &given.vocab, 0, "byte or char", "KIND"},
+    {"preset", '\0', POPT_ARG_STRING, &given.preset, 0, "model and training options", "NAME"},
+    {"presets", '\0', POPT_ARG_NONE, &given.presets, 0, "list the presets and exit", NULL},
+    {"vocab", '\0', POPT_ARG_STRING, &given.vocab, 0, "tokens are bytes or characters", "byte|char"},
     {"init", '\0', POPT_ARG_STRING, &given.init, 0, "start from this model, with its tokenizer", "DIR"},
     {"resume", '\0', POPT_ARG_NONE, &given.resume, 0, "continue the run of --out", NULL},
     {"minutes", '\0', POPT_ARG_DOUBLE, &given.minutes, 0, "length of the run: wall time, validations included", "M"},
@@ -38,7 +38,7 @@ static const struct poptOption options[] = {
     {"lr", '\0', POPT_ARG_DOUBLE, &given.lr, 0, "peak learning rate", "X"},
     {"clip", '\0', POPT_ARG_DOUBLE, &given.clip, 0, "clip the gradient's global norm", "X"},
     {"dropout", '\0', POPT_ARG_DOUBLE, &given.dropout, 0, "dropout rate after every mixer", "X"},
-    {"dtype", '\0', POPT_ARG_STRING, &given.dtype, 0, "f32", "TYPE"},
+    {"dtype", '\0', POPT_ARG_STRING, &given.dtype, 0, "arithmetic", "f32"},
     {"seed", '\0', POPT_ARG_LONGLONG, &given.seed, 0, "of weights, order of windows and dropout", "N"},
     {"d-model", '\0', POPT_ARG_LONGLONG, &given.d_model, 0, "width of the model, instead of the preset's", "N"},
     {"n-layer", '\0', POPT_ARG_LONGLONG, &given.n_layer, 0, "layers of the model, instead of the preset's", "N"},
@@ -50,9 +50,35 @@ static const struct poptOption options[] = {
     POPT_TABLEEND,
 };
 
+static const tool_list presets[] = {
+    {"Presets for a text", "preset", train_text_preset},
+    {"Presets with --task", "preset", train_frames_preset},
+    {NULL, NULL, NULL},
+};
+
+static const tool_entry examples[] = {
+    {"mamba-train --data book.txt --out model --preset char-small --minutes 3", "train on a text for three minutes"},
+    {"mamba-train --data book.txt --out model --resume", "continue a run that was interrupted"},
+    {"mamba-train --task regression --data walks.csv --target sum --out backbone --steps 500",
+     "learn a number from the rows of a table"},
+    {NULL, NULL},
+};
+
+static const tool_about about = {
+    .name = "mamba-train",
+    .summary = "train a Mamba language model or backbone",
+    .description =
+        "Trains a language model on a text file, or with --task a backbone on sequences of vectors. The result is a "
+        "model directory as Hugging Face writes it, with train.csv and loss.svg, the losses of the run. The last 10% "
+        "of the data are kept for validation.\n\n"
+        "An interrupt saves the run and exits; --resume continues it.",
+    .options = options,
+    .lists = presets,
+    .examples = examples,
+};
+
 static int list_presets(void) {
-  train_text.list_presets();
-  train_regression.list_presets(); /* and of classification */
+  for (const tool_list *list = presets; list->title; list++) about_list(list, about_columns());
   return TOOL_OK;
 }
 
@@ -114,8 +140,8 @@ static bool check_given(void) {
   if (!given.resume && given.minutes == 0 && given.steps == 0)
     return tool_fail("say how long to train: --minutes M or --steps N"), false;
   if (given.validations < 1) return tool_fail("--validations must be at least 1"), false;
-  struct stat about;
-  bool exists = stat(given.out, &about) == 0;
+  struct stat status;
+  bool exists = stat(given.out, &status) == 0;
   if (exists && !given.resume)
     return tool_fail("%s exists: give another --out, or --resume to continue its run", given.out), false;
   if (!exists && given.resume) return tool_fail("there is no run to resume: %s does not exist", given.out), false;
@@ -124,7 +150,7 @@ static bool check_given(void) {
 
 int main(int argc, char **argv) {
   int status;
-  if (!tool_parse(argc, argv, "mamba-train", options, NULL, &status)) return status;
+  if (!tool_parse(argc, argv, &about, NULL, &status)) return status;
   if (given.presets) return list_presets();
   if (!check_given()) return TOOL_USAGE;
   const train_kind *kind = !given.task            ? &train_text

@@ -6,13 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void list_presets(void) {
+bool train_text_preset(size_t i, tool_entry *entry) {
+  static char text[240];
   size_t count;
-  const clm_train_preset *p = clm_train_presets(&count);
-  for (size_t i = 0; i < count; i++)
-    printf("%-12s %s (d_model %lld, %lld layers, d_state %lld, batch %lld, length %lld)\n", p[i].name,
-           p[i].description, (long long)p[i].model.d_model, (long long)p[i].model.n_layer,
-           (long long)p[i].model.d_state, (long long)p[i].train.batch, (long long)p[i].train.length);
+  const clm_train_preset *p = clm_train_presets(&count) + i;
+  if (i >= count) return false;
+  snprintf(text, sizeof text, "%s (d_model %lld, %lld layers, d_state %lld, batch %lld, length %lld)", p->description,
+           (long long)p->model.d_model, (long long)p->model.n_layer, (long long)p->model.d_state,
+           (long long)p->train.batch, (long long)p->train.length);
+  *entry = (tool_entry){p->name, text};
+  return true;
 }
 
 static const clm_train_preset *find_preset(void) {
@@ -80,7 +83,6 @@ static void destroy(run *r) {
 }
 
 const train_kind train_text = {.words = {.unit = "tokens", .loss = "nats per token", .digits = 3},
-                               .list_presets = list_presets,
                                .make = make,
                                .save = save,
                                .destroy = destroy};

@@ -3,6 +3,7 @@
 #ifndef CLM_TOOLS_TRAIN_H
 #define CLM_TOOLS_TRAIN_H
 
+#include "common/about.h"
 #include "common/progress.h"
 #include "common/train_log.h"
 #include "train/dataset.h"
@@ -46,7 +47,6 @@ typedef struct run {
 
 typedef struct train_kind {
   train_words words;
-  void (*list_presets)(void);
   bool (*make)(run *r);    /* context, data, model, options, trainer */
   bool (*save)(run *r);    /* what the trainer does not              */
   void (*destroy)(run *r); /* all but trainer and context            */
@@ -58,6 +58,10 @@ bool train_fail(const run *r); /* the context's sentence; false */
 
 /* r->options from a preset's to those of the command line, or of the run that is resumed. */
 bool train_options(run *r);
+
+/* The presets, for tool_list. */
+bool train_text_preset(size_t i, tool_entry *entry);
+bool train_frames_preset(size_t i, tool_entry *entry);
 
 bool train_run(const train_kind *kind);
 
