@@ -3,7 +3,7 @@
 #ifndef CLM_MODEL_CONFIG_H
 #define CLM_MODEL_CONFIG_H
 
-#include "model/gguf.h"
+#include "files/gguf.h"
 #include <clmamba/model.h>
 #include <jansson.h>
 

@@ -3,9 +3,9 @@
 #include "core/context.h"
 #include "core/file.h"
 #include "core/try.h"
+#include "files/gguf.h"
+#include "files/safetensors.h"
 #include "model/config.h"
-#include "model/gguf.h"
-#include "model/safetensors.h"
 #include <clmamba/elementwise.h>
 #include <stdlib.h>
 #include <sys/stat.h>

@@ -1,8 +1,8 @@
 /* A state as a safetensors file, tied to its model by its shape and a fingerprint of its weights. */
 #include "core/context.h"
 #include "core/try.h"
+#include "files/safetensors.h"
 #include "model/model.h"
-#include "model/safetensors.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
 #include "core/context.h"
 #include "core/rng.h"
 #include "core/try.h"
-#include "model/convert.h"
-#include "model/safetensors.h"
+#include "files/convert.h"
+#include "files/safetensors.h"
 #include <clmamba/language.h>
 #include <math.h>
 #include <stdio.h>

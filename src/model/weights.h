@@ -5,7 +5,7 @@
 #ifndef CLM_MODEL_WEIGHTS_H
 #define CLM_MODEL_WEIGHTS_H
 
-#include "model/source.h"
+#include "files/source.h"
 #include <clmamba/model.h>
 
 typedef enum weight_id {

@@ -2,7 +2,7 @@
 #include "text/tokenizer_gguf.h"
 #include "core/context.h"
 #include "core/try.h"
-#include "model/gguf.h"
+#include "files/gguf.h"
 #include "text/from_bpe.h"
 #include <stdlib.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 #include "core/file.h"
 #include "core/json_print.h"
 #include "core/try.h"
-#include "model/gguf.h"
+#include "files/gguf.h"
 #include "text/pipeline_json.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_gguf.h"

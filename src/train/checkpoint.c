@@ -4,7 +4,7 @@
 #include "core/file.h"
 #include "core/json_print.h"
 #include "core/try.h"
-#include "model/safetensors.h"
+#include "files/safetensors.h"
 #include "train/trainer.h"
 #include <jansson.h>
 #include <stddef.h>

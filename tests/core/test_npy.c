@@ -1,7 +1,7 @@
 /* .npy files: every dtype, order and version; what is damaged or hostile gets a sentence. */
 #include "cmocka_all.h"
-#include "core/npy.h"
 #include "devices.h"
+#include "files/npy.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

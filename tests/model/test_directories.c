@@ -3,9 +3,9 @@
 #include "cmocka_all.h"
 #include "core/dtype.h"
 #include "devices.h"
+#include "files/safetensors.h"
 #include "folder.h"
 #include "model/model.h"
-#include "model/safetensors.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

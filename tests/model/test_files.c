@@ -2,9 +2,9 @@
 #include "cmocka_all.h"
 #include "core/file.h"
 #include "devices.h"
+#include "files/convert.h"
+#include "files/safetensors.h"
 #include "model/config.h"
-#include "model/convert.h"
-#include "model/safetensors.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,8 +3,8 @@
  * halves. */
 #include "cmocka_all.h"
 #include "core/dtype.h"
-#include "core/npy.h"
 #include "devices.h"
+#include "files/npy.h"
 #include "model/model.h"
 #include <math.h>
 #include <stdio.h>

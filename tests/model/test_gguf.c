@@ -3,8 +3,8 @@
 #include "cmocka_all.h"
 #include "core/dtype.h"
 #include "devices.h"
+#include "files/gguf.h"
 #include "folder.h"
-#include "model/gguf.h"
 #include "model/model.h"
 #include <math.h>
 #include <stdlib.h>

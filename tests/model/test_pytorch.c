@@ -1,10 +1,10 @@
 /* pytorch_model.bin as the test makes it, opcode by opcode: tensors are read, anything else is refused by name. */
 #include "cmocka_all.h"
 #include "devices.h"
+#include "files/pickle.h"
+#include "files/pytorch.h"
+#include "files/source.h"
 #include "folder.h"
-#include "model/pickle.h"
-#include "model/pytorch.h"
-#include "model/source.h"
 #include <stdlib.h>
 #include <string.h>
 #include <zip.h>

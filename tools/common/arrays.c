@@ -1,6 +1,6 @@
 #include "common/arrays.h"
 #include "common/tool.h"
-#include "core/npy.h"
+#include "files/npy.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* X (n, length, embed_dim) and Y: (n, n_outputs) or (n), (n, length, n_outputs), or of whole numbers (n), (n,
  * length). */
 #include "common/tool.h"
-#include "core/npy.h"
+#include "files/npy.h"
 #include "train/dataset.h"
 #include <math.h>
 

@@ -1,6 +1,6 @@
 #define _GNU_SOURCE
 #include "fuzz.h"
-#include "model/convert.h"
+#include "files/convert.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>

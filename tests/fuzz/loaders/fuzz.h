@@ -3,7 +3,7 @@
 #ifndef FUZZ_LOADERS_H
 #define FUZZ_LOADERS_H
 
-#include "model/source.h"
+#include "files/source.h"
 #include <clmamba/clmamba.h>
 
 /* The input as a file in memory; valid until the next call. */

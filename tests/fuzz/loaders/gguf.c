@@ -1,4 +1,4 @@
-#include "model/gguf.h"
+#include "files/gguf.h"
 #include "fuzz.h"
 #include "model/config.h"
 

@@ -1,4 +1,4 @@
-#include "model/pickle.h"
+#include "files/pickle.h"
 #include "fuzz.h"
 #include <string.h>
 

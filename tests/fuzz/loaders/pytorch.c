@@ -1,4 +1,4 @@
-#include "model/pytorch.h"
+#include "files/pytorch.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

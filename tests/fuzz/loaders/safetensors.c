@@ -1,4 +1,4 @@
-#include "model/safetensors.h"
+#include "files/safetensors.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -1,4 +1,4 @@
-#include "core/npy.h"
+#include "files/npy.h"
 #include "core/try.h"
 #include <errno.h>
 #include <fcntl.h>

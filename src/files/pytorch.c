@@ -1,7 +1,7 @@
-#include "model/pytorch.h"
+#include "files/pytorch.h"
 #include "core/context.h"
 #include "core/try.h"
-#include "model/pickle.h"
+#include "files/pickle.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "model/convert.h"
+#include "files/convert.h"
 #include "core/dtype.h"
 #include <math.h>
 

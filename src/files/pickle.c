@@ -1,4 +1,4 @@
-#include "model/pickle.h"
+#include "files/pickle.h"
 #include "core/context.h"
 #include "core/try.h"
 #include <stdlib.h>

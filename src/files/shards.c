@@ -2,7 +2,7 @@
 #include "core/context.h"
 #include "core/file.h"
 #include "core/try.h"
-#include "model/source.h"
+#include "files/source.h"
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>

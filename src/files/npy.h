@@ -2,8 +2,8 @@
  *
  * Files are mapped, and checked in full when they are opened. Nothing here knows a context, so that the tools have it
  * too: the sentence of a failure goes to `error` of NPY_ERROR_BYTES. */
-#ifndef CLM_CORE_NPY_H
-#define CLM_CORE_NPY_H
+#ifndef CLM_FILES_NPY_H
+#define CLM_FILES_NPY_H
 
 #include <clmamba/status.h>
 #include <stddef.h>

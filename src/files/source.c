@@ -1,9 +1,9 @@
-#include "model/source.h"
+#include "files/source.h"
 #include "core/context.h"
 #include "core/file.h"
 #include "core/try.h"
-#include "model/pytorch.h"
-#include "model/safetensors.h"
+#include "files/pytorch.h"
+#include "files/safetensors.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* The safetensors file format: 8 bytes of header length (little endian), a JSON header, the tensors' bytes. */
-#ifndef CLM_MODEL_SAFETENSORS_H
-#define CLM_MODEL_SAFETENSORS_H
+#ifndef CLM_FILES_SAFETENSORS_H
+#define CLM_FILES_SAFETENSORS_H
 
-#include "model/source.h"
+#include "files/source.h"
 
 clm_status safetensors_open(clm_context *context, const char *path, source *file);
 

@@ -1,9 +1,9 @@
 /* GGUF, the file format of llama.cpp, versions 2 and 3 (little endian): named values, then named tensors. Everything
  * stays in the mapped file; what is found there is checked when the file is opened. */
-#ifndef CLM_MODEL_GGUF_H
-#define CLM_MODEL_GGUF_H
+#ifndef CLM_FILES_GGUF_H
+#define CLM_FILES_GGUF_H
 
-#include "model/source.h"
+#include "files/source.h"
 
 #define GGUF_ARCHITECTURE "general.architecture"
 

@@ -1,4 +1,4 @@
-#include "model/gguf.h"
+#include "files/gguf.h"
 #include "core/context.h"
 #include "core/file.h"
 #include "core/try.h"

@@ -1,7 +1,7 @@
 /* Where the tensors of a model come from: names, shapes and bytes, whatever the file format. Files are checked in
  * full when they are opened: nothing in one can lead outside of it. */
-#ifndef CLM_MODEL_SOURCE_H
-#define CLM_MODEL_SOURCE_H
+#ifndef CLM_FILES_SOURCE_H
+#define CLM_FILES_SOURCE_H
 
 #include <clmamba/tensor.h>
 

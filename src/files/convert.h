@@ -1,8 +1,8 @@
 /* Numbers as a file stores them to numbers as a model holds them. */
-#ifndef CLM_MODEL_CONVERT_H
-#define CLM_MODEL_CONVERT_H
+#ifndef CLM_FILES_CONVERT_H
+#define CLM_FILES_CONVERT_H
 
-#include "model/source.h"
+#include "files/source.h"
 
 typedef struct conversion {
   source_dtype from; /* not SOURCE_OTHER */

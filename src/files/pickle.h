@@ -1,7 +1,7 @@
 /* The part of a pickle (Python's protocol 2) that torch.save makes of a dictionary of tensors, and nothing else: no
  * object is made, no name is looked up, an opcode or a name outside the list below is refused. */
-#ifndef CLM_MODEL_PICKLE_H
-#define CLM_MODEL_PICKLE_H
+#ifndef CLM_FILES_PICKLE_H
+#define CLM_FILES_PICKLE_H
 
 #include <clmamba/tensor.h>
 

@@ -1,4 +1,4 @@
-#include "model/safetensors.h"
+#include "files/safetensors.h"
 #include "core/context.h"
 #include "core/file.h"
 #include "core/json_print.h"
