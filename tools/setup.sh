@@ -26,6 +26,7 @@ libpcre2-dev|pc libpcre2-8
 libutf8proc-dev|pc libutf8proc
 libzip-dev|pc libzip
 libpopt-dev|pc popt
+libcsv-dev|file /usr/include/csv.h
 '
 packages_test='
 libcmocka-dev|pc cmocka

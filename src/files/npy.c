@@ -16,12 +16,13 @@ enum { VERSION_AT = sizeof magic, LENGTH_AT = sizeof magic + 2, ALIGN = 64 };
 static const struct {
   const char *descr;
   size_t bytes;
-} dtypes[] = {[NPY_F2] = {"<f2", 2},
-              [NPY_F4] = {"<f4", 4},
-              [NPY_F8] = {"<f8", 8},
-              [NPY_I4] = {"<i4", 4},
-              [NPY_I8] = {"<i8", 8}};
-#define DTYPES (sizeof dtypes / sizeof *dtypes)
+  bool whole;
+} dtypes[] = {[NPY_F2] = {"<f2", 2, false}, [NPY_F4] = {"<f4", 4, false}, [NPY_F8] = {"<f8", 8, false},
+              [NPY_B1] = {"|b1", 1, true},  [NPY_I1] = {"|i1", 1, true},  [NPY_I2] = {"<i2", 2, true},
+              [NPY_I4] = {"<i4", 4, true},  [NPY_I8] = {"<i8", 8, true},  [NPY_U1] = {"|u1", 1, true},
+              [NPY_U2] = {"<u2", 2, true},  [NPY_U4] = {"<u4", 4, true},  [NPY_U8] = {"<u8", 8, true}};
+#define DTYPES   (sizeof dtypes / sizeof *dtypes)
+#define EXPECTED "one of <f2, <f4, <f8, |b1, |i1, <i2, <i4, <i8, |u1, <u2, <u4, <u8"
 
 static clm_status fail(char error[NPY_ERROR_BYTES], clm_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -75,8 +76,7 @@ static clm_status take_dtype(parser *p, npy_array *a) {
   TRY(take_text(p, text));
   for (size_t i = 0; i < DTYPES; i++)
     if (strcmp(text, dtypes[i].descr) == 0) return a->dtype = (npy_dtype)i, CLM_OK;
-  return fail(p->error, CLM_UNSUPPORTED, "%s has dtype \"%s\", expected one of <f2, <f4, <f8, <i4, <i8", p->path,
-              text);
+  return fail(p->error, CLM_UNSUPPORTED, "%s has dtype \"%s\", expected " EXPECTED, p->path, text);
 }
 
 static clm_status take_size(parser *p, int64_t *size) {
@@ -202,6 +202,20 @@ void npy_close(npy_array *a) {
 
 /* ---- Elements ---- */
 
+typedef union number {
+  uint16_t f2;
+  float f4;
+  double f8;
+  int8_t i1;
+  int16_t i2;
+  int32_t i4;
+  int64_t i8;
+  uint8_t u1; /* b1 too */
+  uint16_t u2;
+  uint32_t u4;
+  uint64_t u8;
+} number;
+
 static float half_to_float(uint16_t half) {
   uint32_t exponent = (half >> 10) & 31u, fraction = half & 0x3ffu, bits = (uint32_t)(half & 0x8000u) << 16;
   float value = (float)fraction * 0x1p-24f; /* subnormal */
@@ -209,6 +223,43 @@ static float half_to_float(uint16_t half) {
   bits |= (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
   memcpy(&value, &bits, sizeof value);
   return value;
+}
+
+static float as_float(npy_dtype dtype, number n) {
+  switch (dtype) {
+  case NPY_F2: return half_to_float(n.f2);
+  case NPY_F4: return n.f4;
+  case NPY_F8: return (float)n.f8;
+  case NPY_B1: return n.u1 ? 1 : 0;
+  case NPY_I1: return (float)n.i1;
+  case NPY_I2: return (float)n.i2;
+  case NPY_I4: return (float)n.i4;
+  case NPY_I8: return (float)n.i8;
+  case NPY_U1: return (float)n.u1;
+  case NPY_U2: return (float)n.u2;
+  case NPY_U4: return (float)n.u4;
+  case NPY_U8: return (float)n.u8;
+  }
+  return 0;
+}
+
+/* Of a whole dtype; what is larger than the largest i64 comes out as that. */
+static int64_t as_whole(npy_dtype dtype, number n) {
+  switch (dtype) {
+  case NPY_B1: return n.u1 ? 1 : 0;
+  case NPY_I1: return n.i1;
+  case NPY_I2: return n.i2;
+  case NPY_I4: return n.i4;
+  case NPY_I8: return n.i8;
+  case NPY_U1: return n.u1;
+  case NPY_U2: return n.u2;
+  case NPY_U4: return n.u4;
+  case NPY_U8: return n.u8 > INT64_MAX ? INT64_MAX : (int64_t)n.u8;
+  case NPY_F2:
+  case NPY_F4:
+  case NPY_F8: break;
+  }
+  return 0;
 }
 
 /* The element at row-major place `i`. */
@@ -221,39 +272,25 @@ static const char *element(const npy_array *a, size_t i) {
   return a->data + at * dtypes[a->dtype].bytes;
 }
 
-typedef union number {
-  uint16_t f2;
-  float f4;
-  double f8;
-  int32_t i4;
-  int64_t i8;
-} number;
-
 static number number_at(const npy_array *a, size_t i) {
   number n;
   memcpy(&n, element(a, i), dtypes[a->dtype].bytes);
   return n;
 }
 
+bool npy_is_whole(npy_dtype dtype) { return dtypes[dtype].whole; }
+
 void npy_read_f32(const npy_array *a, size_t begin, size_t count, float *out) {
-  for (size_t i = 0; i < count; i++) {
-    number n = number_at(a, begin + i);
-    out[i] = a->dtype == NPY_F2   ? half_to_float(n.f2)
-             : a->dtype == NPY_F4 ? n.f4
-             : a->dtype == NPY_F8 ? (float)n.f8
-             : a->dtype == NPY_I4 ? (float)n.i4
-                                  : (float)n.i8;
-  }
+  for (size_t i = 0; i < count; i++) out[i] = as_float(a->dtype, number_at(a, begin + i));
 }
 
 clm_status npy_read_i32(const npy_array *a, const char *path, size_t begin, size_t count, int32_t *out,
                         char error[NPY_ERROR_BYTES]) {
-  if (a->dtype != NPY_I4 && a->dtype != NPY_I8)
-    return fail(error, CLM_UNSUPPORTED, "%s has dtype \"%s\", expected whole numbers: <i4 or <i8", path,
+  if (!npy_is_whole(a->dtype))
+    return fail(error, CLM_UNSUPPORTED, "%s has dtype \"%s\", expected whole numbers, such as <i4", path,
                 dtypes[a->dtype].descr);
   for (size_t i = 0; i < count; i++) {
-    number n = number_at(a, begin + i);
-    int64_t value = a->dtype == NPY_I4 ? n.i4 : n.i8;
+    int64_t value = as_whole(a->dtype, number_at(a, begin + i));
     if (value < INT32_MIN || value > INT32_MAX)
       return fail(error, CLM_BAD_FORMAT, "%s: element %zu is %lld, expected a number of 32 bits", path, begin + i,
                   (long long)value);

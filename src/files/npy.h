@@ -6,12 +6,30 @@
 #define CLM_FILES_NPY_H
 
 #include <clmamba/status.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum { NPY_MAX_RANK = 8, NPY_ERROR_BYTES = 400, NPY_HEADER_BYTES = 256 };
 
-typedef enum npy_dtype { NPY_F2, NPY_F4, NPY_F8, NPY_I4, NPY_I8 } npy_dtype; /* all little endian */
+/* All little endian; NPY_B1 is NumPy's bool. */
+typedef enum npy_dtype {
+  NPY_F2,
+  NPY_F4,
+  NPY_F8,
+  NPY_B1,
+  NPY_I1,
+  NPY_I2,
+  NPY_I4,
+  NPY_I8,
+  NPY_U1,
+  NPY_U2,
+  NPY_U4,
+  NPY_U8
+} npy_dtype;
+
+/* Whole numbers, bool included. */
+bool npy_is_whole(npy_dtype dtype);
 
 typedef struct npy_array {
   void *map;
@@ -27,8 +45,8 @@ typedef struct npy_array {
 clm_status npy_open(const char *path, npy_array *array, char error[NPY_ERROR_BYTES]);
 void npy_close(npy_array *array);
 
-/* Elements [begin, begin + count) in row-major order, which must be there: as f32 from any dtype; as i32 from i4 and
- * i8 that fit (`path` is for the sentence if not). */
+/* Elements [begin, begin + count) in row-major order, which must be there: as f32 from any dtype; as i32 from whole
+ * numbers that fit (`path` is for the sentence if not). */
 void npy_read_f32(const npy_array *array, size_t begin, size_t count, float *out);
 clm_status npy_read_i32(const npy_array *array, const char *path, size_t begin, size_t count, int32_t *out,
                         char error[NPY_ERROR_BYTES]);

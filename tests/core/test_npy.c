@@ -114,6 +114,15 @@ static void test_dtypes(const test_device *device, const void *data) {
   static const float i4_values[] = {7, -7, 0x1p31f};
   static const int64_t i8[] = {7, INT32_MIN, 0};
   static const float i8_values[] = {7, -0x1p31f, 0};
+  static const uint8_t b1[] = {1, 0, 1}, u1[] = {0, 127, 255};
+  static const int8_t i1[] = {0, 127, -128};
+  static const int16_t i2[] = {0, 255, -32768};
+  static const uint16_t u2[] = {0, 255, 65535};
+  static const uint32_t u4[] = {0, 1, UINT32_MAX};
+  static const uint64_t u8[] = {0, 1, UINT64_MAX};
+  static const float b1_values[] = {1, 0, 1}, u1_values[] = {0, 127, 255}, i1_values[] = {0, 127, -128};
+  static const float i2_values[] = {0, 255, -32768}, u2_values[] = {0, 255, 65535};
+  static const float u4_values[] = {0, 1, 0x1p32f}, u8_values[] = {0, 1, 0x1p64f};
   const struct {
     const char *header;
     const void *data;
@@ -124,6 +133,13 @@ static void test_dtypes(const test_device *device, const void *data) {
               {NPY("'<f8'", "True", "(1, 3)"), f8, sizeof f8, 3, f8_values},
               {NPY("'<i4'", "False", "(3, 1, 1)"), i4, sizeof i4, 3, i4_values},
               {NPY("'<i8'", "False", "(3,)"), i8, sizeof i8, 3, i8_values},
+              {NPY("'|b1'", "False", "(3,)"), b1, sizeof b1, 3, b1_values},
+              {NPY("'|i1'", "False", "(3,)"), i1, sizeof i1, 3, i1_values},
+              {NPY("'<i2'", "False", "(3,)"), i2, sizeof i2, 3, i2_values},
+              {NPY("'|u1'", "False", "(3,)"), u1, sizeof u1, 3, u1_values},
+              {NPY("'<u2'", "False", "(3,)"), u2, sizeof u2, 3, u2_values},
+              {NPY("'<u4'", "False", "(3,)"), u4, sizeof u4, 3, u4_values},
+              {NPY("'<u8'", "False", "(3,)"), u8, sizeof u8, 3, u8_values},
               {NPY("'<f4'", "False", "()"), f4, 4, 1, f4},
               {NPY("'<f4'", "False", "(5, 0)"), f4, 0, 0, f4}};
   for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
@@ -152,6 +168,19 @@ static void test_whole_numbers(const test_device *device, const void *data) {
   assert_int_equal(got[0], -1);
   assert_int_equal(npy_read_i32(&a, path, 0, 3, got, error), CLM_BAD_FORMAT);
   assert_non_null(strstr(error, "element 1 is 2147483648"));
+  npy_close(&a);
+  static const uint64_t u8[] = {3, UINT64_MAX};
+  write_bytes(file, assemble(file, 1, NPY("'<u8'", "False", "(2,)"), u8, sizeof u8));
+  assert_int_equal(npy_open(path, &a, error), CLM_OK);
+  assert_int_equal(npy_read_i32(&a, path, 0, 1, got, error), CLM_OK);
+  assert_int_equal(got[0], 3);
+  assert_int_equal(npy_read_i32(&a, path, 0, 2, got, error), CLM_BAD_FORMAT);
+  npy_close(&a);
+  static const uint8_t b1[] = {1, 0, 7}; /* any byte but 0 is true, as NumPy has it */
+  write_bytes(file, assemble(file, 1, NPY("'|b1'", "False", "(3,)"), b1, sizeof b1));
+  assert_int_equal(npy_open(path, &a, error), CLM_OK);
+  assert_int_equal(npy_read_i32(&a, path, 0, 3, got, error), CLM_OK);
+  assert_memory_equal(got, ((int32_t[]){1, 0, 1}), sizeof got);
   npy_close(&a);
   write_bytes(file, assemble(file, 1, NPY("'<f4'", "False", "(3,)"), i8, 12));
   assert_int_equal(npy_open(path, &a, error), CLM_OK);

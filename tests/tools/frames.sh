@@ -2,7 +2,8 @@
 # mamba-train --task as a user runs it, from CSV tables and npy arrays. $1: folder of the programs, $2: folder to work
 # in, $3...: devices. Every failure must be one sentence on stderr, a non-zero status, and leave nothing behind.
 set -eu
-. "$(dirname -- "$0")/expect.sh"
+here=$(cd -- "$(dirname -- "$0")" && pwd)
+. "$here/expect.sh"
 tools=$1 work=$2
 shift 2
 rm -rf "$work"
@@ -15,14 +16,15 @@ awk 'BEGIN { srand(2); print "sequence,x,noise,sum,trend";
     for (t = 0; t < n; t++) { x = rand() - 0.5; sum = 0.7 * sum + x;
       printf "walk %d, %.4f ,%.4f,%.5f,%s\n", s, x, rand(), sum, sum < 0 ? "down" : "up" } } }' > walks.csv
 
-# npy FILE DTYPE SHAPE: an array of the numbers on stdin, which are 0, 1, 2 or -1.
+# npy FILE DTYPE SHAPE: an array of the numbers on stdin, which are 0, 1, 2, -1 or -100.
 npy() {
   {
     printf '\223NUMPY\1\0v\0'
     printf '%-117s\n' "{'descr': '$2', 'fortran_order': False, 'shape': ($3), }"
     # shellcheck disable=SC2059
     printf "$(awk -v t="$2" '{ if (t == "<f4") printf "%s", $1 == 0 ? "\\0\\0\\0\\0" : $1 == 1 ? "\\0\\0\\200\\77" : $1 == 2 ? "\\0\\0\\0\\100" : "\\0\\0\\200\\277";
-      else printf "%s", $1 < 0 ? "\\377\\377\\377\\377" : "\\" $1 "\\0\\0\\0" }')"
+      else if (t ~ /1$/) printf "\\%s", $1; else if (t ~ /2$/) printf "\\%s\\0", $1;
+      else printf "%s", $1 == -100 ? "\\234\\377\\377\\377" : $1 < 0 ? "\\377\\377\\377\\377" : "\\" $1 "\\0\\0\\0" }')"
   } > "$1"
 }
 numbers() { awk -v n="$1" -v m="$2" 'BEGIN { for (i = 0; i < n; i++) print int(i * i / 3) % m }'; }
@@ -67,7 +69,7 @@ expect 'has no such column' $regress --data walks.csv --target height
 expect 'in use already' $regress --data walks.csv --target sum,sum
 expect 'in use already' $regress --data walks.csv --target sum --features sum
 expect 'the classes are in one' $classify --data walks.csv --target sum,trend
-expect 'line 2, column "trend": "up" is not a number\|line 2, column "trend": "down" is not a number' $regress --data walks.csv --target sum
+expect 'line 2, column "trend": "up" is not a number\|line 2, column "trend": "down" is not a number' $regress --data walks.csv --target trend
 expect 'dropout' $csv --out m --steps 2 --dropout 1.5 --device cpu
 expect 'd_conv is 40' $csv --out m --steps 2 --d-conv 40 --device cpu
 
@@ -84,21 +86,24 @@ table 'no rows below its header' '\n\n'
 table 'line 3 has 1 fields, the header has 2' 'x,y\n1,2\n1\n'
 table 'line 2 has 3 fields, the header has 2' 'x,y\n1,2,3\n'
 table 'two columns are called "x"' 'x,y,x\n1,2,3\n'
-table 'column 2 has no name' 'x,,y\n1,2,3\n'
-table 'quotation mark' 'x,y\n"1",2\n'
-table 'line 2, column "x": "" is not a number' 'x,y\n,2\n'
+table 'the row of line 3 has a quoted field that does not end' 'x,y\n1,2\n"3,4\n5,6\n'
+table 'line 4 has 1 fields' '"x","a\nb",y\n\n1\n2,3,4\n'
+table 'line 3, column "x": "" is not a number' 'x,y\n1,2\n,2\n'
 table '"nan" is not a number' 'x,y\n1,2\nnan,2\n'
-table '"1e99" is not a number' 'x,y\n1e99,2\n'
-table '"0x10" is not a number' 'x,y\n0x10,2\n'
-table '"1 2" is not a number' 'x,y\n1 2,2\n'
-table '"1.2.3" is not a number' 'x,y\n1.2.3,2\n'
-table 'no columns besides the targets' 'sequence,y\n1,2\n'
+table '"1e99" is not a number' 'x,y\n1e99,2\n1,2\n'
+table '"0x10" is not a number' 'x,y\n0x10,2\n1,2\n'
+table '"1 2" is not a number' 'x,y\n1 2,2\n1,2\n'
+table '"1.2.3" is not a number' 'x,y\n1.2.3,2\n1,2\n'
+table 'no columns of numbers besides the targets' 'sequence,y\n1,2\n'
+table 'no columns of numbers besides the targets' ',colour,y\n1,red,2\n'
 table 'comes back after another one' 'sequence,x,y\na,1,2\nb,1,2\na,1,2\n'
 table 'one sequence only' 'x,y\n1,2\n3,4\n'
 printf 'sequence,x,c\na,1,up\nb,1,\n' > bad.csv
 expect 'line 3 has no class' $classify --data bad.csv --target c
 printf 'sequence,x,c\na,1,\377\nb,1,up\n' > bad.csv
 expect 'not UTF-8' $classify --data bad.csv --target c
+printf 'x,c\n1,-100\n2,-100\n' > bad.csv
+expect 'has no class: all are -100' $classify --data bad.csv --target c
 rm bad.csv
 
 # ---- Runs ----
@@ -167,6 +172,51 @@ for y in "regression y2.npy" "regression y3.npy" "regression y.npy --output ever
     fail "$y: $(cat log.txt)"
   rm -rf m
 done
+
+# ---- Data as others write it ----
+# learns WORDS OPTION...: a run succeeds and says so.
+learns() {
+  words=$1
+  shift
+  "$tools/mamba-train" --preset tiny --out m --steps 2 --device cpu "$@" > log.txt 2>&1 || fail "$*: $(cat log.txt)"
+  grep -q -- "$words" log.txt || fail "\"$words\" is not in: $(cat log.txt)"
+  rm -rf m
+}
+# The table of docs/backbone.md, with the command of README.md.
+awk '/^sequence,/ { on = 1 } /^```/ { on = 0 } on' "$here/../../docs/backbone.md" > shown.csv
+[ "$(wc -l < shown.csv)" -ge 4 ] || fail "docs/backbone.md shows no table"
+grep -q -- '--task regression --data walks.csv --target sum --out backbone --minutes 1' "$here/../../README.md" || fail "README.md has another command"
+learns 'shown.csv: left out: trend (no numbers); --features' --task regression --data shown.csv --target sum
+learns '(.* frames of 2 numbers), 1 targets: sum' --task regression --data walks.csv --target sum
+# pandas' to_csv: an index without a name, which becomes "Unnamed: 0" when it is written again; quoted fields with commas,
+# quotes and line ends; True and False.
+{
+  echo ',"x, left",on,note,"speed ""v"""'
+  awk 'BEGIN { for (i = 0; i < 20; i++) printf "%d,\"%d.5\",%s,\"said \"\"%d, ok\"\"\nand more\",%d\r\n", i, i % 3, i % 2 ? "True" : "False", i, i }'
+} > pandas.csv
+learns 'pandas.csv: left out: column 1 (no name), note (no numbers); --features' --task regression --data pandas.csv --target 'speed "v"' --length 5
+learns '(20 frames of 2 numbers)' --task regression --data pandas.csv --target 'speed "v"' --length 5
+learns '(20 frames of 1 numbers)' --task regression --data pandas.csv --target 'speed "v"' --features on --length 5
+learns '2 classes: False (10), True (10)' --task classification --data pandas.csv --target on --length 5
+sed '1s/^,/Unnamed: 0,/' pandas.csv > again.csv
+learns 'left out: column 1 (no name)' --task regression --data again.csv --target 'speed "v"' --length 5
+# -100 is no class, as in PyTorch.
+awk 'BEGIN { print "x,c"; for (i = 0; i < 20; i++) printf "%d,%d\n", i % 3, i % 4 ? i % 2 : -100 }' > ignored.csv
+learns '2 classes: 0 (5), 1 (10)' --task classification --data ignored.csv --target c --length 5
+# Every integer type of NumPy, as data and as classes.
+numbers 240 2 | npy x_u1.npy '|u1' '20, 6, 2'
+numbers 240 2 | npy x_u2.npy '<u2' '20, 6, 2'
+numbers 240 2 | npy x_b1.npy '|b1' '20, 6, 2'
+numbers 20 2 | npy y_b1.npy '|b1' '20,'
+numbers 20 3 | npy y_u1.npy '|u1' '20,'
+numbers 20 3 | npy y_u2.npy '<u2' '20,'
+for x in x_u1.npy x_u2.npy x_b1.npy; do learns '20 sequences' --task regression --data $x --targets y2.npy; done
+learns '2 classes: 0' --task classification --data x.npy --targets y_b1.npy
+learns '3 classes: 0' --task classification --data x.npy --targets y_u1.npy
+learns '3 classes: 0' --task classification --data x.npy --targets y_u2.npy
+# -100 among them.
+{ printf '%s\n' -100 -100; numbers 18 2; } | npy y_100.npy '<i4' '20,'
+learns '2 classes: 0 (9), 1 (9)' --task classification --data x.npy --targets y_100.npy
 
 # An interrupt saves, and the run goes on to the same bits.
 rm log.txt

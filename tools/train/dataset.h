@@ -18,6 +18,7 @@ typedef struct dataset {
   clm_backbone_output output;
   char **names;         /* (n_outputs) classes, or columns; NULL: nameless */
   int64_t *name_counts; /* (n_outputs) targets of each class; regression: NULL */
+  char note[400];       /* what was left out of a table, "": nothing      */
   /* Owned memory behind `sequences` */
   float *frame_memory, *target_memory;
   int32_t *class_memory;

@@ -1,8 +1,9 @@
 /* One row a frame. Rows that follow each other with the same text in the column "sequence" are a sequence; without
  * that column all rows are one. Targets are columns too: numbers, or one column of classes, whatever their names. */
-#include "common/csv.h"
+#include "common/table.h"
 #include "common/tool.h"
 #include "train/dataset.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@ typedef enum role { UNUSED, FEATURE, TARGET, GROUP } role;
 
 typedef struct reading {
   const dataset_request *request;
-  csv_table table;
+  table table;
   role *roles;                               /* (columns) */
   size_t *targets;                           /* columns, in the order they were named */
   size_t target_count, feature_count, group; /* group: `columns` if there is none */
@@ -24,7 +25,7 @@ static bool name_columns(reading *r, const char *option, const char *list, role 
     size_t length = strcspn(at, ",");
     char *name = strndup(at, length);
     if (!name) return tool_fail("out of memory for %s", r->table.path), false;
-    size_t column = csv_column(&r->table, name);
+    size_t column = table_column(&r->table, name);
     bool known = column < r->table.columns, free_yet = known && r->roles[column] == UNUSED;
     if (!known) tool_fail("%s %s: %s has no such column", option, name, r->table.path);
     else if (!free_yet) tool_fail("%s %s: the column is in use already", option, name);
@@ -38,21 +39,52 @@ static bool name_columns(reading *r, const char *option, const char *list, role 
   return *count > 0 || (tool_fail("%s names no column", option), false);
 }
 
-static bool assign_roles(reading *r) {
+/* A column of texts. One with a number here and there is not: what is wrong with the others is said. */
+static bool has_numbers(const table *t, size_t column) {
+  float value;
+  for (size_t row = 0; row < t->rows; row++)
+    if (table_is_number(table_field(t, row, column), &value)) return true;
+  return false;
+}
+
+/* "notes.csv: left out: column 1 (no name), colour (no numbers); --features names the columns to learn from" */
+static void leave_out(const reading *r, dataset *d, size_t column, bool nameless) {
+  size_t used = strlen(d->note), size = sizeof d->note;
+  if (!used) used = (size_t)snprintf(d->note, size, "%.120s: left out", r->table.path);
+  if (used + 140 > size) return; /* enough of them named */
+  char number[32];
+  snprintf(number, sizeof number, "column %zu", column + 1);
+  snprintf(d->note + used, size - used, "%s %.60s (no %s)", strchr(d->note, '(') ? "," : ":",
+           nameless ? number : r->table.names[column], nameless ? "name" : "numbers");
+}
+
+/* Every other column that has a name and numbers. */
+static void choose_features(reading *r, dataset *d) {
+  const table *t = &r->table;
+  for (size_t i = 0; i < t->columns; i++) {
+    if (r->roles[i] != UNUSED) continue;
+    bool nameless = table_is_nameless(t->names[i]);
+    if (nameless || !has_numbers(t, i)) leave_out(r, d, i, nameless);
+    else r->roles[i] = FEATURE, r->feature_count++;
+  }
+  size_t used = strlen(d->note);
+  if (used) snprintf(d->note + used, sizeof d->note - used, "; --features names the columns to learn from");
+}
+
+static bool assign_roles(reading *r, dataset *d) {
   const dataset_request *q = r->request;
-  csv_table *t = &r->table;
+  table *t = &r->table;
   r->roles = dataset_memory(q, (int64_t)t->columns, sizeof *r->roles);
   r->targets = dataset_memory(q, (int64_t)t->columns, sizeof *r->targets);
   if (!r->roles || !r->targets) return false;
-  r->group = csv_column(t, SEQUENCE);
+  r->group = table_column(t, SEQUENCE);
   if (r->group < t->columns) r->roles[r->group] = GROUP;
   if (!name_columns(r, "--target", q->target, TARGET, r->targets, &r->target_count)) return false;
   if (q->task == CLM_TASK_CLASSIFICATION && r->target_count > 1)
     return tool_fail("--target names %zu columns, the classes are in one", r->target_count), false;
   if (q->features) return name_columns(r, "--features", q->features, FEATURE, NULL, &r->feature_count);
-  for (size_t i = 0; i < t->columns; i++)
-    if (r->roles[i] == UNUSED) r->roles[i] = FEATURE, r->feature_count++;
-  return r->feature_count > 0 || (tool_fail("%s has no columns besides the targets", t->path), false);
+  choose_features(r, d);
+  return r->feature_count > 0 || (tool_fail("%s has no columns of numbers besides the targets", t->path), false);
 }
 
 static int compare_texts(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
@@ -69,13 +101,13 @@ static bool check_names(const reading *r, const char **names, size_t count) {
 }
 
 static bool group_rows(const reading *r, dataset *d) {
-  const csv_table *t = &r->table;
+  const table *t = &r->table;
   d->length_memory = dataset_memory(r->request, (int64_t)t->rows, sizeof *d->length_memory);
   const char **names = dataset_memory(r->request, (int64_t)t->rows, sizeof *names);
   bool ok = d->length_memory && names, grouped = r->group < t->columns;
   int64_t count = 0;
   for (size_t row = 0; ok && row < t->rows; row++) {
-    const char *name = grouped ? csv_field(t, row, r->group) : "";
+    const char *name = grouped ? table_field(t, row, r->group) : "";
     if (count == 0 || strcmp(names[count - 1], name) != 0) names[count++] = name;
     d->length_memory[count - 1]++;
   }
@@ -88,12 +120,12 @@ static bool group_rows(const reading *r, dataset *d) {
 }
 
 static bool read_features(const reading *r, dataset *d) {
-  const csv_table *t = &r->table;
+  const table *t = &r->table;
   float *out = d->frame_memory = dataset_memory(r->request, (int64_t)(t->rows * r->feature_count), sizeof *out);
   d->embed_dim = (int64_t)r->feature_count;
   for (size_t row = 0; out && row < t->rows; row++)
     for (size_t column = 0; column < t->columns; column++)
-      if (r->roles[column] == FEATURE && !csv_number(t, row, column, out++)) return false;
+      if (r->roles[column] == FEATURE && !table_number(t, row, column, out++)) return false;
   return out != NULL;
 }
 
@@ -123,7 +155,7 @@ static bool read_numbers(const reading *r, dataset *d) {
   for (int64_t i = 0; i < rows; i++) {
     size_t row = target_row(d, i, &end);
     for (int64_t k = 0; k < width; k++)
-      if (!csv_number(&r->table, row, r->targets[k], out++)) return false;
+      if (!table_number(&r->table, row, r->targets[k], out++)) return false;
   }
   return true;
 }
@@ -180,21 +212,27 @@ static int32_t find_class(const dataset *d, const char *text, compare_fn compare
   return -1;
 }
 
+/* Not learnt: the label that PyTorch's losses ignore by default. */
+static bool is_ignored(const char *text) { return strcmp(text, "-100") == 0; }
+
 static bool number_classes(const reading *r, dataset *d, char **texts) {
   const int64_t rows = target_rows(d);
   const size_t column = r->targets[0];
   compare_fn compare = NULL;
-  size_t end = 0;
-  for (int64_t i = 0; i < rows; i++)
-    texts[i] = (char *)(uintptr_t)csv_field(&r->table, target_row(d, i, &end), column);
-  if (!make_classes(r, d, texts, (size_t)rows, &compare)) return false;
+  size_t end = 0, count = 0;
+  for (int64_t i = 0; i < rows; i++) {
+    const char *text = table_field(&r->table, target_row(d, i, &end), column);
+    if (!is_ignored(text)) texts[count++] = (char *)(uintptr_t)text;
+  }
+  if (count == 0) return tool_fail("%s has no class: all are -100", r->table.path), false;
+  if (!make_classes(r, d, texts, count, &compare)) return false;
   end = 0;
   for (int64_t i = 0; i < rows; i++) {
     size_t row = target_row(d, i, &end);
-    const char *text = csv_field(&r->table, row, column);
-    d->class_memory[i] = find_class(d, text, compare);
+    const char *text = table_field(&r->table, row, column);
+    d->class_memory[i] = is_ignored(text) ? -1 : find_class(d, text, compare);
     if (!text[0]) return tool_fail("%s: line %zu has no class", r->table.path, r->table.lines[row]), false;
-    if (d->class_memory[i] < 0)
+    if (d->class_memory[i] < 0 && !is_ignored(text))
       return tool_fail("%s: line %zu: \"%.60s\" is not a class of the model", r->table.path, r->table.lines[row],
                        text),
              false;
@@ -216,12 +254,12 @@ bool dataset_read_csv(const dataset_request *request, dataset *d) {
     return tool_fail("--targets is for npy arrays: the targets of %s are columns", request->data), false;
   if (!request->target)
     return tool_fail("--target NAME is missing: which columns of %s are to be learnt", request->data), false;
-  if (!csv_read(request->data, &r.table)) return false;
+  if (!table_read(request->data, &r.table)) return false;
   d->output = request->output < 0 ? CLM_OUTPUT_EVERY : (clm_backbone_output)request->output;
-  bool ok = assign_roles(&r) && group_rows(&r, d) && read_features(&r, d) &&
+  bool ok = assign_roles(&r, d) && group_rows(&r, d) && read_features(&r, d) &&
             (request->task == CLM_TASK_CLASSIFICATION ? read_classes(&r, d) : read_numbers(&r, d));
   free(r.roles);
   free(r.targets);
-  csv_free(&r.table);
+  table_free(&r.table);
   return ok;
 }

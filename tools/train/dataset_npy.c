@@ -9,8 +9,6 @@ typedef struct arrays {
   npy_array x, y;
 } arrays;
 
-static bool is_whole(const npy_array *a) { return a->dtype == NPY_I4 || a->dtype == NPY_I8; }
-
 /* The output that the rank of Y speaks of; -1: none. */
 static int output_of(const dataset_request *request, const npy_array *y) {
   bool classes = request->task == CLM_TASK_CLASSIFICATION, every = request->output == CLM_OUTPUT_EVERY;
@@ -27,7 +25,7 @@ static bool check_shapes(const dataset_request *request, const arrays *a, datase
     return tool_fail("%s has %d dimensions%s, (n, length, embed_dim) are expected", request->data, x->rank,
                      x->count ? "" : " and no numbers"),
            false;
-  if (classes && !is_whole(y))
+  if (classes && !npy_is_whole(y->dtype))
     return tool_fail("%s does not hold whole numbers, but classes are numbered from 0", request->targets), false;
   int output = output_of(request, y);
   if (output < 0 || y->count == 0)
@@ -70,9 +68,10 @@ static bool read_classes(const dataset_request *request, const npy_array *y, dat
   int64_t count = request->known ? clm_backbone_output_size(request->known) : 0,
           most = count ? count : DATASET_MAX_CLASSES;
   for (size_t i = 0; i < y->count; i++) {
+    if (d->class_memory[i] == -100) d->class_memory[i] = -1; /* the label that PyTorch's losses ignore */
     int32_t class = d->class_memory[i];
     if (class < -1 || class >= most)
-      return tool_fail("%s: class %d, 0 to %lld are expected (-1: none)", request->targets, (int)class,
+      return tool_fail("%s: class %d, 0 to %lld are expected (-1 and -100: none)", request->targets, (int)class,
                        (long long)most - 1),
              false;
     if (class >= count) count = class + 1;

@@ -100,6 +100,7 @@ static bool make(run *r) {
   r->context = tool_context(NULL);
   if (!r->context || !train_options(r) || !load_backbone(r) || !read_data(r) || !make_backbone(r, preset))
     return false;
+  if (r->data.note[0]) progress_line(&r->progress, r->data.note);
   describe(r);
   return clm_trainer_create_backbone(r->backbone, &r->data.sequences, &r->options, &r->trainer) == CLM_OK ||
          train_fail(r);
