@@ -4,8 +4,8 @@
 #include "common/model.h"
 #include "common/text.h"
 #include "common/tool.h"
+#include "core/json.h"
 #include <clmamba/clmamba.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -203,7 +203,7 @@ static int choose(const session *s) {
   for (size_t i = 0; i < lines.count && status == TOOL_OK; i++) {
     if (!lines.at[i].bytes) continue;
     json_error_t error;
-    json_t *json = json_loadb(lines.at[i].data, lines.at[i].bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    json_t *json = json_parse(lines.at[i].data, lines.at[i].bytes, JSON_EXACT, &error);
     status = json ? choose_line(s, i + 1, json, &t)
                   : tool_fail("%s: line %zu is not JSON: %.100s", given.choices, i + 1, error.text);
     json_decref(json);

@@ -1,9 +1,9 @@
 #include "files/safetensors.h"
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "core/json_print.h"
 #include "core/try.h"
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,7 +114,7 @@ static clm_status read_header(clm_context *ctx, source *file, safetensors *state
     return bad(ctx, file, "the header is cut off, the file may be truncated");
 
   json_error_t error;
-  state->header = json_loadb((const char *)bytes + LENGTH_BYTES, (size_t)length, JSON_REJECT_DUPLICATES, &error);
+  state->header = json_parse((const char *)bytes + LENGTH_BYTES, (size_t)length, JSON_EXACT, &error);
   if (json_error_code(&error) == json_error_duplicate_key && !state->header)
     return bad(ctx, file, "the header has the same name twice");
   if (!json_is_object(state->header)) return bad(ctx, file, "the header is not a JSON object");

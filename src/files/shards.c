@@ -1,9 +1,9 @@
 /* A model in several files: an index says which tensor lies in which. */
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json_file.h"
 #include "core/try.h"
 #include "files/source.h"
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,11 +38,7 @@ static bool is_plain(const char *name) {
 }
 
 static clm_status read_index(clm_context *ctx, const source *s, shards *all, const json_t **map) {
-  char *text;
-  size_t bytes;
-  TRY(file_read(ctx, s->path, MAX_INDEX_BYTES, &text, &bytes));
-  all->index = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
-  free(text);
+  TRY(json_read(ctx, s->path, MAX_INDEX_BYTES, JSON_EXACT, &all->index, NULL, NULL));
   *map = json_object_get(all->index, "weight_map");
   if (!json_is_object(*map)) return bad(ctx, s, "it is not a JSON object with a \"weight_map\"");
   all->names = json_object();

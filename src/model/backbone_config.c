@@ -1,11 +1,11 @@
 /* A backbone's configuration: defaults, ranges, config.json, presets. */
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json_file.h"
 #include "core/json_print.h"
 #include "core/try.h"
 #include "model/backbone.h"
 #include "model/config.h"
-#include <jansson.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,7 +151,7 @@ clm_status backbone_config_read(clm_context *ctx, const char *path, clm_backbone
   *c = (clm_backbone_config){0};
   *names = NULL;
   json_t *json;
-  TRY(config_read_object(ctx, path, MAX_CONFIG_BYTES, &json));
+  TRY(json_read_object(ctx, path, MAX_CONFIG_BYTES, JSON_PYTHON, &json));
   clm_status status = read_json(ctx, path, json, c, blocks, names);
   json_decref(json);
   return status;

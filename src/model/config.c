@@ -1,9 +1,9 @@
 #include "model/config.h"
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json_file.h"
 #include "core/json_print.h"
 #include "core/try.h"
-#include <jansson.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -126,9 +126,10 @@ static clm_status read_form(clm_context *ctx, const char *path, const json_t *js
   for (size_t i = 0; i < COUNT(reals); i++) {
     const json_t *value = find(json, reals[i].keys[f]);
     if (!value) continue;
-    if (!json_is_number(value) || !(json_number_value(value) > 0))
+    double number;
+    if (!json_to_double(value, &number) || !(number > 0))
       return bad_key(ctx, path, name_of(reals[i].keys[f]), "a positive number");
-    MEMBER(float, c, reals[i]) = (float)json_number_value(value);
+    MEMBER(float, c, reals[i]) = (float)number;
   }
   for (size_t i = 0; i < COUNT(flags); i++) {
     const json_t *value = find(json, flags[i].keys[f]);
@@ -189,26 +190,10 @@ static clm_status read_json(clm_context *ctx, const char *path, const json_t *js
   return config_check(ctx, path, c);
 }
 
-clm_status config_read_object(clm_context *ctx, const char *path, size_t most, json_t **object) {
-  char *text;
-  size_t bytes;
-  *object = NULL;
-  TRY(file_read(ctx, path, most, &text, &bytes));
-  json_error_t error;
-  *object = json_loadb(text, bytes, 0, &error);
-  free(text);
-  if (json_is_object(*object)) return CLM_OK;
-  const bool other = *object != NULL;
-  json_decref(*object);
-  *object = NULL;
-  return context_fail(ctx, CLM_BAD_FORMAT, "%s is not a JSON object: line %d: %.100s", path, other ? 1 : error.line,
-                      other ? "something else stands there" : error.text);
-}
-
 clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c) {
   *c = (clm_model_config){0};
   json_t *json;
-  TRY(config_read_object(ctx, path, MAX_CONFIG_BYTES, &json));
+  TRY(json_read_object(ctx, path, MAX_CONFIG_BYTES, JSON_PYTHON, &json));
   clm_status status = read_json(ctx, path, json, c);
   json_decref(json);
   return status;

@@ -5,7 +5,6 @@
 
 #include "files/gguf.h"
 #include <clmamba/model.h>
-#include <jansson.h>
 
 /* Fills in the defaults of zeroed members, then checks every range. */
 clm_status config_complete(clm_context *context, clm_model_config *config);
@@ -17,9 +16,6 @@ clm_status config_read_gguf(clm_context *context, const source *file, clm_model_
 clm_status config_check(clm_context *context, const char *path, clm_model_config *config);
 
 /* Hugging Face's form, or the original's for what that does not have (layer_norm). `dtype`: of the matrices. */
-/* The JSON object in a file of at most `most` bytes, to be released by json_decref. */
-clm_status config_read_object(clm_context *context, const char *path, size_t most, json_t **object);
-
 clm_status config_write(clm_context *context, const char *path, const clm_model_config *config, clm_dtype dtype);
 
 #endif

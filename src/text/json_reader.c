@@ -1,27 +1,7 @@
 #include "text/json_reader.h"
 #include "core/context.h"
-#include "core/file.h"
 #include "core/try.h"
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#define MAX_JSON_BYTES ((size_t)64 << 20)
-
-clm_status json_read(clm_context *ctx, const char *path, bool optional, json_t **json, char **text, size_t *bytes) {
-  *json = NULL;
-  *text = NULL;
-  *bytes = 0;
-  if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
-  if (optional && access(path, F_OK) != 0) return CLM_OK;
-  TRY(file_read(ctx, path, MAX_JSON_BYTES, text, bytes));
-  json_error_t error;
-  *json = json_loadb(*text, *bytes, JSON_REJECT_DUPLICATES, &error);
-  if (*json) return CLM_OK;
-  free(*text);
-  *text = NULL;
-  return context_fail(ctx, CLM_BAD_FORMAT, "%s is not valid JSON: line %d: %.100s", path, error.line, error.text);
-}
 
 const char *json_type_name(const json_t *object) {
   const char *type = json_string_value(json_object_get(object, "type"));

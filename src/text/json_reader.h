@@ -2,18 +2,15 @@
 #ifndef CLM_TEXT_JSON_READER_H
 #define CLM_TEXT_JSON_READER_H
 
+#include "core/json_file.h"
 #include "text/bytes.h"
-#include <clmamba/context.h>
-#include <jansson.h>
 
 typedef struct json_reader {
   clm_context *context;
   const char *path; /* of the file, for sentences */
 } json_reader;
 
-/* NULL and no sentence where the file is not there, if that is `optional`. */
-clm_status json_read(clm_context *context, const char *path, bool optional, json_t **json, char **text,
-                     size_t *bytes);
+enum { TOKENIZER_FILE_BYTES = 64 << 20 }; /* no file of a tokenizer is larger */
 
 /* The member "type" of an object, or "absent". */
 const char *json_type_name(const json_t *object);

@@ -1,9 +1,11 @@
 /* Which tokens begin and end a text, pad, and stand for the unknown. transformers keeps that beside tokenizer.json:
  * first what its tokenizer's own files say counts, then the model's, then what a file leaves open. */
+#include "core/context.h"
 #include "core/file.h"
 #include "core/try.h"
 #include "text/tokenizer.h"
 #include <stdlib.h>
+#include <unistd.h>
 
 static const struct {
   const char *file;
@@ -39,8 +41,12 @@ clm_status tokenizer_read_specials(clm_tokenizer *t, const char *directory) {
     json_t *json;
     char *text, *path = file_path(directory, sources[i].file);
     size_t bytes;
-    clm_status status = json_read(t->context, path, true, &json, &text, &bytes);
+    if (!path) return context_fail(t->context, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
+    const bool here = access(path, F_OK) == 0;
+    clm_status status =
+        here ? json_read(t->context, path, TOKENIZER_FILE_BYTES, JSON_PYTHON, &json, &text, &bytes) : CLM_OK;
     free(path);
+    if (!here) continue;
     TRY(status);
     for (int which = 0; which < TOKENIZER_SPECIALS; which++)
       if (t->special[which] < 0)

@@ -188,7 +188,8 @@ static clm_status load(clm_context *ctx, const char *path, const char *directory
   json_t *json;
   char *text;
   size_t bytes;
-  TRY(json_read(ctx, path, false, &json, &text, &bytes));
+  if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
+  TRY(json_read(ctx, path, TOKENIZER_FILE_BYTES, JSON_EXACT, &json, &text, &bytes));
   clm_status status = tokenizer_from_json(&(json_reader){ctx, path}, json, text, bytes, tokenizer);
   json_decref(json);
   if (!status) status = tokenizer_read_specials(*tokenizer, directory);

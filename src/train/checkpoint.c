@@ -2,11 +2,11 @@
  * it is of one moment even if the program is killed between two renames. */
 #include "core/context.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "core/json_print.h"
 #include "core/try.h"
 #include "files/safetensors.h"
 #include "train/trainer.h"
-#include <jansson.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,7 +112,8 @@ static clm_status checkpoint_open(clm_context *ctx, const char *directory, check
   free(path);
   if (status) return status;
   const char *text = safetensors_metadata(&c->file, METADATA_KEY);
-  c->json = text ? json_loads(text, 0, NULL) : NULL;
+  json_error_t error;
+  c->json = text ? json_parse(text, strlen(text), JSON_EXACT, &error) : NULL;
   if (json_is_object(c->json)) return CLM_OK;
   status = context_fail(ctx, CLM_BAD_FORMAT, "%s does not describe a training run", c->file.path);
   checkpoint_close(c);

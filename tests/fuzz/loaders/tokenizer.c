@@ -36,7 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const char *text = end ? (const char *)end + 1 : usual;
   size_t text_bytes = end ? size - bytes - 1 : strlen(usual);
   clm_tokenizer *t;
-  json_t *json = json_loadb((const char *)data, bytes, JSON_REJECT_DUPLICATES, NULL);
+  json_error_t error;
+  json_t *json = json_parse((const char *)data, bytes, JSON_EXACT, &error);
   if (!json) return 0;
   clm_status status = tokenizer_from_json(&(json_reader){fuzz_context(), "input"}, json, NULL, 0, &t);
   json_decref(json);
