@@ -1,11 +1,11 @@
 #include "core/file.h"
 #include "core/context.h"
+#include "core/try.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,59 +16,97 @@ char *file_path(const char *directory, const char *name) {
   return path;
 }
 
-static clm_status read_all(clm_context *ctx, const char *path, FILE *f, size_t limit, char **data, size_t *bytes) {
-  struct stat about;
-  if (fstat(fileno(f), &about) != 0)
-    return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(errno));
-  if (!S_ISREG(about.st_mode))
-    return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: it is not a regular file", path);
-  if ((uintmax_t)about.st_size > limit)
-    return context_fail(ctx, CLM_BAD_FORMAT, "%s has %jd bytes, at most %zu are expected", path,
-                        (intmax_t)about.st_size, limit);
-  size_t size = (size_t)about.st_size;
-  char *text = malloc(size + 1);
-  if (!text) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s (%zu bytes)", path, size);
-  if (fread(text, 1, size, f) != size) {
-    free(text);
-    return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", path,
-                        ferror(f) ? strerror(errno) : "it became shorter");
-  }
-  text[size] = '\0';
-  *data = text;
-  *bytes = size;
-  return CLM_OK;
+/* What git leaves of a large file that was not fetched: three lines of text. */
+#define LFS_POINTER       "version https://git-lfs.github.com/spec/"
+#define LFS_POINTER_BYTES 1024
+
+static clm_status read_failed(clm_context *ctx, const char *path, const char *why) {
+  return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", path, why);
 }
 
-clm_status file_read(clm_context *ctx, const char *path, size_t limit, char **data, size_t *bytes) {
-  *data = NULL;
-  *bytes = 0;
-  FILE *f = fopen(path, "rb");
-  if (!f) return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(errno));
-  clm_status status = read_all(ctx, path, f, limit, data, bytes);
-  fclose(f);
+static clm_status check_content(clm_context *ctx, const char *path, const file_input *in) {
+  char begin[sizeof LFS_POINTER - 1];
+  if (in->bytes < sizeof begin || in->bytes > LFS_POINTER_BYTES) return CLM_OK;
+  TRY(file_read_at(ctx, path, in, 0, sizeof begin, begin));
+  if (memcmp(begin, LFS_POINTER, sizeof begin) != 0) return CLM_OK;
+  return context_fail(ctx, CLM_BAD_FORMAT,
+                      "%s is a Git LFS pointer, not the file itself: run \"git lfs pull\" in its repository", path);
+}
+
+/* A file descriptor of a regular file, or -1 with the reason. Without O_NONBLOCK a FIFO would wait for a writer. */
+static int open_regular(const char *path, size_t *bytes, const char **why) {
+  struct stat about;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  *why = NULL;
+  if (fd < 0 || fstat(fd, &about) != 0) *why = strerror(errno);
+  else if (S_ISDIR(about.st_mode)) *why = strerror(EISDIR);
+  else if (!S_ISREG(about.st_mode)) *why = "it is not a regular file";
+  if (!*why) {
+    *bytes = (size_t)about.st_size;
+    return fd;
+  }
+  if (fd >= 0) close(fd);
+  return -1;
+}
+
+clm_status file_open(clm_context *ctx, const char *path, file_input *in) {
+  const char *why;
+  in->fd = open_regular(path, &in->bytes, &why);
+  if (in->fd < 0) return read_failed(ctx, path, why);
+  clm_status status = check_content(ctx, path, in);
+  if (status) file_input_close(in);
   return status;
 }
 
-clm_status file_map(clm_context *ctx, const char *path, file_mapping *mapping) {
-  *mapping = (file_mapping){0};
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(errno));
-  struct stat about;
-  int error = 0;
-  if (fstat(fd, &about) != 0) error = errno;
-  else if (!S_ISREG(about.st_mode)) error = EISDIR;
-  else if (about.st_size > 0) {
-    void *map = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED) error = errno;
-    else *mapping = (file_mapping){map, (size_t)about.st_size};
+clm_status file_read_at(clm_context *ctx, const char *path, const file_input *in, uint64_t offset, size_t bytes,
+                        void *out) {
+  for (size_t at = 0; at < bytes;) {
+    const ssize_t got = pread(in->fd, (char *)out + at, bytes - at, (off_t)(offset + at));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return read_failed(ctx, path, got < 0 ? strerror(errno) : "it became shorter");
+    at += (size_t)got;
   }
-  close(fd);
-  return error ? context_fail(ctx, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(error)) : CLM_OK;
+  return CLM_OK;
 }
 
-void file_unmap(file_mapping *mapping) {
-  if (mapping->data) munmap((void *)(uintptr_t)mapping->data, mapping->bytes);
-  *mapping = (file_mapping){0};
+void file_input_close(file_input *in) {
+  if (in->fd >= 0) close(in->fd);
+  *in = FILE_INPUT_CLOSED;
+}
+
+bool file_begins_with(const char *path, const char *text) {
+  char begin[16];
+  size_t bytes, length = strlen(text);
+  const char *why;
+  const int fd = open_regular(path, &bytes, &why);
+  if (fd < 0) return false;
+  const bool begins =
+      length <= sizeof begin && pread(fd, begin, length, 0) == (ssize_t)length && memcmp(begin, text, length) == 0;
+  close(fd);
+  return begins;
+}
+
+static clm_status read_all(clm_context *ctx, const char *path, const file_input *in, size_t limit, char **data) {
+  if (in->bytes > limit)
+    return context_fail(ctx, CLM_BAD_FORMAT, "%s has %zu bytes, at most %zu are expected", path, in->bytes, limit);
+  char *text = malloc(in->bytes + 1);
+  if (!text) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s (%zu bytes)", path, in->bytes);
+  clm_status status = file_read_at(ctx, path, in, 0, in->bytes, text);
+  text[in->bytes] = '\0';
+  if (status) free(text);
+  else *data = text;
+  return status;
+}
+
+clm_status file_read(clm_context *ctx, const char *path, size_t limit, char **data, size_t *bytes) {
+  file_input in;
+  *data = NULL;
+  *bytes = 0;
+  TRY(file_open(ctx, path, &in));
+  clm_status status = read_all(ctx, path, &in, limit, data);
+  if (status == CLM_OK) *bytes = in.bytes;
+  file_input_close(&in);
+  return status;
 }
 
 static clm_status write_failed(clm_context *ctx, const char *path, int error) {

@@ -3,12 +3,13 @@
 #include "core/file.h"
 #include "core/try.h"
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define MAGIC             "GGUF"
 #define DEFAULT_ALIGNMENT 32
+#define FILL_BYTES        ((size_t)1 << 20) /* of the file that are read at once: whole pages */
 #define LEAST_VALUE       13 /* bytes that a value takes at least: length of its key, its type, itself */
 #define LEAST_TENSOR      24 /* length of its name, rank, dtype, offset                                */
 
@@ -27,8 +28,12 @@ static const struct {
               {14, "Q6_K", 210, 256}, {15, "Q8_K", 292, 256}, {24, "I8", 1, 1},       {25, "I16", 2, 1},
               {26, "I32", 4, 1},      {27, "I64", 8, 1},      {28, "F64", 8, 1},      {30, "BF16", 2, 1}};
 
+/* The values, which are looked up again and again, stay in memory as the file has them: in a range of addresses as
+ * long as the file, of which only what has been read is there. Nothing moves as more is read. */
 typedef struct gguf {
-  file_mapping map;
+  file_input in;
+  unsigned char *data; /* NULL: the file is empty */
+  size_t filled;
   gguf_value *values; /* sorted by key */
   size_t count;
   char *names; /* of the tensors, each ended by a zero byte */
@@ -36,13 +41,19 @@ typedef struct gguf {
 
 static void gguf_close(source *s) {
   gguf *g = s->state;
-  file_unmap(&g->map);
+  if (g->data) munmap(g->data, g->in.bytes);
+  file_input_close(&g->in);
   free(g->values);
   free(g->names);
   free(g);
 }
 
-static const source_format gguf_format = {.close = gguf_close};
+static clm_status gguf_read(clm_context *ctx, const source_tensor *t, size_t begin, size_t bytes, void *out) {
+  const gguf *g = t->from->state;
+  return file_read_at(ctx, t->from->path, &g->in, t->place + begin, bytes, out);
+}
+
+static const source_format gguf_format = {.close = gguf_close, .read = gguf_read};
 
 static clm_status bad(clm_context *ctx, const source *s, const char *what) {
   return context_fail(ctx, CLM_BAD_FORMAT, "%s is not a valid GGUF file: %s", s->path, what);
@@ -63,14 +74,37 @@ static uint64_t number_at(const void *data, size_t bytes) {
 typedef struct cursor {
   clm_context *context;
   const source *file;
-  const unsigned char *at, *end;
+  const unsigned char *begin, *at, *end;
 } cursor;
 
 static size_t left(const cursor *c) { return (size_t)(c->end - c->at); }
 
+static clm_status open_file(clm_context *ctx, const char *path, gguf *g) {
+  TRY(file_open(ctx, path, &g->in));
+  if (g->in.bytes == 0) return CLM_OK;
+  void *range = mmap(NULL, g->in.bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (range == MAP_FAILED) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  g->data = range;
+  return CLM_OK;
+}
+
+/* Reads on, up to at least `needed` bytes of the file. */
+static clm_status fill(const cursor *c, size_t needed) {
+  gguf *g = c->file->state;
+  if (needed <= g->filled) return CLM_OK;
+  size_t to = (needed + FILL_BYTES - 1) / FILL_BYTES * FILL_BYTES;
+  if (to > g->in.bytes) to = g->in.bytes;
+  if (mprotect(g->data + g->filled, to - g->filled, PROT_READ | PROT_WRITE) != 0)
+    return context_fail(c->context, CLM_OUT_OF_MEMORY, "out of host memory for %s", c->file->path);
+  TRY(file_read_at(c->context, c->file->path, &g->in, g->filled, to - g->filled, g->data + g->filled));
+  g->filled = to;
+  return CLM_OK;
+}
+
 static clm_status take(cursor *c, uint64_t bytes, const void **data) {
   *data = c->at;
   if (bytes > left(c)) return bad(c->context, c->file, "it ends too early, it may be truncated");
+  TRY(fill(c, (size_t)(c->end - c->begin) - left(c) + (size_t)bytes));
   c->at += bytes;
   return CLM_OK;
 }
@@ -283,8 +317,8 @@ static clm_status place_tensors(cursor *c, source *s, const gguf *g) {
       (!gguf_integer(s, "general.alignment", &alignment) || alignment < 8 || alignment > 1 << 20 || alignment % 8))
     return bad(c->context, s, "general.alignment is not a multiple of 8");
   const size_t step = (size_t)alignment;
-  size_t begin = ((size_t)(c->at - g->map.data) + step - 1) / step * step;
-  size_t bytes = begin < g->map.bytes ? g->map.bytes - begin : 0;
+  size_t begin = ((size_t)(c->at - c->begin) + step - 1) / step * step;
+  size_t bytes = begin < g->in.bytes ? g->in.bytes - begin : 0;
   uint64_t end = 0;
   qsort(s->tensors, s->count, sizeof *s->tensors, by_place);
   for (size_t i = 0; i < s->count; i++) {
@@ -294,18 +328,19 @@ static clm_status place_tensors(cursor *c, source *s, const gguf *g) {
     if (t->place > bytes || t->bytes > bytes - t->place)
       return bad_tensor(c->context, s, t->name, "lies outside the file, which may be truncated");
     end = t->place + t->bytes;
-    t->data = g->map.data + begin + t->place;
+    t->place += begin;
   }
   return CLM_OK;
 }
 
 static clm_status read_file(clm_context *ctx, source *s, gguf *g) {
-  if (g->map.bytes < 4 || memcmp(g->map.data, MAGIC, 4) != 0) return bad(ctx, s, "it does not begin with \"GGUF\"");
-  cursor c = {ctx, s, g->map.data, g->map.data + g->map.bytes};
+  cursor c = {ctx, s, g->data, g->data, g->data ? g->data + g->in.bytes : NULL};
   uint64_t version, tensors, values;
   size_t name_bytes;
   const void *magic;
-  TRY(take(&c, 4, &magic));
+  if (left(&c) >= 4) TRY(take(&c, 4, &magic));
+  else magic = "none";
+  if (memcmp(magic, MAGIC, 4) != 0) return bad(ctx, s, "it does not begin with \"GGUF\"");
   TRY(take_number(&c, 4, &version));
   if (version != 2 && version != 3)
     return context_fail(ctx, CLM_UNSUPPORTED, "%s is a GGUF file of version %" PRIu64 "%s, expected 2 or 3", s->path,
@@ -322,21 +357,15 @@ static clm_status read_file(clm_context *ctx, source *s, gguf *g) {
   return place_tensors(&c, s, g);
 }
 
-bool gguf_is(const char *path) {
-  char magic[4] = {0};
-  FILE *f = fopen(path, "rb");
-  if (!f) return false;
-  bool is = fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, MAGIC, sizeof magic) == 0;
-  fclose(f);
-  return is;
-}
+bool gguf_is(const char *path) { return file_begins_with(path, MAGIC); }
 
 clm_status gguf_open(clm_context *ctx, const char *path, source *s) {
   gguf *state = calloc(1, sizeof *state);
   if (!state) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  state->in = FILE_INPUT_CLOSED;
   clm_status status = source_begin(ctx, path, &gguf_format, state, s);
   s->naming = NAMING_GGUF;
-  if (status == CLM_OK) status = file_map(ctx, path, &state->map);
+  if (status == CLM_OK) status = open_file(ctx, path, state);
   if (status == CLM_OK) status = read_file(ctx, s, state);
   return source_opened(ctx, s, status);
 }

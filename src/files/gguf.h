@@ -1,5 +1,5 @@
 /* GGUF, the file format of llama.cpp, versions 2 and 3 (little endian): named values, then named tensors. Everything
- * stays in the mapped file; what is found there is checked when the file is opened. */
+ * but the numbers of tensors is read and checked when the file is opened. */
 #ifndef CLM_FILES_GGUF_H
 #define CLM_FILES_GGUF_H
 

@@ -259,6 +259,25 @@ static clm_status do_storage(machine *m) {
   return push(m, v);
 }
 
+/* Sizes and strides, and what follows of them. */
+static clm_status read_strides(const machine *m, const value *shape, const value *strides, pickle_tensor *t) {
+  int64_t expected = 1;
+  t->contiguous = true;
+  t->span = 1;
+  for (int i = t->rank - 1; i >= 0; i--) {
+    TRY(number_of(m, shape, (uint32_t)i, &t->shape[i]));
+    TRY(number_of(m, strides, (uint32_t)i, &t->stride[i]));
+    const int64_t steps = t->shape[i] - 1;
+    if (t->shape[i] && expected > INT64_MAX / 16 / t->shape[i]) return bad(m, "a tensor has an impossible shape");
+    if (steps > 0 && t->stride[i] > t->numel / steps) return bad(m, "a tensor lies outside its storage");
+    if (steps > 0 && t->stride[i] != expected) t->contiguous = false;
+    if (steps > 0) t->span += steps * t->stride[i];
+    expected *= t->shape[i];
+  }
+  if (expected == 0) t->span = 0;
+  return CLM_OK;
+}
+
 /* (storage, offset, shape, strides, ...) */
 static clm_status rebuild_tensor(machine *m, const value *args) {
   const value *storage = item(m, args, 0), *shape = item(m, args, 2), *strides = item(m, args, 3);
@@ -269,16 +288,8 @@ static clm_status rebuild_tensor(machine *m, const value *args) {
   pickle_tensor t = *tensor_at(m, storage);
   TRY(number_of(m, args, 1, &t.offset));
   t.rank = (int)shape->count;
-  int64_t expected = 1;
-  for (int i = t.rank - 1; i >= 0; i--) {
-    int64_t stride = 0;
-    TRY(number_of(m, shape, (uint32_t)i, &t.shape[i]));
-    TRY(number_of(m, strides, (uint32_t)i, &stride));
-    if (t.shape[i] > 1 && stride != expected) return bad(m, "a tensor is not contiguous");
-    if (t.shape[i] && expected > INT64_MAX / 16 / t.shape[i]) return bad(m, "a tensor has an impossible shape");
-    expected *= t.shape[i];
-  }
-  if (t.offset > t.numel || expected > t.numel - t.offset) return bad(m, "a tensor lies outside its storage");
+  TRY(read_strides(m, shape, strides, &t));
+  if (t.offset > t.numel || t.span > t.numel - t.offset) return bad(m, "a tensor lies outside its storage");
   value v = {.kind = A_TENSOR, .at = (int64_t)m->tensors.count};
   TRY(append(m, &m->tensors, sizeof t, &t));
   return push(m, v);

@@ -13,6 +13,9 @@ typedef struct pickle_tensor {
   int64_t offset;      /* of the tensor in it, elements  */
   int rank;
   int64_t shape[CLM_MAX_RANK];
+  int64_t stride[CLM_MAX_RANK]; /* elements; 0: the same ones again          */
+  int64_t span;                 /* from its first element to past its last   */
+  bool contiguous;              /* nothing else lies between                 */
 } pickle_tensor;
 
 /* Storage types by torch's names. */

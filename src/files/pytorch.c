@@ -1,11 +1,11 @@
 #include "files/pytorch.h"
 #include "core/context.h"
+#include "core/file.h"
 #include "core/try.h"
 #include "files/pickle.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <zip.h>
 
 #define MAX_PICKLE_BYTES (16u << 20) /* a model of 4096 layers has less than half of it */
@@ -15,7 +15,11 @@ typedef struct pytorch {
   zip_t *archive;
   char *folder; /* in which everything lies: "archive/" */
   pickle pickle;
-  zip_file_t *open; /* the storage that is being read */
+  zip_uint64_t count; /* entries of the archive. A tensor's place is its entry, or, if it is not contiguous, count
+                         and its number in the pickle: then its entry is in `entries` */
+  zip_uint64_t *entries;
+  zip_file_t *open; /* the storage that is being read                                     */
+  char *span;       /* what it has of a tensor that is not contiguous                     */
 } pytorch;
 
 static void pytorch_close(source *s) {
@@ -23,6 +27,8 @@ static void pytorch_close(source *s) {
   if (p->open) zip_fclose(p->open);
   if (p->archive) zip_discard(p->archive);
   pickle_free(&p->pickle);
+  free(p->entries);
+  free(p->span);
   free(p->folder);
   free(p);
 }
@@ -42,10 +48,11 @@ static clm_status read_bytes(clm_context *ctx, const source *s, zip_file_t *file
   return CLM_OK;
 }
 
+/* The archive's entry, up to where the tensor begins. */
 static clm_status open_entry(clm_context *ctx, const source_tensor *t, pytorch *p) {
   char skipped[SKIP_BYTES];
   if (p->open) zip_fclose(p->open);
-  p->open = zip_fopen_index(p->archive, t->place, 0);
+  p->open = zip_fopen_index(p->archive, t->place < p->count ? t->place : p->entries[t->place - p->count], 0);
   if (!p->open)
     return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", t->from->path, zip_strerror(p->archive));
   for (size_t at = 0, n; at < t->skip; at += n) {
@@ -62,11 +69,42 @@ static clm_status check_end(clm_context *ctx, const source *s, zip_file_t *file)
   return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", s->path, zip_file_strerror(file));
 }
 
+/* All that a tensor with gaps reaches over. */
+static clm_status read_span(clm_context *ctx, const source_tensor *t, const pickle_tensor *from, pytorch *p) {
+  const size_t bytes = (size_t)from->span * (size_t)pickle_dtypes[from->dtype].bytes;
+  free(p->span);
+  p->span = malloc(bytes + 1);
+  if (!p->span) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", t->from->path);
+  TRY(read_bytes(ctx, t->from, p->open, p->span, bytes));
+  return check_end(ctx, t->from, p->open);
+}
+
+/* Elements [first, first + count) of a tensor, in the order of its dimensions. */
+static void gather(const pickle_tensor *from, const char *span, size_t first, size_t count, char *out) {
+  const size_t size = (size_t)pickle_dtypes[from->dtype].bytes;
+  for (size_t element = first; element < first + count; element++) {
+    size_t rest = element, at = 0;
+    for (int i = from->rank - 1; i >= 0; i--) {
+      at += rest % (size_t)from->shape[i] * (size_t)from->stride[i];
+      rest /= (size_t)from->shape[i];
+    }
+    memcpy(out, span + at * size, size);
+    out += size;
+  }
+}
+
 static clm_status pytorch_read(clm_context *ctx, const source_tensor *t, size_t begin, size_t bytes, void *out) {
   pytorch *p = t->from->state;
   if (begin == 0) TRY(open_entry(ctx, t, p));
-  TRY(read_bytes(ctx, t->from, p->open, out, bytes));
-  return begin + bytes == t->bytes ? check_end(ctx, t->from, p->open) : CLM_OK;
+  if (t->place < p->count) {
+    TRY(read_bytes(ctx, t->from, p->open, out, bytes));
+    return begin + bytes == t->bytes ? check_end(ctx, t->from, p->open) : CLM_OK;
+  }
+  const pickle_tensor *from = &p->pickle.tensors[t->place - p->count];
+  const size_t size = (size_t)pickle_dtypes[from->dtype].bytes;
+  if (begin == 0) TRY(read_span(ctx, t, from, p));
+  gather(from, p->span, begin / size, bytes / size, out);
+  return CLM_OK;
 }
 
 static const source_format pytorch_format = {.close = pytorch_close, .read = pytorch_read};
@@ -99,9 +137,9 @@ static clm_status read_small(clm_context *ctx, const source *s, const zip_stat_t
 
 /* The folder is that of data.pkl, wherever it stands. */
 static clm_status find_folder(clm_context *ctx, const source *s, pytorch *p) {
-  const zip_int64_t entries = zip_get_num_entries(p->archive, 0);
-  for (zip_int64_t i = 0; i < entries; i++) {
-    const char *name = zip_get_name(p->archive, (zip_uint64_t)i, ZIP_FL_ENC_RAW);
+  p->count = (zip_uint64_t)zip_get_num_entries(p->archive, 0);
+  for (zip_uint64_t i = 0; i < p->count; i++) {
+    const char *name = zip_get_name(p->archive, i, ZIP_FL_ENC_RAW);
     const char *slash = name ? strchr(name, '/') : NULL;
     if (!slash || strcmp(slash, "/data.pkl") != 0) continue;
     p->folder = strndup(name, (size_t)(slash - name) + 1);
@@ -136,6 +174,7 @@ static clm_status read_pickle(clm_context *ctx, const source *s, pytorch *p) {
 }
 
 static clm_status add_tensor(clm_context *ctx, source *s, const pickle_tensor *from) {
+  pytorch *p = s->state;
   const pickle_dtype *dtype = &pickle_dtypes[from->dtype];
   source_tensor *t = &s->tensors[s->count];
   char name[300];
@@ -153,18 +192,18 @@ static clm_status add_tensor(clm_context *ctx, source *s, const pickle_tensor *f
                        .rank = from->rank,
                        .bytes = (size_t)dtype->bytes,
                        .from = s,
-                       .place = about.index,
+                       .place = from->contiguous ? about.index : p->count + s->count,
                        .skip = (size_t)from->offset * (size_t)dtype->bytes};
   for (int i = 0; i < t->rank; i++) t->bytes *= (size_t)(t->shape[i] = from->shape[i]);
-  s->count++;
+  p->entries[s->count++] = about.index;
   return CLM_OK;
 }
 
 static clm_status open_archive(clm_context *ctx, source *s, pytorch *p) {
   int error;
-  struct stat about;
-  if (stat(s->path, &about) == 0 && !S_ISREG(about.st_mode))
-    return context_fail(ctx, CLM_IO_ERROR, "cannot read %s: it is not a regular file", s->path);
+  file_input file;
+  TRY(file_open(ctx, s->path, &file)); /* libzip would wait for the writer of a FIFO */
+  file_input_close(&file);
   p->archive = zip_open(s->path, ZIP_RDONLY, &error);
   if (p->archive) return CLM_OK;
   if (error == ZIP_ER_NOZIP || error == ZIP_ER_INCONS)
@@ -182,6 +221,8 @@ static clm_status open_all(clm_context *ctx, source *s, pytorch *p) {
   TRY(check_byte_order(ctx, s, p));
   TRY(read_pickle(ctx, s, p));
   TRY(source_reserve(ctx, s, p->pickle.count));
+  p->entries = calloc(p->pickle.count + 1, sizeof *p->entries);
+  if (!p->entries) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", s->path);
   for (size_t i = 0; i < p->pickle.count; i++) TRY(add_tensor(ctx, s, &p->pickle.tensors[i]));
   return CLM_OK;
 }

@@ -26,18 +26,23 @@ static size_t dtype_bytes(const char *name) {
 
 /* An open file: its header owns the names. */
 typedef struct safetensors {
-  file_mapping map;
+  file_input in;
   json_t *header;
 } safetensors;
 
 static void safetensors_close(source *s) {
   safetensors *file = s->state;
-  file_unmap(&file->map);
+  file_input_close(&file->in);
   json_decref(file->header);
   free(file);
 }
 
-static const source_format safetensors_format = {.close = safetensors_close};
+static clm_status safetensors_read(clm_context *ctx, const source_tensor *t, size_t begin, size_t bytes, void *out) {
+  const safetensors *file = t->from->state;
+  return file_read_at(ctx, t->from->path, &file->in, t->place + begin, bytes, out);
+}
+
+static const source_format safetensors_format = {.close = safetensors_close, .read = safetensors_read};
 
 static clm_status bad(clm_context *ctx, const source *file, const char *what) {
   return context_fail(ctx, CLM_BAD_FORMAT, "%s is not a valid safetensors file: %s", file->path, what);
@@ -48,8 +53,8 @@ static clm_status bad_tensor(clm_context *ctx, const source *file, const char *n
                       name, what);
 }
 
-/* One entry of the header against `size` bytes of data. */
-static clm_status read_entry(clm_context *ctx, source *file, const char *name, const json_t *entry, const char *data,
+/* One entry of the header against `size` bytes of data, which begin at `data` in the file. */
+static clm_status read_entry(clm_context *ctx, source *file, const char *name, const json_t *entry, uint64_t data,
                              size_t size, source_tensor *t) {
   const char *dtype = json_string_value(json_object_get(entry, "dtype"));
   const json_t *shape = json_object_get(entry, "shape"), *offsets = json_object_get(entry, "data_offsets");
@@ -80,48 +85,59 @@ static clm_status read_entry(clm_context *ctx, source *file, const char *name, c
   if (begin < 0 || end < begin) return bad_tensor(ctx, file, name, "has bad data_offsets");
   if ((uint64_t)end > size) return bad_tensor(ctx, file, name, "lies outside the file, which may be truncated");
   t->bytes = (size_t)(end - begin);
-  t->data = data + begin;
+  t->place = data + (uint64_t)begin;
   if (t->bytes != expected) return bad_tensor(ctx, file, name, "has data_offsets that do not fit its shape");
   return CLM_OK;
 }
 
 static int by_place(const void *a, const void *b) {
   const source_tensor *x = a, *y = b;
-  if (x->data != y->data) return (const char *)x->data < (const char *)y->data ? -1 : 1;
+  if (x->place != y->place) return x->place < y->place ? -1 : 1;
   return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
 /* The tensors must fill the data one after another, without holes and overlaps. Sorts them. */
-static clm_status check_places(clm_context *ctx, const source *file, const char *data, size_t size) {
+static clm_status check_places(clm_context *ctx, const source *file, uint64_t data, size_t size) {
   qsort(file->tensors, file->count, sizeof *file->tensors, by_place);
-  const char *end = data;
+  uint64_t end = data;
   for (size_t i = 0; i < file->count; i++) {
     const source_tensor *t = &file->tensors[i];
-    if (t->data != end) return bad_tensor(ctx, file, t->name, "does not begin where the one before it ends");
+    if (t->place != end) return bad_tensor(ctx, file, t->name, "does not begin where the one before it ends");
     end += t->bytes;
   }
   if (end != data + size) return bad(ctx, file, "bytes are left over after the last tensor");
   return CLM_OK;
 }
 
+static clm_status parse_header(clm_context *ctx, const source *file, safetensors *state, size_t length) {
+  char *text = malloc(length + 1);
+  if (!text) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", file->path);
+  json_error_t error;
+  clm_status status = file_read_at(ctx, file->path, &state->in, LENGTH_BYTES, length, text);
+  if (status == CLM_OK) state->header = json_parse(text, length, JSON_EXACT, &error);
+  free(text);
+  if (status) return status;
+  if (json_is_object(state->header)) return CLM_OK;
+  if (!state->header && json_error_code(&error) == json_error_duplicate_key)
+    return bad(ctx, file, "the header has the same name twice");
+  return bad(ctx, file, "the header is not a JSON object");
+}
+
 static clm_status read_header(clm_context *ctx, source *file, safetensors *state) {
-  const unsigned char *bytes = state->map.data;
+  unsigned char bytes[LENGTH_BYTES];
   uint64_t length = 0;
-  if (state->map.bytes < LENGTH_BYTES) return bad(ctx, file, "it is too short, it may be truncated");
+  if (state->in.bytes < LENGTH_BYTES) return bad(ctx, file, "it is too short, it may be truncated");
+  TRY(file_read_at(ctx, file->path, &state->in, 0, LENGTH_BYTES, bytes));
   for (int i = LENGTH_BYTES - 1; i >= 0; i--) length = length << 8 | bytes[i];
   if (length > MAX_HEADER_BYTES) return bad(ctx, file, "the header is too long");
-  if (length > state->map.bytes - LENGTH_BYTES)
+  if (length > state->in.bytes - LENGTH_BYTES)
     return bad(ctx, file, "the header is cut off, the file may be truncated");
-
-  json_error_t error;
-  state->header = json_parse((const char *)bytes + LENGTH_BYTES, (size_t)length, JSON_EXACT, &error);
-  if (json_error_code(&error) == json_error_duplicate_key && !state->header)
-    return bad(ctx, file, "the header has the same name twice");
-  if (!json_is_object(state->header)) return bad(ctx, file, "the header is not a JSON object");
+  TRY(parse_header(ctx, file, state, (size_t)length));
   TRY(source_reserve(ctx, file, json_object_size(state->header)));
 
-  const char *data = (const char *)bytes + LENGTH_BYTES + length, *name;
-  size_t size = state->map.bytes - LENGTH_BYTES - (size_t)length;
+  const uint64_t data = LENGTH_BYTES + length;
+  const size_t size = state->in.bytes - (size_t)data;
+  const char *name;
   json_t *entry;
   json_object_foreach(state->header, name, entry) {
     if (strcmp(name, METADATA_KEY) == 0) continue;
@@ -134,8 +150,9 @@ static clm_status read_header(clm_context *ctx, source *file, safetensors *state
 clm_status safetensors_open(clm_context *ctx, const char *path, source *file) {
   safetensors *state = calloc(1, sizeof *state);
   if (!state) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  state->in = FILE_INPUT_CLOSED;
   clm_status status = source_begin(ctx, path, &safetensors_format, state, file);
-  if (status == CLM_OK) status = file_map(ctx, path, &state->map);
+  if (status == CLM_OK) status = file_open(ctx, path, &state->in);
   if (status == CLM_OK) status = read_header(ctx, file, state);
   return source_opened(ctx, file, status);
 }

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct {
@@ -68,10 +68,37 @@ const source_tensor *source_find(const source *s, const char *name) {
   return s->count ? bsearch(&key, s->tensors, s->count, sizeof key, by_name) : NULL;
 }
 
-void source_done(const source_tensor *t) {
-  const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data / page * page,
-                  end = ((uintptr_t)t->data + t->bytes) / page * page; /* the last page has the next tensor in it */
-  if (t->data && end > begin) madvise((void *)begin, end - begin, MADV_DONTNEED);
+clm_status source_read(clm_context *ctx, const source_tensor *t, size_t begin, size_t bytes, void *out) {
+  return bytes ? t->from->format->read(ctx, t, begin, bytes, out) : CLM_OK;
+}
+
+clm_status source_read_all(clm_context *ctx, const source_tensor *t, void **data) {
+  *data = malloc(t->bytes ? t->bytes : 1);
+  if (!*data) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", t->from->path);
+  clm_status status = source_read(ctx, t, 0, t->bytes, *data);
+  if (status) {
+    free(*data);
+    *data = NULL;
+  }
+  return status;
+}
+
+bool source_same_bytes(const source_tensor *a, const source_tensor *b) {
+  return a->from == b->from && a->place == b->place && a->skip == b->skip && a->bytes == b->bytes;
+}
+
+clm_status source_check_directory(clm_context *ctx, const char *path) {
+  struct stat about;
+  file_input file;
+  if (stat(path, &about) != 0 || S_ISDIR(about.st_mode)) return CLM_OK;
+  TRY(file_open(ctx, path, &file)); /* a pointer of Git LFS, or no regular file: that is said */
+  file_input_close(&file);
+  const char *slash = strrchr(path, '/');
+  return context_fail(
+      ctx, CLM_UNSUPPORTED,
+      "%s is neither a model directory nor a GGUF file: give the directory that holds config.json and "
+      "the weights, \"%.*s\"",
+      path, slash ? (int)(slash - path + (slash == path)) : 1, slash ? path : ".");
 }
 
 /* In the order in which Hugging Face's reader looks for them. */

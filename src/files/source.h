@@ -28,9 +28,8 @@ typedef struct source_tensor {
   int rank;
   int64_t shape[CLM_MAX_RANK]; /* the last dimension is contiguous                           */
   size_t bytes;                /* as stored                                                  */
-  const void *data;            /* mapped, may be unaligned; NULL: source_read gives it       */
   source *from;                /* the file that it lies in                                   */
-  uint64_t place;              /* for its format: the entry of an archive ...                */
+  uint64_t place;              /* for its format: where in the file, or the entry of an archive ... */
   size_t skip;                 /* ... and the bytes in it before the tensor                  */
 } source_tensor;
 
@@ -40,10 +39,10 @@ typedef enum source_naming {
   NAMING_GGUF     /* llama.cpp's; A itself is stored, not log(-A)               */
 } source_naming;
 
-/* A file format. Both may be NULL. */
+/* A file format. */
 typedef struct source_format {
-  void (*close)(source *);
-  /* `bytes` more of a tensor that is not mapped; from its start if `begin` is 0, else where the last call ended. */
+  void (*close)(source *); /* may be NULL */
+  /* `bytes` more of a tensor: from its start if `begin` is 0, else where the last call ended. */
   clm_status (*read)(clm_context *, const source_tensor *, size_t begin, size_t bytes, void *out);
 } source_format;
 
@@ -72,8 +71,14 @@ void source_close(source *file);
 /* NULL: no such tensor. */
 const source_tensor *source_find(const source *file, const char *name);
 
-/* A mapped tensor has been read: its pages need not be kept in memory. */
-void source_done(const source_tensor *tensor);
+/* The bytes of a tensor as they are stored, all or one part after another; `begin` as in source_format. */
+clm_status source_read(clm_context *context, const source_tensor *tensor, size_t begin, size_t bytes, void *out);
+
+/* The whole of one, to be freed. */
+clm_status source_read_all(clm_context *context, const source_tensor *tensor, void **data);
+
+/* Whether two tensors are the same bytes of one file. */
+bool source_same_bytes(const source_tensor *a, const source_tensor *b);
 
 /* "F32" to SOURCE_F32; SOURCE_OTHER for what is not known. */
 source_dtype source_dtype_named(const char *name);
@@ -81,6 +86,9 @@ source_dtype source_dtype_named(const char *name);
 /* How many elements and bytes make up one block of a dtype. */
 size_t source_block_elements(source_dtype dtype);
 size_t source_block_bytes(source_dtype dtype);
+
+/* Fails, with what to give instead, if `path` is a file: where the directory of a model is expected. */
+clm_status source_check_directory(clm_context *context, const char *path);
 
 /* Opens the weights of a model directory: the first of model.safetensors, model.safetensors.index.json,
  * pytorch_model.bin, pytorch_model.bin.index.json that is there. */

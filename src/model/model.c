@@ -8,7 +8,6 @@
 #include "model/config.h"
 #include <clmamba/elementwise.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 typedef clm_tensor (*parameter_view)(const weights_layout *, clm_buffer *, int layer, weight_id);
 
@@ -74,6 +73,7 @@ clm_status clm_model_create(clm_context *ctx, const clm_model_config *config, ui
 static clm_status load(clm_model *m, const clm_model_config *config, weights_ends ends, const source *from,
                        const clm_model_load_options *options) {
   m->config = *config;
+  if (ends.inputs == 0) TRY(weights_check_tie(m->context, from, &m->config));
   TRY(weights_layout_make(m->context, &m->config, ends, &m->layout));
   TRY(weights_layout_fit(m->context, &m->layout, from, options->weights));
   TRY(make_parameters(m));
@@ -111,11 +111,6 @@ static clm_status open_directory(clm_context *ctx, const char *directory, clm_mo
   return status ? status : source_open_directory(ctx, directory, from);
 }
 
-static bool is_file(const char *path) {
-  struct stat about;
-  return stat(path, &about) == 0 && !S_ISDIR(about.st_mode);
-}
-
 clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_model_load_options *options,
                                clm_model **model) {
   const clm_model_load_options defaults = {0};
@@ -127,9 +122,10 @@ clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_mod
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_load: weights is %d, expected a clm_weights_type",
                         (int)options->weights);
   if (gguf_is(path)) TRY(open_gguf(ctx, path, &config, &from));
-  else if (is_file(path))
-    return context_fail(ctx, CLM_UNSUPPORTED, "%s is neither a model directory nor a GGUF file", path);
-  else TRY(open_directory(ctx, path, &config, &from));
+  else {
+    TRY(source_check_directory(ctx, path));
+    TRY(open_directory(ctx, path, &config, &from));
+  }
   return load_from(ctx, &config, (weights_ends){0}, &from, options, model);
 }
 

@@ -144,7 +144,8 @@ static bool is_like(const source_tensor *t, const char *dtype, int rank, const i
 
 static clm_status read_file(clm_model_state *s, const source *file) {
   const state_part parts[PARTS] = PARTS_OF(s);
-  memcpy(s->tokens, source_find(file, "tokens")->data, (size_t)s->batch * sizeof *s->tokens);
+  TRY(source_read(s->model->context, source_find(file, "tokens"), 0, (size_t)s->batch * sizeof *s->tokens,
+                  s->tokens));
   for (int64_t i = 0; i < s->batch; i++)
     if (s->tokens[i] < 0) return damaged(s->model, file, "tokens");
   for (int i = 0; i < PARTS; i++) {
@@ -152,7 +153,11 @@ static clm_status read_file(clm_model_state *s, const source *file) {
     if (!t->buffer) continue;
     const source_tensor *saved = source_find(file, parts[i].name);
     if (!is_like(saved, "F32", t->rank, t->shape)) return damaged(s->model, file, parts[i].name);
-    TRY(clm_tensor_write(*t, saved->data, saved->bytes));
+    void *data;
+    TRY(source_read_all(s->model->context, saved, &data));
+    clm_status status = clm_tensor_write(*t, data, saved->bytes);
+    free(data);
+    TRY(status);
   }
   return CLM_OK;
 }

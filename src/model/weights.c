@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #define ALIGN_FLOATS 16                /* every parameter begins on a cache line                      */
 #define PIECE        ((size_t)1 << 20) /* elements that are converted at once: whole blocks of a dtype */
@@ -262,16 +263,36 @@ void weights_initialise(const weights_layout *l, const clm_model_config *c, uint
 
 /* ---- From files and to them ---- */
 
+/* By a name as weights_name gives it, or without "backbone." (a base model saved by itself), or below "model." */
+static const source_tensor *find_named(const source *from, const char *name) {
+  static const char backbone[] = "backbone.";
+  const size_t skip = strncmp(name, backbone, sizeof backbone - 1) == 0 ? sizeof backbone - 1 : 0;
+  const char *const prefixes[][2] = {{"", name}, {"", name + skip}, {"model.", name}, {"model.", name + skip}};
+  char other[WEIGHT_NAME_MAX + 8];
+  const source_tensor *t = NULL;
+  for (size_t i = 0; !t && i < sizeof prefixes / sizeof *prefixes; i++) {
+    snprintf(other, sizeof other, "%s%s", prefixes[i][0], prefixes[i][1]);
+    t = source_find(from, other);
+  }
+  return t;
+}
+
+/* `name` becomes what is looked for first. */
 static const source_tensor *find(const source *from, const weight *w, char name[WEIGHT_NAME_MAX]) {
-  char other[WEIGHT_NAME_MAX];
+  char original[WEIGHT_NAME_MAX];
   if (from->naming == NAMING_GGUF) {
     gguf_name(w, name);
     return source_find(from, name);
   }
   weights_name(w, name);
-  weights_original_name(w, other);
-  const source_tensor *t = source_find(from, name);
-  return t ? t : source_find(from, other);
+  weights_original_name(w, original);
+  const source_tensor *t = find_named(from, name);
+  return t ? t : find_named(from, original);
+}
+
+static const source_tensor *find_id(const source *from, weight_id id) {
+  char name[WEIGHT_NAME_MAX];
+  return find(from, &(weight){.id = id}, name);
 }
 
 static void print_shape(char *text, size_t size, int rank, const int64_t *shape) {
@@ -293,9 +314,12 @@ static bool same_shape(const source_tensor *t, const weight *w) {
 }
 
 /* The tensor that holds this parameter, in the right shape and in a dtype that is read. */
-static clm_status locate(clm_context *ctx, const source *from, const weight *w, const source_tensor **found) {
+static clm_status locate(clm_context *ctx, const weights_layout *l, const source *from, const weight *w,
+                         const source_tensor **found) {
   char name[WEIGHT_NAME_MAX], have[96], want[96];
   const source_tensor *t = find(from, w, name);
+  const bool tied = l->index[W_LM_HEAD] == SIZE_MAX;
+  if (!t && w->id == W_EMBEDDING && tied) t = find_id(from, W_LM_HEAD); /* one of the two is stored, whichever */
   if (!t) return context_fail(ctx, CLM_BAD_FORMAT, "%s has no tensor \"%s\"", from->path, name);
   if (!same_shape(t, w)) {
     print_shape(have, sizeof have, t->rank, t->shape);
@@ -310,6 +334,48 @@ static clm_status locate(clm_context *ctx, const source *from, const weight *w, 
   return CLM_OK;
 }
 
+/* Of a tensor's values as f32; two that are equal have one hash. */
+static clm_status hash_values(clm_context *ctx, const source_tensor *t, XXH128_hash_t *hash) {
+  const size_t block = source_block_elements(t->dtype), block_bytes = source_block_bytes(t->dtype);
+  const size_t bytes = PIECE / block * block_bytes;
+  XXH3_state_t *state = XXH3_createState();
+  char *raw = malloc(bytes);
+  float *values = malloc(PIECE * sizeof *values);
+  clm_status status = state && raw && values && XXH3_128bits_reset(state) == XXH_OK
+                          ? CLM_OK
+                          : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", t->from->path);
+  for (size_t at = 0, n; at < t->bytes && !status; at += n) {
+    n = t->bytes - at < bytes ? t->bytes - at : bytes;
+    status = source_read(ctx, t, at, n, raw);
+    if (status) break;
+    const size_t count = n / block_bytes * block;
+    convert(&(conversion){.from = t->dtype}, raw, count, values);
+    for (size_t i = 0; i < count; i++) values[i] += 0.0f; /* -0 is 0 */
+    XXH3_128bits_update(state, values, count * sizeof *values);
+  }
+  if (status == CLM_OK) *hash = XXH3_128bits_digest(state);
+  XXH3_freeState(state);
+  free(raw);
+  free(values);
+  return status;
+}
+
+clm_status weights_check_tie(clm_context *ctx, const source *from, clm_model_config *c) {
+  const source_tensor *head = find_id(from, W_LM_HEAD), *embedding = find_id(from, W_EMBEDDING);
+  if (c->untied_head || !head || !embedding || source_same_bytes(head, embedding)) return CLM_OK;
+  if (head->dtype == SOURCE_OTHER || embedding->dtype == SOURCE_OTHER) return CLM_OK; /* locate refuses one of them */
+  XXH128_hash_t hashes[2];
+  TRY(hash_values(ctx, embedding, &hashes[0]));
+  TRY(hash_values(ctx, head, &hashes[1]));
+  if (XXH128_isEqual(hashes[0], hashes[1])) return CLM_OK;
+  c->untied_head = true;
+  context_log(ctx, CLM_LOG_WARNING,
+              "%s: the configuration ties the head to the embedding, but \"%s\" has other values than \"%s\": they "
+              "are not tied",
+              from->path, head->name, embedding->name);
+  return CLM_OK;
+}
+
 static clm_dtype held_as(const source_tensor *t, clm_weights_type type) {
   if (type == CLM_WEIGHTS_INT8) return CLM_I8;
   if (type == CLM_WEIGHTS_F16 || (type == CLM_WEIGHTS_AS_STORED && t->dtype == SOURCE_F16)) return CLM_F16;
@@ -321,7 +387,7 @@ clm_status weights_layout_fit(clm_context *ctx, weights_layout *l, const source 
   for (size_t i = 0; i < l->item_count; i++) {
     weight *w = &l->items[i];
     const source_tensor *t;
-    TRY(locate(ctx, from, w, &t));
+    TRY(locate(ctx, l, from, w, &t));
     w->dtype = specs[w->id].matrix ? held_as(t, type) : CLM_F32;
   }
   place_all(l);
@@ -350,8 +416,7 @@ static clm_status fetch(loading *l, const source_tensor *t, size_t at, size_t co
   const size_t from = at / source_block_elements(t->dtype) * source_block_bytes(t->dtype),
                bytes = count / source_block_elements(t->dtype) * source_block_bytes(t->dtype);
   *in = l->raw;
-  if (t->data) *in = (const char *)t->data + from;
-  else TRY(t->from->format->read(l->context, t, from, bytes, l->raw));
+  TRY(source_read(l->context, t, from, bytes, l->raw));
   l->done += bytes;
   return CLM_OK;
 }
@@ -398,7 +463,6 @@ static clm_status load_one(loading *l, const weight *w, const source_tensor *t) 
   if (strange)
     context_log(l->context, CLM_LOG_WARNING, "%s: %zu of %zu values of tensor \"%s\" are not finite", t->from->path,
                 strange, w->count, t->name);
-  source_done(t);
   static const char zeros[ALIGN_FLOATS * sizeof(float)];
   const size_t bytes = bytes_of(w), scales = scale_bytes(w);
   TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + bytes, padded(bytes) - bytes, zeros));
@@ -419,11 +483,11 @@ static size_t most_elements(const weights_layout *layout) {
 static clm_status load_all(loading *l, const weights_layout *layout, const source *from) {
   const source_tensor *t;
   for (size_t i = 0; i < layout->item_count; i++) {
-    TRY(locate(l->context, from, &layout->items[i], &t));
+    TRY(locate(l->context, layout, from, &layout->items[i], &t));
     l->total += t->bytes;
   }
   for (size_t i = 0; i < layout->item_count; i++) {
-    TRY(locate(l->context, from, &layout->items[i], &t));
+    TRY(locate(l->context, layout, from, &layout->items[i], &t));
     TRY(load_one(l, &layout->items[i], t));
   }
   return CLM_OK;

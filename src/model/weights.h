@@ -93,6 +93,10 @@ clm_tensor weights_scale(const weights_layout *layout, clm_buffer *flat, int lay
 /* Into `flat` (layout->total floats on the host). */
 void weights_initialise(const weights_layout *layout, const clm_model_config *config, uint64_t seed, float *flat);
 
+/* Of a configuration that ties the head to the embedding: unties them, with a warning, if the source has both with
+ * different values, as transformers 5 does. */
+clm_status weights_check_tie(clm_context *context, const source *from, clm_model_config *config);
+
 /* Converts every parameter from the source into `flat`, a buffer of layout->total * 4 bytes. The layout must fit. */
 clm_status weights_load(clm_context *context, const weights_layout *layout, const source *from,
                         const clm_model_load_options *options, clm_buffer *flat);

@@ -200,6 +200,7 @@ static clm_status load(clm_context *ctx, const char *path, const char *directory
 clm_status clm_tokenizer_load(clm_context *ctx, const char *directory, clm_tokenizer **tokenizer) {
   *tokenizer = NULL;
   if (gguf_is(directory)) return tokenizer_load_gguf(ctx, directory, tokenizer);
+  TRY(source_check_directory(ctx, directory));
   char *path = file_path(directory, "tokenizer.json");
   clm_status status = load(ctx, path, directory, tokenizer);
   free(path);

@@ -172,8 +172,8 @@ static clm_status restore(clm_trainer *t, const checkpoint *c, float *flat) {
                           "%s does not fit the model: \"%s\" is absent or of another size", c->file.path,
                           flat_names[i]);
   }
-  for (int i = 0; i < FLAT_BUFFERS; i++) { /* by way of aligned memory */
-    memcpy(flat, tensors[i]->data, bytes);
+  for (int i = 0; i < FLAT_BUFFERS; i++) {
+    TRY(source_read(t->context, tensors[i], 0, bytes, flat));
     TRY(clm_buffer_write(flat_buffer(t, i), 0, bytes, flat));
   }
   for (size_t i = 0; i < sizeof counter_keys / sizeof *counter_keys; i++)

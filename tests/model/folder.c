@@ -46,7 +46,7 @@ void put_number(bytes *b, uint64_t number, size_t count) {
 
 void put_text(bytes *b, const char *text) { put(b, text, strlen(text)); }
 
-void bytes_free(bytes *b) {
+void bytes_release(bytes *b) {
   free(b->data);
   *b = (bytes){0};
 }

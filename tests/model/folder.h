@@ -25,7 +25,7 @@ typedef struct bytes {
 void put(bytes *b, const void *data, size_t count);
 void put_number(bytes *b, uint64_t number, size_t count); /* little endian */
 void put_text(bytes *b, const char *text);                /* without its zero byte */
-void bytes_free(bytes *b);
+void bytes_release(bytes *b);
 
 void write_file(const char *name, const void *data, size_t count);
 bytes read_file(const char *name);

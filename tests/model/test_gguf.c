@@ -122,7 +122,7 @@ static bytes gguf_of(clm_model *model, int dtype, bool falcon, float *values[TEN
   }
   pad(&b);
   put(&b, data.data, data.count);
-  bytes_free(&data);
+  bytes_release(&data);
   return b;
 }
 
@@ -164,7 +164,7 @@ static void test_dtype(const test_device *device, const void *data) {
   }
   clm_model_destroy(&loaded);
   clm_model_destroy(&model);
-  bytes_free(&b);
+  bytes_release(&b);
 }
 
 static void test_values(const test_device *device, const void *data) {
@@ -188,7 +188,7 @@ static void test_values(const test_device *device, const void *data) {
   assert_false(gguf_string(&file, "tokenizer.ggml.tokens", &text));
   assert_null(gguf_find(&file, "general.nam"));
   source_close(&file);
-  bytes_free(&b);
+  bytes_release(&b);
 }
 
 /* Cut anywhere, the file is refused. */
@@ -205,7 +205,7 @@ static void test_cut(const test_device *device, const void *data) {
     expect_failure(test_judge, status, length < 4 ? CLM_UNSUPPORTED : CLM_BAD_FORMAT, NAME);
     assert_null(model);
   }
-  bytes_free(&b);
+  bytes_release(&b);
 }
 
 typedef struct hostile {
@@ -266,7 +266,7 @@ static void test_hostile(const test_device *device, const void *data) {
   clm_status status = clm_model_load(test_judge, in_folder(NAME), &model);
   expect_failure(test_judge, status, h->status, h->sentence);
   clm_model_destroy(&model);
-  bytes_free(&b);
+  bytes_release(&b);
 }
 
 /* Names and keys that are there twice: of equal length, so that nothing moves. */
@@ -279,12 +279,12 @@ static void test_twice(const test_device *device, const void *data) {
   memcpy(b.data + place_of(&b, pairs[1][0]) - 11, pairs[1][1], 11);
   write_file(NAME, b.data, b.count);
   expect_failure(test_judge, clm_model_load(test_judge, in_folder(NAME), &model), CLM_BAD_FORMAT, pairs[1][2]);
-  bytes_free(&b);
+  bytes_release(&b);
   b = make_gguf(F32, false);
   memcpy(b.data + place_of(&b, "mamba.ssm.inner_size") - 20, "mamba.ssm.state_size", 20);
   write_file(NAME, b.data, b.count);
   expect_failure(test_judge, clm_model_load(test_judge, in_folder(NAME), &model), CLM_BAD_FORMAT, pairs[0][2]);
-  bytes_free(&b);
+  bytes_release(&b);
 }
 
 static void add(void) {
