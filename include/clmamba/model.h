@@ -19,8 +19,8 @@ typedef struct clm_model_config {
   int64_t n_layer;                /* no default                                            */
   int64_t d_state;                /* [16]                                                  */
   int64_t d_conv;                 /* [4]                                                   */
-  int64_t expand;                 /* [2] d_inner = expand d_model                          */
-  int64_t d_inner;                /* [expand d_model]                                      */
+  int64_t expand;                 /* [2] only the default of d_inner                       */
+  int64_t d_inner;                /* [expand d_model] of any size, a multiple of d_model or not */
   int64_t dt_rank;                /* [d_model / 16, rounded up]                            */
   float norm_epsilon;             /* [1e-5]                                                */
   float dt_min, dt_max, dt_floor; /* [1e-3, 0.1, 1e-4] initial step sizes      */

@@ -11,17 +11,13 @@
 #define MAX_SHARDS      1024
 
 typedef struct shards {
-  json_t *index;
-  json_t *names; /* object whose keys are the files, each once */
-  source *files;
+  source *files; /* in the order of their names */
   size_t count;
 } shards;
 
 static void shards_close(source *s) {
   shards *all = s->state;
   for (size_t i = 0; i < all->count; i++) source_close(&all->files[i]);
-  json_decref(all->index);
-  json_decref(all->names);
   free(all->files);
   free(all);
 }
@@ -32,72 +28,89 @@ static clm_status bad(clm_context *ctx, const source *s, const char *what) {
   return context_fail(ctx, CLM_BAD_FORMAT, "%s is not a valid index: %s", s->path, what);
 }
 
-/* The name of a file beside the index, and nothing that leads elsewhere. */
-static bool is_plain(const char *name) {
-  return *name && *name != '.' && strlen(name) < 256 && !strpbrk(name, "/\\");
+/* The name of a file in the index's folder, and nothing that leads elsewhere. */
+static bool is_plain(const json_t *file) {
+  const char *name = json_string_value(file);
+  return name && *name && *name != '.' && strlen(name) < 256 && strlen(name) == json_string_length(file) &&
+         !strpbrk(name, "/\\");
 }
 
-static clm_status read_index(clm_context *ctx, const source *s, shards *all, const json_t **map) {
-  TRY(json_read(ctx, s->path, MAX_INDEX_BYTES, JSON_EXACT, &all->index, NULL, NULL));
-  *map = json_object_get(all->index, "weight_map");
-  if (!json_is_object(*map)) return bad(ctx, s, "it is not a JSON object with a \"weight_map\"");
-  all->names = json_object();
+static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* The names of the files that the index lists, sorted, each once. */
+static clm_status list_files(clm_context *ctx, const source *s, const json_t *map, const char **names,
+                             size_t *count) {
+  size_t listed = 0;
   const char *tensor;
   json_t *file;
-  json_object_foreach((json_t *)(uintptr_t)*map, tensor, file) {
-    const char *name = json_string_value(file);
-    if (!name || !is_plain(name))
+  json_object_foreach((json_t *)(uintptr_t)map, tensor, file) {
+    if (!is_plain(file))
       return context_fail(ctx, CLM_BAD_FORMAT,
-                          "%s: tensor \"%.100s\" lies in \"%.100s\", expected the name of a file beside the index",
-                          s->path, tensor, name ? name : "");
-    if (json_object_get(all->names, name)) continue;
-    if (json_object_size(all->names) == MAX_SHARDS) return bad(ctx, s, "it lists more than 1024 files");
-    if (json_object_set_new(all->names, name, json_integer((json_int_t)json_object_size(all->names))))
-      return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", s->path);
+                          "%s: tensor \"%.100s\" lies in \"%.100s\", expected the name of a file in the same folder",
+                          s->path, tensor, json_is_string(file) ? json_string_value(file) : "");
+    names[listed++] = json_string_value(file);
   }
-  return CLM_OK;
+  if (listed) qsort(names, listed, sizeof *names, by_text);
+  *count = 0;
+  for (size_t i = 0; i < listed; i++)
+    if (!*count || strcmp(names[i], names[*count - 1]) != 0) names[(*count)++] = names[i];
+  return *count <= MAX_SHARDS ? CLM_OK : bad(ctx, s, "it lists more than 1024 files");
 }
 
 static clm_status open_files(clm_context *ctx, const source *s, shards *all, const char *directory,
-                             source_opener open) {
-  size_t count = json_object_size(all->names);
+                             source_opener open, const char *const *names, size_t count) {
   all->files = calloc(count ? count : 1, sizeof *all->files);
   if (!all->files) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", s->path);
   all->count = count;
-  const char *name;
-  json_t *number;
-  json_object_foreach(all->names, name, number) {
-    char *path = file_path(directory, name);
+  for (size_t i = 0; i < count; i++) {
+    char *path = file_path(directory, names[i]);
     if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", s->path);
-    clm_status status = open(ctx, path, &all->files[json_integer_value(number)]);
+    clm_status status = open(ctx, path, &all->files[i]);
     free(path);
     TRY(status);
   }
   return CLM_OK;
 }
 
-/* Every tensor that the index lists, from the file in which it says it is. */
-static clm_status collect(clm_context *ctx, source *s, const shards *all, const json_t *map) {
-  TRY(source_reserve(ctx, s, json_object_size(map)));
-  const char *tensor;
-  json_t *file;
-  json_object_foreach((json_t *)(uintptr_t)map, tensor, file) {
-    const char *name = json_string_value(file);
-    const source *shard = &all->files[json_integer_value(json_object_get(all->names, name))];
-    const source_tensor *found = source_find(shard, tensor);
-    if (!found)
-      return context_fail(ctx, CLM_BAD_FORMAT, "%s has no tensor \"%.100s\", which %s expects there", shard->path,
-                          tensor, s->path);
-    s->tensors[s->count++] = *found;
-  }
+static bool is_in_later_file(const shards *all, size_t file, const char *name) {
+  for (size_t i = file + 1; i < all->count; i++)
+    if (source_find(&all->files[i], name)) return true;
+  return false;
+}
+
+/* All tensors of all files, the last one's of those that are in several: as transformers does it. What the index says
+ * of a single tensor does not matter; it may name one that no file has, such as a head that is tied. */
+static clm_status collect(clm_context *ctx, source *s, const shards *all) {
+  size_t count = 0;
+  for (size_t i = 0; i < all->count; i++) count += all->files[i].count;
+  TRY(source_reserve(ctx, s, count));
+  for (size_t i = 0; i < all->count; i++)
+    for (size_t k = 0; k < all->files[i].count; k++) {
+      const source_tensor *t = &all->files[i].tensors[k];
+      if (!is_in_later_file(all, i, t->name)) s->tensors[s->count++] = *t;
+    }
   return CLM_OK;
 }
 
+static clm_status open_index(clm_context *ctx, source *s, const char *directory, source_opener open,
+                             const json_t *index) {
+  const json_t *map = json_object_get(index, "weight_map");
+  if (!json_is_object(map)) return bad(ctx, s, "it is not a JSON object with a \"weight_map\"");
+  const char **names = calloc(json_object_size(map) + 1, sizeof *names);
+  size_t count = 0;
+  if (!names) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", s->path);
+  clm_status status = list_files(ctx, s, map, names, &count);
+  if (status == CLM_OK) status = open_files(ctx, s, s->state, directory, open, names, count);
+  free(names);
+  return status ? status : collect(ctx, s, s->state);
+}
+
 static clm_status open_all(clm_context *ctx, source *s, const char *directory, source_opener open) {
-  const json_t *map;
-  TRY(read_index(ctx, s, s->state, &map));
-  TRY(open_files(ctx, s, s->state, directory, open));
-  return collect(ctx, s, s->state, map);
+  json_t *index;
+  TRY(json_read(ctx, s->path, MAX_INDEX_BYTES, JSON_PYTHON, &index, NULL, NULL));
+  clm_status status = open_index(ctx, s, directory, open, index);
+  json_decref(index);
+  return status;
 }
 
 clm_status shards_open(clm_context *ctx, const char *directory, const char *index, source_opener open, source *s) {

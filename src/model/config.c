@@ -11,7 +11,8 @@
 
 #define MAX_CONFIG_BYTES (1u << 20)
 #define MAX_DIMENSION    ((int64_t)1 << 20) /* sums of products of these stay far from 2^63 */
-#define CONV_MAX         32                 /* what clm_causal_conv1d takes */
+#define MAX_EXPAND       64
+#define CONV_MAX         32 /* what clm_causal_conv1d takes */
 
 /* Two forms of config.json. A key that begins with a dot stands in "ssm_cfg"; NULL: the form has none. */
 typedef enum form { HUGGINGFACE, ORIGINAL, FORMS } form;
@@ -29,7 +30,7 @@ static const struct {
     {SIZE(n_layer), {"num_hidden_layers", "n_layer"}, 0, 1, 4096},
     {SIZE(d_state), {"state_size", ".d_state"}, 16, 1, 1024},
     {SIZE(d_conv), {"conv_kernel", ".d_conv"}, 4, 1, CONV_MAX},
-    {SIZE(expand), {"expand", ".expand"}, 2, 1, 64},
+    {SIZE(expand), {"expand", ".expand"}, 2, 1, MAX_EXPAND},
     {SIZE(d_inner), {"intermediate_size", NULL}, 0, 1, MAX_DIMENSION},
     {SIZE(dt_rank), {"time_step_rank", ".dt_rank"}, 0, 1, MAX_DIMENSION},
 #undef SIZE
@@ -73,7 +74,7 @@ static const struct {
 clm_status config_complete(clm_context *ctx, clm_model_config *c) {
   for (size_t i = 0; i < COUNT(sizes); i++)
     if (MEMBER(int64_t, c, sizes[i]) == 0) MEMBER(int64_t, c, sizes[i]) = sizes[i].standard;
-  if (c->d_inner == 0 && c->d_model > 0 && c->d_model <= MAX_DIMENSION && c->expand > 0 && c->expand <= 64)
+  if (c->d_inner == 0 && c->d_model > 0 && c->d_model <= MAX_DIMENSION && c->expand > 0 && c->expand <= MAX_EXPAND)
     c->d_inner = c->expand * c->d_model;
   if (c->dt_rank == 0 && c->d_model > 0) c->dt_rank = (c->d_model - 1) / 16 + 1;
   for (size_t i = 0; i < COUNT(sizes); i++) {
@@ -82,9 +83,6 @@ clm_status config_complete(clm_context *ctx, clm_model_config *c) {
       return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: %s is %lld, expected %lld to %lld", sizes[i].name,
                           (long long)value, (long long)sizes[i].low, (long long)sizes[i].high);
   }
-  if (c->d_inner != c->expand * c->d_model)
-    return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: d_inner is %lld, expected expand * d_model = %lld",
-                        (long long)c->d_inner, (long long)(c->expand * c->d_model));
   for (size_t i = 0; i < COUNT(reals); i++) {
     float *value = &MEMBER(float, c, reals[i]);
     if (*value == 0) *value = reals[i].standard;
@@ -169,7 +167,10 @@ static clm_status read_original(clm_context *ctx, const char *path, const json_t
 }
 
 clm_status config_check(clm_context *ctx, const char *path, clm_model_config *c) {
-  if (c->d_model > 0 && c->d_inner > 0 && c->d_inner % c->d_model == 0) c->expand = c->d_inner / c->d_model;
+  if (c->d_model > 0 && c->d_inner > 0) { /* d_inner counts, whatever the file says of expand */
+    const int64_t whole = c->d_inner / c->d_model;
+    c->expand = whole < 1 ? 1 : whole > MAX_EXPAND ? MAX_EXPAND : whole;
+  }
   if (config_complete(ctx, c) == CLM_OK) return CLM_OK;
   char why[256];
   strncpy(why, clm_context_error(ctx), sizeof why - 1);

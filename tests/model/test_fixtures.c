@@ -38,6 +38,7 @@ static const fixture fixtures[] = {
     {"original", CLM_WEIGHTS_F32, false, NULL},
     {"original-f16-safetensors", CLM_WEIGHTS_F16, false, NULL},
     {"original-layernorm", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba-inner40-head", CLM_WEIGHTS_F32, false, NULL},
     {"mamba", CLM_WEIGHTS_F32, false, "model.gguf"},
     {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false, "model.gguf"},
 };
