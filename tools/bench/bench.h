@@ -40,7 +40,8 @@ typedef struct bench_settings {
   const char *model;        /* preset of the lm operations */
   clm_weights_type weights; /* of that model */
   int64_t prompt, new_tokens;
-  double rate; /* steps a second, 0: one after another */
+  double rate;        /* steps a second, 0: one after another */
+  char command[1024]; /* the command line, with the CLM_ variables that change what is measured */
 } bench_settings;
 
 /* What the device can do, measured in the same run. 0: not known. */
@@ -78,7 +79,7 @@ typedef struct bench_row {
   double max_error;    /* relative; NAN: not checked   */
   const char *worst_tensor;
   double tolerance;
-  uint64_t peak_bytes;
+  uint64_t memory_before, peak_bytes; /* held when the row began; its own: tensors once, workspace, model */
   char *explain;
 } bench_row;
 
@@ -137,10 +138,13 @@ typedef struct bench_op {
 extern const bench_op *const bench_ops[]; /* ends with NULL */
 const bench_op *bench_find_op(const char *name);
 int64_t *bench_dim(bench_shape *shape, const char *name); /* the member of that name, or NULL */
+const char *bench_dim_name(int i);                        /* of the sizes from 0 on; NULL after the last */
 const char *bench_dtype_name(const bench_shape *shape);
 bool bench_op_has(const bench_op *op, const char *dim);
 
-/* options.c */
+/* options.c. bench_command: the command line as a shell takes it. */
+void bench_command(int argc, char **argv, char *text, size_t size);
+const char *bench_weights_name(clm_weights_type type);
 bool bench_options(int argc, char **argv, bench_settings *settings, int *exit_status);
 
 /* ops.c: fills in the sizes that were not given; the sizes of `op` as text. */
@@ -167,6 +171,7 @@ bool bench_time(bench *b, bench_call call, void *user, bench_row *row);
 /* These sort what they are given. Median; median, least and most of `count` times. */
 double bench_median(double *values, int count);
 void bench_statistics(double *ms, int count, bench_row *row);
+void bench_peak(const bench *b, bench_row *row); /* sets peak_bytes to what the row has taken so far at most */
 bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape);
 
 /* problem.c: the tensors of `op` in `sets` copies, so that repeats can rotate through more than the cache. */

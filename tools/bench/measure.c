@@ -1,6 +1,7 @@
 /* Warm-up, repeats and device time of one row. */
 #include "bench/bench.h"
 #include "common/tool.h"
+#include "core/context.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -98,6 +99,13 @@ bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
   return ok;
 }
 
+/* The copies that keep a problem out of the caches are none of the operation's (run_problem takes them off). */
+void bench_peak(const bench *b, bench_row *row) {
+  uint64_t peak;
+  clm_context_memory(b->context, NULL, &peak);
+  row->peak_bytes = peak - row->memory_before;
+}
+
 typedef struct rotation {
   bench *bench;
   const bench_problem *problem;
@@ -114,7 +122,8 @@ static bool run_problem(bench *b, const bench_op *op, const bench_shape *shape, 
   row->cost = op->cost(shape);
   row->cost.bytes = bench_problem_bytes(&problem);
   bool ok = bench_time(b, call_set, &(rotation){b, &problem}, row);
-  clm_context_memory(b->context, NULL, &row->peak_bytes);
+  bench_peak(b, row);
+  for (int i = 0; i < problem.count; i++) row->peak_bytes -= problem.stride[i] * (uint64_t)(problem.sets - 1);
   if (ok && b->settings.check) ok = bench_check(b, &problem, row);
   bench_problem_destroy(&problem);
   return ok;
@@ -140,6 +149,9 @@ bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape) {
   row->max_error = NAN;
   row->tolerance = op->tolerance * (shape->dtype == CLM_BF16 ? 500 : shape->dtype == CLM_F16 ? 100 : 1);
   bench_shape_text(op, shape, row->shape_text, sizeof row->shape_text);
+  if (clm_context_finish(b->context) != CLM_OK) return bench_fail(b, op->name, CLM_DEVICE_ERROR);
+  context_memory_restart(b->context);
+  clm_context_memory(b->context, &row->memory_before, NULL);
   bool ok = op->measure ? op->measure(b, op, shape, row) : run_problem(b, op, shape, row);
   if (!ok) {
     free(row->explain);

@@ -33,6 +33,8 @@ int64_t *bench_dim(bench_shape *shape, const char *name) {
   return NULL;
 }
 
+const char *bench_dim_name(int i) { return i < DIMS ? dims[i].name : NULL; }
+
 bool bench_op_has(const bench_op *op, const char *name) {
   size_t size = strlen(name);
   for (const char *word = op->dims; *word;) {
@@ -68,4 +70,6 @@ void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, 
     used += wrote > 0 ? (size_t)wrote : 0;
     word += n + (word[n] == ' ');
   }
+  if (shape->layout == BENCH_BDL && op->tensors && bench_op_has(op, "length") && used < size)
+    snprintf(text + used, size - used, " layout=bdl");
 }

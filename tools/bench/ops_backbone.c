@@ -111,7 +111,7 @@ static bool measure(bench *b, const bench_op *op, const bench_shape *shape, benc
     row->explain = explain(&s, count);
     double parameters = (double)clm_backbone_param_count(s.backbone), batch = (double)shape->batch;
     row->cost = (bench_cost){.flops = 2 * batch * parameters, .tokens = batch}; /* the weights stay in the caches */
-    clm_context_memory(b->context, NULL, &row->peak_bytes);
+    bench_peak(b, row);
   } else bench_fail(b, op->name, status);
   clm_context_finish(b->context);
   clm_backbone_state_destroy(&s.state);

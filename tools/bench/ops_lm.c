@@ -102,7 +102,7 @@ static bool run(lm *l, bool train, bool decode, bench_row *row) {
     row->cost.tokens = batch * length;
   }
   bool ok = bench_time(l->bench, train ? call_training : call_inference, l, row);
-  clm_context_memory(l->bench->context, NULL, &row->peak_bytes);
+  bench_peak(l->bench, row);
   return ok;
 }
 
@@ -111,7 +111,8 @@ static bool measure(bench *b, const bench_op *op, const bench_shape *shape, benc
   const char *name = b->settings.model;
   if (!name) name = train && b->device.type == CLM_DEVICE_CPU ? "char" : "130m";
   size_t used = strlen(row->shape_text);
-  snprintf(row->shape_text + used, sizeof row->shape_text - used, " model=%s", name);
+  snprintf(row->shape_text + used, sizeof row->shape_text - used, " model=%s weights=%s", name,
+           bench_weights_name(b->settings.weights));
   used = strlen(row->shape_text);
   if (decode)
     snprintf(row->shape_text + used, sizeof row->shape_text - used, " prompt=%lld new=%lld",

@@ -67,7 +67,8 @@ static clm_weights_type stored_as(clm_dtype dtype) {
 static bool measure(bench *b, const bench_op *op, const bench_shape *shape, bench_row *row) {
   const char *name = b->settings.model ? b->settings.model : "130m";
   const int count = b->settings.repeat ? b->settings.repeat : REPEATS;
-  snprintf(row->shape_text, sizeof row->shape_text, "model=%s file=%s", name, bench_dtype_name(shape));
+  snprintf(row->shape_text, sizeof row->shape_text, "model=%s file=%s weights=%s", name, bench_dtype_name(shape),
+           bench_weights_name(b->settings.weights));
   loading l = {.bench = b};
   double *ms = malloc((size_t)count * sizeof *ms), *read_ms = malloc((size_t)count * sizeof *read_ms);
   clm_status status =
@@ -89,7 +90,7 @@ static bool measure(bench *b, const bench_op *op, const bench_shape *shape, benc
              (double)l.file_bytes * 1e-6, reading.ms_median, row->ms_median - reading.ms_median);
     row->explain = strdup(text);
     row->cost = (bench_cost){.bytes = (double)l.file_bytes};
-    clm_context_memory(b->context, NULL, &row->peak_bytes);
+    bench_peak(b, row);
   } else bench_fail(b, op->name, status);
   model_folder_remove(&l.folder);
   free(l.file);

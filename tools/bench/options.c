@@ -2,6 +2,9 @@
 #include "common/tool.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+extern char **environ;
 
 typedef struct choice {
   const char *name;
@@ -56,6 +59,29 @@ static bool parse_sweep(const char *text, bench_settings *s) {
       }
   }
   return tool_fail("--sweep %s is not NAME=FIRST:LAST, such as length=512:131072", text), false;
+}
+
+const char *bench_weights_name(clm_weights_type type) {
+  for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
+    if (weights[i].value == (int)type) return weights[i].name;
+  return "?";
+}
+
+/* One word, in quotes where a shell would take it apart. Returns how much of `text` is used then. */
+static size_t add_word(char *text, size_t size, size_t used, const char *word) {
+  bool plain = *word && strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=:,./+%@") ==
+                            strlen(word);
+  int n = snprintf(text + used, size - used, "%s%s%s%s", used ? " " : "", plain ? "" : "'", word, plain ? "" : "'");
+  return n < 0 || used + (size_t)n >= size ? size - 1 : used + (size_t)n;
+}
+
+void bench_command(int argc, char **argv, char *text, size_t size) {
+  size_t used = 0;
+  text[0] = '\0';
+  for (char **variable = environ; *variable; variable++)
+    if (strncmp(*variable, "CLM_", 4) == 0) used = add_word(text, size, used, *variable);
+  used = add_word(text, size, used, "mamba-bench");
+  for (int i = 1; i < argc; i++) used = add_word(text, size, used, argv[i]);
 }
 
 static bool check_op(const char *name) {
@@ -207,6 +233,7 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
   s->warm = chosen[3];
   if (chosen[4]) return tool_fail("--math tf32 is not supported yet: products are exact fp32"), false;
   s->weights = (clm_weights_type)chosen[5];
+  bench_command(argc, argv, s->command, sizeof s->command);
   if (!check_op(op) || !check_numbers(s)) return false;
   bool whole_model = strncmp(op, "lm-", 3) == 0 || strncmp(op, "backbone-", 9) == 0;
   if (s->check && whole_model)

@@ -9,8 +9,9 @@
 
 typedef struct column {
   const char *name, *title;
-  int width;
+  int width;                             /* at least: the same in tables of several runs */
   double (*value)(const bench_row *row); /* NAN: means nothing here */
+  bool whole;                            /* a count, not a measurement */
 } column;
 
 static double ms_median(const bench_row *r) { return r->ms_median; }
@@ -37,7 +38,7 @@ static const column columns[] = {
     {"tokens_per_s", "tokens/s", 10, tokens},
     {"roofline_fraction", "of floor", 9, fraction},
     {"max_rel_err", "error", 9, error},
-    {"peak_bytes", "peak bytes", 11, peak},
+    {"peak_bytes", "peak bytes", 11, peak, true},
 };
 enum { COLUMNS = sizeof columns / sizeof columns[0] };
 
@@ -74,41 +75,57 @@ static void print_limits(FILE *f, const char *title, const bench_limits *of) {
   fputc('\n', f);
 }
 
+/* Four digits that count, and no exponent where a reader would have to look twice. */
+static void cell_text(const column *c, double value, char *text, size_t size) {
+  if (isnan(value)) snprintf(text, size, "-");
+  else if (c->whole || value >= 1000) snprintf(text, size, "%.0f", value);
+  else snprintf(text, size, "%.4g", value);
+}
+
+enum { CELL = 24, OP_WIDTH = 13, SHAPE_WIDTH = 46 };
+
+static void print_row(FILE *f, const char *op, int shape_width, const char *shape, const int *width,
+                      const char (*cells)[CELL]) {
+  fprintf(f, "%-*s %-*s", OP_WIDTH, op, shape_width, shape);
+  for (int c = 0; c < COLUMNS; c++)
+    if (width[c]) fprintf(f, " %*s", width[c], cells[c]);
+  fputc('\n', f);
+}
+
+/* Columns that no row has a value for are left out; each is as wide as its widest cell. */
 static void print_table(const bench *b, FILE *f) {
   fprintf(f, "device: %s (%s %s), %s, %s caches\n", b->device.name, b->device.platform, b->device.version,
           bench_dtype_name(&b->settings.shape), b->settings.warm ? "warm" : "cold");
   print_limits(f, "limits:", &b->limits);
   if (b->row_count == 0) return;
-  bool used[COLUMNS] = {false};
-  int shape_width = 5;
-  for (size_t r = 0; r < b->row_count; r++) {
-    int n = (int)strlen(b->rows[r].shape_text);
-    if (n > shape_width) shape_width = n;
-    for (int c = 0; c < COLUMNS; c++) used[c] = used[c] || !isnan(columns[c].value(&b->rows[r]));
-  }
-  fprintf(f, "%-13s %-*s", "op", shape_width, "shape");
-  for (int c = 0; c < COLUMNS; c++)
-    if (used[c]) fprintf(f, " %*s", columns[c].width, columns[c].title);
-  fputc('\n', f);
+  int width[COLUMNS] = {0}, shape_width = SHAPE_WIDTH;
+  char cells[COLUMNS][CELL];
   for (size_t r = 0; r < b->row_count; r++) {
     const bench_row *row = &b->rows[r];
-    fprintf(f, "%-13s %-*s", row->op, shape_width, row->shape_text);
+    if ((int)strlen(row->shape_text) > shape_width) shape_width = (int)strlen(row->shape_text);
     for (int c = 0; c < COLUMNS; c++) {
       double value = columns[c].value(row);
-      if (!used[c]) continue;
-      if (isnan(value)) fprintf(f, " %*s", columns[c].width, "-");
-      else fprintf(f, " %*.4g", columns[c].width, value);
+      if (isnan(value)) continue;
+      cell_text(&columns[c], value, cells[c], CELL);
+      if (width[c] < columns[c].width) width[c] = columns[c].width;
+      if (width[c] < (int)strlen(cells[c])) width[c] = (int)strlen(cells[c]);
     }
-    fputc('\n', f);
+  }
+  for (int c = 0; c < COLUMNS; c++) snprintf(cells[c], CELL, "%s", columns[c].title);
+  print_row(f, "op", shape_width, "shape", width, (const char(*)[CELL])cells);
+  for (size_t r = 0; r < b->row_count; r++) {
+    const bench_row *row = &b->rows[r];
+    for (int c = 0; c < COLUMNS; c++) cell_text(&columns[c], columns[c].value(row), cells[c], CELL);
+    print_row(f, row->op, shape_width, row->shape_text, width, (const char(*)[CELL])cells);
     if (!b->settings.explain) continue;
     print_limits(f, "    limits meanwhile:", &row->limits);
     print_explain(f, row->explain);
   }
 }
 
-static void put_number(FILE *f, double value) {
+static void put_number(FILE *f, double value, bool whole) {
   if (isnan(value)) fputc(',', f);
-  else fprintf(f, ",%.9g", value);
+  else fprintf(f, whole ? ",%.0f" : ",%.9g", value);
 }
 
 /* A field that may hold commas or quotes. */
@@ -133,8 +150,8 @@ static void print_csv(const bench *b, FILE *f) {
     put_quoted(f, b->device.name);
     fprintf(f, ",%s,", bench_dtype_name(&row->shape));
     put_quoted(f, row->shape_text);
-    for (int c = 0; c < COLUMNS; c++) put_number(f, columns[c].value(row));
-    for (int i = 0; i < LIMITS; i++) put_number(f, limit(&row->limits, i));
+    for (int c = 0; c < COLUMNS; c++) put_number(f, columns[c].value(row), columns[c].whole);
+    for (int i = 0; i < LIMITS; i++) put_number(f, limit(&row->limits, i), false);
     if (b->settings.explain) {
       fputc(',', f);
       put_quoted(f, row->explain ? row->explain : "");
@@ -146,7 +163,7 @@ static void print_csv(const bench *b, FILE *f) {
   put_quoted(f, b->device.name);
   fprintf(f, ",%s,\"\"", bench_dtype_name(&b->settings.shape));
   for (int c = 0; c < COLUMNS; c++) fputc(',', f);
-  for (int i = 0; i < LIMITS; i++) put_number(f, limit(&b->limits, i));
+  for (int i = 0; i < LIMITS; i++) put_number(f, limit(&b->limits, i), false);
   fputc('\n', f);
 }
 
@@ -168,17 +185,36 @@ static json_t *whole(json_t *object, bool ok) {
   return NULL;
 }
 
+/* What, on which device, when and how: what makes a row readable by itself. */
+static json_t *row_head(const bench *b, const char *op, const bench_shape *shape) {
+  char date[11];
+  tool_date(date);
+  return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "op", op, "device", b->device.name, "dtype",
+                   bench_dtype_name(shape), "date", date, "command", b->settings.command, "driver",
+                   b->device.opencl ? b->device.driver : b->device.version, "version", clm_version(), "cache",
+                   b->settings.warm ? "warm" : "cold");
+}
+
 static json_t *limits_json(const bench *b) {
-  json_t *object = json_pack("{s:s, s:s, s:s}", "op", "limits", "device", b->device.name, "dtype",
-                             bench_dtype_name(&b->settings.shape));
+  json_t *object = row_head(b, "limits", &b->settings.shape);
   return whole(object, add_limits(object, &b->limits));
 }
 
 static json_t *row_json(const bench *b, const bench_row *row) {
-  json_t *object = json_pack("{s:s, s:s, s:s, s:s}", "op", row->op, "device", b->device.name, "dtype",
-                             bench_dtype_name(&row->shape), "shape", row->shape_text);
-  bool ok = add_limits(object, &row->limits);
-  for (int c = 0; c < COLUMNS; c++) ok = add_number(object, columns[c].name, columns[c].value(row)) && ok;
+  json_t *object = row_head(b, row->op, &row->shape);
+  bench_shape shape = row->shape;
+  bool ok =
+      json_object_set_new(object, "shape", json_string(row->shape_text)) == 0 && add_limits(object, &row->limits);
+  for (int i = 0; bench_dim_name(i); i++) {
+    int64_t size = *bench_dim(&shape, bench_dim_name(i));
+    if (size > 0) ok = json_object_set_new(object, bench_dim_name(i), json_integer(size)) == 0 && ok;
+  }
+  for (int c = 0; c < COLUMNS; c++) {
+    double value = columns[c].value(row);
+    if (!columns[c].whole) ok = add_number(object, columns[c].name, value) && ok;
+    else if (!isnan(value))
+      ok = json_object_set_new(object, columns[c].name, json_integer((json_int_t)value)) == 0 && ok;
+  }
   if (b->settings.explain && row->explain)
     ok = json_object_set_new(object, "explain", json_string(row->explain)) == 0 && ok;
   return whole(object, ok);
@@ -207,33 +243,56 @@ bool bench_report(const bench *b) {
   return output_close(&out, ok) && ok;
 }
 
+/* The sizes of a row but the swept one, which the x axis shows. */
+static void fixed_shape(const bench_row *row, const char *swept, char *text, size_t size) {
+  size_t used = 0;
+  text[0] = '\0';
+  for (const char *word = row->shape_text; *word && used < size;) {
+    size_t n = strcspn(word, " "), name = strcspn(word, "=");
+    if (name != strlen(swept) || strncmp(word, swept, name) != 0) {
+      int wrote = snprintf(text + used, size - used, "%s%.*s", used ? " " : "", (int)n, word);
+      used += wrote > 0 ? (size_t)wrote : 0;
+    }
+    word += n + (word[n] == ' ');
+  }
+}
+
 /* Two lines for each operation: measured, and the floor of this device. */
 bool bench_plot(const bench *b) {
   const char *name = b->settings.sweep.name ? b->settings.sweep.name : "length";
   size_t n = b->row_count;
   double *x = calloc(3 * n + 1, sizeof *x), *y = x + n, *floor_ms = x + 2 * n;
   plot_series *series = calloc(2 * n + 1, sizeof *series);
-  char(*names)[32] = calloc(n + 1, sizeof *names);
-  size_t count = 0;
+  char(*names)[2][160] = calloc(n + 1, sizeof *names);
+  size_t count = 0, last = 0;
   bool ok = x && series && names;
   if (!ok) tool_fail("out of memory");
-  for (size_t first = 0, last; ok && first < n; first = last) {
-    for (last = first; last < n && strcmp(b->rows[last].op, b->rows[first].op) == 0; last++) {
-      bench_shape shape = b->rows[last].shape;
-      int64_t size = *bench_dim(&shape, name);
+  bool one_op = n > 0 && strcmp(b->rows[0].op, b->rows[n - 1].op) == 0;
+  char title[256] = "nothing measured", shape[128] = "", where[256], date[11];
+  for (size_t first = 0; ok && first < n; first = last) {
+    for (; last < n && strcmp(b->rows[last].op, b->rows[first].op) == 0; last++) {
+      bench_shape sizes = b->rows[last].shape;
+      int64_t size = *bench_dim(&sizes, name);
       x[last] = size > 0 ? (double)size : 1;
       y[last] = b->rows[last].ms_median;
       floor_ms[last] = b->rows[last].floor_ms > 0 ? b->rows[last].floor_ms : NAN;
     }
-    snprintf(names[count / 2], sizeof *names, "%s, floor", b->rows[first].op);
-    series[count] = (plot_series){b->rows[first].op, x + first, y + first, last - first, true};
-    series[count + 1] = (plot_series){names[count / 2], x + first, floor_ms + first, last - first, false};
+    char(*name_of)[160] = names[count / 2];
+    fixed_shape(&b->rows[first], name, shape, sizeof shape);
+    snprintf(name_of[0], sizeof *name_of, "%s%s%s", b->rows[first].op, one_op ? "" : " ", one_op ? "" : shape);
+    snprintf(name_of[1], sizeof *name_of, "%s, floor", b->rows[first].op);
+    series[count] = (plot_series){name_of[0], x + first, y + first, last - first, .markers = true};
+    series[count + 1] = (plot_series){name_of[1], x + first, floor_ms + first, last - first, .dashed = true};
     count += 2;
   }
-  char title[256], label[64];
-  snprintf(title, sizeof title, "%s, %s", b->settings.op, b->device.name);
+  tool_date(date);
+  if (n > 0)
+    snprintf(title, sizeof title, "%s%s%s, %s, %s caches", b->settings.op, one_op ? " " : "", one_op ? shape : "",
+             bench_dtype_name(&b->settings.shape), b->settings.warm ? "warm" : "cold");
+  snprintf(where, sizeof where, "%s, %s", b->device.name, date);
+  char label[64];
   snprintf(label, sizeof label, "%s%s", name, strcmp(name, "length") == 0 ? " (steps)" : "");
-  plot p = {title, label, "time (ms)", true, true, series, count};
+  plot p = {title, where, label, "time (ms)", PLOT_LOG2, PLOT_LOG, series, count};
   ok = ok && plot_write(&p, b->settings.plot);
   free(x);
   free(series);

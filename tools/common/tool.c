@@ -92,6 +92,12 @@ clm_context *tool_context(const clm_context_options *more) {
   return context;
 }
 
+void tool_date(char date[11]) {
+  time_t now = time(NULL);
+  struct tm day;
+  if (!localtime_r(&now, &day) || strftime(date, 11, "%Y-%m-%d", &day) != 10) strcpy(date, "no date");
+}
+
 double tool_seconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);

@@ -34,4 +34,6 @@ clm_context *tool_context(const clm_context_options *more);
 
 double tool_seconds(void); /* monotonic */
 
+void tool_date(char date[11]); /* today, as 2026-11-27 */
+
 #endif

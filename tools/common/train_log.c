@@ -86,7 +86,7 @@ bool train_log_write_csv(const train_log *log, const char *path) {
   return output_close(&o, true);
 }
 
-bool train_log_write_svg(const train_log *log, const char *path, const char *title) {
+bool train_log_write_svg(const train_log *log, const char *path, const char *title, const char *subtitle) {
   double *columns = malloc((3 * log->count + 1) * sizeof *columns);
   if (!columns) return tool_fail("out of memory for %s", path), false;
   double *tokens = columns, *train = columns + log->count, *val = columns + 2 * log->count;
@@ -98,10 +98,10 @@ bool train_log_write_svg(const train_log *log, const char *path, const char *tit
   char x_label[60], y_label[80];
   snprintf(x_label, sizeof x_label, "%s seen (millions)", log->words->unit);
   snprintf(y_label, sizeof y_label, "loss (%s)", log->words->loss);
-  const plot_series series[] = {{"training", tokens, train, log->count, false},
-                                {"validation", tokens, val, log->count, true}};
-  bool ok =
-      plot_write(&(plot){.title = title, .x_label = x_label, .y_label = y_label, .series = series, .count = 2}, path);
+  const plot_series series[] = {{"training", tokens, train, log->count, .markers = log->count == 1},
+                                {"validation", tokens, val, log->count, .markers = true}};
+  const plot p = {title, subtitle, x_label, y_label, PLOT_LINEAR, PLOT_AUTO, series, 2};
+  bool ok = plot_write(&p, path);
   free(columns);
   return ok;
 }

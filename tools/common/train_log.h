@@ -34,7 +34,7 @@ bool train_log_read(train_log *log, const char *path, int64_t last_step);
 
 /* Each is written beside, then renamed; false: the sentence is on stderr. */
 bool train_log_write_csv(const train_log *log, const char *path);
-bool train_log_write_svg(const train_log *log, const char *path, const char *title);
+bool train_log_write_svg(const train_log *log, const char *path, const char *title, const char *subtitle);
 
 void train_log_free(train_log *log);
 

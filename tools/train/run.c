@@ -63,9 +63,18 @@ static bool save(run *r) {
   return true;
 }
 
+/* train.csv, and loss.svg with the shape of the run, the device and the date above it. */
 static bool write_log(const run *r) {
+  clm_device_info device;
+  char date[11], title[300], run_text[300], length[40] = "";
+  if (clm_context_device(r->context, &device)) return train_fail(r);
+  tool_date(date);
+  if (r->options.length) snprintf(length, sizeof length, " x %lld", (long long)r->options.length);
+  snprintf(title, sizeof title, "%.80s: %.160s", given.out, r->about);
+  snprintf(run_text, sizeof run_text, "batch %lld%s, %s, %s, %s", (long long)r->options.batch, length, given.dtype,
+           device.name, date);
   return train_log_write_csv(&r->log, text_path(given.out, "train.csv")) &&
-         train_log_write_svg(&r->log, text_path(given.out, "loss.svg"), given.out);
+         train_log_write_svg(&r->log, text_path(given.out, "loss.svg"), title, run_text);
 }
 
 /* Where the run stands; collects the losses of the row in hand. */
