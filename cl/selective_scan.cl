@@ -11,7 +11,7 @@
  * Chunks: A does not depend on time, so a chunk's whole decay is exp(A sum dt). Pass 1 (SCAN_STATES_ONLY) writes each
  * chunk's final state from zero and its sum of dt; the carry is a left fold over chunks, either inside pass 2
  * (SCAN_FOLD) or by scan_carry (SCAN_FROM_CARRY), which leaves each chunk's initial state in place.
- * Measured: docs/kernels.md, "scan forward". */
+ * See docs/kernels/selective_scan.md. */
 #include "scan.h"
 #include "selective_scan_tile.h"
 

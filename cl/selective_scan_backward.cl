@@ -14,7 +14,7 @@
  * With chunks, BACKWARD_LOCAL first walks each chunk forwards from zero: its final state, its sum of dt, and what its
  * gradient hands to the step before it; two carries (scan_carry) turn them into each chunk's initial state and incoming
  * gradient.
- * Variants: plain (sums over lanes in local memory), shuffle. Measured: docs/kernels.md, "scan backward". */
+ * Variants: plain (sums over lanes in local memory), shuffle. See docs/kernels/selective_scan_backward.md. */
 #include "scan.h"
 #include "selective_scan_tile.h"
 

@@ -113,11 +113,15 @@ def commands(kind):
 
 
 def number(value):
-    """Four digits that count, no exponent, thousands parted."""
+    """Three digits that count, no exponent, thousands parted."""
     if value >= 1000:
         return f"{value:,.0f}"
-    text = f"{value:.3g}"
-    return f"{value:.6f}".rstrip("0") if "e" in text else text
+    return min(f"{value:#.3g}".rstrip("."), f"{value}", key=len)
+
+
+def given(value):
+    """As it was given: an aim, a reference."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 
 
 def cell(row, name):
@@ -125,7 +129,9 @@ def cell(row, name):
         return ""
     if name in row.get("shown", {}):
         return row["shown"][name]
-    return number(row[name]) if name in row else ""
+    if name not in row:
+        return ""
+    return f"{row[name]:.2f}" if name == "roofline_fraction" else number(row[name])
 
 
 def measured(row):
@@ -141,9 +147,9 @@ def aim(reference):
     if reference is None:
         return ""
     if "aim_ms" in reference:
-        return number(reference["aim_ms"]) + " ms"
+        return given(reference["aim_ms"]) + " ms"
     if "aim_tokens_per_s" in reference:
-        return number(reference["aim_tokens_per_s"]) + " tokens/s"
+        return given(reference["aim_tokens_per_s"]) + " tokens/s"
     if "aim_fraction" in reference:
         return f"{reference['aim_fraction']:g} of floor"
     return ""
@@ -168,13 +174,15 @@ def reference_text(reference):
     if "shown" in reference:
         return reference["shown"]
     if "ms_median" in reference:
-        return number(reference["ms_median"]) + " ms"
-    return number(reference["tokens_per_s"]) + " tokens/s" if "tokens_per_s" in reference else ""
+        return given(reference["ms_median"]) + " ms"
+    return given(reference["tokens_per_s"]) + " tokens/s" if "tokens_per_s" in reference else ""
 
 
 def table(device, newest, references):
     """The table of one device: commands in the order of commands.txt, others after them."""
-    order = {key_of(line): i for kind in ("gpu", "cpu") for i, line in enumerate(commands(kind))}
+    order = {}
+    for line in commands("gpu") + commands("cpu"):
+        order.setdefault(key_of(line), len(order))
     rows = {key: row for (name, key, swept), row in newest.items() if name == device and not swept}
     plain = {key.replace("CLM_OPENCL_PLAIN=1 ", ""): row for key, row in rows.items() if key.startswith("CLM_")}
     keys = sorted((key for key in rows if not key.startswith("CLM_")), key=lambda k: (order.get(k, len(order)), k))
@@ -307,22 +315,22 @@ def main():
     parser.add_argument("--device", default="cpu", help="what to measure: cpu, opencl:0")
     parser.add_argument("--as", dest="name", metavar="NAME",
                         help="call the device so, as devices.json does: what a CPU says of itself is too short")
-    given = parser.parse_args()
-    if given.measure:
-        measure(given.measure, given.device, given.name)
-    made, stale = everything(given.plot), []
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure, options.device, options.name)
+    made, stale = everything(options.plot), []
     for path, text in made.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(path)
-        if not given.check:
+        if not options.check:
             path.write_text(text, encoding="utf-8")
     stale += [path for path in data.glob("*.svg") if path not in made]
     for path in stale:
-        if not given.check and path not in made:
+        if not options.check and path not in made:
             path.unlink()
-        print(f"{'not what performance.py makes' if given.check else 'renewed'}: {path.relative_to(docs)}")
-    sys.exit(1 if given.check and stale else 0)
+        print(f"{'not what performance.py makes' if options.check else 'renewed'}: {path.relative_to(docs)}")
+    sys.exit(1 if options.check and stale else 0)
 
 
 if __name__ == "__main__":

@@ -84,11 +84,6 @@ void clm_context_memory(const clm_context *ctx, uint64_t *now, uint64_t *peak) {
   if (peak) *peak = ctx->memory_peak;
 }
 
-void context_memory_restart(clm_context *ctx) {
-  for (int i = 0; i < CONTEXT_NESTING; i++) clm_buffer_destroy(&ctx->workspace[i]);
-  ctx->memory_peak = ctx->memory_now;
-}
-
 clm_status clm_profile_begin(clm_context *ctx) {
   if (!ctx->profiling)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "profile_begin: the context was created without profiling");

@@ -50,10 +50,6 @@ clm_status context_workspace(clm_context *context, size_t bytes, clm_buffer **wo
 clm_status context_enter(clm_context *context, size_t bytes, clm_buffer **workspace);
 void context_leave(clm_context *context);
 
-/* Frees the workspace and counts the peak of the memory anew, from what is held now: for mamba-bench, whose rows
- * share a context. */
-void context_memory_restart(clm_context *context);
-
 /* Small operations that follow each other; when batch_end returns they are as far as they would be without, but for
  * clm_context_explain, which tells nothing of them. The key
  * says all that their arguments depend on: while every buffer that there was is still there, batch_again may do the

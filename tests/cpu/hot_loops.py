@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Instructions of the CPU's hot loops, as a Markdown table for docs/kernels.md.
+"""Instructions of the CPU's hot loops, as a Markdown table for docs/kernels/cpu.md.
 
     hot_loops.py BUILD [--cpu znver4]        needs valgrind, binutils and llvm-19
 

@@ -151,7 +151,7 @@ void test_scan_fixed_chunk(void **state) {
   visit_all(fixed_chunk);
 }
 
-/* What was measured to be best on an H100 (docs/kernels.md). */
+/* What was measured to be best on an H100 (docs/kernels/history.md). */
 void test_scan_choice(void **state) {
   (void)state;
   const named_device *d = &schedule_devices[0];

@@ -140,6 +140,12 @@ static bench_row *new_row(bench *b) {
   return memset(&b->rows[b->row_count], 0, sizeof(bench_row));
 }
 
+/* Frees the workspace and counts the peak of the memory anew: rows share a context. */
+static void forget_memory(clm_context *context) {
+  for (int i = 0; i < CONTEXT_NESTING; i++) clm_buffer_destroy(&context->workspace[i]);
+  context->memory_peak = context->memory_now;
+}
+
 bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape) {
   bench_row *row = new_row(b);
   if (!row) return false;
@@ -150,7 +156,7 @@ bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape) {
   row->tolerance = op->tolerance * (shape->dtype == CLM_BF16 ? 500 : shape->dtype == CLM_F16 ? 100 : 1);
   bench_shape_text(op, shape, row->shape_text, sizeof row->shape_text);
   if (clm_context_finish(b->context) != CLM_OK) return bench_fail(b, op->name, CLM_DEVICE_ERROR);
-  context_memory_restart(b->context);
+  forget_memory(b->context);
   clm_context_memory(b->context, &row->memory_before, NULL);
   bool ok = op->measure ? op->measure(b, op, shape, row) : run_problem(b, op, shape, row);
   if (!ok) {

@@ -17,7 +17,7 @@
 #define MOST_SIDE 4 /* rows of W side by side */
 
 /* How many rows of W go side by side against one of x. Halves: two take 0.96 of a token's time of four on a Zen 3,
- * 0.95 on a Zen 5, while f32 takes 1.0 to 1.03, i8 1.13 to 1.16 (docs/kernels.md). */
+ * 0.95 on a Zen 5, while f32 takes 1.0 to 1.03, i8 1.13 to 1.16 (docs/kernels/history.md). */
 INLINE int side_of(clm_dtype dtype) { return SIMD_LANES >= 8 && storage_bytes(dtype) == 2 ? 2 : MOST_SIDE; }
 
 /* Bytes that memory is asked for ahead of the rows in hand. On a Zen 5, a token's time with 2 KB over that with 4:
