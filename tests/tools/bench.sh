@@ -21,6 +21,19 @@ for device; do
   use_device "$device"
   "$bench" scan --check --batch 1 --dim 5 --length 40 --state 3 --repeat 2 --device "$device" --format csv > scan.csv
   [ "$(wc -l < scan.csv)" -eq 2 ] || fail "scan on $device: not one row"
+  # Every line of a table ends in the same column. The peak is the row's own: the scan's tensors once (u, delta, z, out:
+  # 4 x 8 x 64 floats; A: 8 x 4; B, C: 2 x 4 x 64; D, delta_bias: 8), each in a whole number of 256 bytes, and its
+  # workspace; it does not grow with the copies that keep them out of the caches, nor with what ran before.
+  "$bench" scan --batch 1 --dim 8 --state 4 --sweep length=64:256 --repeat 2 --device "$device" --plot sweep.svg > table.txt
+  [ "$(awk '/^(op|scan) /{ print length }' table.txt | sort -u | wc -l)" -eq 1 ] || fail "not aligned: $(cat table.txt)"
+  grep -q 'font-size="15.0">scan batch=1 dim=8 state=4 groups=1, f32, cold caches<' sweep.svg || fail "no title: $(cat sweep.svg)"
+  "$bench" scan --batch 1 --dim 8 --state 4 --length 64 --repeat 2 --device "$device" --format json > one.json
+  "$bench" scan --batch 1 --dim 8 --state 4 --sweep length=64:256 --repeat 2 --device "$device" --format json > rows.json
+  peak=$(sed -n 's/^ *"peak_bytes": \([0-9]*\),\{0,1\}$/\1/p' one.json)
+  [ -n "$peak" ] || fail "peak_bytes is no whole number: $(cat one.json)"
+  [ "$peak" -ge 11008 ] && [ "$peak" -lt 200000 ] || fail "scan of 11 KB on $device takes $peak bytes"
+  [ "$(sed -n 's/^ *"peak_bytes": \([0-9]*\),\{0,1\}$/\1/p' rows.json | head -n 1)" = "$peak" ] || fail "peaks differ: $(cat one.json rows.json)"
+  [ "$(grep -c '^ *"length": 64,\{0,1\}$' one.json)" -eq 1 ] || fail "length is no whole number: $(cat one.json)"
   "$bench" lm-load --model char --dtype f16 --weights bf16 --repeat 1 --device "$device" --explain > load.txt
   grep -q 'reading the 3 MB once' load.txt || fail "lm-load on $device: $(cat load.txt)"
   for type in f16 int8; do

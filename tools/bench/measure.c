@@ -57,6 +57,14 @@ static double median_part(const bench_samples *samples, const bench_cost *cost, 
   return bench_median(parts, count);
 }
 
+/* Before limits are taken in turn, whose memory is none of the row's. The copies that keep a problem out of the
+ * caches are none of the operation's either: run_problem takes them off. */
+void bench_peak(const bench *b, bench_row *row) {
+  uint64_t peak;
+  clm_context_memory(b->context, NULL, &peak);
+  row->peak_bytes = peak - row->memory_before;
+}
+
 /* The first call compiles and plans; it is not counted. */
 bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
   int wanted = b->settings.repeat, count = 0, most = wanted ? wanted : MOST_REPEATS;
@@ -73,6 +81,7 @@ bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
     row->explain = strdup(clm_context_explain(b->context));
     status = clm_context_finish(b->context);
   }
+  bench_peak(b, row);
   bool sampled = true;
   while (status == CLM_OK && sampled && count < most) {
     if (spent >= limits_due) {
@@ -99,13 +108,6 @@ bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
   return ok;
 }
 
-/* The copies that keep a problem out of the caches are none of the operation's (run_problem takes them off). */
-void bench_peak(const bench *b, bench_row *row) {
-  uint64_t peak;
-  clm_context_memory(b->context, NULL, &peak);
-  row->peak_bytes = peak - row->memory_before;
-}
-
 typedef struct rotation {
   bench *bench;
   const bench_problem *problem;
@@ -122,7 +124,6 @@ static bool run_problem(bench *b, const bench_op *op, const bench_shape *shape, 
   row->cost = op->cost(shape);
   row->cost.bytes = bench_problem_bytes(&problem);
   bool ok = bench_time(b, call_set, &(rotation){b, &problem}, row);
-  bench_peak(b, row);
   for (int i = 0; i < problem.count; i++) row->peak_bytes -= problem.stride[i] * (uint64_t)(problem.sets - 1);
   if (ok && b->settings.check) ok = bench_check(b, &problem, row);
   bench_problem_destroy(&problem);

@@ -101,9 +101,7 @@ static bool run(lm *l, bool train, bool decode, bench_row *row) {
     row->cost = cost_of(l, batch * length, batch, 1);
     row->cost.tokens = batch * length;
   }
-  bool ok = bench_time(l->bench, train ? call_training : call_inference, l, row);
-  bench_peak(l->bench, row);
-  return ok;
+  return bench_time(l->bench, train ? call_training : call_inference, l, row);
 }
 
 static bool measure(bench *b, const bench_op *op, const bench_shape *shape, bench_row *row) {

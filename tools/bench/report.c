@@ -30,14 +30,14 @@ static double error(const bench_row *r) { return r->max_error; }
 static double peak(const bench_row *r) { return r->peak_bytes ? (double)r->peak_bytes : NAN; }
 
 static const column columns[] = {
-    {"ms_median", "ms", 10, ms_median},
-    {"ms_min", "min", 10, ms_min},
-    {"ms_max", "max", 10, ms_max},
-    {"gbytes_per_s", "GB/s", 8, gbytes},
-    {"gflops_per_s", "GFLOP/s", 9, gflops},
-    {"tokens_per_s", "tokens/s", 10, tokens},
-    {"roofline_fraction", "of floor", 9, fraction},
-    {"max_rel_err", "error", 9, error},
+    {"ms_median", "ms", 10, ms_median, false},
+    {"ms_min", "min", 10, ms_min, false},
+    {"ms_max", "max", 10, ms_max, false},
+    {"gbytes_per_s", "GB/s", 8, gbytes, false},
+    {"gflops_per_s", "GFLOP/s", 9, gflops, false},
+    {"tokens_per_s", "tokens/s", 10, tokens, false},
+    {"roofline_fraction", "of floor", 9, fraction, false},
+    {"max_rel_err", "error", 9, error, false},
     {"peak_bytes", "peak bytes", 11, peak, true},
 };
 enum { COLUMNS = sizeof columns / sizeof columns[0] };
