@@ -97,12 +97,13 @@ static void entropy_row(const entropy_task *task, int64_t i, float *scratch) {
     for (int64_t j = 0; j < vocab; j += LANES) most = vec_max(most, vec_load_or(x + j, vocab - j, x[0]));
     float largest = vec_largest(most), at_target = x[target];
     for (int64_t j = 0; j < vocab; j += LANES)
-      sum += vec_keep(vec_exp(vec_load_or(x + j, vocab - j, x[0]) - vec_set(largest)), vocab - j);
+      sum += vec_keep(vec_exp_bounded(vec_load_or(x + j, vocab - j, x[0]) - vec_set(largest)), vocab - j);
     float total = vec_sum(sum);
     loss = logf(total) + (largest - at_target);
     vec factor = vec_set(a->scale / total);
     for (int64_t j = 0; dx && j < vocab; j += LANES)
-      vec_store_part(dx + j, factor * vec_exp(vec_load_or(x + j, vocab - j, x[0]) - vec_set(largest)), vocab - j);
+      vec_store_part(dx + j, factor * vec_exp_bounded(vec_load_or(x + j, vocab - j, x[0]) - vec_set(largest)),
+                     vocab - j);
     if (dx) dx[target] -= a->scale;
   } else if (dx) memset(dx, 0, (size_t)vocab * sizeof *dx);
   line_store(result, vocab, dx);

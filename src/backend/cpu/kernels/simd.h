@@ -31,6 +31,7 @@ typedef float vec_anywhere __attribute__((vector_size(VEC_BYTES), aligned(4), ma
 INLINE vec vec_load(const float *p) { return *(const vec_anywhere *)p; }
 INLINE void vec_store(float *p, vec x) { *(vec_anywhere *)p = x; }
 INLINE vec vec_set(float x) { return x - (vec){0}; }
+INLINE vec vec_choose(vec_i mask, vec a, vec b) { return (vec)((mask & (vec_i)a) | (~mask & (vec_i)b)); }
 
 /* Writes a vector to memory, not to a cache; p is a multiple of VEC_BYTES. Between the last of them and another
  * thread's reading stands vec_stream_end. */
@@ -100,9 +101,8 @@ INLINE vec vec_max(vec a, vec b) { return (vec)_mm_max_ps((__m128)a, (__m128)b);
 INLINE vec vec_min(vec a, vec b) { return (vec)_mm_min_ps((__m128)a, (__m128)b); }
 INLINE vec vec_sqrt(vec x) { return (vec)_mm_sqrt_ps((__m128)x); }
 #else
-INLINE vec vec_select(vec_i mask, vec a, vec b) { return (vec)((mask & (vec_i)a) | (~mask & (vec_i)b)); }
-INLINE vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); } /* b where either is NaN, as on x86 */
-INLINE vec vec_min(vec a, vec b) { return vec_select(a < b, a, b); }
+INLINE vec vec_max(vec a, vec b) { return vec_choose(a > b, a, b); } /* b where either is NaN, as on x86 */
+INLINE vec vec_min(vec a, vec b) { return vec_choose(a < b, a, b); }
 INLINE vec vec_sqrt(vec x) {
   for (int i = 0; i < LANES; i++) x[i] = sqrtf(x[i]);
   return x;
@@ -209,13 +209,18 @@ INLINE vec vec_exp2_sum(vec f, vec shifted) {
 #endif
 #define EXP2_MAGIC (MAGIC / EXP2_PARTS)
 
-/* 2^(a b). Below 2^-125 the result is some 2^-125 or less. */
+/* 2^(a b), 0 where that is below 2^-127 and infinite where it overflows. Where a b is so large that it no longer has
+ * a fraction, f is the rounding error of `shifted`, which may be of any size. */
 INLINE vec vec_exp2_product(vec a, vec b) {
   vec shifted = vec_fma(a, b, vec_set(EXP2_MAGIC));
 #if SIMD_LANES == 16
-  return vec_exp2_sum(vec_fma(a, b, -(shifted - vec_set(EXP2_MAGIC))), shifted);
+  /* Cut to the size that f has elsewhere, its sign kept; NaN stays NaN in `shifted`. (Without optimisation the
+   * intrinsic is a macro that warns.) */
+  vec f = vec_fma(a, b, -(shifted - vec_set(EXP2_MAGIC))), most = vec_set(0.5f / EXP2_PARTS);
+  __asm__("vrangeps $2, %2, %1, %0" : "=v"(f) : "v"(f), "v"(most));
+  return vec_exp2_sum(f, shifted);
 #else /* the power stays in what an exponent holds; what is left above it makes the polynomial overflow */
-  shifted = vec_min(vec_set(EXP2_MAGIC + 128 - 1.0f / EXP2_PARTS), vec_max(vec_set(EXP2_MAGIC - 125), shifted));
+  shifted = vec_min(vec_set(EXP2_MAGIC + 128 - 1.0f / EXP2_PARTS), vec_max(vec_set(EXP2_MAGIC - 127), shifted));
   vec f = vec_fma(a, b, -(shifted - vec_set(EXP2_MAGIC)));
   return vec_exp2_sum(vec_min(vec_set(64), vec_max(vec_set(-0.5f / EXP2_PARTS), f)), shifted);
 #endif
@@ -223,9 +228,6 @@ INLINE vec vec_exp2_product(vec a, vec b) {
 
 /* The same bits where |a b| <= 125 and NaNs are as vec_plain leaves them. */
 INLINE vec vec_exp2_near(vec a, vec b) {
-#if SIMD_LANES == 16
-  return vec_exp2_product(a, b);
-#else
   vec shifted = vec_fma(a, b, vec_set(EXP2_MAGIC)), f = vec_fma(a, b, -(shifted - vec_set(EXP2_MAGIC)));
 #if EXP2_PARTS > 1
   return vec_exp2_sum(f, shifted);
@@ -233,19 +235,26 @@ INLINE vec vec_exp2_near(vec a, vec b) {
   return (vec)((vec_u)(vec_exp2_slope(f) * f + vec_set(1.0f)) +
                ((vec_u)shifted << 23)); /* a plain NaN shifted is 0 */
 #endif
-#endif
 }
 INLINE vec vec_plain(vec x) {
   vec_i nan = (vec_i)(x != x);
   return (vec)((nan & 0x7fc00000) | (~nan & (vec_i)x));
 }
 
-/* e^x, x cut to [-87.3, 88]: log2 e in two parts keeps the error at 1 ulp for large x. */
-INLINE vec vec_exp(vec x) {
-  x = vec_min(vec_set(88.0f), vec_max(vec_set(-87.3f), x));
+/* e^x where nothing may become infinite: above 88 as at 88. 0 below -88 (-104 where subnormal numbers can come out).
+ * log2 e in two parts keeps the error at 1 ulp for large x. */
+INLINE vec vec_exp_bounded(vec x) {
+  x = vec_min(vec_set(88.0f), vec_max(vec_set(LANES == 16 ? -104.0f : -88.0f), x));
   vec shifted = x * vec_set(LOG2E) + vec_set(EXP2_MAGIC), n = shifted - vec_set(EXP2_MAGIC);
-  vec f = (x * vec_set(LOG2E) - n) + x * vec_set(1.925963033500e-8f);
+  vec f = vec_fma(x, vec_set(1.925963033500e-8f), vec_fma(x, vec_set(LOG2E), -n));
   return vec_exp2_sum(f, shifted);
+}
+
+/* e^x, infinite where it overflows: above 88 the square of e^(x/2). */
+INLINE vec vec_exp(vec x) {
+  vec_i large = (vec_i)(x > vec_set(88.0f));
+  vec e = vec_exp_bounded(vec_choose(large, vec_set(0.5f) * x, x));
+  return vec_choose(large, e * e, e);
 }
 
 /* Cosine and sine of a b, which is not rounded before whole quarter turns are taken off (pi/2 in three parts): an
@@ -269,11 +278,11 @@ INLINE void vec_cos_sin(vec a, vec b, vec *cosine, vec *sine) {
 }
 
 /* 1/(1 + e^-x) */
-INLINE vec vec_sigmoid(vec x) { return vec_reciprocal(vec_set(1.0f) + vec_exp(-x)); }
+INLINE vec vec_sigmoid(vec x) { return vec_reciprocal(vec_set(1.0f) + vec_exp_bounded(-x)); }
 
 /* log(1 + e^x) = max(x, 0) + log1p(e) with e = e^-|x|, and log1p(e) = 2 atanh(s), s = e/(2 + e) <= 1/3. */
 INLINE vec vec_softplus(vec x) {
-  vec e = vec_exp(-vec_abs(x)), s = e * vec_reciprocal(vec_set(2.0f) + e), s2 = s * s;
+  vec e = vec_exp_bounded(-vec_abs(x)), s = e * vec_reciprocal(vec_set(2.0f) + e), s2 = s * s;
   vec p = vec_set(0.140122099f) * s2 + vec_set(0.139995747f);
   p = p * s2 + vec_set(0.200108493f);
   p = p * s2 + vec_set(0.333332066f);

@@ -9,7 +9,6 @@
 typedef uint16_t vec_h __attribute__((vector_size(2 * LANES)));
 typedef uint16_t vec_h_anywhere __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
-INLINE vec vec_choose(vec_i mask, vec a, vec b) { return (vec)((mask & (vec_i)a) | (~mask & (vec_i)b)); }
 INLINE vec_u vec_choose_bits(vec_i mask, vec_u a, vec_u b) { return ((vec_u)mask & a) | (~(vec_u)mask & b); }
 
 INLINE vec vec_from_bf16(vec_h h) { return (vec)(__builtin_convertvector(h, vec_u) << 16); }
