@@ -5,6 +5,7 @@
 
 /* clang-format off */
 #define MATRIX    .dims = {&rows, &dim}
+#define STORAGE   .dtypes = check_storage_of(a->x.dtype), MATRIX
 #define PARAMETER .dtypes = check_weight_of(a->x.dtype), .dims = {&dim}
 #define INPUTS                                                                                                        \
   CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, MATRIX),                                                                  \
@@ -19,8 +20,10 @@ static clm_status check_scalars(checker *c, const clm_norm_args *a) {
 
 static clm_status check(checker *c, const clm_norm_args *a, matrix_shape *s) {
   check_dim CHECK_NAMED(rows), CHECK_NAMED(dim);
-  clm_status status =
-      CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, MATRIX, .may_be = {&a->x}));
+  clm_status status = CHECK_TENSORS(
+      c, INPUTS, CHECK_ROW(a, residual, CHECK_OPTIONAL, STORAGE),
+      CHECK_ROW(a, out, CHECK_WRITTEN, STORAGE, .may_be = {&a->x}),
+      CHECK_ROW(a, residual_out, CHECK_OPTIONAL | CHECK_WRITTEN, STORAGE, .may_be = {&a->residual, &a->x}));
   *s = (matrix_shape){rows.size, dim.size};
   return status ? status : check_scalars(c, a);
 }
@@ -30,11 +33,14 @@ static clm_status check_backward(checker *c, const clm_norm_backward_args *b, ma
   const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
   check_dim CHECK_NAMED(rows), CHECK_NAMED(dim);
   clm_status status =
-      CHECK_TENSORS(c, INPUTS, CHECK_ROW(b, dout, 0, .as = &a->x, MATRIX),
-                    CHECK_ROW(b, residual, CHECK_OPTIONAL, .as = &a->x, MATRIX),
+      CHECK_TENSORS(c, INPUTS, CHECK_ROW(b, forward.residual, CHECK_OPTIONAL, STORAGE),
+                    CHECK_ROW(b, dout, 0, STORAGE), CHECK_ROW(b, residual, CHECK_OPTIONAL, STORAGE),
                     CHECK_ROW(b, dx, gradient, .as = &a->x, MATRIX, .may_be = {&b->residual}),
-                    CHECK_ROW(b, dweight, gradient, PARAMETER), CHECK_ROW(b, dbias, gradient, PARAMETER));
-  if (!status && check_present(&b->residual) && !check_present(&b->dx))
+                    CHECK_ROW(b, dweight, gradient, PARAMETER), CHECK_ROW(b, dbias, gradient, PARAMETER),
+                    CHECK_ROW(b, dresidual, gradient, .as = &a->residual, MATRIX, .may_be = {&b->residual}));
+  if (!status && check_present(&b->dresidual) && !check_present(&a->residual))
+    return check_fail(c, "dresidual is given, but forward.residual is missing");
+  if (!status && check_present(&b->residual) && !check_present(&b->dx) && !check_present(&b->dresidual))
     return check_fail(c, "residual is given, but dx is missing");
   *s = (matrix_shape){rows.size, dim.size};
   return status ? status : check_scalars(c, a);
@@ -64,6 +70,7 @@ clm_status clm_norm_backward(clm_context *context, const clm_norm_backward_args 
   TRY(check_begin(&c, context, "norm_backward", args));
   TRY(check_backward(&c, args, &s));
   clm_norm_backward_args ready = *args;
+  ready.forward.residual_out = (clm_tensor){0};
   ops_halves halves = halves_of(&ready.forward);
   halves_add(&halves, &ready.dweight, true);
   halves_add(&halves, &ready.dbias, true);

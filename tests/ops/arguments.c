@@ -177,13 +177,14 @@ static void add_matrices(void) {
 #define ARGS   clm_norm_args
 #define INPUTS IN(x, 3, 4), MAY(weight, 4), MAY(bias, 4)
   call = begin(&op_norm, &norm);
-  INPUTS, OUT(out, 3, 4);
+  INPUTS, MAY(residual, 3, 4), OUT(out, 3, 4), MAY_OUT(residual_out, 3, 4);
   call = begin(&op_norm_backward, &norm_backward);
   INPUTS;
 #undef ARGS
 #undef INPUTS
 #define ARGS clm_norm_backward_args
-  IN(dout, 3, 4), MAY(residual, 3, 4), MAY_OUT(dx, 3, 4), MAY_OUT(dweight, 4), MAY_OUT(dbias, 4);
+  MAY(forward.residual, 3, 4), IN(dout, 3, 4), MAY(residual, 3, 4), MAY_OUT(dx, 3, 4), MAY_OUT(dweight, 4);
+  MAY_OUT(dbias, 4), MAY_OUT(dresidual, 3, 4);
 #undef ARGS
 #define ARGS clm_axpby_args
   call = begin(&op_axpby, &axpby);

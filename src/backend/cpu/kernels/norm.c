@@ -14,7 +14,16 @@ typedef struct norm_task {
 } norm_task;
 
 /* Row `i` of a worker's scratch; weight and bias, the same for all rows of a task, have theirs too. */
-enum { SCRATCH_WEIGHT, SCRATCH_BIAS, SCRATCH_X, SCRATCH_DOUT, SCRATCH_RESIDUAL, SCRATCH_OUT, SCRATCH_ROWS };
+enum {
+  SCRATCH_WEIGHT,
+  SCRATCH_BIAS,
+  SCRATCH_X,
+  SCRATCH_DOUT,
+  SCRATCH_RESIDUAL,
+  SCRATCH_SUM,
+  SCRATCH_OUT,
+  SCRATCH_ROWS
+};
 static float *scratch_of(const norm_task *task, int worker, int i) {
   return task->scratch + worker * task->scratch_row + i * round_up(task->s.dim, 16);
 }
@@ -48,6 +57,26 @@ INLINE void norm_lanes(const float *x, const float *weight, const float *bias, f
   vec_store_part(out + j, v, count);
 }
 
+/* Row `i` of what is normed, x + residual; kept where residual_out is given. */
+static const float *input_row(const norm_task *task, int64_t i, int worker, bool keep) {
+  const clm_norm_args *f = &task->f;
+  const int64_t dim = task->s.dim;
+  const float *x = line_load(line_row(&f->x, i), dim, scratch_of(task, worker, SCRATCH_X));
+  const bool kept = keep && present(f->residual_out);
+  if (!present(f->residual) && !kept) return x;
+  const float *residual = line_load(line_row(&f->residual, i), dim, scratch_of(task, worker, SCRATCH_RESIDUAL));
+  const line result = kept ? line_row(&f->residual_out, i) : (line){0};
+  float *sum = scratch_of(task, worker, SCRATCH_SUM);
+  if (kept) sum = line_target(result, sum);
+  for (int64_t j = 0; j < dim; j += LANES) {
+    vec v = vec_load_part(x + j, dim - j);
+    if (residual) v += vec_load_part(residual + j, dim - j);
+    vec_store_part(sum + j, v, dim - j);
+  }
+  line_store(result, dim, sum);
+  return sum;
+}
+
 static void norm_rows(void *arg, int64_t index, int worker) {
   const norm_task *task = arg;
   const clm_norm_args *f = &task->f;
@@ -55,7 +84,7 @@ static void norm_rows(void *arg, int64_t index, int worker) {
   const float *weight = line_load(line_vector(&f->weight), dim, scratch_of(task, worker, SCRATCH_WEIGHT));
   const float *bias = line_load(line_vector(&f->bias), dim, scratch_of(task, worker, SCRATCH_BIAS));
   for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s.rows); i++) {
-    const float *x = line_load(line_row(&f->x, i), dim, scratch_of(task, worker, SCRATCH_X));
+    const float *x = input_row(task, i, worker, true);
     line result = line_row(&f->out, i);
     float mean, scale, *out = line_target(result, scratch_of(task, worker, SCRATCH_OUT));
     statistics(f, x, dim, &mean, &scale);
@@ -77,7 +106,7 @@ static clm_status make_scratch(clm_context *ctx, int64_t parts_floats, norm_task
 }
 
 clm_status KERNEL(norm)(clm_context *ctx, const matrix_shape *s, const clm_norm_args *a) {
-  if (!ALL_STORAGE(a->x, a->weight, a->bias, a->out)) {
+  if (!ALL_STORAGE(a->x, a->weight, a->bias, a->out, a->residual, a->residual_out)) {
     cpu_settle(ctx);
     return ref_norm(ctx, s, a);
   }
@@ -103,7 +132,7 @@ static void gradient_rows(void *arg, int64_t index, int worker) {
   if (dweight) memset(dweight, 0, (size_t)dim * sizeof *dweight);
   if (dbias) memset(dbias, 0, (size_t)dim * sizeof *dbias);
   for (int64_t i = index * ROWS; i < min_of((index + 1) * ROWS, task->s.rows); i++) {
-    const float *x = line_load(line_row(&f->x, i), dim, scratch_of(task, worker, SCRATCH_X));
+    const float *x = input_row(task, i, worker, false);
     const float *dout = line_load(line_row(&a->dout, i), dim, scratch_of(task, worker, SCRATCH_DOUT));
     float mean, scale;
     statistics(f, x, dim, &mean, &scale);
@@ -116,12 +145,13 @@ static void gradient_rows(void *arg, int64_t index, int worker) {
       along = g * n + along;
       level += g;
     }
-    if (!present(a->dx)) continue;
+    if (!present(a->dx) && !present(a->dresidual)) continue;
     vec mean_along = vec_set(vec_sum(along) / (float)dim);
     vec mean_level = vec_set(f->kind == CLM_LAYER_NORM ? vec_sum(level) / (float)dim : 0);
     const float *residual = line_load(line_row(&a->residual, i), dim, scratch_of(task, worker, SCRATCH_RESIDUAL));
     line result = line_row(&a->dx, i);
-    float *dx = line_target(result, scratch_of(task, worker, SCRATCH_OUT));
+    float *dx = scratch_of(task, worker, SCRATCH_OUT);
+    if (present(a->dx)) dx = line_target(result, dx);
     for (int64_t j = 0; j < dim; j += LANES) {
       vec g = vec_load_part(dout + j, dim - j), n = (vec_load_part(x + j, dim - j) - vec_set(mean)) * vec_set(scale);
       if (weight) g *= vec_load_part(weight + j, dim - j);
@@ -130,13 +160,15 @@ static void gradient_rows(void *arg, int64_t index, int worker) {
       vec_store_part(dx + j, d, dim - j);
     }
     line_store(result, dim, dx);
+    if (present(a->dresidual)) line_write(line_row(&a->dresidual, i), dim, dx);
   }
 }
 
 clm_status KERNEL(norm_backward)(clm_context *ctx, const matrix_shape *s, const clm_norm_backward_args *a) {
   /* In very short rows dx is nearly all cancellation, which only the reference's double arithmetic bears. */
   const clm_norm_args *f = &a->forward;
-  if (s->dim < 4 || !ALL_STORAGE(f->x, f->weight, a->dout, a->residual, a->dx, a->dweight, a->dbias))
+  if (s->dim < 4 ||
+      !ALL_STORAGE(f->x, f->weight, f->residual, a->dout, a->residual, a->dx, a->dweight, a->dbias, a->dresidual))
     return ref_norm_backward(ctx, s, a);
   int64_t parts = div_up(s->rows, ROWS);
   norm_task task = {.s = *s, .f = *f, .a = a};

@@ -1,13 +1,15 @@
 #include "reference.h"
 #include <stdlib.h>
 
+static double input(const clm_norm_args *a, int64_t i, int64_t j) { return GET(a->x, i, j) + GET(a->residual, i, j); }
+
 static void statistics(const matrix_shape *s, const clm_norm_args *a, int64_t i, double *mean, double *scale) {
   double sum = 0, squares = 0;
   if (a->kind == CLM_LAYER_NORM)
-    for (int64_t j = 0; j < s->dim; j++) sum += GET(a->x, i, j);
+    for (int64_t j = 0; j < s->dim; j++) sum += input(a, i, j);
   *mean = sum / (double)s->dim;
   for (int64_t j = 0; j < s->dim; j++) {
-    double x = GET(a->x, i, j) - *mean;
+    double x = input(a, i, j) - *mean;
     squares += x * x;
   }
   *scale = 1 / sqrt(squares / (double)s->dim + (double)a->epsilon);
@@ -19,8 +21,11 @@ clm_status ref_norm(clm_context *ctx, const matrix_shape *s, const clm_norm_args
   for (int64_t i = 0; i < s->rows; i++) {
     double mean, scale;
     statistics(s, a, i, &mean, &scale);
-    for (int64_t j = 0; j < s->dim; j++)
-      SET(a->out, (GET(a->x, i, j) - mean) * scale * weight_of(a, j) + GET(a->bias, j), i, j);
+    for (int64_t j = 0; j < s->dim; j++) {
+      double x = input(a, i, j);
+      SET(a->out, (x - mean) * scale * weight_of(a, j) + GET(a->bias, j), i, j);
+      SET(a->residual_out, x, i, j);
+    }
   }
   context_explain(ctx, "norm: cpu reference, in double");
   return CLM_OK;
@@ -34,14 +39,16 @@ static void row_gradient(const matrix_shape *s, const clm_norm_backward_args *a,
   statistics(s, f, i, &mean, &scale);
   for (int64_t j = 0; j < s->dim; j++) {
     double g = GET(a->dout, i, j) * weight_of(f, j);
-    along += g * (GET(f->x, i, j) - mean) * scale;
+    along += g * (input(f, i, j) - mean) * scale;
     level += g;
   }
   along /= (double)s->dim;
   level = f->kind == CLM_LAYER_NORM ? level / (double)s->dim : 0;
   for (int64_t j = 0; j < s->dim; j++) {
-    double g = GET(a->dout, i, j) * weight_of(f, j), x = (GET(f->x, i, j) - mean) * scale;
-    SET(a->dx, scale * (g - x * along - level) + GET(a->residual, i, j), i, j);
+    double g = GET(a->dout, i, j) * weight_of(f, j), x = (input(f, i, j) - mean) * scale;
+    double gradient = scale * (g - x * along - level) + GET(a->residual, i, j);
+    SET(a->dx, gradient, i, j);
+    SET(a->dresidual, gradient, i, j);
   }
 }
 
@@ -54,11 +61,11 @@ clm_status ref_norm_backward(clm_context *ctx, const matrix_shape *s, const clm_
     double mean, scale;
     statistics(s, f, i, &mean, &scale);
     for (int64_t j = 0; j < s->dim; j++) {
-      dweight[j] += GET(a->dout, i, j) * (GET(f->x, i, j) - mean) * scale;
+      dweight[j] += GET(a->dout, i, j) * (input(f, i, j) - mean) * scale;
       dbias[j] += GET(a->dout, i, j);
     }
   }
-  if (present(a->dx))
+  if (present(a->dx) || present(a->dresidual))
     for (int64_t i = 0; i < s->rows; i++) row_gradient(s, a, i);
   for (int64_t j = 0; j < s->dim; j++) {
     SET(a->dweight, dweight[j], j);
