@@ -483,13 +483,13 @@ kernel void causal_conv1d_marks(global const int *restrict numbers, long offset,
 
 #ifdef CONV_UPDATE
 /* Steps one by one: one work-item for each channel of a batch row. The state is a ring of `size` places, or (0) the last
- * width - 1 inputs in order. */
+ * `places` inputs in order. */
 kernel void causal_conv1d_update(global x_t *state, long state_offset, STRIDES3(state, batch, channel, k), /* */
                                  IN(x_t, x), STRIDES3(x, batch, step, channel), FILTER_PARAMETERS,         /* */
                                  IN(int, position), STRIDES1(position, batch),                             /* */
                                  IN(int, index), STRIDES1(index, batch),                                   /* */
                                  OUT(x_t, out), STRIDES3(out, batch, step, channel), long steps, long pool, int size,
-                                 int flags) {
+                                 int places, int flags) {
   const long channel = (long)get_global_id(0), batch = (long)get_global_id(1);
   const long number = index ? (long)index[index_offset + batch * index_batch] : batch;
   const long row = state_offset + number * state_batch + channel * state_channel;
@@ -502,7 +502,7 @@ kernel void causal_conv1d_update(global x_t *state, long state_offset, STRIDES3(
   FILTER
   float e[CONV_WIDTH];
   UNROLL for (int k = 0; k < BEFORE; k++) {
-    int place = k;
+    int place = places - BEFORE + k;
     if (size > 0) {
       place = now - BEFORE + k;
       if (place < 0) place += size;
@@ -522,7 +522,12 @@ kernel void causal_conv1d_update(global x_t *state, long state_offset, STRIDES3(
     UNROLL for (int k = 0; k < BEFORE; k++) e[k] = e[k + 1];
   }
   if (size == 0 && !padding) {
-    UNROLL for (int k = 0; k < BEFORE; k++) STORE(X_TYPE, state, row + k * state_k, e[k]);
+    for (long k = 0; k < places - BEFORE; k++) { /* those that the filter does not see */
+      const long from = k + steps, input = x_offset + batch * x_batch + channel * x_channel + (from - places) * x_step;
+      STORE(X_TYPE, state, row + k * state_k,
+            from < places ? LOAD(X_TYPE, state, row + from * state_k) : LOAD(X_TYPE, x, input));
+    }
+    UNROLL for (int k = 0; k < BEFORE; k++) STORE(X_TYPE, state, row + (places - BEFORE + k) * state_k, e[k]);
   }
 }
 #endif

@@ -46,13 +46,14 @@ typedef struct clm_causal_conv1d_backward_args {
 
 CLM_API clm_status clm_causal_conv1d_backward(clm_context *context, const clm_causal_conv1d_backward_args *args);
 
-/* One step, or several in one call, with the state updated in place. The state is the last width - 1 inputs, oldest
- * first; with cache_seqlens it is circular, of any size from width - 1: step number p of a sequence stands at place
- * p mod size, and this call's first step is number cache_seqlens (which the caller moves on).
+/* One step, or several in one call, with the state updated in place. The state is the last `size` inputs, oldest
+ * first; size is at least width - 1, and the filter sees the last width - 1 of them. With cache_seqlens the state is
+ * circular: step number p of a sequence stands at place p mod size, and this call's first step is number
+ * cache_seqlens (which the caller moves on).
  * With state_indices row i works on state state_indices[i] of a pool, no state twice; a number outside the pool, as a
  * negative one, makes the row padding: out is 0, no state is touched. */
 typedef struct clm_causal_conv1d_update_args {
-  clm_tensor state;  /* (batch or pool, channels, width - 1 or size)  as x, read and written */
+  clm_tensor state;  /* (batch or pool, channels, size)               as x, read and written */
   clm_tensor x;      /* (batch, channels) or (batch, steps, channels)                        */
   clm_tensor weight; /* (channels, width)                             f32 or as x            */
   clm_tensor bias;   /* optional (channels)                           f32 or as x            */

@@ -107,14 +107,13 @@ clm_status clm_causal_conv1d_backward(clm_context *context, const clm_causal_con
 static clm_status check_update(checker *c, const clm_causal_conv1d_update_args *a, conv_update_shape *s) {
   check_dim CHECK_NAMED(batch), CHECK_NAMED(steps), CHECK_NAMED(channels), CHECK_NAMED(width), CHECK_NAMED(pool),
       CHECK_NAMED(size);
-  check_dim history = {.name = "width - 1", .of = &width, .plus = -1};
-  const bool circular = check_present(&a->cache_seqlens), pooled = check_present(&a->state_indices);
+  const bool pooled = check_present(&a->state_indices);
   clm_status status = CHECK_TENSORS(
       c,
       CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, .dims = {&batch, &steps, &channels}, .or_dims = {&batch, &channels}),
       FILTER(&channels, &width),
       CHECK_ROW(a, state, CHECK_OPTIONAL | CHECK_WRITTEN, .as = &a->x,
-                .dims = {pooled ? &pool : &batch, &channels, circular ? &size : &history}),
+                .dims = {pooled ? &pool : &batch, &channels, &size}),
       CHECK_ROW(a, cache_seqlens, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&batch}),
       CHECK_ROW(a, state_indices, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&batch}),
       CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, .dims = {&batch, &steps, &channels},
@@ -122,7 +121,7 @@ static clm_status check_update(checker *c, const clm_causal_conv1d_update_args *
   if (!status) status = check_width(c, width.size);
   /* A filter of width 1 has no state, and a tensor cannot be empty. */
   if (!status && width.size > 1 && !check_present(&a->state)) return check_fail(c, "state is missing");
-  if (!status && circular && check_present(&a->state) && size.size < width.size - 1)
+  if (!status && check_present(&a->state) && size.size < width.size - 1)
     return check_fail(c, "state has size %lld, expected at least width - 1 = %lld", (long long)size.size,
                       (long long)width.size - 1);
   *s = (conv_update_shape){
@@ -133,7 +132,7 @@ static clm_status check_update(checker *c, const clm_causal_conv1d_update_args *
       .pool = pooled && check_present(&a->state) ? pool.size
               : pooled                           ? INT32_MAX
                                                  : batch.size,
-      .size = circular ? size.size : width.size - 1,
+      .size = check_present(&a->state) ? size.size : 0,
       .dtype = a->x.dtype,
   };
   return status;

@@ -24,7 +24,7 @@ typedef struct causal_conv1d_shape {
 
 typedef struct conv_update_shape { /* x and out come as (batch, steps, channels) */
   int64_t batch, steps, channels, width;
-  int64_t pool, size; /* states there are, and places in each; size is width - 1 unless circular */
+  int64_t pool, size; /* states there are, and places in each: width - 1 or more, 0 without a state */
   clm_dtype dtype;
 } conv_update_shape;
 

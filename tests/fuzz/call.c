@@ -84,7 +84,7 @@ static void draw_rows(test_random *r, catalog_choice *c) {
     size[DIM_SEQUENCES] = size[DIM_BATCH];
   }
   size[DIM_POOL] = size[DIM_BATCH] + (has(c, "state_indices") ? random_below(r, 4) : 0);
-  size[DIM_PLACES] = size[DIM_HISTORY] + (has(c, "cache_seqlens") ? random_below(r, 4) : 0);
+  size[DIM_PLACES] = size[DIM_HISTORY] + random_below(r, 4);
   if (!has(c, "out_proj")) size[DIM_MODEL] = size[DIM_CHANNELS];
 }
 

@@ -6,7 +6,7 @@ TEST_OP(causal_conv1d_update);
 enum { BIAS = 1, SILU = 2, CIRCULAR = 4, POOL = 8, AS_X = 16, F16 = 32, BF16 = 64, SLOW = 128 };
 
 typedef struct update_case {
-  int64_t batch, steps, channels, width, size; /* steps 0: x of rank 2; size: of a circular state */
+  int64_t batch, steps, channels, width, size; /* steps 0: x of rank 2; size 0: of the state, width - 1 */
   unsigned flags;
   test_layout layout;
   const char *why;
@@ -30,6 +30,12 @@ static const update_case cases[] = {
     {3, 0, 19, 4, 0, BIAS | SILU | POOL, TEST_CONTIGUOUS, "states of a pool"},
     {3, 3, 19, 4, 6, BIAS | SILU | POOL | CIRCULAR, TEST_PADDED, "circular states of a pool, three steps"},
     {2, 0, 36, 4, 0, BIAS | SILU | F16, TEST_CONTIGUOUS, "f16"},
+    {2, 0, 35, 4, 7, BIAS | SILU, TEST_CONTIGUOUS, "more places than the filter sees"},
+    {2, 3, 300, 4, 6, BIAS | SILU, TEST_PADDED, "more places, three steps, padded"},
+    {3, 9, 19, 3, 5, BIAS | POOL, TEST_WIDE, "more places, and more steps than these, of a pool"},
+    {2, 0, 9, 4, 16, BIAS | SILU | SLOW, TEST_TRANSPOSED, "sixteen places, places before channels"},
+    {2, 2, 5, 1, 4, BIAS, TEST_CONTIGUOUS, "more places, width 1, which sees none"},
+    {2, 2, 36, 4, 8, BIAS | SILU | BF16 | AS_X, TEST_CONTIGUOUS, "more places, bf16"},
     {2, 3, 37, 4, 5, BIAS | SILU | BF16 | AS_X | CIRCULAR | POOL, TEST_CONTIGUOUS, "bf16, the filter too"},
 };
 
@@ -38,7 +44,7 @@ static const int32_t positions[] = {4, 1000001, 0}, indices[] = {3, -1, 0}, outs
 
 static test_problem problem_of(const update_case *c, const clm_causal_conv1d_update_args *args) {
   const test_kind filter = c->flags & AS_X ? TEST_STORAGE : TEST_PARAMETER;
-  const int64_t states = c->flags & POOL ? STATES : c->batch, size = c->flags & CIRCULAR ? c->size : c->width - 1;
+  const int64_t states = c->flags & POOL ? STATES : c->batch, size = c->size ? c->size : c->width - 1;
   const double rounding = c->flags & F16 ? 0x1p-11 : c->flags & BF16 ? 0x1p-8 : 0;
   test_problem p = {
       .op = &op_causal_conv1d_update, .args = args, .seed = 42, .layout = c->layout, .tolerance = 3e-6 + rounding};
@@ -107,8 +113,10 @@ static void test_contained(const test_device *device, const void *data) {
 static void test_against_sequence(const test_device *device, const void *data) {
   enum { STEPS = 9, BATCH = 2, CHANNELS = 13, WIDTH = 4, SIZE = 7 };
   (void)data;
-  for (int circular = 0; circular < 2; circular++) {
-    const update_case c = {BATCH,           STEPS, CHANNELS, WIDTH, SIZE, BIAS | SILU | (circular ? CIRCULAR : 0),
+  for (int kind = 0; kind < 3; kind++) {
+    const bool circular = kind == 1;
+    const int64_t size = kind ? SIZE : 0;
+    const update_case c = {BATCH,           STEPS, CHANNELS, WIDTH, size, BIAS | SILU | (circular ? CIRCULAR : 0),
                            TEST_CONTIGUOUS, ""};
     const clm_causal_conv1d_update_args args = args_of(&c);
     const test_problem p = problem_of(&c, &args);
@@ -147,7 +155,7 @@ static void add(void) {
       if (!(device->slow && cases[i].flags & SLOW))
         test_add(device, test_update, &cases[i], "causal_conv1d_update: %s", cases[i].why);
     for (size_t i = 0; i < TEST_COUNT(cases); i++)
-      if (cases[i].batch > 1 && cases[i].width > 1 && !(cases[i].flags & (POOL | CIRCULAR | SLOW)))
+      if (cases[i].batch > 1 && cases[i].width > 1 && !cases[i].size && !(cases[i].flags & (POOL | CIRCULAR | SLOW)))
         test_add(device, test_contained, &cases[i], "causal_conv1d_update: NaN stays in its row: %s", cases[i].why);
     test_add(device, test_padding_rows, &cases[13], "causal_conv1d_update: rows outside the pool");
     test_add(device, test_padding_rows, &cases[14], "causal_conv1d_update: rows outside the pool, circular");

@@ -251,9 +251,10 @@ clm_status opencl_causal_conv1d_update(clm_context *ctx, const conv_update_shape
   status = opencl_kernel_get(ctx, "causal_conv1d", "causal_conv1d_update", defines, &kernel);
   if (status) return status;
   size_t global[2] = {(size_t)s->channels, (size_t)s->batch};
-  status = OPENCL_RUN(ctx, kernel, 2, global, NULL, ARG_TENSOR3(a->state), ARG_TENSOR3(a->x), FILTER_ARGS(a),
-                      ARG_TENSOR1(a->cache_seqlens), ARG_TENSOR1(a->state_indices), ARG_TENSOR3(a->out),
-                      ARG_I64(s->steps), ARG_I64(s->pool), ARG_I32(circular ? s->size : 0), ARG_I32(flags));
+  status =
+      OPENCL_RUN(ctx, kernel, 2, global, NULL, ARG_TENSOR3(a->state), ARG_TENSOR3(a->x), FILTER_ARGS(a),
+                 ARG_TENSOR1(a->cache_seqlens), ARG_TENSOR1(a->state_indices), ARG_TENSOR3(a->out), ARG_I64(s->steps),
+                 ARG_I64(s->pool), ARG_I32(circular ? s->size : 0), ARG_I32(circular ? 0 : s->size), ARG_I32(flags));
   if (!status) context_explain(ctx, "causal_conv1d_update: one work-item for each channel and batch row");
   return status;
 }

@@ -63,6 +63,18 @@ static void write_zeros(const update_task *task, int64_t b, int64_t c0, int64_t 
   for (int64_t t = 0; t < task->s.steps; t++) line_write(step_of(&task->a.out, b, t, c0), n, zeros);
 }
 
+/* The places of a plain state before those that the filter sees, when `steps` inputs have come. */
+static void move_places(const update_task *task, int64_t b, int64_t row, int64_t c0, int64_t n) {
+  const conv_update_shape *s = &task->s;
+  float moved[CHANNELS];
+  for (int64_t k = 0; k < s->size - (s->width - 1); k++) {
+    const int64_t from = k + s->steps;
+    line_read(from < s->size ? place_of(&task->a.state, row, c0, from) : step_of(&task->a.x, b, from - s->size, c0),
+              n, moved);
+    line_write(place_of(&task->a.state, row, c0, k), n, moved);
+  }
+}
+
 static void update_channels(void *arg, int64_t index, int worker) {
   const update_task *task = arg;
   const conv_update_shape *s = &task->s;
@@ -79,7 +91,8 @@ static void update_channels(void *arg, int64_t index, int worker) {
   _Alignas(64) float memory[WIDTHS][CHANNELS], weight[WIDTHS][CHANNELS], bias[CHANNELS] = {0}, sums[CHANNELS];
   float *e[WIDTHS]; /* the last width inputs, oldest first */
   int64_t now = circular ? (number_of(&a->cache_seqlens, b) % size + size) % size : 0;
-  const int64_t state_at = row * a->state.stride[0] + c0 * a->state.stride[1];
+  const int64_t state_at =
+      row * a->state.stride[0] + c0 * a->state.stride[1] + (circular ? 0 : size - before) * a->state.stride[2];
   taps_read(&a->weight, 0, c0 * a->weight.stride[0], s->width, n, weight);
   if (!circular) taps_read(&a->state, 1, state_at, before, n, memory);
   for (int64_t k = 0; k < s->width; k++) {
@@ -100,7 +113,9 @@ static void update_channels(void *arg, int64_t index, int worker) {
     for (int64_t k = 0; k < before; k++) e[k] = e[k + 1];
     e[before] = oldest;
   }
-  if (!circular) taps_write(&a->state, 1, state_at, before, n, e);
+  if (circular) return;
+  move_places(task, b, row, c0, n);
+  taps_write(&a->state, 1, state_at, before, n, e);
 }
 
 /* Task for task, its filters and its states. */

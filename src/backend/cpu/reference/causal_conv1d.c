@@ -140,7 +140,7 @@ static int64_t index_of(const clm_tensor *t, int64_t b, int64_t otherwise) {
   return t->buffer ? (int64_t)GET(*t, b) : otherwise;
 }
 
-/* The state as a ring whose oldest element stands at `place`: the plain state is one that is turned back at the end.
+/* The filter sees the last inputs of a plain state, which moves on at the end; a circular one is written on the way.
  */
 static void update_channel(const conv_update_shape *s, const clm_causal_conv1d_update_args *a, int64_t b, int64_t row,
                            int64_t c, double *history) {
@@ -148,7 +148,7 @@ static void update_channel(const conv_update_shape *s, const clm_causal_conv1d_u
   const bool circular = present(a->cache_seqlens) && present(a->state);
   int64_t now = circular ? (index_of(&a->cache_seqlens, b, 0) % size + size) % size : 0;
   for (int64_t k = 0; k < before; k++)
-    history[k] = GET(a->state, row, c, circular ? (now - before + k + size) % size : k);
+    history[k] = GET(a->state, row, c, circular ? (now - before + k + size) % size : size - before + k);
   for (int64_t t = 0; t < s->steps; t++) {
     double *e = history + t;
     e[before] = GET(a->x, b, t, c);
@@ -157,7 +157,10 @@ static void update_channel(const conv_update_shape *s, const clm_causal_conv1d_u
     SET(a->out, a->silu ? ref_silu(sum) : sum, b, t, c);
     if (circular) SET(a->state, e[before], row, c, (now + t) % size);
   }
-  for (int64_t k = 0; k < before && !circular; k++) SET(a->state, history[s->steps + k], row, c, k);
+  for (int64_t k = 0; k < size && !circular; k++) {
+    const int64_t from = k + s->steps;
+    SET(a->state, from < size ? GET(a->state, row, c, from) : GET(a->x, b, from - size, c), row, c, k);
+  }
 }
 
 clm_status ref_causal_conv1d_update(clm_context *ctx, const conv_update_shape *s,
