@@ -62,7 +62,7 @@
 #if UPDATE_ALIGNED_INPUTS
 #define LOAD_INPUT(into, name, base) LOAD_LANE_ALIGNED(into, name, base, own)
 #else
-#define LOAD_INPUT(into, name, base) LOAD_LANE(into, BC_TYPE, name, base, name##_n, own)
+#define LOAD_INPUT(into, name, base) LOAD_LANE(into, name##_TYPE, name, base, name##_n, own)
 #endif
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
@@ -91,9 +91,9 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
 /* The inputs of row b at step t. */
 #define FETCH(k)                                                                                                      \
   {                                                                                                                   \
-    delta_now[k] = own ? LOAD(X_TYPE, delta, AT_STEP(delta)) : 0.0f;                                                  \
+    delta_now[k] = own ? LOAD(DELTA_TYPE, delta, AT_STEP(delta)) : 0.0f;                                                  \
     u_now[k] = own ? LOAD(X_TYPE, u, AT_STEP(u)) : 0.0f;                                                              \
-    z_now[k] = own && lane == 0 && (FLAGS & HAS_Z) ? LOAD(X_TYPE, z, AT_STEP(z)) : 0.0f;                              \
+    z_now[k] = own && lane == 0 && (FLAGS & HAS_Z) ? LOAD(Z_TYPE, z, AT_STEP(z)) : 0.0f;                              \
     LOAD_INPUT(B_now[k], B, AT_INPUT(B))                                                                              \
     LOAD_INPUT(C_now[k], C, AT_INPUT(C))                                                                              \
   }

@@ -44,8 +44,8 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
                                 TENSOR_OF(X_TYPE, dout), STRIDES4(dout, batch, step, head, dim),             /* */
                                 TENSOR_OF(A_TYPE, dnew), STRIDES4(dnew, batch, head, dim, n),                /* */
                                 OUTPUT_OF(X_TYPE, du), STRIDES4(du, batch, step, head, dim),                 /* */
-                                OUTPUT_OF(X_TYPE, ddelta), STRIDES4(ddelta, batch, step, head, dim),         /* */
-                                OUTPUT_OF(X_TYPE, dz), STRIDES4(dz, batch, step, head, dim),                 /* */
+                                OUTPUT_OF(DELTA_TYPE, ddelta), STRIDES4(ddelta, batch, step, head, dim),     /* */
+                                OUTPUT_OF(Z_TYPE, dz), STRIDES4(dz, batch, step, head, dim),                 /* */
                                 OUTPUT_OF(A_TYPE, dstate), STRIDES4(dstate, batch, head, dim, n),            /* */
                                 global number_t *restrict parts, long parts_A, long parts_B, long parts_C,
                                 long parts_D, long parts_dt, long starts) {
@@ -71,7 +71,7 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
       const int t = k * UPDATE_STEPS + i;
       dt[i] = x[i] = 0.0f;
       if (!there) continue;
-      dt[i] = LOAD(X_TYPE, delta, AT_STEP(delta)) + bias_value;
+      dt[i] = LOAD(DELTA_TYPE, delta, AT_STEP(delta)) + bias_value;
       if (flags & SOFTPLUS) dt[i] = softplus(dt[i]);
       x[i] = LOAD(X_TYPE, u, AT_STEP(u));
     }
@@ -81,7 +81,7 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
       number_t now = k > 0 ? parts[start - block_size] : LOAD(S_TYPE, state, state_at + n * state_n);
       for (int i = 0; i < UPDATE_STEPS; i++) {
         const int t = k * UPDATE_STEPS + i;
-        now = times(decay_of(dt[i], rate), now) + dt[i] * x[i] * LOAD(BC_TYPE, B, AT_INPUT(B) + n * B_n);
+        now = times(decay_of(dt[i], rate), now) + dt[i] * x[i] * LOAD(B_TYPE, B, AT_INPUT(B) + n * B_n);
       }
       parts[start] = now;
     }
@@ -92,13 +92,13 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
       const int t = first + i;
       dt[i] = slope[i] = x[i] = dy[i] = y[i] = dx[i] = ddt[i] = 0.0f;
       if (there) {
-        const float argument = LOAD(X_TYPE, delta, AT_STEP(delta)) + bias_value;
+        const float argument = LOAD(DELTA_TYPE, delta, AT_STEP(delta)) + bias_value;
         dt[i] = flags & SOFTPLUS ? softplus(argument) : argument;
         slope[i] = flags & SOFTPLUS && argument <= 20.0f ? sigmoid(argument) : 1.0f;
         x[i] = LOAD(X_TYPE, u, AT_STEP(u));
         dy[i] = LOAD(X_TYPE, dout, AT_STEP(dout));
         if (flags & HAS_Z) {
-          const float gate = LOAD(X_TYPE, z, AT_STEP(z));
+          const float gate = LOAD(Z_TYPE, z, AT_STEP(z));
           dy[i] *= gate * sigmoid(gate);
         }
       }
@@ -112,7 +112,7 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
       if (there) h[0] = k > 0 ? parts[start] : LOAD(S_TYPE, state, state_at + n * state_n);
       for (int i = 0; i < count; i++) {
         const int t = first + i;
-        const number_t b_now = there ? LOAD(BC_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
+        const number_t b_now = there ? LOAD(B_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
         h[i + 1] = times(decay_of(dt[i], rate), h[i]) + dt[i] * x[i] * b_now;
       }
       number_t dh = NUMBER(0.0f), da = NUMBER(0.0f);
@@ -121,8 +121,8 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
         dh = LOAD(A_TYPE, dnew, dnew_offset + b * dnew_batch + head * dnew_head + dim * dnew_dim + n * dnew_n);
       for (int i = count - 1; i >= 0; i--) {
         const int t = first + i;
-        const number_t b_now = there ? LOAD(BC_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
-        const number_t c_now = there ? LOAD(BC_TYPE, C, AT_INPUT(C) + n * C_n) : NUMBER(0.0f);
+        const number_t b_now = there ? LOAD(B_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
+        const number_t c_now = there ? LOAD(C_TYPE, C, AT_INPUT(C) + n * C_n) : NUMBER(0.0f);
         const number_t decay = decay_of(dt[i], rate), kept = times(decay, h[i]);
         const long input = (((long)chunk * batch + b) * steps + t) * groups * d_state + (long)group * d_state + n;
         y[i] += TWICE * real_part(times(c_now, h[i + 1]));
@@ -152,11 +152,11 @@ selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, h
       dD += dy[i] * x[i];
       dbias += from_dt;
       if (du) STORE(X_TYPE, du, AT_STEP(du), dx[i] + D_value * dy[i]);
-      if (ddelta) STORE(X_TYPE, ddelta, AT_STEP(ddelta), from_dt);
+      if (ddelta) STORE(DELTA_TYPE, ddelta, AT_STEP(ddelta), from_dt);
       if (dz) {
-        const float gate = there ? LOAD(X_TYPE, z, AT_STEP(z)) : 0.0f;
+        const float gate = there ? LOAD(Z_TYPE, z, AT_STEP(z)) : 0.0f;
         const float from_out = there ? LOAD(X_TYPE, dout, AT_STEP(dout)) : 0.0f;
-        STORE(X_TYPE, dz, AT_STEP(dz), from_out * (y[i] + D_value * x[i]) * sigmoid_slope(gate));
+        STORE(Z_TYPE, dz, AT_STEP(dz), from_out * (y[i] + D_value * x[i]) * sigmoid_slope(gate));
       }
     }
   }

@@ -81,17 +81,18 @@ CLM_API size_t clm_selective_scan_backward_workspace_size(clm_context *context,
  * Several steps are a dimension behind batch in u, delta, B, C, z and out.
  * With state_indices row i works on state state_indices[i] of a pool, no state twice; a number outside the pool, as a
  * negative one, makes the row padding: out is 0, no state is touched.
- * A complex A (c64) makes state, B and C c64. The state is rounded to its dtype once a call. Optional members are
- * left zeroed. Bitwise deterministic on a device. Thread safety: one call at a time per context. */
+ * Every tensor but out may be f32, f16 or bf16, each its own. A complex A (c64) makes state, B and C c64. The state
+ * is rounded to its dtype once a call. Optional members are left zeroed. Bitwise deterministic on a device. Thread
+ * safety: one call at a time per context. */
 typedef struct clm_selective_state_update_args {
-  clm_tensor state;      /* (batch or pool, d_inner, d_state)       f32 or as u, read and written */
-  clm_tensor u, delta;   /* (batch, d_inner) or (batch, steps, d_inner)                           */
-  clm_tensor A;          /* (d_inner, d_state)                      f32, as u or c64              */
-  clm_tensor B, C;       /* (batch, n_groups, d_state) or (batch, steps, n_groups, d_state)  as u */
-  clm_tensor D;          /* optional (d_inner)                      f32 or as u                   */
-  clm_tensor z;          /* optional, shape of u                    as u                          */
-  clm_tensor delta_bias; /* optional (d_inner)                      f32 or as u                   */
-  clm_tensor out;        /* shape of u                              as u, written                 */
+  clm_tensor state;      /* (batch or pool, d_inner, d_state)       read and written       */
+  clm_tensor u, delta;   /* (batch, d_inner) or (batch, steps, d_inner)                    */
+  clm_tensor A;          /* (d_inner, d_state)                      or c64                 */
+  clm_tensor B, C;       /* (batch, n_groups, d_state) or (batch, steps, n_groups, d_state) */
+  clm_tensor D;          /* optional (d_inner)                                             */
+  clm_tensor z;          /* optional, shape of u                                           */
+  clm_tensor delta_bias; /* optional (d_inner)                                             */
+  clm_tensor out;        /* shape of u                              as u, written          */
   bool delta_softplus;
   bool A_is_log;
 
@@ -108,10 +109,10 @@ typedef struct clm_selective_state_update_backward_args {
   clm_selective_state_update_args forward;
   clm_tensor dout;            /* shape of u                                   as u                       */
   clm_tensor dnew_state;      /* optional (batch, d_inner, d_state)           f32 or c64: coming in      */
-  clm_tensor du, ddelta, dz;  /* shape of u                                   as u                       */
-  clm_tensor dA;              /* (d_inner, d_state)                           f32, as u or c64           */
-  clm_tensor dB, dC;          /* shape of B, C                                f32, as u or c64           */
-  clm_tensor dD, ddelta_bias; /* (d_inner)                                    f32 or as u                */
+  clm_tensor du, ddelta, dz;  /* shape of u                                   as u, as delta, as z       */
+  clm_tensor dA;              /* (d_inner, d_state)                           f32, f16, bf16; or c64     */
+  clm_tensor dB, dC;          /* shape of B, C                                f32, f16, bf16; or c64     */
+  clm_tensor dD, ddelta_bias; /* (d_inner)                                    f32, f16, bf16             */
   clm_tensor dstate;          /* (batch, d_inner, d_state)                    f32 or c64: of that before */
 } clm_selective_state_update_backward_args;
 

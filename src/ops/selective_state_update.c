@@ -50,27 +50,26 @@ static void update_dims_init(update_dims *d, const clm_selective_state_update_ar
   for (size_t i = 0; i < sizeof of_states / sizeof *of_states; i++) append(of_states[i], &d->d_state);
 }
 
-static unsigned input_dtypes(const clm_selective_state_update_args *a) {
-  return CHECK_DTYPE(check_is_complex(a->A.dtype) ? check_complex_of(a->u.dtype) : a->u.dtype);
-}
-
-static unsigned state_dtypes(const clm_selective_state_update_args *a) {
-  return check_weight_beside(a->u.dtype, a->A.dtype);
+/* Of B, C, the state and the gradients of A, B and C: complex beside a complex A, else stored as each likes. */
+static unsigned number_dtypes(const clm_selective_state_update_args *a) {
+  const clm_dtype u = a->u.dtype;
+  return check_is_complex(a->A.dtype) ? CHECK_DTYPE(check_complex_of(u)) : check_storage_of(u);
 }
 
 /* clang-format off */
 #define DIMS(list) .dims = {(list)[0], (list)[1], (list)[2], (list)[3], (list)[4]}
-#define PARAMETER  .dtypes = check_weight_of(a->u.dtype)
-#define NUMBER     .dtypes = check_number_beside(a->u.dtype, a->A.dtype)
+#define STORAGE .dtypes = check_storage_of(a->u.dtype)
+#define NUMBERS .dtypes = number_dtypes(a)
+#define SUMS    .dtypes = check_number_beside(a->u.dtype, a->A.dtype)
 #define INPUTS                                                                                                        \
-  CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, DIMS(d.sequence)), CHECK_ROW(a, delta, 0, .as = &a->u, DIMS(d.sequence)), \
-  CHECK_ROW(a, A, 0, .dtypes = check_weight_of(a->u.dtype) | CHECK_DTYPE(check_complex_of(a->u.dtype)),                 \
+  CHECK_ROW(a, u, 0, .dtypes = CHECK_FLOAT, DIMS(d.sequence)), CHECK_ROW(a, delta, 0, STORAGE, DIMS(d.sequence)),     \
+  CHECK_ROW(a, A, 0, .dtypes = check_storage_of(a->u.dtype) | CHECK_DTYPE(check_complex_of(a->u.dtype)),              \
             DIMS(d.matrix)),                                                                                          \
-  CHECK_ROW(a, B, 0, .dtypes = input_dtypes(a), DIMS(d.inputs)),                                                      \
-  CHECK_ROW(a, C, 0, .dtypes = input_dtypes(a), DIMS(d.inputs)),                                                      \
-  CHECK_ROW(a, D, CHECK_OPTIONAL, PARAMETER, DIMS(d.channel)),                                                        \
-  CHECK_ROW(a, z, CHECK_OPTIONAL, .as = &a->u, DIMS(d.sequence)),                                                     \
-  CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, PARAMETER, DIMS(d.channel)),                                               \
+  CHECK_ROW(a, B, 0, NUMBERS, DIMS(d.inputs)),                                                                        \
+  CHECK_ROW(a, C, 0, NUMBERS, DIMS(d.inputs)),                                                                        \
+  CHECK_ROW(a, D, CHECK_OPTIONAL, STORAGE, DIMS(d.channel)),                                                          \
+  CHECK_ROW(a, z, CHECK_OPTIONAL, STORAGE, DIMS(d.sequence)),                                                         \
+  CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, STORAGE, DIMS(d.channel)),                                                 \
   CHECK_ROW(a, state_indices, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&d.batch})
 /* clang-format on */
 
@@ -99,7 +98,7 @@ static clm_status check(checker *c, const clm_selective_state_update_args *a, st
   update_dims_init(&d, a);
   clm_status status = check_form(c, a);
   if (status) return status;
-  status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, CHECK_WRITTEN, .dtypes = state_dtypes(a), DIMS(d.state)),
+  status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, CHECK_WRITTEN, NUMBERS, DIMS(d.state)),
                          CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->u, DIMS(d.sequence)));
   return status ? status : shape_of(c, &d, a, s);
 }
@@ -107,27 +106,25 @@ static clm_status check(checker *c, const clm_selective_state_update_args *a, st
 static clm_status check_backward(checker *c, const clm_selective_state_update_backward_args *b,
                                  state_update_shape *s) {
   const clm_selective_state_update_args *a = &b->forward;
-  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN,
-                 sums = input_dtypes(a) | check_number_beside(a->u.dtype, a->A.dtype);
+  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
   update_dims d;
   update_dims_init(&d, a);
   clm_status status = check_form(c, a);
   if (status) return status;
-  status =
-      CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, state, 0, .dtypes = state_dtypes(a), DIMS(d.state)),
-                    CHECK_ROW(b, dout, 0, .as = &a->u, DIMS(d.sequence)),
-                    CHECK_ROW(b, dnew_state, CHECK_OPTIONAL, NUMBER, DIMS(d.gradient)),
-                    CHECK_ROW(b, du, gradient, .as = &a->u, DIMS(d.sequence)),
-                    CHECK_ROW(b, ddelta, gradient, .as = &a->u, DIMS(d.sequence)),
-                    CHECK_ROW(b, dz, gradient, .as = &a->u, DIMS(d.sequence)),
-                    CHECK_ROW(b, dA, gradient, .dtypes = check_weight_beside(a->u.dtype, a->A.dtype), DIMS(d.matrix)),
-                    CHECK_ROW(b, dB, gradient, .dtypes = sums, DIMS(d.inputs)),
-                    CHECK_ROW(b, dC, gradient, .dtypes = sums, DIMS(d.inputs)),
-                    CHECK_ROW(b, dD, gradient, PARAMETER, DIMS(d.channel)),
-                    CHECK_ROW(b, ddelta_bias, gradient, PARAMETER, DIMS(d.channel)),
-                    CHECK_ROW(b, dstate, gradient, NUMBER, DIMS(d.gradient)));
+  status = CHECK_TENSORS(
+      c, INPUTS, CHECK_ROW(a, state, 0, NUMBERS, DIMS(d.state)), CHECK_ROW(b, dout, 0, .as = &a->u, DIMS(d.sequence)),
+      CHECK_ROW(b, dnew_state, CHECK_OPTIONAL, SUMS, DIMS(d.gradient)),
+      CHECK_ROW(b, du, gradient, .as = &a->u, DIMS(d.sequence)),
+      CHECK_ROW(b, ddelta, gradient, .as = &a->delta, DIMS(d.sequence)),
+      CHECK_ROW(b, dz, gradient, STORAGE, DIMS(d.sequence)), CHECK_ROW(b, dA, gradient, NUMBERS, DIMS(d.matrix)),
+      CHECK_ROW(b, dB, gradient, NUMBERS, DIMS(d.inputs)), CHECK_ROW(b, dC, gradient, NUMBERS, DIMS(d.inputs)),
+      CHECK_ROW(b, dD, gradient, STORAGE, DIMS(d.channel)),
+      CHECK_ROW(b, ddelta_bias, gradient, STORAGE, DIMS(d.channel)),
+      CHECK_ROW(b, dstate, gradient, SUMS, DIMS(d.gradient)));
   if (!status && check_present(&b->dz) && !check_present(&a->z))
     return check_fail(c, "dz is given, but z is missing");
+  if (!status && check_present(&b->dz) && b->dz.dtype != a->z.dtype)
+    return check_fail(c, "dz is %s, expected %s as z", clm_dtype_name(b->dz.dtype), clm_dtype_name(a->z.dtype));
   return status ? status : shape_of(c, &d, a, s);
 }
 

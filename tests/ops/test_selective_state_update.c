@@ -23,6 +23,14 @@ static void check(const update_case *c, const test_device *device) {
 
 static void test_update(const test_device *device, const void *data) { check(data, device); }
 
+static void test_mix(const test_device *device, const void *data) {
+  const update_case c = update_mix_case(data);
+  const clm_selective_state_update_args args = update_args_of(&c);
+  test_problem p = update_forward_of(&c, &op_selective_state_update, &args);
+  update_mix_apply(data, &p, "state");
+  problem_check(&p, device);
+}
+
 static void test_flags(const test_device *device, const void *data) {
   (void)data;
   for (unsigned flags = 0; flags <= MAMBA; flags += device->slow ? 11 : 1) {
@@ -121,6 +129,8 @@ static void add(void) {
     for (size_t i = 0; i < update_case_count; i++)
       if (!(device->slow && update_cases[i].flags & NOT_SLOW))
         test_add(device, test_update, &update_cases[i], "selective_state_update: %s", update_cases[i].why);
+    for (size_t i = 0; i < update_mix_count; i++)
+      test_add(device, test_mix, &update_mixes[i], "selective_state_update: %s", update_mixes[i].why);
     test_add(device, test_flags, NULL, "selective_state_update: every subset of options");
     test_add(device, test_padding_rows, update_case_named("states of a pool"),
              "selective_state_update: rows outside the pool");

@@ -75,6 +75,18 @@ static void test_backward(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
+/* The gradients of delta and z are stored as these, those of A, B, C and D here as well. */
+static void test_mix(const test_device *device, const void *data) {
+  const update_case c = update_mix_case(data);
+  const clm_selective_state_update_backward_args args = {.forward = update_args_of(&c)};
+  test_problem p = backward_of(&c, &args, ALL);
+  update_mix_apply(data, &p, "initial");
+  static const char *const of[][2] = {{"ddelta", "delta"}, {"dz", "z"}, {"dA", "A"},
+                                      {"dB", "B"},         {"dC", "C"}, {"dD", "D"}};
+  for (size_t i = 0; i < TEST_COUNT(of); i++) problem_find(&p, of[i][0])->kind = problem_find(&p, of[i][1])->kind;
+  problem_check(&p, device);
+}
+
 static void test_contained(const test_device *device, const void *data) {
   const clm_selective_state_update_backward_args args = {.forward = update_args_of(data)};
   const test_problem p = backward_of(data, &args, ALL);
@@ -136,6 +148,9 @@ static void add(void) {
       test_add(NULL, test_gradients, c, "selective_state_update gradients: %s", c->why);
   }
   for (size_t d = 0; d < test_device_count; d++) {
+    for (size_t i = 0; i < update_mix_count; i++)
+      test_add(&test_devices[d], test_mix, &update_mixes[i], "selective_state_update_backward: %s",
+               update_mixes[i].why);
     test_add(&test_devices[d], test_some_gradients, update_case_named("three steps"),
              "selective_state_update_backward: some gradients");
     static const char *const rows[] = {"three steps", "complex A"};

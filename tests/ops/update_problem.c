@@ -42,6 +42,42 @@ const update_case update_extremes[2] = {
     {2, 0, TEST_EXTREMES, 0, 16, 1, HAS_D | SOFTPLUS | LOG_A, TEST_CONTIGUOUS, "through softplus"},
 };
 
+const update_mix update_mixes[] = {
+    {"f16 state", 0, {{"state", TEST_F16}}},
+    {"bf16 state beside f16", F16, {{"state", TEST_BF16}}},
+    {"inputs in halves beside f32 u",
+     0,
+     {{"delta", TEST_BF16}, {"B", TEST_F16}, {"C", TEST_BF16}, {"z", TEST_F16}, {"state", TEST_BF16}}},
+    {"f32 inputs beside f16 u",
+     F16,
+     {{"delta", TEST_PARAMETER}, {"B", TEST_PARAMETER}, {"C", TEST_PARAMETER}, {"z", TEST_PARAMETER}}},
+    {"each another dtype beside bf16 u",
+     BF16,
+     {{"delta", TEST_F16},
+      {"B", TEST_PARAMETER},
+      {"C", TEST_F16},
+      {"z", TEST_PARAMETER},
+      {"A", TEST_F16},
+      {"D", TEST_BF16},
+      {"delta_bias", TEST_F16},
+      {"state", TEST_F16}}},
+    {"weights in halves beside f32 u", 0, {{"A", TEST_BF16}, {"D", TEST_F16}, {"delta_bias", TEST_BF16}}},
+};
+const size_t update_mix_count = sizeof update_mixes / sizeof update_mixes[0];
+
+update_case update_mix_case(const update_mix *mix) {
+  return (update_case){2, 3, 21, 0, 16, 1, MAMBA | mix->u, TEST_CONTIGUOUS, mix->why};
+}
+
+void update_mix_apply(const update_mix *mix, test_problem *p, const char *state) {
+  for (size_t i = 0; mix->tensors[i].name; i++) {
+    const char *name = mix->tensors[i].name;
+    test_tensor *t = problem_find(p, strcmp(name, "state") == 0 ? state : name);
+    if (!t) abort();
+    t->kind = mix->tensors[i].kind;
+  }
+}
+
 const update_case *update_case_named(const char *why) {
   for (size_t i = 0; i < update_case_count; i++)
     if (strcmp(update_cases[i].why, why) == 0) return &update_cases[i];

@@ -38,6 +38,23 @@ clm_selective_state_update_args update_args_of(const update_case *);
 test_problem update_inputs_of(const update_case *, const test_op *, const void *args);
 test_problem update_forward_of(const update_case *, const test_op *, const clm_selective_state_update_args *);
 
+/* Of a call whose tensors are not all stored as u: in what instead, by the tensor's name. */
+typedef struct update_mix {
+  const char *why;
+  unsigned u; /* F16, BF16 or 0 */
+  struct {
+    const char *name;
+    test_kind kind;
+  } tensors[9];
+} update_mix;
+
+extern const update_mix update_mixes[];
+extern const size_t update_mix_count;
+
+/* The base case of a mix, and its tensors as the mix has them; `state`: what the problem calls the state. */
+update_case update_mix_case(const update_mix *);
+void update_mix_apply(const update_mix *, test_problem *, const char *state);
+
 /* Cases of problem_check_extremes. */
 extern const update_case update_extremes[2];
 

@@ -45,7 +45,6 @@ TEST_OP(mamba_inner_backward);
 #define BC_DIMS    DIM_BATCH, DIM_LENGTH, DIM_GROUPS, DIM_STATES
 #define PAST_DIMS  DIM_SEQUENCES, DIM_CHANNELS, DIM_HISTORY
 
-#define EITHER(field, draw, ...)     ROW(field, OF_INPUT, draw, TEST_IN, ROW_EITHER, NULL, NULL, __VA_ARGS__)
 #define MAY_EITHER(field, draw, ...) ROW(field, OF_INPUT, draw, TEST_IN, ROW_OPTIONAL | ROW_EITHER, NULL, NULL, __VA_ARGS__)
 #define WEIGHT(field, draw, ...)     ROW(field, OF_WEIGHT, draw, TEST_IN, ROW_EITHER, NULL, NULL, __VA_ARGS__)
 #define MAY_WEIGHT(field, draw, ...) ROW(field, OF_WEIGHT, draw, TEST_IN, ROW_OPTIONAL | ROW_EITHER, NULL, NULL, __VA_ARGS__)
@@ -81,10 +80,10 @@ TEST_OP(mamba_inner_backward);
 #define UPDATE_D     DIM_HEADS, DIM_HEAD_DIM
 #define UPDATE_STATE DIM_HEADS, DIM_HEAD_DIM, DIM_STATES
 #define UPDATE_INPUTS                                                                                                 \
-  IN(u, OF_STORAGE, NULL, UPDATE_STEP), IN(delta, OF_STORAGE, draw_step, UPDATE_STEP),                                \
-  RATE(A, TEST_IN, 0, UPDATE_A), IN(B, OF_INPUT, NULL, UPDATE_B), IN(C, OF_INPUT, NULL, UPDATE_B),           \
-  MAY_WEIGHT(D, NULL, UPDATE_D), MAY(z, OF_STORAGE, NULL, UPDATE_STEP),                                        \
-  MAY_WEIGHT(delta_bias, draw_step, UPDATE_D), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH)
+  IN(u, OF_STORAGE, NULL, UPDATE_STEP), IN(delta, OF_ANY, draw_step, UPDATE_STEP),                                    \
+  IN(A, OF_NUMBERS, draw_decay, UPDATE_A), IN(B, OF_NUMBERS, NULL, UPDATE_B), IN(C, OF_NUMBERS, NULL, UPDATE_B),      \
+  MAY(D, OF_ANY, NULL, UPDATE_D), MAY(z, OF_ANY, NULL, UPDATE_STEP),                                                  \
+  MAY(delta_bias, OF_ANY, draw_step, UPDATE_D), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH)
 #define INNER(field, kind, draw, flags, role, last)                                                                   \
   ROW(field, kind, draw, role, (flags) | ROW_MATRIX, NULL, NULL, DIM_BATCH, DIM_LENGTH, last)
 #define INNER_INPUTS(kept, matrix, draw)                                                                                    \
@@ -195,20 +194,19 @@ const catalog_op catalog[] = {
 #define ARGS clm_selective_state_update_args
     {&op_selective_state_update,
      true,
-     {UPDATE_INPUTS, ROW(state, OF_INPUT, NULL, TEST_INOUT, ROW_EITHER, NULL, NULL, DIM_POOL, UPDATE_STATE),
-      OUT(out, OF_STORAGE, UPDATE_STEP)},
+     {UPDATE_INPUTS, BOTH(state, OF_NUMBERS, NULL, DIM_POOL, UPDATE_STATE), OUT(out, OF_STORAGE, UPDATE_STEP)},
      {BOOL(delta_softplus), BOOL(A_is_log)}},
     {&op_selective_state_update_backward,
      true,
-     {UPDATE_INPUTS, EITHER(state, NULL, DIM_POOL, UPDATE_STATE),
+     {UPDATE_INPUTS, IN(state, OF_NUMBERS, NULL, DIM_POOL, UPDATE_STATE),
 #undef ARGS
 #define ARGS clm_selective_state_update_backward_args
       IN(dout, OF_STORAGE, NULL, UPDATE_STEP), MAY(dnew_state, OF_NUMBER, NULL, DIM_BATCH, UPDATE_STATE),
-      MAY_OUT(du, OF_STORAGE, UPDATE_STEP), MAY_OUT(ddelta, OF_STORAGE, UPDATE_STEP),
-      ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, UPDATE_STEP),
-      RATE(dA, TEST_OUT, ROW_OPTIONAL, UPDATE_A), MAY_OUT_EITHER(dB, NULL, UPDATE_B),
-      MAY_OUT_EITHER(dC, NULL, UPDATE_B), MAY_OUT_WEIGHT(dD, UPDATE_D), MAY_OUT_WEIGHT(ddelta_bias, UPDATE_D),
-      MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, UPDATE_STATE)},
+      MAY_OUT(du, OF_STORAGE, UPDATE_STEP),
+      ROW(ddelta, OF_ANY, NULL, TEST_OUT, ROW_OPTIONAL, "delta", NULL, UPDATE_STEP),
+      ROW(dz, OF_ANY, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, UPDATE_STEP), MAY_OUT(dA, OF_NUMBERS, UPDATE_A),
+      MAY_OUT(dB, OF_NUMBERS, UPDATE_B), MAY_OUT(dC, OF_NUMBERS, UPDATE_B), MAY_OUT(dD, OF_ANY, UPDATE_D),
+      MAY_OUT(ddelta_bias, OF_ANY, UPDATE_D), MAY_OUT(dstate, OF_NUMBER, DIM_BATCH, UPDATE_STATE)},
      {BOOL(forward.delta_softplus), BOOL(forward.A_is_log)}},
 #undef ARGS
 #define ARGS clm_mamba_inner_args
@@ -259,16 +257,22 @@ const catalog_op catalog[] = {
      {SCALAR(activation, SCALAR_CHOICE, 0, CLM_ACTIVATION_SOFTPLUS), ANY_FLOAT(scale, 0.5, 2)}},
 #undef ARGS
 #define ARGS clm_norm_args
-    {&op_norm, false, {NORM_INPUTS, OUT_OR(out, OF_STORAGE, "x", DIM_ROWS, DIM_COLUMNS)}, {NORM_SCALARS}},
+    {&op_norm,
+     false,
+     {NORM_INPUTS, MAY(residual, OF_ANY, NULL, DIM_ROWS, DIM_COLUMNS),
+      OUT_OR(out, OF_ANY, "x", DIM_ROWS, DIM_COLUMNS),
+      MAY_OUT_OR(residual_out, OF_ANY, "residual", DIM_ROWS, DIM_COLUMNS)},
+     {NORM_SCALARS}},
     {&op_norm_backward,
      false,
      {NORM_INPUTS,
 #undef ARGS
 #define ARGS clm_norm_backward_args
-      IN(dout, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
-      ROW(residual, OF_STORAGE, NULL, TEST_IN, ROW_OPTIONAL, "dx", NULL, DIM_ROWS, DIM_COLUMNS),
+      MAY(forward.residual, OF_ANY, NULL, DIM_ROWS, DIM_COLUMNS), IN(dout, OF_ANY, NULL, DIM_ROWS, DIM_COLUMNS),
+      ROW(residual, OF_ANY, NULL, TEST_IN, ROW_OPTIONAL, "dx", NULL, DIM_ROWS, DIM_COLUMNS),
       MAY_OUT_OR(dx, OF_STORAGE, "residual", DIM_ROWS, DIM_COLUMNS), MAY_OUT_WEIGHT(dweight, DIM_COLUMNS),
-      MAY_OUT_WEIGHT(dbias, DIM_COLUMNS)},
+      MAY_OUT_WEIGHT(dbias, DIM_COLUMNS),
+      ROW(dresidual, OF_ANY, NULL, TEST_OUT, ROW_OPTIONAL, "forward.residual", NULL, DIM_ROWS, DIM_COLUMNS)},
      {SCALAR(forward.kind, SCALAR_CHOICE, 0, CLM_LAYER_NORM), SCALAR(forward.epsilon, SCALAR_FLOAT, 1e-6, 1e-2)}},
 #undef ARGS
 #define ARGS clm_axpby_args
@@ -356,7 +360,12 @@ clm_dtype catalog_dtype(const catalog_choice *c, size_t row) {
   const bool other = is_other(c, decides, fixed) || (of >= 0 && is_other(c, (size_t)of, fixed));
   switch (r->kind) {
   case OF_STORAGE: return c->storage;
-  case OF_ANY: return doubled || c->any[row] == CLM_F64 ? real : c->any[row];
+  case OF_ANY:
+  case OF_NUMBERS: {
+    const clm_dtype own = c->any[of >= 0 ? (size_t)of : row];
+    if (c->complex && r->kind == OF_NUMBERS) return complex;
+    return doubled || own == CLM_F64 ? real : own;
+  }
   case OF_FLOAT: return c->any[row];
   case OF_PARAMETER: return real;
   case OF_NUMBER: return c->complex ? complex : real;

@@ -37,7 +37,8 @@ typedef enum catalog_dim {
 
 typedef enum catalog_kind {
   OF_STORAGE,   /* f32, f16, bf16 or f64: the same for the whole call    */
-  OF_ANY,       /* f32, f16, bf16: each tensor its own; f64 beside f64   */
+  OF_ANY,       /* f32, f16, bf16: each tensor its own (a gradient: as what it is of); f64 beside f64 */
+  OF_NUMBERS,   /* as OF_ANY, c64 in a complex call                      */
   OF_FLOAT,     /* f32, f16, bf16, f64: each tensor its own              */
   OF_PARAMETER, /* f32; f64 beside f64, as in all that follow            */
   OF_NUMBER,    /* f32, c64 in a complex call                            */
@@ -99,7 +100,7 @@ typedef struct catalog_choice {
   const catalog_op *op;
   int64_t size[CATALOG_DIMS];
   clm_dtype storage;
-  clm_dtype any[CATALOG_ROWS];       /* of rows OF_ANY and OF_FLOAT */
+  clm_dtype any[CATALOG_ROWS];       /* of rows OF_ANY, OF_NUMBERS and OF_FLOAT */
   uint64_t present, statics, others; /* a bit for each row; others: the second of ROW_EITHER */
   bool complex;
 } catalog_choice;

@@ -44,6 +44,8 @@ static clm_dtype dtype_of(const test_tensor *t, clm_dtype storage, bool double_p
   case TEST_COMPLEX: return double_precision ? CLM_C128 : CLM_C64;
   case TEST_PARAMETER: return double_precision ? CLM_F64 : CLM_F32;
   case TEST_STORAGE: return double_precision ? CLM_F64 : storage;
+  case TEST_F16: return double_precision ? CLM_F64 : CLM_F16;
+  case TEST_BF16: return double_precision ? CLM_F64 : CLM_BF16;
   }
   return storage;
 }

@@ -23,7 +23,15 @@ typedef struct test_op {
 typedef enum test_role { TEST_IN, TEST_OUT, TEST_INOUT } test_role;
 
 /* How a dtype follows from the problem's: storage as it is, parameters f32 beside f32, f16 and bf16; i8 always. */
-typedef enum test_kind { TEST_STORAGE, TEST_PARAMETER, TEST_COMPLEX, TEST_INDEX, TEST_INTEGER } test_kind;
+typedef enum test_kind {
+  TEST_STORAGE,
+  TEST_PARAMETER,
+  TEST_COMPLEX,
+  TEST_INDEX,
+  TEST_INTEGER,
+  TEST_F16, /* these whatever the problem's */
+  TEST_BF16
+} test_kind;
 
 typedef struct test_tensor {
   const char *name;

@@ -1,4 +1,5 @@
 /* Steps of the selective scan in place, and their gradients. */
+#include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
 #include "schedule/arith.h"
@@ -21,6 +22,23 @@ enum { FEW_FLOATS = 16, BUSY_GPU = 1024, BLOCK_STEPS = 64 };
 static int32_t flags_of(const clm_selective_state_update_args *a) {
   return (a->D.buffer ? HAS_D : 0) | (a->z.buffer ? HAS_Z : 0) | (a->delta_bias.buffer ? HAS_BIAS : 0) |
          (a->delta_softplus ? SOFTPLUS : 0) | (a->A_is_log ? A_LOG : 0);
+}
+
+/* " -D<name>=<type>" for each input that is stored otherwise than u; what is not named is as u in the kernels. */
+typedef struct input_types {
+  char text[96];
+} input_types;
+
+static input_types input_types_of(const state_update_shape *s, const clm_selective_state_update_args *a) {
+  const operand inputs[] = {OPERAND_TYPE(DELTA_TYPE, a->delta), OPERAND_TYPE(Z_TYPE, a->z),
+                            OPERAND_TYPE(B_TYPE, a->B), OPERAND_TYPE(C_TYPE, a->C)};
+  input_types types = {""};
+  size_t used = 0;
+  for (size_t i = 0; i < (s->complex ? 2 : 4); i++)
+    if (inputs[i].tensor->buffer && inputs[i].tensor->dtype != s->dtype)
+      used += (size_t)snprintf(types.text + used, sizeof types.text - used, " -D%s=%s", inputs[i].name,
+                               clm_dtype_name(inputs[i].tensor->dtype));
+  return types;
 }
 
 static clm_status check_call(clm_context *ctx, const char *op, const state_update_shape *s) {
@@ -79,7 +97,7 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
   update_tile t = tile_of(d, s);
   const bool gpu_form = !d->is_cpu || t.lanes > 1;
   const bool fours = gpu_form && t.states % 4 == 0 && !s->complex;
-  char defines[512], fixed[160] = "";
+  char defines[640], fixed[160] = "";
   if (!d->is_cpu)
     snprintf(fixed, sizeof fixed,
              " -DUPDATE_D_STATE=%d -DUPDATE_FIXED=%d -DUPDATE_HEAD_DIM=%d -DUPDATE_GROUP_HEADS=%d%s", (int)s->d_state,
@@ -87,10 +105,10 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
              s->steps == 1 ? " -DUPDATE_ONE_STEP" : "");
   snprintf(defines, sizeof defines,
            "%s%s -DWORK_GROUP=%d -DUPDATE_LANES=%d -DUPDATE_STATES=%d -DUPDATE_ROWS=%d -DUPDATE_ALIGNED=%d"
-           " -DUPDATE_ALIGNED_INPUTS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s",
+           " -DUPDATE_ALIGNED_INPUTS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s%s",
            scan_device_defines(d), fixed, t.work_group, t.lanes, t.states, t.rows, fours && in_fours(&a->state),
            fours && in_fours(&a->B) && in_fours(&a->C), s->complex, clm_dtype_name(s->dtype),
-           clm_dtype_name(a->state.dtype));
+           clm_dtype_name(a->state.dtype), input_types_of(s, a).text);
   opencl_kernel *kernel;
   status = opencl_kernel_get(ctx, "selective_state_update", "selective_state_update", defines, &kernel);
   if (status) return status;
@@ -164,10 +182,11 @@ clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_
   p.D = reserve(&p, b->dD.buffer, s->batch * channels);
   p.dt = reserve(&p, b->ddelta_bias.buffer, s->batch * channels);
   p.starts = reserve(&p, s->steps > steps, (divide_up(s->steps, steps) - 1) * s->batch * channels * s->d_state);
-  char defines[256];
+  char defines[384];
   snprintf(defines, sizeof defines,
-           "%s -DUPDATE_BACKWARD -DWORK_GROUP=%d -DUPDATE_STEPS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s",
-           scan_device_defines(d), size, steps, s->complex, clm_dtype_name(s->dtype), clm_dtype_name(a->state.dtype));
+           "%s -DUPDATE_BACKWARD -DWORK_GROUP=%d -DUPDATE_STEPS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s%s",
+           scan_device_defines(d), size, steps, s->complex, clm_dtype_name(s->dtype), clm_dtype_name(a->state.dtype),
+           input_types_of(s, a).text);
   opencl_kernel *kernel;
   status = opencl_kernel_get(ctx, "selective_state_update_backward", op, defines, &kernel);
   clm_buffer *workspace = NULL;
