@@ -10,11 +10,15 @@ CLM_BEGIN_DECLS
 
 /*   (x, z)     = halves of xz
  *   u          = silu(causal_conv1d(x, conv_weight, conv_bias))
- *   (dt, B, C) = parts of dbc = u x_proj^T                         n_groups = (features - dt_rank) / (2 d_state)
+ *   (dt, B, C) = parts of dbc = u x_proj^T                         features = dt_rank + 2 n_groups d_state
  *   dt, B, C   = each its RMS norm, where asked for                (FalconMamba: all three, without weights)
  *   delta      = dt dt_proj^T
  *   y          = selective_scan(u, delta, A, B, C, D, z, delta_bias)
  *   out        = y out_proj^T + out_bias + residual                or y, without out_proj
+ *
+ * B and C may each be given instead, the same for all steps; x_proj then has no rows for it, and no norm is taken of
+ * it. With both given n_groups is 1. A complex A (c64) makes the states and what is given of B and C c64; what x_proj
+ * makes of them are pairs of real and imaginary part, so that d_state counts twice in the features. No norms then.
  *
  * The backward pass needs u, dbc and delta. Each that is given here is written by the forward pass and read by the
  * backward pass; each that is absent is computed again there: from all three (fastest) to none (least memory).
@@ -28,7 +32,7 @@ typedef struct clm_mamba_inner_args {
   clm_tensor x_proj;      /* (features, d_inner)                  f32, halves or i8                    */
   clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32, halves or i8                    */
   clm_tensor delta_bias;  /* optional (d_inner)                   f32 or as xz                         */
-  clm_tensor A;           /* (d_inner, d_state)                   f32 or as xz; log(-A) if A_is_log    */
+  clm_tensor A;           /* (d_inner, d_state)                   f32, as xz or c64; log(-A) if A_is_log */
   clm_tensor D;           /* optional (d_inner)                   f32 or as xz                         */
   clm_tensor out_proj;    /* optional (d_model, d_inner)          f32, halves or i8                    */
   clm_tensor out_bias;    /* optional (d_model)                   f32 or as xz; only with out_proj     */
@@ -36,7 +40,8 @@ typedef struct clm_mamba_inner_args {
   clm_tensor out;         /* (batch, length, d_model or d_inner)  as xz, written; may be residual      */
   clm_tensor delta_norm, B_norm, C_norm; /* optional (dt_rank), (d_state) x 2    f32 or as xz: of the norms */
   clm_tensor conv_initial, conv_final; /* optional (batch, d_inner, width - 1) as xz; final written, may be initial */
-  clm_tensor scan_initial, scan_final; /* optional (batch, d_inner, d_state)   f32; final written, may be initial   */
+  clm_tensor scan_initial, scan_final; /* optional (batch, d_inner, d_state)   f32, c64 beside a complex A; final
+                                          written, may be initial */
   clm_tensor u, delta;                 /* optional (batch, length, d_inner)    as xz: kept for the backward pass    */
   clm_tensor dbc;                      /* optional (batch, length, features)   as xz: kept for the backward pass    */
   float norm_epsilon;
@@ -48,6 +53,9 @@ typedef struct clm_mamba_inner_args {
   bool reverse;          /* all three as convolution and scan have them (clmamba/selective_scan.h)        */
   clm_tensor x_proj_scale, dt_proj_scale, out_proj_scale; /* (features), (d_inner), (d_model)  f32: of each row of a
                             matrix in i8, and only there (clmamba/matmul.h); the backward pass takes no i8 */
+
+  clm_tensor B,
+      C; /* optional (d_inner, d_state)          f32 or as xz, c64 beside a complex A: instead of x_proj's */
 } clm_mamba_inner_args;
 
 CLM_API clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args);
@@ -61,12 +69,14 @@ typedef struct clm_mamba_inner_backward_args {
   clm_tensor dconv_final;              /* optional, as conv_final: coming in        */
   clm_tensor dscan_final;              /* optional, as scan_final: coming in        */
   clm_tensor dxz;                      /* as xz                                     */
-  clm_tensor dconv_weight, dconv_bias; /* f32 or as xz, as all that follow but the last two */
+  clm_tensor dconv_weight, dconv_bias; /* f32 or as xz, as all that follow but initial states; dA as A is complex */
   clm_tensor dx_proj, ddt_proj, ddelta_bias, dA, dD;
   clm_tensor dout_proj, dout_bias;
   clm_tensor ddelta_norm, dB_norm, dC_norm;
   clm_tensor dconv_initial; /* as xz                                     */
-  clm_tensor dscan_initial; /* f32                                       */
+  clm_tensor dscan_initial; /* f32, c64 beside a complex A               */
+
+  clm_tensor dB, dC; /* of the B and C that are given; c64 beside a complex A */
 } clm_mamba_inner_backward_args;
 
 CLM_API clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_backward_args *args);

@@ -21,7 +21,8 @@ typedef struct inner_dims {
 #define MATRIX(also) .dtypes = check_storage_of(a->xz.dtype) | (also)
 #define SEQUENCE(last) .as = &a->xz, .dims = {&d.row.batch, &d.row.length, &d.last}
 #define CONV_STATE .as = &a->xz, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.state_width}
-#define SCAN_STATE PARAMETER, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
+#define NUMBERS    .dtypes = check_weight_beside(a->xz.dtype, a->A.dtype), .dims = {&d.d_inner, &d.d_state}
+#define SCAN_STATE .dtypes = check_number_beside(a->xz.dtype, a->A.dtype), .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
 #define VECTOR(dim) WEIGHT, .dims = {&d.dim}
 #define INPUTS(kept, matrices)                                                                                                  \
   CHECK_ROW(a, xz, 0, .dtypes = CHECK_FLOAT, .dims = {&d.row.batch, &d.row.length, &d.both}),                                  \
@@ -31,7 +32,9 @@ typedef struct inner_dims {
   CHECK_ROW(a, x_proj, 0, MATRIX(matrices), .dims = {&d.features, &d.d_inner}),                                                 \
   CHECK_ROW(a, dt_proj, 0, MATRIX(matrices), .dims = {&d.d_inner, &d.dt_rank}),                                                 \
   CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                          \
-  CHECK_ROW(a, A, 0, WEIGHT, .dims = {&d.d_inner, &d.d_state}),                                                    \
+  CHECK_ROW(a, A, 0, .dtypes = check_weight_of(a->xz.dtype) | CHECK_DTYPE(check_complex_of(a->xz.dtype)),             \
+            .dims = {&d.d_inner, &d.d_state}),                                                                        \
+  CHECK_ROW(a, B, CHECK_OPTIONAL, NUMBERS), CHECK_ROW(a, C, CHECK_OPTIONAL, NUMBERS),                                 \
   CHECK_ROW(a, D, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                                   \
   CHECK_ROW(a, out_proj, CHECK_OPTIONAL, MATRIX(matrices), .dims = {&d.d_model, &d.d_inner}),                                   \
   CHECK_ROW(a, delta_norm, CHECK_OPTIONAL, VECTOR(dt_rank)),                                                          \
@@ -58,15 +61,48 @@ static clm_status check_norm(checker *c, const char *weight_name, const clm_tens
   return check_fail(c, "%s is given, but %s is not set", weight_name, name);
 }
 
+/* Norms are of what x_proj makes. */
+static clm_status check_norms(checker *c, const clm_mamba_inner_args *a) {
+  const struct {
+    const char *norm, *fixed;
+    bool set;
+    const clm_tensor *given;
+  } norms[] = {{"norm_delta", NULL, a->norm_delta, NULL},
+               {"norm_B", "B", a->norm_B, &a->B},
+               {"norm_C", "C", a->norm_C, &a->C}};
+  for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
+    if (!norms[i].set) continue;
+    if (check_is_complex(a->A.dtype))
+      return check_fail(c, "%s is set, expected no norms as A is complex", norms[i].norm);
+    if (norms[i].fixed && check_present(norms[i].given))
+      return check_fail(c, "%s is set, but %s is given", norms[i].norm, norms[i].fixed);
+  }
+  return CLM_OK;
+}
+
+/* n_groups, from what x_proj's rows are besides dt's. */
+static clm_status check_groups(checker *c, const clm_mamba_inner_args *a, const inner_dims *d, int64_t *groups) {
+  const int varying = !check_present(&a->B) + !check_present(&a->C);
+  const int64_t numbers = d->d_state.size * (check_is_complex(a->A.dtype) ? 2 : 1);
+  const int64_t parts = d->features.size - d->dt_rank.size, all = varying * numbers;
+  *groups = all ? parts / all : 1;
+  if (all ? parts > 0 && parts % all == 0 : parts == 0) return CLM_OK;
+  if (!varying)
+    return check_fail(c, "x_proj has features %lld, expected dt_rank %lld as B and C are given",
+                      (long long)d->features.size, (long long)d->dt_rank.size);
+  return check_fail(c, "x_proj has features %lld, expected dt_rank %lld and %lld n_groups times d_state %lld",
+                    (long long)d->features.size, (long long)d->dt_rank.size, (long long)(all / d->d_state.size),
+                    (long long)d->d_state.size);
+}
+
 /* What the table cannot say. */
 static clm_status check_rest(checker *c, const clm_mamba_inner_args *a, const inner_dims *d, mamba_inner_shape *s) {
-  int64_t parts = d->features.size - d->dt_rank.size, groups = parts / (2 * d->d_state.size);
+  int64_t groups;
   if (d->both.size != 2 * d->d_inner.size)
     return check_fail(c, "xz has 2 d_inner %lld, expected %lld as conv_weight has d_inner %lld",
                       (long long)d->both.size, (long long)(2 * d->d_inner.size), (long long)d->d_inner.size);
-  if (parts <= 0 || parts % (2 * d->d_state.size))
-    return check_fail(c, "x_proj has features %lld, expected dt_rank %lld and 2 n_groups times d_state %lld",
-                      (long long)d->features.size, (long long)d->dt_rank.size, (long long)d->d_state.size);
+  TRY(check_groups(c, a, d, &groups));
+  TRY(check_norms(c, a));
   if (d->d_inner.size % groups)
     return check_fail(c, "x_proj has n_groups %lld, which does not divide d_inner %lld", (long long)groups,
                       (long long)d->d_inner.size);
@@ -97,6 +133,9 @@ static clm_status check_rest(checker *c, const clm_mamba_inner_args *a, const in
                            .n_groups = groups,
                            .d_model = d->d_model.size,
                            .features = d->features.size,
+                           .B_fixed = check_present(&a->B),
+                           .C_fixed = check_present(&a->C),
+                           .complex = check_is_complex(a->A.dtype),
                            .dtype = a->xz.dtype};
   return CLM_OK;
 }
@@ -129,8 +168,8 @@ static clm_status check_backward(checker *c, const clm_mamba_inner_backward_args
       CHECK_ROW(b, dconv_bias, gradient, VECTOR(d_inner)),
       CHECK_ROW(b, dx_proj, gradient, WEIGHT, .dims = {&d.features, &d.d_inner}),
       CHECK_ROW(b, ddt_proj, gradient, WEIGHT, .dims = {&d.d_inner, &d.dt_rank}),
-      CHECK_ROW(b, ddelta_bias, gradient, VECTOR(d_inner)),
-      CHECK_ROW(b, dA, gradient, WEIGHT, .dims = {&d.d_inner, &d.d_state}),
+      CHECK_ROW(b, ddelta_bias, gradient, VECTOR(d_inner)), CHECK_ROW(b, dA, gradient, NUMBERS),
+      CHECK_ROW(b, dB, gradient, NUMBERS), CHECK_ROW(b, dC, gradient, NUMBERS),
       CHECK_ROW(b, dD, gradient, VECTOR(d_inner)),
       CHECK_ROW(b, dout_proj, gradient, WEIGHT, .dims = {&d.d_model, &d.d_inner}),
       CHECK_ROW(b, dout_bias, gradient, VECTOR(d_model)), CHECK_ROW(b, ddelta_norm, gradient, VECTOR(dt_rank)),
@@ -139,6 +178,9 @@ static clm_status check_backward(checker *c, const clm_mamba_inner_backward_args
   TRY(check_norm(c, "ddelta_norm", &b->ddelta_norm, "norm_delta", a->norm_delta));
   TRY(check_norm(c, "dB_norm", &b->dB_norm, "norm_B", a->norm_B));
   TRY(check_norm(c, "dC_norm", &b->dC_norm, "norm_C", a->norm_C));
+  if ((check_present(&b->dB) && !check_present(&a->B)) || (check_present(&b->dC) && !check_present(&a->C)))
+    return check_fail(c, "%s is given, but %s is missing", check_present(&a->B) ? "dC" : "dB",
+                      check_present(&a->B) ? "C" : "B");
   if (!check_present(&a->out_proj) && (check_present(&b->dout_proj) || check_present(&b->dout_bias)))
     return check_fail(c, "%s is given, but out_proj is missing",
                       check_present(&b->dout_proj) ? "dout_proj" : "dout_bias");
@@ -154,12 +196,21 @@ typedef struct inner_pieces {
   clm_tensor dbc, normed;          /* normed: absent without norms */
   clm_tensor du, ddelta, dy, ddbc; /* of the backward pass         */
   clm_tensor dnormed;              /* absent without norms         */
+  clm_tensor B, C, dB, dC;         /* complex, of each step        */
   size_t bytes;
 } inner_pieces;
 
 static clm_tensor take(inner_pieces *p, clm_buffer *block, const mamba_inner_shape *s, int64_t width) {
   clm_tensor t = clm_tensor_of(block, p->bytes, s->dtype, 3, (const int64_t[]){s->batch, s->length, width});
   p->bytes += ((size_t)(s->batch * s->length * width) * clm_dtype_size(s->dtype) + 63) / 64 * 64;
+  return t;
+}
+
+/* (batch, length, n_groups, d_state) of complex numbers. */
+static clm_tensor take_complex(inner_pieces *p, clm_buffer *block, const mamba_inner_shape *s) {
+  const int64_t shape[] = {s->batch, s->length, s->n_groups, s->d_state};
+  clm_tensor t = clm_tensor_of(block, p->bytes, check_complex_of(s->dtype), 4, shape);
+  p->bytes += ((size_t)clm_tensor_count(t) * clm_dtype_size(t.dtype) + 63) / 64 * 64;
   return t;
 }
 
@@ -171,6 +222,8 @@ static inner_pieces lay_out(clm_buffer *block, const mamba_inner_shape *s, const
   if (!check_present(&p.dbc)) p.dbc = take(&p, block, s, s->features);
   if (!check_present(&p.delta)) p.delta = take(&p, block, s, s->d_inner);
   if (norms) p.normed = take(&p, block, s, s->features);
+  if (s->complex && !s->B_fixed) p.B = take_complex(&p, block, s);
+  if (s->complex && !s->C_fixed) p.C = take_complex(&p, block, s);
   if (!b) {
     p.y = check_present(&a->out_proj) ? take(&p, block, s, s->d_inner) : a->out;
     return p;
@@ -181,6 +234,8 @@ static inner_pieces lay_out(clm_buffer *block, const mamba_inner_shape *s, const
   p.ddelta = take(&p, block, s, s->d_inner);
   p.ddbc = take(&p, block, s, s->features);
   if (norms) p.dnormed = take(&p, block, s, s->features);
+  if (s->complex && !s->B_fixed) p.dB = take_complex(&p, block, s);
+  if (s->complex && !s->C_fixed) p.dC = take_complex(&p, block, s);
   return p;
 }
 
@@ -212,11 +267,11 @@ typedef struct inner_part {
 } inner_part;
 
 static inner_part part_of(const mamba_inner_shape *s, const clm_mamba_inner_args *a, int part) {
-  const int64_t states = s->n_groups * s->d_state;
+  const int64_t numbers = s->d_state * (s->complex ? 2 : 1), of_B = s->B_fixed ? 0 : s->n_groups * numbers;
   switch (part) {
   case PART_DELTA: return (inner_part){0, s->dt_rank, 1, a->norm_delta, &a->delta_norm};
-  case PART_B: return (inner_part){s->dt_rank, s->d_state, s->n_groups, a->norm_B, &a->B_norm};
-  default: return (inner_part){s->dt_rank + states, s->d_state, s->n_groups, a->norm_C, &a->C_norm};
+  case PART_B: return (inner_part){s->dt_rank, numbers, s->n_groups, a->norm_B, &a->B_norm};
+  default: return (inner_part){s->dt_rank + of_B, numbers, s->n_groups, a->norm_C, &a->C_norm};
   }
 }
 
@@ -234,6 +289,25 @@ static clm_tensor by_group(clm_tensor t, const mamba_inner_shape *s) {
   t.stride[3] = t.stride[2];
   t.stride[2] = s->d_state * t.stride[3];
   return t;
+}
+
+/* The B or C of a scan, or their gradients: `fixed` where B or C is given, else that part of dbc. */
+static clm_tensor scan_input(const mamba_inner_shape *s, const clm_mamba_inner_args *a, int part, bool given,
+                             const clm_tensor *fixed, const clm_tensor *complex, clm_tensor raw, clm_tensor normed) {
+  if (given) return *fixed;
+  if (s->complex) return *complex;
+  const inner_part p = part_of(s, a, part);
+  return by_group(part_view(&p, raw, normed), s);
+}
+
+/* Between a part of dbc, pairs of numbers, and the complex tensor that the scan takes or gives. */
+static clm_status convert_part(clm_context *ctx, const mamba_inner_shape *s, const clm_mamba_inner_args *a, int part,
+                               clm_tensor dbc, const clm_tensor *complex, bool back) {
+  if (!check_present(complex)) return CLM_OK;
+  const inner_part p = part_of(s, a, part);
+  const clm_tensor own = part_view(&p, dbc, dbc);
+  const clm_tensor pairs = clm_tensor_of(complex->buffer, complex->offset, check_real_of(s->dtype), 3, own.shape);
+  return clm_cast(ctx, &(clm_cast_args){.x = back ? pairs : own, .out = back ? own : pairs});
 }
 
 static clm_norm_args norm_args(const clm_mamba_inner_args *a, const inner_pieces *p, const inner_part *part,
@@ -295,12 +369,11 @@ static clm_causal_conv1d_args conv_args(const mamba_inner_shape *s, const clm_ma
 
 static clm_selective_scan_args scan_args(const mamba_inner_shape *s, const clm_mamba_inner_args *a,
                                          const inner_pieces *p) {
-  inner_part B = part_of(s, a, PART_B), C = part_of(s, a, PART_C);
   return (clm_selective_scan_args){.u = p->u,
                                    .delta = p->delta,
                                    .A = a->A,
-                                   .B = by_group(part_view(&B, p->dbc, p->normed), s),
-                                   .C = by_group(part_view(&C, p->dbc, p->normed), s),
+                                   .B = scan_input(s, a, PART_B, s->B_fixed, &a->B, &p->B, p->dbc, p->normed),
+                                   .C = scan_input(s, a, PART_C, s->C_fixed, &a->C, &p->C, p->dbc, p->normed),
                                    .D = a->D,
                                    .z = columns(a->xz, s->d_inner, s->d_inner),
                                    .delta_bias = a->delta_bias,
@@ -315,20 +388,21 @@ static clm_selective_scan_args scan_args(const mamba_inner_shape *s, const clm_m
 
 static clm_selective_scan_backward_args
 scan_backward_args(const mamba_inner_shape *s, const clm_mamba_inner_backward_args *b, const inner_pieces *p) {
-  inner_part B = part_of(s, &b->forward, PART_B), C = part_of(s, &b->forward, PART_C);
-  return (clm_selective_scan_backward_args){.forward = scan_args(s, &b->forward, p),
-                                            .dout = p->dy,
-                                            .dfinal_state = b->dscan_final,
-                                            .du = p->du,
-                                            .ddelta = p->ddelta,
-                                            .dz = columns(b->dxz, s->d_inner, s->d_inner),
-                                            .dA = b->dA,
-                                            .dB = by_group(part_view(&B, p->ddbc, p->dnormed), s),
-                                            .dC = by_group(part_view(&C, p->ddbc, p->dnormed), s),
-                                            .dD = b->dD,
-                                            .ddelta_bias = b->ddelta_bias,
-                                            .dinitial_state = b->dscan_initial,
-                                            .out = p->y};
+  const clm_mamba_inner_args *a = &b->forward;
+  return (clm_selective_scan_backward_args){
+      .forward = scan_args(s, &b->forward, p),
+      .dout = p->dy,
+      .dfinal_state = b->dscan_final,
+      .du = p->du,
+      .ddelta = p->ddelta,
+      .dz = columns(b->dxz, s->d_inner, s->d_inner),
+      .dA = b->dA,
+      .dB = scan_input(s, a, PART_B, s->B_fixed, &b->dB, &p->dB, p->ddbc, p->dnormed),
+      .dC = scan_input(s, a, PART_C, s->C_fixed, &b->dC, &p->dC, p->ddbc, p->dnormed),
+      .dD = b->dD,
+      .ddelta_bias = b->ddelta_bias,
+      .dinitial_state = b->dscan_initial,
+      .out = p->y};
 }
 
 /* u, dbc, the normed parts and delta: what is not `kept` yet. */
@@ -346,6 +420,8 @@ static clm_status run_inputs(clm_context *ctx, const mamba_inner_shape *s, const
                                            .out = rows_of(p->dbc),
                                            .b_scale = a->x_proj_scale}));
   TRY(norm_parts(ctx, s, a, p));
+  TRY(convert_part(ctx, s, a, PART_B, p->dbc, &p->B, false));
+  TRY(convert_part(ctx, s, a, PART_C, p->dbc, &p->C, false));
   if (!backward || !check_present(&a->delta))
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(part_view(&dt, p->dbc, p->normed)),
                                            .b = transposed(a->dt_proj),
@@ -385,6 +461,8 @@ static clm_status run_backward(clm_context *ctx, const mamba_inner_shape *s, con
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(b->dout), .b = a->out_proj, .out = rows_of(p->dy)}));
   clm_selective_scan_backward_args scan = scan_backward_args(s, b, p);
   TRY(clm_selective_scan_backward(ctx, &scan));
+  TRY(convert_part(ctx, s, a, PART_B, p->ddbc, &p->dB, true));
+  TRY(convert_part(ctx, s, a, PART_C, p->ddbc, &p->dC, true));
   TRY(weight_gradient(ctx, b->dout, p->y, &b->dout_proj));
   if (check_present(&b->dout_bias))
     TRY(clm_column_sum(ctx, &(clm_column_sum_args){.x = rows_of(b->dout), .out = b->dout_bias}));

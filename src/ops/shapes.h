@@ -38,8 +38,10 @@ typedef struct state_update_shape { /* tensors come as (batch, steps, n_heads, h
 
 typedef struct mamba_inner_shape {
   int64_t batch, length, d_inner, d_state, dt_rank, n_groups, d_model;
-  int64_t features; /* dt_rank + 2 n_groups d_state */
-  clm_dtype dtype;  /* of xz                        */
+  int64_t features;      /* dt_rank, and n_groups d_state numbers for each of B and C that varies */
+  bool B_fixed, C_fixed; /* given, the same for all steps                                         */
+  bool complex;          /* A is c64: a number of B or C is two of the features                   */
+  clm_dtype dtype;       /* of xz                                                                 */
 } mamba_inner_shape;
 
 typedef struct discretize_shape {

@@ -52,7 +52,6 @@ static void draw_sizes(test_random *r, int64_t size[CATALOG_DIMS]) {
   size[DIM_HEAD_DIM] = heads ? small(r, 4, 20) : NO_DIM;
   size[DIM_BOTH] = 2 * size[DIM_CHANNELS];
   size[DIM_RANK] = small(r, 3, 8);
-  size[DIM_FEATURES] = size[DIM_RANK] + 2 * size[DIM_GROUPS] * size[DIM_STATES];
   size[DIM_MODEL] = small(r, 6, 20);
 }
 
@@ -85,6 +84,7 @@ static void draw_rows(test_random *r, catalog_choice *c) {
   }
   size[DIM_POOL] = size[DIM_BATCH] + (has(c, "state_indices") ? random_below(r, 4) : 0);
   size[DIM_PLACES] = size[DIM_HISTORY] + random_below(r, 4);
+  size[DIM_FEATURES] = catalog_features(c);
   if (!has(c, "out_proj")) size[DIM_MODEL] = size[DIM_CHANNELS];
 }
 
@@ -289,6 +289,7 @@ static bool draw_scalars(test_random *r, fuzz_call *c) {
       if (c->choice.complex) value = 0;
       log_A = value != 0;
     }
+    if (!catalog_allows(&c->choice, s)) value = 0;
     set_scalar(c->args, s, value);
     c->flags[i] = value != 0;
     if (!c->flags[i]) catalog_unset(&c->choice, catalog_scalar_name(s));

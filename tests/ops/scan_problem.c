@@ -115,9 +115,6 @@ static const int32_t *left_padded(const scan_case *c) {
   return numbers;
 }
 
-/* Real and imaginary part alike: stable, oscillating. */
-static double draw_complex_decay(test_random *r) { return -0.5 * exp(0.5 * random_normal(r)); }
-
 #define ROW(field, kind, draw, ...)                                                                                  \
   PROBLEM_ADD(&p, TEST_ROW(clm_selective_scan_args, field, TEST_IN, kind, draw, __VA_ARGS__))
 

@@ -372,6 +372,15 @@ SPECIAL(integers_of_a, clm_matmul_args, a->a.dtype = CLM_I8)
 SPECIAL(table_scales, clm_embedding_args, a->table.dtype = CLM_I8)
 SPECIAL(out_proj_scales, clm_mamba_inner_args, a->out_proj.dtype = CLM_I8)
 SPECIAL(integers_backward, clm_mamba_inner_backward_args, a->forward.x_proj.dtype = CLM_I8)
+SPECIAL(inner_norm_of_B, clm_mamba_inner_args, a->B = a->A)
+SPECIAL(inner_no_parts, clm_mamba_inner_args, a->B = a->C = a->A)
+SPECIAL(inner_complex_B, clm_mamba_inner_args, a->B = a->A; a->B.dtype = CLM_C64; a->B.stride[0] = a->B.stride[1] = 0)
+SPECIAL(inner_complex_state, clm_mamba_inner_args, a->A.dtype = CLM_C64; a->A.stride[0] = a->A.stride[1] = 0)
+SPECIAL(inner_complex_norms, clm_mamba_inner_args, inner_complex_state(args);
+        a->scan_initial = a->scan_final = (clm_tensor){0})
+SPECIAL(inner_complex_parts, clm_mamba_inner_args, inner_complex_norms(args); a->dbc = (clm_tensor){0};
+        a->x_proj = clm_tensor_slice(a->x_proj, 0, 0, 13))
+SPECIAL(inner_dB, clm_mamba_inner_backward_args, a->dB = a->dA; a->dA = (clm_tensor){0})
 SPECIAL(kind, clm_norm_args, a->kind = (clm_norm_kind)2)
 SPECIAL(epsilon, clm_norm_args, a->epsilon = -1)
 SPECIAL(epsilon_nan, clm_norm_args, a->epsilon = NAN)
@@ -431,6 +440,13 @@ static const special_case specials[] = {
     {"embedding", table_scales, "table_scale is missing"},
     {"mamba_inner", out_proj_scales, "out_proj_scale is missing"},
     {"mamba_inner_backward", integers_backward, "x_proj is i8, expected"},
+    {"mamba_inner", inner_norm_of_B, "norm_B is set, but B is given"},
+    {"mamba_inner", inner_no_parts, "x_proj has features 14, expected dt_rank 2 as B and C are given"},
+    {"mamba_inner", inner_complex_B, "B is c64, expected f32"},
+    {"mamba_inner", inner_complex_state, "scan_initial is f32, expected c64"},
+    {"mamba_inner", inner_complex_norms, "norm_delta is set, expected no norms as A is complex"},
+    {"mamba_inner", inner_complex_parts, "x_proj has features 13, expected dt_rank 2 and 4 n_groups times d_state 3"},
+    {"mamba_inner_backward", inner_dB, "dB is given, but B is missing"},
     {"norm", kind, "kind is 2, expected 0 to 1"},
     {"norm", epsilon, "epsilon is -1, expected a finite number of at least 0"},
     {"norm", epsilon_nan, "epsilon is nan"},

@@ -21,6 +21,10 @@ enum {
   SEQ_IDX = 1024,
   CU_SEQLENS = 2048,
   REVERSE = 4096,
+  FIXED_B = 8192,
+  FIXED_C = 16384,
+  COMPLEX = 32768,
+  NORMS_OF_B = 65536,
   MAMBA = CONV_BIAS | DELTA_BIAS | D | OUT_PROJ,
 };
 
@@ -40,6 +44,12 @@ static const inner_case cases[] = {
     {2, 17, 12, 8, 1, 4, 4, 6, MAMBA | NORMS, "FalconMamba: norms without weights"},
     {2, 7, 5, 3, 1, 2, 4, 5, D | DELTA_BIAS | FINAL, "without out_proj"},
     {2, 13, 6, 4, 1, 2, 4, 3, MAMBA | INITIAL | FINAL | SEQ_IDX, "several sequences in a row, padding"},
+    {2, 11, 6, 4, 2, 2, 4, 3, MAMBA | INITIAL | FINAL | FIXED_B, "the same B for all steps, two groups of C"},
+    {2, 11, 6, 4, 1, 2, 4, 3, MAMBA | NORMS_OF_B | FIXED_C, "the same C for all steps, B with its norm"},
+    {2, 11, 6, 4, 1, 2, 4, 3, MAMBA | FIXED_B | FIXED_C, "the same B and C for all steps"},
+    {2, 11, 6, 4, 2, 3, 4, 3, MAMBA | INITIAL | FINAL | COMPLEX, "complex A"},
+    {2, 11, 6, 5, 1, 2, 4, 3, MAMBA | FIXED_B | COMPLEX, "complex A, the same B for all steps"},
+    {2, 11, 6, 4, 1, 2, 4, 3, MAMBA | FIXED_B | FIXED_C | COMPLEX, "complex A, the same B and C for all steps"},
     {1, 13, 6, 4, 1, 2, 4, 3, MAMBA | INITIAL | FINAL | CU_SEQLENS | REVERSE, "packed sequences, backwards"},
 };
 #define CASES (sizeof cases / sizeof cases[0])
@@ -48,10 +58,10 @@ static clm_mamba_inner_args args_of(const inner_case *c) {
   bool norms = c->flags & NORMS;
   return (clm_mamba_inner_args){.norm_epsilon = 0.01f,
                                 .norm_delta = norms,
-                                .norm_B = norms,
+                                .norm_B = norms || c->flags & NORMS_OF_B,
                                 .norm_C = norms,
                                 .delta_softplus = true,
-                                .A_is_log = true,
+                                .A_is_log = !(c->flags & COMPLEX),
                                 .reverse = c->flags & REVERSE};
 }
 
@@ -61,7 +71,11 @@ static const int32_t numbers[] = {4, 4, 4, 1, 1, -1, 1, 1, 1, 1, 7, 7, 7, -1, -1
 
 static int64_t states_of(const inner_case *c) { return c->flags & CU_SEQLENS ? SEQUENCES : c->batch; }
 
-static int64_t features_of(const inner_case *c) { return c->dt_rank + 2 * c->n_groups * c->d_state; }
+static int64_t part_of(const inner_case *c) { return c->n_groups * c->d_state * (c->flags & COMPLEX ? 2 : 1); }
+static int64_t features_of(const inner_case *c) {
+  return c->dt_rank + (!(c->flags & FIXED_B) + !(c->flags & FIXED_C)) * part_of(c);
+}
+static test_kind number_of(const inner_case *c) { return c->flags & COMPLEX ? TEST_COMPLEX : TEST_PARAMETER; }
 static int64_t out_width(const inner_case *c) { return c->flags & OUT_PROJ ? c->d_model : c->d_inner; }
 
 #define IN(field, kind, draw, ...)                                                                                   \
@@ -75,7 +89,9 @@ static void add_inputs(test_problem *p, const inner_case *c) {
   IN(x_proj, TEST_PARAMETER, draw_small, features_of(c), c->d_inner);
   IN(dt_proj, TEST_PARAMETER, draw_small, c->d_inner, c->dt_rank);
   if (c->flags & DELTA_BIAS) IN(delta_bias, TEST_PARAMETER, draw_raw_step, c->d_inner);
-  IN(A, TEST_PARAMETER, draw_log_decay, c->d_inner, c->d_state);
+  IN(A, number_of(c), c->flags & COMPLEX ? draw_complex_decay : draw_log_decay, c->d_inner, c->d_state);
+  if (c->flags & FIXED_B) IN(B, number_of(c), NULL, c->d_inner, c->d_state);
+  if (c->flags & FIXED_C) IN(C, number_of(c), NULL, c->d_inner, c->d_state);
   if (c->flags & D) IN(D, TEST_PARAMETER, NULL, c->d_inner);
   if (c->flags & OUT_PROJ) IN(out_proj, TEST_PARAMETER, draw_small, c->d_model, c->d_inner);
   if (c->flags & NORM_WEIGHTS) {
@@ -93,7 +109,7 @@ static void add_inputs(test_problem *p, const inner_case *c) {
   }
   if (c->flags & INITIAL) {
     IN(conv_initial, TEST_STORAGE, NULL, states_of(c), c->d_inner, c->width - 1);
-    IN(scan_initial, TEST_PARAMETER, NULL, states_of(c), c->d_inner, c->d_state);
+    IN(scan_initial, number_of(c), NULL, states_of(c), c->d_inner, c->d_state);
   }
 }
 
@@ -105,7 +121,7 @@ static test_problem forward_of(const inner_case *c, const clm_mamba_inner_args *
   OUT(out, TEST_STORAGE, c->batch, c->length, out_width(c));
   if (c->flags & FINAL) {
     OUT(conv_final, TEST_STORAGE, states_of(c), c->d_inner, c->width - 1);
-    OUT(scan_final, TEST_PARAMETER, states_of(c), c->d_inner, c->d_state);
+    OUT(scan_final, number_of(c), states_of(c), c->d_inner, c->d_state);
   }
   return problem;
 }
@@ -129,7 +145,7 @@ static test_problem backward_of(const inner_case *c, const clm_mamba_inner_backw
   GRADIENT(dout, TEST_IN, TEST_STORAGE, out, c->batch, c->length, out_width(c));
   if (c->flags & FINAL) {
     GRADIENT(dconv_final, TEST_IN, TEST_STORAGE, conv_final, states_of(c), c->d_inner, c->width - 1);
-    GRADIENT(dscan_final, TEST_IN, TEST_PARAMETER, scan_final, states_of(c), c->d_inner, c->d_state);
+    GRADIENT(dscan_final, TEST_IN, number_of(c), scan_final, states_of(c), c->d_inner, c->d_state);
   }
   GRADIENT(dxz, TEST_OUT, TEST_STORAGE, xz, c->batch, c->length, 2 * c->d_inner);
   GRADIENT(dconv_weight, TEST_OUT, TEST_PARAMETER, conv_weight, c->d_inner, c->width);
@@ -137,7 +153,9 @@ static test_problem backward_of(const inner_case *c, const clm_mamba_inner_backw
   GRADIENT(dx_proj, TEST_OUT, TEST_PARAMETER, x_proj, features_of(c), c->d_inner);
   GRADIENT(ddt_proj, TEST_OUT, TEST_PARAMETER, dt_proj, c->d_inner, c->dt_rank);
   if (c->flags & DELTA_BIAS) GRADIENT(ddelta_bias, TEST_OUT, TEST_PARAMETER, delta_bias, c->d_inner);
-  GRADIENT(dA, TEST_OUT, TEST_PARAMETER, A, c->d_inner, c->d_state);
+  GRADIENT(dA, TEST_OUT, number_of(c), A, c->d_inner, c->d_state);
+  if (c->flags & FIXED_B) GRADIENT(dB, TEST_OUT, number_of(c), B, c->d_inner, c->d_state);
+  if (c->flags & FIXED_C) GRADIENT(dC, TEST_OUT, number_of(c), C, c->d_inner, c->d_state);
   if (c->flags & D) GRADIENT(dD, TEST_OUT, TEST_PARAMETER, D, c->d_inner);
   if (c->flags & OUT_PROJ) GRADIENT(dout_proj, TEST_OUT, TEST_PARAMETER, out_proj, c->d_model, c->d_inner);
   if (c->flags & OUT_BIAS) GRADIENT(dout_bias, TEST_OUT, TEST_PARAMETER, out_bias, c->d_model);
@@ -148,7 +166,7 @@ static test_problem backward_of(const inner_case *c, const clm_mamba_inner_backw
   }
   if (c->flags & INITIAL) {
     GRADIENT(dconv_initial, TEST_OUT, TEST_STORAGE, conv_initial, states_of(c), c->d_inner, c->width - 1);
-    GRADIENT(dscan_initial, TEST_OUT, TEST_PARAMETER, scan_initial, states_of(c), c->d_inner, c->d_state);
+    GRADIENT(dscan_initial, TEST_OUT, number_of(c), scan_initial, states_of(c), c->d_inner, c->d_state);
   }
   return problem;
 }
@@ -186,9 +204,10 @@ static void test_gradients(const test_device *device, const void *data) {
 static void test_halves(const test_device *device, const void *data) {
   static const clm_dtype halves[] = {CLM_F16, CLM_BF16};
   static const char *const weights[] = {
-      "conv_weight", "conv_bias",  "x_proj", "dt_proj",   "delta_bias",   "A",           "D",       "out_proj",
-      "out_bias",    "delta_norm", "B_norm", "C_norm",    "dconv_weight", "dconv_bias",  "dx_proj", "ddt_proj",
-      "ddelta_bias", "dA",         "dD",     "dout_proj", "dout_bias",    "ddelta_norm", "dB_norm", "dC_norm"};
+      "conv_weight", "conv_bias", "x_proj",       "dt_proj",    "delta_bias",  "A",        "D",
+      "out_proj",    "out_bias",  "delta_norm",   "B_norm",     "C_norm",      "B",        "C",
+      "dB",          "dC",        "dconv_weight", "dconv_bias", "dx_proj",     "ddt_proj", "ddelta_bias",
+      "dA",          "dD",        "dout_proj",    "dout_bias",  "ddelta_norm", "dB_norm",  "dC_norm"};
   const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
   for (size_t i = 0; i < TEST_COUNT(halves); i++)
     for (int own = 0; own < 2; own++) {
@@ -196,8 +215,10 @@ static void test_halves(const test_device *device, const void *data) {
       for (int k = 0; k < 2; k++) {
         problems[k].storage = halves[i];
         problems[k].tolerance = halves[i] == CLM_F16 ? 6e-3 : 5e-2;
-        for (size_t w = 0; own && w < TEST_COUNT(weights); w++)
-          if (problem_find(&problems[k], weights[w])) problem_find(&problems[k], weights[w])->kind = TEST_STORAGE;
+        for (size_t w = 0; own && w < TEST_COUNT(weights); w++) {
+          test_tensor *t = problem_find(&problems[k], weights[w]);
+          if (t && t->kind != TEST_COMPLEX) t->kind = TEST_STORAGE;
+        }
         check_if_supported(&problems[k], device);
       }
     }
@@ -311,6 +332,24 @@ static void ok(const test_device *device, clm_status status) {
   if (status) fail_msg("%s", clm_context_error(device->context));
 }
 
+/* B or C of each step, copied out of dbc's columns from `begin` on: of complex ones real and imaginary part in turn.
+ */
+static clm_tensor part_by_hand(const test_device *device, const inner_case *c, clm_tensor dbc, int64_t begin,
+                               clm_buffer **buffer) {
+  const int64_t rows = c->batch * c->length, part = part_of(c), features = features_of(c);
+  float *all = malloc((size_t)(rows * features) * sizeof *all), *own = malloc((size_t)(rows * part) * sizeof *own);
+  assert_true(all && own);
+  ok(device, clm_tensor_read(dbc, all, (size_t)(rows * features) * sizeof *all));
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t k = 0; k < part; k++) own[i * part + k] = all[i * features + begin + k];
+  ok(device, clm_buffer_create(device->context, (size_t)(rows * part) * sizeof *own, buffer));
+  ok(device, clm_buffer_write(*buffer, 0, (size_t)(rows * part) * sizeof *own, own));
+  free(all);
+  free(own);
+  return clm_tensor_of(*buffer, 0, c->flags & COMPLEX ? CLM_C64 : CLM_F32, 4,
+                       (const int64_t[]){c->batch, c->length, c->n_groups, c->d_state});
+}
+
 /* The block of Mamba by its operations, called one by one. */
 static void test_by_hand(const test_device *device, const void *data) {
   const inner_case *c = data;
@@ -329,9 +368,7 @@ static void test_by_hand(const test_device *device, const void *data) {
   clm_tensor y = piece(buffer, &at, 3, (const int64_t[]){c->batch, c->length, d_inner});
   clm_tensor dbc = piece(buffer, &at, 2, (const int64_t[]){rows, features});
   clm_tensor out = piece(buffer, &at, 2, (const int64_t[]){rows, c->d_model});
-  const int64_t matrix[] = {rows, d_inner}, wide[] = {c->batch, c->length, 1, features};
-  clm_tensor B = clm_tensor_slice(clm_tensor_reshape(dbc, 4, wide), 3, c->dt_rank, c->d_state);
-  clm_tensor C = clm_tensor_slice(clm_tensor_reshape(dbc, 4, wide), 3, c->dt_rank + c->d_state, c->d_state);
+  const int64_t matrix[] = {rows, d_inner};
   clm_context *ctx = device->context;
   ok(device, clm_causal_conv1d(ctx, &(clm_causal_conv1d_args){.x = clm_tensor_slice(a->xz, 2, 0, d_inner),
                                                               .weight = a->conv_weight,
@@ -345,6 +382,10 @@ static void test_by_hand(const test_device *device, const void *data) {
   ok(device, clm_matmul(ctx, &(clm_matmul_args){.a = clm_tensor_slice(dbc, 1, 0, c->dt_rank),
                                                 .b = clm_tensor_transpose(a->dt_proj, 0, 1),
                                                 .out = clm_tensor_reshape(delta, 2, matrix)}));
+  clm_tensor B = a->B, C = a->C;
+  clm_buffer *inputs[2] = {NULL, NULL};
+  if (!(c->flags & FIXED_B)) B = part_by_hand(device, c, dbc, c->dt_rank, &inputs[0]);
+  if (!(c->flags & FIXED_C)) C = part_by_hand(device, c, dbc, features - part_of(c), &inputs[1]);
   ok(device, clm_selective_scan(ctx, &(clm_selective_scan_args){.u = u,
                                                                 .delta = delta,
                                                                 .A = a->A,
@@ -356,7 +397,7 @@ static void test_by_hand(const test_device *device, const void *data) {
                                                                 .initial_state = a->scan_initial,
                                                                 .out = y,
                                                                 .delta_softplus = true,
-                                                                .A_is_log = true}));
+                                                                .A_is_log = args.A_is_log}));
   ok(device, clm_matmul(ctx, &(clm_matmul_args){.a = clm_tensor_reshape(y, 2, matrix),
                                                 .b = clm_tensor_transpose(a->out_proj, 0, 1),
                                                 .out = out}));
@@ -374,6 +415,8 @@ static void test_by_hand(const test_device *device, const void *data) {
   free(want);
   free(got);
   clm_buffer_destroy(&buffer);
+  clm_buffer_destroy(&inputs[0]);
+  clm_buffer_destroy(&inputs[1]);
   run_destroy(run);
 }
 
@@ -423,7 +466,7 @@ static void test_workspace(const test_device *device, const void *data) {
 
 /* Where kernels take long to compile: the usual case, and packed sequences. */
 static bool left_out(const test_device *device, size_t i) {
-  return device->slow && device->opencl && i != 1 && i + 1 < CASES;
+  return device->slow && device->opencl && i != 1 && i + 3 < CASES;
 }
 
 static void add(void) {
@@ -439,6 +482,9 @@ static void add(void) {
   }
   for (size_t d = 0; d < test_device_count; d++) {
     if (left_out(&test_devices[d], 2)) continue;
+    for (size_t i = 0; i < CASES; i++)
+      if (cases[i].flags & (FIXED_B | FIXED_C | COMPLEX) && !(cases[i].flags & NORMS_OF_B))
+        test_add(&test_devices[d], test_by_hand, &cases[i], "mamba_inner: by hand: %s", cases[i].why);
     test_add(&test_devices[d], test_by_hand, &cases[1], "mamba_inner: by hand");
     test_add(&test_devices[d], test_by_hand, &cases[2], "mamba_inner: by hand, with states and residual");
     test_add(&test_devices[d], test_recomputation, &cases[3], "mamba_inner: what is kept changes no bit");

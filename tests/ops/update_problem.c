@@ -139,9 +139,6 @@ test_tensor update_state(const update_case *c, test_tensor t, int64_t rows) {
 
 /* ---- Problems ---- */
 
-/* Real and imaginary part alike: stable, oscillating. */
-static double draw_complex_decay(test_random *r) { return -0.5 * exp(0.5 * random_normal(r)); }
-
 #define ROW(shape_, field, role_, kind_, draw_)                                                                      \
   problem_add(&p, shape_(c, (test_tensor){.name = #field,                                                            \
                                           .member = offsetof(clm_selective_state_update_args, field),                \

@@ -133,8 +133,9 @@ static void call(const catalog_choice *chosen, bool length_fast, const bool flag
   if (!args) abort();
   for (size_t i = 0; c->op->scalars[i].name; i++) {
     const catalog_scalar *s = &c->op->scalars[i];
-    if (!flags[i]) catalog_unset(c, catalog_scalar_name(s));
-    if (s->kind == SCALAR_BOOL) *(bool *)(args + s->member) = flags[i];
+    const bool set = flags[i] && catalog_allows(c, s);
+    if (!set) catalog_unset(c, catalog_scalar_name(s));
+    if (s->kind == SCALAR_BOOL) *(bool *)(args + s->member) = set;
     if (s->kind == SCALAR_CHOICE) *(int *)(void *)(args + s->member) = flags[i] ? (int)s->high : 0;
     if (s->kind == SCALAR_FLOAT) *(float *)(void *)(args + s->member) = (float)s->low;
     if (s->kind == SCALAR_INT64) *(int64_t *)(void *)(args + s->member) = (int64_t)s->low;
@@ -175,7 +176,7 @@ static void derive_sizes(catalog_choice *c) {
   size[DIM_HISTORY] = size[DIM_PLACES] = size[DIM_WIDTH] - 1;
   size[DIM_HEADS] = size[DIM_CHANNELS];
   size[DIM_BOTH] = 2 * size[DIM_CHANNELS];
-  size[DIM_FEATURES] = size[DIM_RANK] + 2 * size[DIM_GROUPS] * size[DIM_STATES];
+  size[DIM_FEATURES] = catalog_features(c);
   if (!has(c, "out_proj")) size[DIM_MODEL] = size[DIM_CHANNELS];
   size[DIM_SEQUENCES] = size[DIM_POOL] = size[DIM_BATCH];
   if (!has(c, "cu_seqlens")) return;
@@ -193,6 +194,8 @@ static void choose(catalog_choice *c, presence which) {
   for (size_t i = 0; c->op->rows[i].name; i++) {
     const catalog_row *row = &c->op->rows[i];
     bool there = which != REQUIRED || !(row->flags & ROW_OPTIONAL);
+    const bool fixed = strcmp(row->name, "B") == 0 || strcmp(row->name, "C") == 0;
+    if (which != PACKED && fixed && row->flags & ROW_OPTIONAL) there = false;
     for (size_t k = 0; which == MAMBA && k < TEST_COUNT(not_in_mamba); k++)
       if (strcmp(row->name, not_in_mamba[k]) == 0) there = false;
     if (strcmp(row->name, which == PACKED ? "seq_idx" : "cu_seqlens") == 0) there = false;

@@ -91,10 +91,11 @@ TEST_OP(mamba_inner_backward);
   MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS), WEIGHT(conv_weight, draw_small, DIM_CHANNELS, DIM_WIDTH),      \
   MAY_WEIGHT(conv_bias, NULL, DIM_CHANNELS), IN(x_proj, matrix, draw, DIM_FEATURES, DIM_CHANNELS),           \
   IN(dt_proj, matrix, draw, DIM_CHANNELS, DIM_RANK), MAY_WEIGHT(delta_bias, draw_step, DIM_CHANNELS),        \
-  WEIGHT(A, draw_decay, DIM_CHANNELS, DIM_STATES), MAY_WEIGHT(D, NULL, DIM_CHANNELS),                \
+  RATE(A, TEST_IN, 0, DIM_CHANNELS, DIM_STATES), MAY_EITHER(B, NULL, DIM_CHANNELS, DIM_STATES),                       \
+  MAY_EITHER(C, NULL, DIM_CHANNELS, DIM_STATES), MAY_WEIGHT(D, NULL, DIM_CHANNELS),                \
   MAY(out_proj, matrix, draw, DIM_MODEL, DIM_CHANNELS), WHEN(delta_norm, OF_WEIGHT, NULL, "norm_delta", DIM_RANK), \
   WHEN(B_norm, OF_WEIGHT, NULL, "norm_B", DIM_STATES), WHEN(C_norm, OF_WEIGHT, NULL, "norm_C", DIM_STATES),     \
-  MAY(conv_initial, OF_STORAGE, NULL, PAST_DIMS), MAY(scan_initial, OF_PARAMETER, NULL, STATE_DIMS),                  \
+  MAY(conv_initial, OF_STORAGE, NULL, PAST_DIMS), MAY(scan_initial, OF_NUMBER, NULL, STATE_DIMS),                  \
   INNER(u, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_CHANNELS),                                                       \
   INNER(delta, OF_STORAGE, draw_step, ROW_OPTIONAL, kept, DIM_CHANNELS),                                              \
   INNER(dbc, OF_STORAGE, NULL, ROW_OPTIONAL, kept, DIM_FEATURES)
@@ -103,7 +104,7 @@ TEST_OP(mamba_inner_backward);
   ROW(residual, OF_STORAGE, NULL, TEST_IN, ROW_OPTIONAL | ROW_MATRIX, "out_proj", NULL, DIM_BATCH, DIM_LENGTH, DIM_MODEL), \
   ROW(out, OF_STORAGE, NULL, TEST_OUT, ROW_MATRIX, NULL, "residual", DIM_BATCH, DIM_LENGTH, DIM_MODEL),               \
   MAY_OUT_OR(conv_final, OF_STORAGE, "conv_initial", PAST_DIMS),                                                      \
-  MAY_OUT_OR(scan_final, OF_PARAMETER, "scan_initial", STATE_DIMS)
+  MAY_OUT_OR(scan_final, OF_NUMBER, "scan_initial", STATE_DIMS)
 #define INNER_SCALARS                                                                                                 \
   SCALAR(norm_epsilon, SCALAR_FLOAT, 0.01, 0.1), BOOL(norm_delta), BOOL(norm_B), BOOL(norm_C), BOOL(delta_softplus),  \
   BOOL(A_is_log), BOOL(reverse)
@@ -210,29 +211,38 @@ const catalog_op catalog[] = {
      {BOOL(forward.delta_softplus), BOOL(forward.A_is_log)}},
 #undef ARGS
 #define ARGS clm_mamba_inner_args
-    {&op_mamba_inner, false, {INNER_INPUTS(TEST_OUT, OF_ANY, draw_small), INNER_OUTPUTS}, {INNER_SCALARS}},
+    {&op_mamba_inner, true, {INNER_INPUTS(TEST_OUT, OF_ANY, draw_small), INNER_OUTPUTS}, {INNER_SCALARS}},
     {&op_mamba_inner,
-     false,
+     true,
      {INNER_INPUTS(TEST_OUT, OF_INTEGER, draw_integer), IN(x_proj_scale, OF_PARAMETER, draw_scale, DIM_FEATURES),
       IN(dt_proj_scale, OF_PARAMETER, draw_scale, DIM_CHANNELS),
       ROW(out_proj_scale, OF_PARAMETER, draw_scale, TEST_IN, 0, "out_proj", NULL, DIM_MODEL), INNER_OUTPUTS},
      {INNER_SCALARS}},
     {&op_mamba_inner_backward,
-     false,
+     true,
      {INNER_INPUTS(TEST_IN, OF_ANY, draw_small),
 #undef ARGS
 #define ARGS clm_mamba_inner_backward_args
-      INNER(dout, OF_STORAGE, NULL, 0, TEST_IN, DIM_MODEL), MAY(dconv_final, OF_STORAGE, NULL, PAST_DIMS),
-      MAY(dscan_final, OF_PARAMETER, NULL, STATE_DIMS), MAY_OUT(dxz, OF_STORAGE, DIM_BATCH, DIM_LENGTH, DIM_BOTH),
-      MAY_OUT_WEIGHT(dconv_weight, DIM_CHANNELS, DIM_WIDTH), MAY_OUT_WEIGHT(dconv_bias, DIM_CHANNELS),
-      MAY_OUT_WEIGHT(dx_proj, DIM_FEATURES, DIM_CHANNELS), MAY_OUT_WEIGHT(ddt_proj, DIM_CHANNELS, DIM_RANK),
-      MAY_OUT_WEIGHT(ddelta_bias, DIM_CHANNELS), MAY_OUT_WEIGHT(dA, DIM_CHANNELS, DIM_STATES),
+      INNER(dout, OF_STORAGE, NULL, 0, TEST_IN, DIM_MODEL),
+      MAY(dconv_final, OF_STORAGE, NULL, PAST_DIMS),
+      MAY(dscan_final, OF_NUMBER, NULL, STATE_DIMS),
+      MAY_OUT(dxz, OF_STORAGE, DIM_BATCH, DIM_LENGTH, DIM_BOTH),
+      MAY_OUT_WEIGHT(dconv_weight, DIM_CHANNELS, DIM_WIDTH),
+      MAY_OUT_WEIGHT(dconv_bias, DIM_CHANNELS),
+      MAY_OUT_WEIGHT(dx_proj, DIM_FEATURES, DIM_CHANNELS),
+      MAY_OUT_WEIGHT(ddt_proj, DIM_CHANNELS, DIM_RANK),
+      MAY_OUT_WEIGHT(ddelta_bias, DIM_CHANNELS),
+      RATE(dA, TEST_OUT, ROW_OPTIONAL, DIM_CHANNELS, DIM_STATES),
+      MAY_OUT_EITHER(dB, "B", DIM_CHANNELS, DIM_STATES),
+      MAY_OUT_EITHER(dC, "C", DIM_CHANNELS, DIM_STATES),
       MAY_OUT_WEIGHT(dD, DIM_CHANNELS),
       ROW(dout_proj, OF_WEIGHT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "out_proj", NULL, DIM_MODEL, DIM_CHANNELS),
       ROW(dout_bias, OF_WEIGHT, NULL, TEST_OUT, ROW_OPTIONAL | ROW_EITHER, "out_proj", NULL, DIM_MODEL),
-      OUT_WHEN(ddelta_norm, OF_WEIGHT, "norm_delta", DIM_RANK), OUT_WHEN(dB_norm, OF_WEIGHT, "norm_B", DIM_STATES),
-      OUT_WHEN(dC_norm, OF_WEIGHT, "norm_C", DIM_STATES), MAY_OUT(dconv_initial, OF_STORAGE, PAST_DIMS),
-      MAY_OUT(dscan_initial, OF_PARAMETER, STATE_DIMS)},
+      OUT_WHEN(ddelta_norm, OF_WEIGHT, "norm_delta", DIM_RANK),
+      OUT_WHEN(dB_norm, OF_WEIGHT, "norm_B", DIM_STATES),
+      OUT_WHEN(dC_norm, OF_WEIGHT, "norm_C", DIM_STATES),
+      MAY_OUT(dconv_initial, OF_STORAGE, PAST_DIMS),
+      MAY_OUT(dscan_initial, OF_NUMBER, STATE_DIMS)},
      {SCALAR(forward.norm_epsilon, SCALAR_FLOAT, 0.01, 0.1), BOOL(forward.norm_delta), BOOL(forward.norm_B),
       BOOL(forward.norm_C), BOOL(forward.delta_softplus), BOOL(forward.A_is_log), BOOL(forward.reverse)}},
 #undef ARGS
@@ -397,6 +407,23 @@ int catalog_shape(const catalog_choice *c, size_t row, int64_t shape[CLM_MAX_RAN
   const int rank = catalog_dims(c, row, dims);
   for (int i = 0; i < rank; i++) shape[i] = c->size[dims[i]];
   return rank;
+}
+
+static bool given(const catalog_choice *c, const char *name) {
+  const int row = catalog_find(c->op, name);
+  return row >= 0 && catalog_has(c, (size_t)row);
+}
+
+int64_t catalog_features(const catalog_choice *c) {
+  const int64_t varying = !given(c, "B") + !given(c, "C"), numbers = c->size[DIM_STATES] * (c->complex ? 2 : 1);
+  return c->size[DIM_RANK] + varying * c->size[DIM_GROUPS] * numbers;
+}
+
+bool catalog_allows(const catalog_choice *c, const catalog_scalar *s) {
+  const char *name = catalog_scalar_name(s);
+  if (strncmp(name, "norm_", 5) != 0 || s->kind != SCALAR_BOOL) return true;
+  const char *of = name + strlen("norm_");
+  return !c->complex && !(of[1] == '\0' && given(c, of));
 }
 
 void catalog_unset(catalog_choice *c, const char *name) {

@@ -28,7 +28,7 @@ typedef enum catalog_dim {
   DIM_PLACES,   /* of a convolution's state: width - 1, or a circle    */
   DIM_BOTH,     /* twice the channels                                  */
   DIM_RANK,     /* dt_rank                                             */
-  DIM_FEATURES, /* dt_rank + 2 groups states                           */
+  DIM_FEATURES, /* dt_rank, and what x_proj makes of B and C           */
   DIM_MODEL,    /* d_model                                             */
   CATALOG_DIMS
 } catalog_dim;
@@ -82,7 +82,7 @@ typedef struct catalog_scalar {
   bool unchecked;   /* every value is valid                                                       */
 } catalog_scalar;
 
-#define CATALOG_ROWS    40
+#define CATALOG_ROWS    48
 #define CATALOG_SCALARS 8
 
 typedef struct catalog_op {
@@ -109,6 +109,12 @@ clm_dtype catalog_dtype(const catalog_choice *, size_t row);
 
 static inline uint64_t catalog_bit(size_t row) { return UINT64_C(1) << row; }
 static inline bool catalog_has(const catalog_choice *c, size_t row) { return c->present >> row & 1; }
+
+/* dt_rank and the numbers of the parts of B and C that are not given: DIM_FEATURES. */
+int64_t catalog_features(const catalog_choice *);
+
+/* Whether a scalar may be set beside what is there: norms are of what x_proj makes, of real numbers. */
+bool catalog_allows(const catalog_choice *, const catalog_scalar *);
 
 /* Forgets the rows whose scalar `name` is not set, and what is only there with them. */
 void catalog_unset(catalog_choice *, const char *name);

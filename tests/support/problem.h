@@ -74,7 +74,7 @@ typedef enum test_layout {
   TEST_LAYOUTS
 } test_layout;
 
-#define TEST_MOST_TENSORS 40
+#define TEST_MOST_TENSORS 48
 
 typedef struct test_problem {
   const test_op *op;

@@ -28,6 +28,7 @@ int64_t random_below(test_random *r, int64_t bound) { return (int64_t)(next(r) %
 
 double draw_normal(test_random *r) { return random_normal(r); }
 double draw_decay(test_random *r) { return -exp(random_normal(r)); }
+double draw_complex_decay(test_random *r) { return -0.5 * exp(0.5 * random_normal(r)); }
 double draw_log_decay(test_random *r) { return random_normal(r); }
 double draw_step(test_random *r) { return exp(random_normal(r) - 2); }
 double draw_raw_step(test_random *r) { return random_normal(r) - 1; }
