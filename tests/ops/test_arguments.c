@@ -452,7 +452,7 @@ static const special_case specials[] = {
     {"norm", epsilon_nan, "epsilon is nan"},
     {"norm_backward", dresidual_alone, "dresidual is given, but forward.residual is missing"},
     {"norm", stream_dtype, "residual is f64, expected f32, f16 or bf16"},
-    {"norm", stream_apart, "residual_out overlaps"},
+    {"norm", stream_apart, "out overlaps residual_out"},
     {"norm_backward", residual_alone, "residual is given, but dx is missing"},
     {"dropout", rate_one, "rate is 1, expected 0 <= rate < 1"},
     {"dropout", rate_below, "rate is -0.1, expected 0 <= rate < 1"},
