@@ -31,7 +31,7 @@ typedef struct clm_backbone_config {
   int64_t d_state;   /* [16]                                                                               */
   int64_t expand;    /* [2] d_inner = expand d_model                                                       */
   int64_t d_conv;    /* [4]                                                                                */
-  int64_t window;    /* [no limit] an output sees so many frames, its own the last, and none before them   */
+  int64_t window;    /* [no limit] an output sees this many frames, its own the last                       */
   int64_t n_outputs; /* [no head: the outputs are the hidden states] */
   float dropout;     /* [0] rate on the output of every mixer, in training; below 1                        */
   clm_backbone_output output;
@@ -84,7 +84,7 @@ CLM_API clm_status clm_backbone_forward(clm_backbone *backbone,
                                         clm_tensor out /* (batch, output_size), or with CLM_OUTPUT_EVERY (batch,
                                                           length, output_size), f32, contiguous, written */);
 
-/* What a sequence leaves behind: the last inputs of every convolution, the state of every scan and, with a window,
+/* The state that a sequence leaves: the last inputs of every convolution, the state of every scan and, with a window,
  * the frames in it. */
 typedef struct clm_backbone_state clm_backbone_state;
 
@@ -120,7 +120,7 @@ typedef struct clm_sequences {
   int64_t count;
   const int64_t *lengths; /* (count) frames of each; NULL: `length`                                              */
   int64_t length;
-  const float *frames;  /* (sum of lengths, embed_dim): one sequence behind the other                          */
+  const float *frames;  /* (sum of lengths, embed_dim): one sequence after the other                           */
   const float *targets; /* regression: (count, output_size), or with CLM_OUTPUT_EVERY (sum of lengths, output_size) */
   const int32_t *classes; /* classification: (count), or (sum of lengths); -1: not to be learnt, not counted     */
 } clm_sequences;
@@ -129,7 +129,7 @@ typedef struct clm_backbone_score {
   double loss;    /* mean squared error, or nats                                                           */
   double quality; /* R2 (1 - squared errors / squared deviations from the mean of each output; NaN where the targets
                      do not vary), or accuracy: the fraction of the largest logits that are right       */
-  int64_t count;  /* outputs that were judged                                                              */
+  int64_t count;  /* outputs that were scored                                                              */
 } clm_backbone_score;
 
 CLM_API clm_status clm_backbone_evaluate(clm_backbone *backbone, const clm_sequences *sequences,

@@ -10,7 +10,7 @@ CLM_BEGIN_DECLS
  *   out  = silu(s) or s
  *
  * Several sequences in one row, and padding, as clmamba/selective_scan.h says for the same members. An input of
- * another sequence counts as 0, and so does padding, which keeps its place: the steps beside it do not move together.
+ * another sequence counts as 0, and so does padding, which keeps its place: its neighbours do not move together.
  * States are the last width - 1 inputs of the last sequence, as its next step would see them; with cu_seqlens each
  * sequence has its own, (sequences, channels, width - 1).
  *

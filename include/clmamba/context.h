@@ -1,4 +1,4 @@
-/* A context: one device, one in-order stream of work on it, one workspace, one error sentence.
+/* A context: one device, one in-order stream of work on it, one workspace, one error message.
  *
  * Thread safety: one call at a time per context; two contexts share nothing mutable and may run side by side. */
 #ifndef CLMAMBA_CONTEXT_H
@@ -31,7 +31,7 @@ typedef struct clm_context_options {
   bool profiling;        /* make clm_profile_begin/_end available                                              */
   clm_log_fn log;        /* default: warnings and errors to stderr                                             */
   void *log_user;
-  char *error; /* optional buffer for the sentence when creation itself fails                        */
+  char *error; /* optional buffer for the message when creation itself fails                         */
   size_t error_size;
 } clm_context_options;
 
@@ -45,7 +45,7 @@ CLM_API void clm_context_destroy(clm_context **context);
 /* Waits until everything enqueued so far has run; reports errors of asynchronous work. */
 CLM_API clm_status clm_context_finish(clm_context *context);
 
-/* The sentence of the last failed call on this context, "" if none failed. Valid until the next call. */
+/* The message of the last failed call on this context, "" if none failed. Valid until the next call. */
 CLM_API const char *clm_context_error(const clm_context *context);
 
 /* How the last operation was run: kernel variant, tile, chunks, and why; one line for each step. Valid until the next
@@ -64,7 +64,7 @@ typedef struct clm_device_info {
   char platform[128]; /* "clmamba" for the CPU backend                                        */
   char version[64];   /* "OpenCL 3.0 ...", or the CPU level                                   */
   char driver[64];
-  char unusable[128]; /* why the device cannot be used (a sentence), "" if it can             */
+  char unusable[128]; /* why the device cannot be used, "" if it can                          */
   bool opencl;        /* false: the native CPU backend                                        */
   clm_device_type type;
   uint64_t memory_bytes;
@@ -82,7 +82,7 @@ CLM_API clm_status clm_devices(clm_device_info *devices, size_t capacity, size_t
 /* The device of this context. */
 CLM_API clm_status clm_context_device(const clm_context *context, clm_device_info *info);
 
-/* Bytes of device memory that this context's buffers and workspace hold now and held at most. */
+/* Bytes of device memory that this context's buffers and workspace hold now, and their maximum so far. */
 CLM_API void clm_context_memory(const clm_context *context, uint64_t *now, uint64_t *peak);
 
 /* The library's version, "major.minor.patch". */

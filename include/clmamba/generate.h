@@ -79,7 +79,7 @@ typedef struct clm_prompt {
 typedef struct clm_generate_args {
   const clm_prompt *prompts; /* of any lengths; NULL: one of no length                                  */
   int64_t batch;             /* how many; 0 counts as 1                                                 */
-  int64_t count;             /* tokens to generate for each at most                                     */
+  int64_t count;             /* maximum of tokens to generate for each                                  */
   clm_sampler_options sampler;
   const uint64_t *seeds; /* optional, `batch`: one for each sequence. Else sequence i has sampler.seed and the stream
                             sampler.stream + i. Either way a sequence draws the same numbers in any batch          */
@@ -88,7 +88,7 @@ typedef struct clm_generate_args {
   const int32_t *stop_ids; /* NULL: the tokenizer's end-of-text token, if it has one                      */
   size_t stop_id_count;
   bool logprobs;
-  int64_t top_logprobs;        /* so many of the most likely tokens with each piece                       */
+  int64_t top_logprobs;        /* how many of the most likely tokens come with each piece                 */
   const clm_model_state *from; /* optional: a state of `batch` rows, or of one that all start from        */
   clm_model_state *into;       /* optional, of `batch` rows, written: after prompt and continuation, the token that
                                   ended it included; may be `from`                                        */

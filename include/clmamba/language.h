@@ -11,7 +11,7 @@ CLM_BEGIN_DECLS
  * zeros. */
 typedef struct clm_embedding_args {
   clm_tensor ids;         /* (count)        i32     */
-  clm_tensor table;       /* (vocab, dim)   f32, halves or i8 */
+  clm_tensor table;       /* (vocab, dim)   f32, 16-bit or i8 */
   clm_tensor out;         /* (count, dim)   written */
   clm_tensor table_scale; /* (vocab) f32; where the table is i8, and only there */
 } clm_embedding_args;

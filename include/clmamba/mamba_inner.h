@@ -22,25 +22,25 @@ CLM_BEGIN_DECLS
  *
  * The backward pass needs u, dbc and delta. Each that is given here is written by the forward pass and read by the
  * backward pass; each that is absent is computed again there: from all three (fastest) to none (least memory).
- * Arithmetic is fp32 whatever the storage. Except in xz and dxz, batch and length must lie one behind the other, so
+ * Arithmetic is fp32 whatever the storage. Except in xz and dxz, batch and length must be contiguous together, so
  * that they are the rows of a matrix. Optional members are left zeroed. Nothing is written when an argument is
  * refused or a device lacks a piece. */
 typedef struct clm_mamba_inner_args {
   clm_tensor xz;          /* (batch, length, 2 d_inner)           f32, f16 or bf16                     */
   clm_tensor conv_weight; /* (d_inner, width)                     f32 or as xz                         */
   clm_tensor conv_bias;   /* optional (d_inner)                   f32 or as xz                         */
-  clm_tensor x_proj;      /* (features, d_inner)                  f32, halves or i8                    */
-  clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32, halves or i8                    */
+  clm_tensor x_proj;      /* (features, d_inner)                  f32, 16-bit or i8                    */
+  clm_tensor dt_proj;     /* (d_inner, dt_rank)                   f32, 16-bit or i8                    */
   clm_tensor delta_bias;  /* optional (d_inner)                   f32 or as xz                         */
   clm_tensor A;           /* (d_inner, d_state)                   f32, as xz or c64; log(-A) if A_is_log */
   clm_tensor D;           /* optional (d_inner)                   f32 or as xz                         */
-  clm_tensor out_proj;    /* optional (d_model, d_inner)          f32, halves or i8                    */
+  clm_tensor out_proj;    /* optional (d_model, d_inner)          f32, 16-bit or i8                    */
   clm_tensor out_bias;    /* optional (d_model)                   f32 or as xz; only with out_proj     */
   clm_tensor residual;    /* optional (batch, length, d_model)    as out; only with out_proj           */
   clm_tensor out;         /* (batch, length, d_model or d_inner)  as xz, written; may be residual      */
   clm_tensor delta_norm, B_norm, C_norm; /* optional (dt_rank), (d_state) x 2    f32 or as xz: of the norms */
   clm_tensor conv_initial, conv_final; /* optional (batch, d_inner, width - 1) as xz; final written, may be initial */
-  clm_tensor scan_initial, scan_final; /* optional (batch, d_inner, d_state)   f32, c64 beside a complex A; final
+  clm_tensor scan_initial, scan_final; /* optional (batch, d_inner, d_state)   f32, c64 with a complex A; final
                                           written, may be initial */
   clm_tensor u, delta;                 /* optional (batch, length, d_inner)    as xz: kept for the backward pass    */
   clm_tensor dbc;                      /* optional (batch, length, features)   as xz: kept for the backward pass    */
@@ -54,8 +54,7 @@ typedef struct clm_mamba_inner_args {
   clm_tensor x_proj_scale, dt_proj_scale, out_proj_scale; /* (features), (d_inner), (d_model)  f32: of each row of a
                             matrix in i8, and only there (clmamba/matmul.h); the backward pass takes no i8 */
 
-  clm_tensor B,
-      C; /* optional (d_inner, d_state)          f32 or as xz, c64 beside a complex A: instead of x_proj's */
+  clm_tensor B, C; /* optional (d_inner, d_state)          f32 or as xz, c64 with a complex A: instead of x_proj's */
 } clm_mamba_inner_args;
 
 CLM_API clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args);
@@ -74,9 +73,9 @@ typedef struct clm_mamba_inner_backward_args {
   clm_tensor dout_proj, dout_bias;
   clm_tensor ddelta_norm, dB_norm, dC_norm;
   clm_tensor dconv_initial; /* as xz                                     */
-  clm_tensor dscan_initial; /* f32, c64 beside a complex A               */
+  clm_tensor dscan_initial; /* f32, c64 with a complex A                 */
 
-  clm_tensor dB, dC; /* of the B and C that are given; c64 beside a complex A */
+  clm_tensor dB, dC; /* of the B and C that are given; c64 with a complex A */
 } clm_mamba_inner_backward_args;
 
 CLM_API clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_backward_args *args);

@@ -15,7 +15,7 @@ typedef enum clm_activation { CLM_ACTIVATION_NONE, CLM_ACTIVATION_SILU, CLM_ACTI
  * Fast where each matrix has one dimension of stride 1; correct for any strides. */
 typedef struct clm_matmul_args {
   clm_tensor a;        /* (m, k)                                    */
-  clm_tensor b;        /* (k, n)            f32, halves or i8       */
+  clm_tensor b;        /* (k, n)            f32, 16-bit or i8       */
   clm_tensor bias;     /* optional (n)      f32                     */
   clm_tensor residual; /* optional (m, n)   as out; may be out      */
   clm_tensor out;      /* (m, n)            written                 */

@@ -18,7 +18,7 @@ typedef enum clm_discretization {
 typedef struct clm_discretize_args {
   clm_tensor delta; /* (batch, length, d_inner)           f32, f16 or bf16                                    */
   clm_tensor A;     /* (d_inner, d_state)                 f32, as delta or c64                                */
-  clm_tensor B;     /* (batch, length, d_state)           f32 or as delta; c64 beside a complex A;
+  clm_tensor B;     /* (batch, length, d_state)           f32 or as delta; c64 with a complex A;
                        or (d_inner, d_state)              likewise                                            */
   clm_tensor A_bar; /* (batch, length, d_inner, d_state)  likewise, written                                   */
   clm_tensor B_bar; /* (batch, length, d_inner, d_state)  as A_bar, written                                   */
@@ -30,10 +30,10 @@ CLM_API clm_status clm_discretize(clm_context *context, const clm_discretize_arg
 /* Gradients; a complex gradient is dL/dRe + i dL/dIm. Optional gradients are zeroed; those given are overwritten. */
 typedef struct clm_discretize_backward_args {
   clm_discretize_args forward; /* A_bar and B_bar are not read */
-  clm_tensor dA_bar;           /* optional (batch, length, d_inner, d_state)  f32 or as delta; c64 beside c64 A */
+  clm_tensor dA_bar;           /* optional (batch, length, d_inner, d_state)  f32 or as delta; c64 with c64 A */
   clm_tensor dB_bar;           /* optional (batch, length, d_inner, d_state)  likewise                          */
   clm_tensor ddelta;           /* (batch, length, d_inner)                    as delta                          */
-  clm_tensor dA;               /* (d_inner, d_state)                          f32 or as delta; c64 beside c64 A */
+  clm_tensor dA;               /* (d_inner, d_state)                          f32 or as delta; c64 with c64 A */
   clm_tensor dB;               /* shape of B                                  f32, or as B                      */
 } clm_discretize_backward_args;
 
@@ -45,7 +45,7 @@ CLM_API clm_status clm_discretize_backward(clm_context *context, const clm_discr
  * first; `exclusive` writes h[t-1] (in the direction of the run) at t. */
 typedef struct clm_assoc_scan_args {
   clm_tensor a, b;    /* (batch, length, channels)   f32, f16, bf16 or c64    */
-  clm_tensor initial; /* optional (batch, channels)  f32, c64 beside c64      */
+  clm_tensor initial; /* optional (batch, channels)  f32, c64 with c64        */
   clm_tensor h;       /* (batch, length, channels)   as a, written            */
   clm_tensor final;   /* optional (batch, channels)  as initial, written      */
   bool reverse;

@@ -29,11 +29,11 @@ typedef struct clm_selective_scan_args {
   clm_tensor delta; /* (batch, length, d_inner)                      as u                                   */
   clm_tensor A;     /* (d_inner, d_state)                            f32, as u or c64; log(-A) if A_is_log  */
   clm_tensor B, C;  /* (batch, length, n_groups, d_state) as u, or the same for all steps, (d_inner, d_state): f32 or
-                       as u; all c64 beside a complex A                                                      */
+                       as u; all c64 with a complex A                                                        */
   clm_tensor D;     /* optional (d_inner)                            f32 or as u                            */
   clm_tensor z;     /* optional (batch, length, d_inner)             as u                                   */
   clm_tensor delta_bias;    /* optional (d_inner)                            f32 or as u                            */
-  clm_tensor initial_state; /* optional (batch, d_inner, d_state)            f32; c64 beside a complex A            */
+  clm_tensor initial_state; /* optional (batch, d_inner, d_state)            f32; c64 with a complex A              */
   clm_tensor out;           /* (batch, length, d_inner)                      as u, written                          */
   clm_tensor final_state;   /* optional (batch, d_inner, d_state)            as that, written; may be initial_state */
   int64_t chunk;            /* steps in a chunk; 0: the scheduler's choice. With an equal non-zero chunk, a sequence
@@ -78,7 +78,7 @@ CLM_API size_t clm_selective_scan_backward_workspace_size(clm_context *context,
  *   channels   state has rank 3, sizes as below. Group g of B and C serves channels g d_inner / n_groups and on.
  *   heads      state has rank 4, and n_heads, head_dim stand wherever d_inner does; groups serve heads. What a head
  *              shares (Mamba-2: A, delta, D and delta_bias) is a view with strides 0.
- * Several steps are a dimension behind batch in u, delta, B, C, z and out.
+ * Several steps are a dimension after batch in u, delta, B, C, z and out.
  * With state_indices row i works on state state_indices[i] of a pool, no state twice; a number outside the pool, as a
  * negative one, makes the row padding: out is 0, no state is touched.
  * Every tensor but out may be f32, f16 or bf16, each its own. A complex A (c64) makes state, B and C c64. The state

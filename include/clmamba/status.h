@@ -1,4 +1,4 @@
-/* What every call returns. The sentence that explains a failure is clm_context_error(). */
+/* What every call returns. The message that explains a failure is clm_context_error(). */
 #ifndef CLMAMBA_STATUS_H
 #define CLMAMBA_STATUS_H
 

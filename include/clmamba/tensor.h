@@ -11,11 +11,11 @@ CLM_BEGIN_DECLS
   X(CLM_F32, 4, "f32")                                                                                               \
   X(CLM_F16, 2, "f16")                                                                                               \
   X(CLM_BF16, 2, "bf16")                                                                                             \
-  X(CLM_F64, 8, "f64")    /* CPU level "reference" only: finite differences and tests */                             \
+  X(CLM_F64, 8, "f64")    /* CPU backend only (clm_cast: any), computed by the reference, for tests */               \
   X(CLM_C64, 8, "c64")    /* two f32, real and imaginary */                                                          \
-  X(CLM_C128, 16, "c128") /* two f64; CPU level "reference" only */                                                  \
+  X(CLM_C128, 16, "c128") /* two f64; likewise */                                                                    \
   X(CLM_I32, 4, "i32")                                                                                               \
-  X(CLM_I8, 1, "i8") /* matrices beside a scale for each row: what stands for scale times the integer */
+  X(CLM_I8, 1, "i8") /* matrices with a scale for each row; a value is scale times the integer */
 
 typedef enum clm_dtype {
 #define X(name, bytes, text) name,
@@ -41,7 +41,7 @@ typedef struct clm_tensor {
 CLM_API clm_tensor clm_tensor_of(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank, const int64_t *shape);
 
 /* The same elements with dimensions i and j exchanged. Where a dimension or a part named here and below is not in the
- * tensor, the result has rank 0, which every operation refuses with a sentence. */
+ * tensor, the result has rank 0, which every operation refuses with a message. */
 CLM_API clm_tensor clm_tensor_transpose(clm_tensor tensor, int i, int j);
 
 /* The part [begin, begin + count) of dimension `dim`. */

@@ -5,7 +5,7 @@
  * Hugging Face's `tokenizers` loads; what it reads, it encodes and decodes as that library does. docs/tokenizer.md
  * says which parts of tokenizer.json there are, and by which version of Unicode.
  *
- * Thread safety: encode and decode only read; sentences of failures go to the context. */
+ * Thread safety: encode and decode only read; messages of failures go to the context. */
 #ifndef CLMAMBA_TOKENIZER_H
 #define CLMAMBA_TOKENIZER_H
 

@@ -70,7 +70,7 @@ typedef struct clm_train_status {
   double quality; /* of a backbone's last validation: R2 or accuracy; NaN: none was taken */
 } clm_train_status;
 
-/* Where the run stands; waits for the work. */
+/* The progress of the run; waits for the work. */
 CLM_API clm_status clm_trainer_status(clm_trainer *trainer, clm_train_status *status);
 
 /* Nats per token on the validation text, by clm_model_score; the mean loss on the validation sequences, by
