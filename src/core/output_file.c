@@ -67,7 +67,7 @@ static int follow(output_file *o, mode_t *mode, bool *in_place) {
   return ELOOP;
 }
 
-/* A new file beside o->path. As mkstemp, but with the permissions that the umask leaves, which mkstemp's file could
+/* A new file next to o->path. As mkstemp, but with the permissions that the umask leaves, which mkstemp's file could
  * get only from a umask that is changed for all threads while it is read. */
 static int make_temporary(output_file *o) {
   static unsigned counter;

@@ -13,7 +13,7 @@ typedef struct conversion {
 /* `elements` are whole blocks of `from`; `in` may be unaligned. How many values are not finite as they are stored. */
 size_t convert(const conversion *c, const void *in, size_t elements, void *out);
 
-/* A row as integers from -127 to 127; returns the scale that they stand beside, the largest magnitude over 127. To
+/* A row as integers from -127 to 127; returns the scale that belongs to them, the largest magnitude over 127. To
  * nearest, ties to even. Of a row with a value that is not finite the scale is not a number: no result hides it. */
 float quantize_row(const float *row, size_t n, int8_t *out);
 

@@ -1,7 +1,7 @@
 /* NumPy's file format (.npy): a header that says dtype, order and shape, then the elements.
  *
  * Files are mapped, and checked in full when they are opened. Nothing here knows a context, so that the tools have it
- * too: the sentence of a failure goes to `error` of NPY_ERROR_BYTES. */
+ * too: the message of a failure goes to `error` of NPY_ERROR_BYTES. */
 #ifndef CLM_FILES_NPY_H
 #define CLM_FILES_NPY_H
 
@@ -46,7 +46,7 @@ clm_status npy_open(const char *path, npy_array *array, char error[NPY_ERROR_BYT
 void npy_close(npy_array *array);
 
 /* Elements [begin, begin + count) in row-major order, which must be there: as f32 from any dtype; as i32 from whole
- * numbers that fit (`path` is for the sentence if not). */
+ * numbers that fit (`path` is for the message if not). */
 void npy_read_f32(const npy_array *array, size_t begin, size_t count, float *out);
 clm_status npy_read_i32(const npy_array *array, const char *path, size_t begin, size_t count, int32_t *out,
                         char error[NPY_ERROR_BYTES]);

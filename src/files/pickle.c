@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* clang-format off */
-/* The opcodes of tensor files, as pickletools names them; the second list only makes sentences. */
+/* The opcodes of tensor files, as pickletools names them; the second list only makes messages. */
 #define OPCODES(X)                                                                                                    \
   X(PROTO, 0x80) X(STOP, '.') X(MARK, '(') X(NONE, 'N') X(NEWTRUE, 0x88) X(NEWFALSE, 0x89)                              \
   X(BININT, 'J') X(BININT1, 'K') X(BININT2, 'M') X(LONG1, 0x8a) X(BINFLOAT, 'G') X(BINUNICODE, 'X')                    \

@@ -31,7 +31,7 @@ typedef struct pickle {
   char *texts;
 } pickle;
 
-/* `path` is for sentences. What is allocated is a small multiple of `bytes`. */
+/* `path` is for messages. What is allocated is a small multiple of `bytes`. */
 clm_status pickle_read(clm_context *context, const char *path, const unsigned char *data, size_t bytes, pickle *out);
 void pickle_free(pickle *p);
 

@@ -25,7 +25,7 @@ typedef struct safetensors_text {
   const char *key, *value;
 } safetensors_text;
 
-/* Writes beside, then renames. `metadata` ends with a NULL key; NULL for none. */
+/* Writes under another name, then renames. `metadata` ends with a NULL key; NULL for none. */
 clm_status safetensors_write(clm_context *context, const char *path, const safetensor *tensors, size_t count,
                              const safetensors_text *metadata);
 

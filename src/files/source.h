@@ -23,7 +23,7 @@ typedef struct source source;
 
 typedef struct source_tensor {
   const char *name;
-  const char *dtype_name; /* as the file calls it, for sentences */
+  const char *dtype_name; /* as the file calls it, for messages */
   source_dtype dtype;
   int rank;
   int64_t shape[CLM_MAX_RANK]; /* the last dimension is contiguous                           */
@@ -55,7 +55,7 @@ struct source {
   void *state; /* the format's own */
 };
 
-/* Begins a source: its path is kept for sentences. */
+/* Begins a source: its path is kept for messages. */
 clm_status source_begin(clm_context *context, const char *path, const source_format *format, void *state,
                         source *made);
 
@@ -94,7 +94,7 @@ clm_status source_check_directory(clm_context *context, const char *path);
  * pytorch_model.bin, pytorch_model.bin.index.json that is there. */
 clm_status source_open_directory(clm_context *context, const char *directory, source *file);
 
-/* Opens every file that an index ("weight_map": name -> file beside it) lists, as one source. */
+/* Opens every file that an index ("weight_map": name -> file in its folder) lists, as one source. */
 typedef clm_status (*source_opener)(clm_context *, const char *path, source *);
 clm_status shards_open(clm_context *context, const char *directory, const char *index, source_opener open,
                        source *file);

@@ -4,7 +4,7 @@ typedef struct assoc_scan_dims {
   check_dim batch, length, channels;
 } assoc_scan_dims;
 
-/* States are f32 beside halves. */
+/* States of 16-bit sequences are f32. */
 static unsigned state_dtype(clm_dtype dtype) {
   return CHECK_DTYPE(check_is_complex(dtype) ? dtype : check_real_of(dtype));
 }

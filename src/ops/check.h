@@ -54,7 +54,7 @@ typedef struct checker {
   int written;      /* how many tensors the call writes: 0, nothing is asked */
 } checker;
 
-/* Starts the check of one call, clearing the context's sentence. */
+/* Starts the check of one call, clearing the context's message. */
 clm_status check_begin(checker *, clm_context *, const char *op, const void *args);
 
 /* Checks every row: presence, dtype, rank, shape, bounds; then that what is written overlaps nothing. */
@@ -63,13 +63,13 @@ clm_status check_tensors(checker *, const check_tensor *rows, size_t count);
   check_tensors(c, (const check_tensor[]){__VA_ARGS__},                                                              \
                 sizeof((const check_tensor[]){__VA_ARGS__}) / sizeof(check_tensor))
 
-/* `low` <= value < `high`; not a number is outside. `expected` completes the sentence: "0 <= rate < 1". */
+/* `low` <= value < `high`; not a number is outside. `expected` completes the message: "0 <= rate < 1". */
 clm_status check_number(checker *, const char *name, double value, double low, double high, const char *expected);
 
 /* One of the `count` values of an enumeration. */
 clm_status check_choice(checker *, const char *name, int value, int count);
 
-/* Fails with "op: " and the sentence. */
+/* Fails with "op: " and the message. */
 clm_status check_fail(checker *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* What a tensor that the headers call f32 has beside `dtype`: f64 beside f64 or c128. And the complex form of it. */
@@ -91,7 +91,7 @@ bool check_present(const clm_tensor *tensor);
 clm_status check_scale(checker *, const char *name, const clm_tensor *scale, const char *matrix_name,
                        const clm_tensor *matrix);
 
-/* Gives an unsupported call a sentence where the backend left none. */
+/* Gives an unsupported call a message where the backend left none. */
 clm_status ops_finished(clm_context *, const char *op, clm_status);
 
 /* Whether a slot that is there has nothing to say to a rehearsal: its backend takes every checked call. */

@@ -1,5 +1,5 @@
-/* Small weights stored in halves, where backends take f32: copies for one call, and for their gradients the way back.
- */
+/* Small weights stored in 16 bits, where backends take f32: copies for one call, and back again for their
+ * gradients. */
 #ifndef CLM_OPS_HALVES_H
 #define CLM_OPS_HALVES_H
 

@@ -47,7 +47,7 @@ typedef struct inner_dims {
   CHECK_ROW(a, dbc, CHECK_OPTIONAL | (kept), SEQUENCE(features))
 /* clang-format on */
 
-/* Rows of a matrix: batch and length one behind the other. */
+/* Rows of a matrix: batch and length one after the other. */
 static clm_status check_rows(checker *c, const char *name, const clm_tensor *t) {
   if (!check_present(t) || t->shape[0] == 1 || t->shape[1] == 1 || t->stride[0] == t->shape[1] * t->stride[1])
     return CLM_OK;

@@ -8,7 +8,7 @@ typedef struct scan_dims {
   check_dim d_inner, d_state, n_groups;
 } scan_dims;
 
-/* B and C: for each time step as u (complex beside a complex A), else a weight as A is one. */
+/* B and C: for each time step as u (complex with a complex A), else a weight as A is one. */
 static unsigned input_dtypes(const clm_selective_scan_args *a, const clm_tensor *t) {
   if (t->rank == 2) return check_weight_beside(a->u.dtype, a->A.dtype);
   return CHECK_DTYPE(check_is_complex(a->A.dtype) ? check_complex_of(a->u.dtype) : a->u.dtype);

@@ -50,7 +50,7 @@ static void update_dims_init(update_dims *d, const clm_selective_state_update_ar
   for (size_t i = 0; i < sizeof of_states / sizeof *of_states; i++) append(of_states[i], &d->d_state);
 }
 
-/* Of B, C, the state and the gradients of A, B and C: complex beside a complex A, else stored as each likes. */
+/* Of B, C, the state and the gradients of A, B and C: complex with a complex A, else stored as each likes. */
 static unsigned number_dtypes(const clm_selective_state_update_args *a) {
   const clm_dtype u = a->u.dtype;
   return check_is_complex(a->A.dtype) ? CHECK_DTYPE(check_complex_of(u)) : check_storage_of(u);

@@ -86,7 +86,7 @@ static int32_t block_for(const schedule_device *d, const selective_scan_request 
   return floats * 4 <= room ? 4 : floats * 2 <= room ? 2 : 1;
 }
 
-/* B and C of the next tile wait in registers: fewer of them beside many states. */
+/* B and C of the next tile wait in registers: fewer of them with many states. */
 static bool prefetch_fits(const schedule_device *d, const selective_scan_request *r, const selective_scan_plan *p) {
   const int64_t padded = (int64_t)p->lanes * p->states * parts_of(r);
   const int64_t most =
@@ -96,7 +96,7 @@ static bool prefetch_fits(const schedule_device *d, const selective_scan_request
 
 /* The largest tile that fits, two buffers before one. */
 static bool choose_tile(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
-  /* Compilers for CPUs take twice as long over a tile of 16 steps. Others lack registers for one beside many states,
+  /* Compilers for CPUs take twice as long over a tile of 16 steps. Others lack registers for one with many states,
    * and where elements of many channels are staged together with what few calls have. */
   const bool crowded = r->length_fast && (!p->shuffle || r->gate || r->resets || r->packed);
   const bool many = p->states * p->per_lane * parts_of(r) > 16;

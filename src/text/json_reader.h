@@ -1,4 +1,4 @@
-/* Members of a JSON file, with sentences that name it. */
+/* Members of a JSON file, with messages that name it. */
 #ifndef CLM_TEXT_JSON_READER_H
 #define CLM_TEXT_JSON_READER_H
 
@@ -7,7 +7,7 @@
 
 typedef struct json_reader {
   clm_context *context;
-  const char *path; /* of the file, for sentences */
+  const char *path; /* of the file, for messages */
 } json_reader;
 
 enum { TOKENIZER_FILE_BYTES = 64 << 20 }; /* no file of a tokenizer is larger */

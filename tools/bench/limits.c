@@ -1,4 +1,4 @@
-/* What the device can do, measured beside the operations, so that a slow spell of the machine shows in both. */
+/* What the device can do, measured along with the operations, so that a slow spell of the machine shows in both. */
 #include "bench/bench.h"
 #include "common/tool.h"
 #include "core/context.h"

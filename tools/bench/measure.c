@@ -11,8 +11,8 @@ enum { LEAST_REPEATS = 5, MOST_REPEATS = 200 };
 static const double seconds_wanted = 1.0, seconds_most = 10.0, seconds_between_limits = 0.25;
 
 bool bench_fail(const bench *b, const char *what, clm_status status) {
-  const char *sentence = clm_context_error(b->context);
-  if (sentence[0]) tool_fail("%s", sentence);
+  const char *message = clm_context_error(b->context);
+  if (message[0]) tool_fail("%s", message);
   else if (status == CLM_IO_ERROR) tool_fail("%s: its temporary files: %s", what, strerror(errno));
   else tool_fail("%s: %s", what, clm_status_string(status));
   return false;
@@ -43,10 +43,10 @@ static bool limits_now(bench *b, bench_samples *samples, bench_call call, void *
   return status == CLM_OK || bench_fail(b, "limits", status);
 }
 
-/* A time as a part of its floor, by the limits taken last before it and first behind it. */
+/* A time as a part of its floor, by the limits taken last before it and first after it. */
 static double part_of_floor(const bench_samples *samples, int taken, const bench_cost *cost, double ms) {
-  const bench_limits *before = &samples->each[taken - 1], *behind = taken < samples->count ? before + 1 : before;
-  return (bench_floor_ms(before, cost) + bench_floor_ms(behind, cost)) / 2 / ms;
+  const bench_limits *before = &samples->each[taken - 1], *after = taken < samples->count ? before + 1 : before;
+  return (bench_floor_ms(before, cost) + bench_floor_ms(after, cost)) / 2 / ms;
 }
 
 /* A machine that is now fast, now slow gives a median time of one spell and a median limit of another: each time is

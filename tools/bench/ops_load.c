@@ -1,4 +1,4 @@
-/* A model directory from the page cache to the logits of its first new token, beside reading the file once. */
+/* A model directory from the page cache to the logits of its first new token, and reading the file once. */
 #include "bench/lm_model.h"
 #include "bench/ops.h"
 #include "common/tool.h"

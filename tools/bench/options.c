@@ -11,7 +11,7 @@ typedef struct choice {
   int value;
 } choice;
 
-/* The value behind `text`, `absent` for NULL; -1 after the sentence for anything unknown. */
+/* The value of `text`, `absent` for NULL; -1 after the message for anything unknown. */
 static int choose(const char *option, const char *text, int absent, const choice *choices, size_t count) {
   if (!text) return absent;
   for (size_t i = 0; i < count; i++)
@@ -135,7 +135,7 @@ static const struct poptOption options[] = {
     POPT_TABLEEND,
 };
 
-/* "all" and "limits" stand beside the table of operations. */
+/* "all" and "limits" are not in the table of operations. */
 static bool list_ops(size_t i, tool_entry *entry) {
   static const tool_entry others[] = {{"limits", "what the device can do: copies, exponentials, products a second"},
                                       {"all", "limits, then every operation"}};

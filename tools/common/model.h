@@ -11,10 +11,10 @@ extern struct poptOption tool_model_options[];
 /* What --model names, NULL if it was not given. */
 const char *tool_model_path(void);
 
-/* False, with a sentence, where --model is missing or --weights names no type. */
+/* False, with a message, where --model is missing or --weights names no type. */
 bool tool_model_check(void);
 
-/* Loads it, with a progress bar where that takes a while. False: the sentence is on stderr. */
+/* Loads it, with a progress bar where that takes a while. False: the message is on stderr. */
 bool tool_model_load(clm_context *context, clm_model **model);
 
 #endif

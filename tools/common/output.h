@@ -10,13 +10,13 @@ typedef struct output {
   output_file file;
 } output;
 
-/* False: the sentence is on stderr. */
+/* False: the message is on stderr. */
 bool output_open(output *o, const char *path);
 
-/* As output_file_sync. False: the sentence is on stderr; close the output without keeping it. */
+/* As output_file_sync. False: the message is on stderr; close the output without keeping it. */
 bool output_sync(output *o);
 
-/* Puts the file in its place if `keep` and everything was written; otherwise no file remains. False: the sentence is
+/* Puts the file in its place if `keep` and everything was written; otherwise no file remains. False: the message is
  * on stderr. */
 bool output_close(output *o, bool keep);
 

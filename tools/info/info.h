@@ -6,7 +6,7 @@
 
 typedef struct info_variant { /* how an operation would run at a typical shape */
   const char *op;
-  char *explain; /* clm_context_explain, or the error's sentence */
+  char *explain; /* clm_context_explain, or the error's message */
   bool failed;
 } info_variant;
 

@@ -1,11 +1,11 @@
-/* Sequences of frames and their targets, from npy arrays or one CSV table; sentences go to stderr. */
+/* Sequences of frames and their targets, from npy arrays or one CSV table; messages go to stderr. */
 #ifndef CLM_TOOLS_DATASET_H
 #define CLM_TOOLS_DATASET_H
 
 #include <clmamba/backbone.h>
 
 typedef struct dataset_request {
-  const char *data, *targets;    /* files; targets beside a data.npy only                            */
+  const char *data, *targets;    /* files; targets only with a data.npy                              */
   const char *target, *features; /* columns of a CSV table, separated by commas; features NULL: all others */
   clm_backbone_task task;
   int output;                /* clm_backbone_output, -1: as the targets are                      */
@@ -19,7 +19,7 @@ typedef struct dataset {
   char **names;         /* (n_outputs) classes, or columns; NULL: nameless */
   int64_t *name_counts; /* (n_outputs) targets of each class; regression: NULL */
   char note[400];       /* what was left out of a table, "": nothing      */
-  /* Owned memory behind `sequences` */
+  /* Owned memory of `sequences` */
   float *frame_memory, *target_memory;
   int32_t *class_memory;
   int64_t *length_memory;
@@ -28,7 +28,7 @@ typedef struct dataset {
 bool dataset_read(const dataset_request *request, dataset *d);
 void dataset_free(dataset *d);
 
-/* For the readers: memory, or NULL and the sentence. */
+/* For the readers: memory, or NULL and the message. */
 void *dataset_memory(const dataset_request *request, int64_t count, size_t size);
 
 bool dataset_read_npy(const dataset_request *request, dataset *d);

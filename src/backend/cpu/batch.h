@@ -16,7 +16,7 @@ typedef struct cpu_batch {
   int64_t count;
   size_t args_used;
   batch_key key;
-  char *single;       /* the last stage that ran by itself, and behind it what it worked on */
+  char *single;       /* the last stage that ran by itself, and after it what it worked on */
   backend_ops direct; /* the context's, while a batch has others in their place */
 } cpu_batch;
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* `word` is the number of the run in hand, and whether helpers may still join it. A helper says in a line of its own
+/* `word` is the number of the current run, and whether helpers may still join it. A helper says in a line of its own
  * that it is inside, and then looks whether the run is still open; the caller closes it, and then looks who is
  * inside. Both in one order for all (seq_cst), so one of them sees the other, and no helper waits for another's line
  * to join or to leave.
@@ -37,7 +37,7 @@ typedef struct helper {
   int number;
 } helper;
 
-/* A stage's tasks in parts that can be counted beside the stage's number: a part is one task, if they are not very
+/* A stage's tasks in parts that can be counted with the stage's number: a part is one task, if they are not very
  * many. */
 #define PART_BITS  24
 #define MOST_PARTS ((1 << PART_BITS) - 1)
@@ -158,7 +158,7 @@ static inline void ask_for(const char *from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(from + i);
 }
 
-/* The next piece; false behind the last. */
+/* The next piece; false after the last. */
 static bool ask(ahead *a) {
   if (!a->stage->reads || a->begin >= a->end || a->asked >= MOST_ASKED) return false;
   if (a->left.bytes <= 0) a->left = a->stage->reads(a->stage->arg, a->begin, a->end, a->range++);

@@ -24,7 +24,7 @@ typedef struct cpu_stage {
   void *arg;
   size_t arg_bytes;                     /* of what tasks read at arg                 */
   void (*begin)(void *arg, int worker); /* optional: before a worker's first task    */
-  /* Optional: the i-th range of memory that tasks begin to end - 1 go through and no stage writes, empty behind the
+  /* Optional: the i-th range of memory that tasks begin to end - 1 go through and no stage writes, empty after the
    * last; asked for while their worker waits for the stage before. */
   cpu_range (*reads)(const void *arg, int64_t begin, int64_t end, int i);
 } cpu_stage;
@@ -40,7 +40,7 @@ static inline int64_t cpu_pool_share(int64_t tasks, int threads, int worker) {
   return worker * each + (worker < rest ? worker : rest);
 }
 
-/* Whether the task behind this one is the worker's next: in its own share, unlike one that it takes from another's.
+/* Whether the task after this one is the worker's next: in its own share, unlike one that it takes from another's.
  */
 static inline bool cpu_pool_goes_on(int64_t tasks, int threads, int worker, int64_t task) {
   return task >= cpu_pool_share(tasks, threads, worker) && task + 1 < cpu_pool_share(tasks, threads, worker + 1);

@@ -151,7 +151,7 @@ clm_status opencl_assoc_scan(clm_context *ctx, const assoc_scan_shape *s, const 
   return status;
 }
 
-/* With g[j] the gradient of the state behind step j:  db = g, da[j] = conj(h[j-1]) g[j], and
+/* With g[j] the gradient of the state after step j:  db = g, da[j] = conj(h[j-1]) g[j], and
  *   g[j-1] = conj(a[j]) g[j] + dh      dh of step j-1, or of step j where the scan is exclusive
  * from dfinal on; one step more gives dinitial. The states before each step go to the workspace. */
 clm_status opencl_assoc_scan_backward(clm_context *ctx, const assoc_scan_shape *s,

@@ -1,4 +1,4 @@
-/* Large matrix products by CLBlast, with the epilogue in a pass of our own behind it where one is asked for.
+/* Large matrix products by CLBlast, with the epilogue in a pass of our own after it where one is asked for.
  *
  * CLBlast up to 1.6.2 is wrong on some devices, so it is checked once per context against our own kernel before it is
  * trusted. Its compiled kernels live in a cache of the process, not of a context: the last context that used it
@@ -178,7 +178,7 @@ clm_status opencl_matmul_clblast(clm_context *ctx, const matmul_shape *s, const 
     if (a->activation == CLM_ACTIVATION_NONE) {
       beta = 1.0f;
       rest.residual.buffer = NULL;
-    } else { /* out still holds what must be added behind the activation */
+    } else { /* out still holds what must be added after the activation */
       clm_buffer *workspace;
       clm_status status = context_workspace(ctx, (size_t)s->m * (size_t)s->n * sizeof(float), &workspace);
       if (status) return status;

@@ -25,7 +25,7 @@ clm_status opencl_matmul_tiled(clm_context *, const matmul_shape *, const clm_ma
 bool opencl_clblast_fits(clm_context *, const matmul_shape *, const clm_matmul_args *);
 clm_status opencl_matmul_clblast(clm_context *, const matmul_shape *, const clm_matmul_args *);
 
-/* The pass behind a plain product: `parts` sums in `partial`, added in order, then scale and the rest. */
+/* The pass after a plain product: `parts` sums in `partial`, added in order, then scale and the rest. */
 clm_status opencl_matmul_finish(clm_context *, const matmul_shape *, const clm_matmul_args *,
                                 const clm_tensor *partial, int64_t part_stride, int parts, float scale);
 

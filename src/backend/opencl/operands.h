@@ -15,18 +15,18 @@ typedef struct operand {
 
 #define OPERAND(args, member) ((operand){#member, &(args)->member})
 
-/* CLM_UNSUPPORTED with a sentence unless every operand that is present is f32. */
+/* CLM_UNSUPPORTED with a message unless every operand that is present is f32. */
 clm_status opencl_only_f32(clm_context *, const char *op, const operand *operands, size_t count);
 #define OPENCL_ONLY_F32(ctx, op, ...)                                                                                \
   opencl_only_f32(ctx, op, (const operand[]){__VA_ARGS__}, sizeof((const operand[]){__VA_ARGS__}) / sizeof(operand))
 
-/* CLM_UNSUPPORTED with a sentence unless every operand that is present is f32, f16 or bf16. */
+/* CLM_UNSUPPORTED with a message unless every operand that is present is f32, f16 or bf16. */
 clm_status opencl_only_storage(clm_context *, const char *op, const operand *operands, size_t count);
 #define OPENCL_ONLY_STORAGE(ctx, op, ...)                                                                            \
   opencl_only_storage(ctx, op, (const operand[]){__VA_ARGS__},                                                       \
                       sizeof((const operand[]){__VA_ARGS__}) / sizeof(operand))
 
-/* The same of a matrix that may be i8 beside its scales. */
+/* The same of a matrix that may be i8 with its scales. */
 clm_status opencl_only_matrix(clm_context *, const char *op, operand matrix, operand scale);
 
 /* `base`, then " -D<name>=<type>" for each operand that is f16, bf16 or i8; what is not named is f32 in the kernels.
@@ -39,11 +39,11 @@ opencl_defines opencl_with_types(const char *base, const operand *types, size_t 
   opencl_with_types(base, (const operand[]){__VA_ARGS__}, sizeof((const operand[]){__VA_ARGS__}) / sizeof(operand))
 #define OPERAND_TYPE(name, t) ((operand){#name, &(t)})
 
-/* CLM_UNSUPPORTED with a sentence if a size does not fit the 32 bits that the kernels count with. */
+/* CLM_UNSUPPORTED with a message if a size does not fit the 32 bits that the kernels count with. */
 clm_status opencl_fits_int(clm_context *, const char *op, const char *name, int64_t size);
 
 /* Several tensors of one shape as the fewest dimensions that describe them all, innermost first: dimensions that lie
- * one behind the other in every tensor are merged, so contiguous tensors come to one dimension of stride 1. */
+ * one after the other in every tensor are merged, so contiguous tensors come to one dimension of stride 1. */
 enum { STRIDED_DIMS = 8, STRIDED_TENSORS = 3 };
 typedef struct strided_view {
   int rank;
@@ -84,7 +84,7 @@ clm_status opencl_column_finish(clm_context *, const column_plan *, const clm_te
 /* ---- stable sort of positions by id (sort.c) ---- */
 
 /* Of `count` ids in [0, limit) (others count as `limit`), sorted: keys ascending, order = their positions. Lies in
- * `workspace` from *offset on, which moves behind. */
+ * `workspace` from *offset on, which moves past it. */
 size_t opencl_sort_bytes(int64_t count);
 clm_status opencl_sort(clm_context *, const clm_tensor *ids, int64_t limit, clm_buffer *workspace, size_t *offset,
                        clm_tensor *keys, clm_tensor *order);

@@ -25,7 +25,7 @@ static inline bool length_is_fast(const clm_tensor *t) {
   return t->shape[1] > 1 && t->stride[1] == 1 && t->stride[last] != 1 && t->shape[last] > 1;
 }
 
-/* CLM_UNSUPPORTED with a sentence unless every tensor given is of `dtype` (f32, or c64 where that is wanted). */
+/* CLM_UNSUPPORTED with a message unless every tensor given is of `dtype` (f32, or c64 where that is wanted). */
 clm_status scan_check_dtypes(clm_context *, const char *op, clm_dtype dtype, const clm_tensor *const *, size_t count);
 
 /* "-DSHUFFLE_PTX -DCLM_PTX" and the like: what the probes found. */
@@ -55,7 +55,7 @@ int32_t scan_env(const char *name);
 selective_scan_force scan_force(const char *prefix); /* PREFIX_LANES, PREFIX_TILE and so on */
 
 /* parts[count][elements] in `parts` from element `offset` on, part_stride elements apart -> out, summed in order.
- * `out` has rank 1 to 4 and as many elements as a part; parts are f32, or c64 beside a complex `out`. */
+ * `out` has rank 1 to 4 and as many elements as a part; parts are f32, or c64 with a complex `out`. */
 clm_status scan_reduce(clm_context *, const clm_buffer *parts, int64_t offset, int64_t count, int64_t part_stride,
                        const clm_tensor *out);
 
@@ -86,7 +86,7 @@ typedef struct scan_defines {
 } scan_defines;
 scan_defines scan_tile_defines(const clm_context *, const selective_key *, const selective_scan_plan *);
 
-/* CLM_UNSUPPORTED with a sentence for what has no kernel: double precision. */
+/* CLM_UNSUPPORTED with a message for what has no kernel: double precision. */
 clm_status scan_check(clm_context *, const clm_selective_scan_args *);
 
 typedef enum scan_pass {

@@ -12,7 +12,7 @@ typedef struct backward_plan {
   opencl_kernel *local, *carry, *carry_back, *tiles, *backward;
 } backward_plan;
 
-typedef struct backward_workspace { /* offsets in floats; the parts of a sum lie one behind the other */
+typedef struct backward_workspace { /* offsets in floats; the parts of a sum lie one after the other */
   scan_workspace scan;
   int64_t gradients_at, dA_at, dB_at, dC_at, dD_at;
 } backward_workspace;

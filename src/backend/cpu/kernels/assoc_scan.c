@@ -27,7 +27,7 @@ static strip strip_at(const assoc_task *task, int64_t index) {
 /* The step that comes j-th in the direction of the run. */
 static int64_t step_at(const assoc_task *task, int64_t j) { return task->f->reverse ? task->s->length - 1 - j : j; }
 
-/* Step t of a (batch, length, channel) tensor, `width` floats an element one behind the other: where they lie so,
+/* Step t of a (batch, length, channel) tensor, `width` floats an element one after the other: where they lie so,
  * else by way of `scratch`. */
 static float *row_at(const clm_tensor *x, const strip *k, int64_t t, float *scratch) {
   int64_t at = k->b * x->stride[0] + t * x->stride[1] + k->c0 * x->stride[2];
@@ -68,7 +68,7 @@ static void store_state(const clm_tensor *x, const strip *k, int width, const fl
     for (int i = 0; i < width; i++) p[width * c * x->stride[1] + i] = in[c * width + i];
 }
 
-/* h = a h + b for n elements of `width` floats, one behind the other. */
+/* h = a h + b for n elements of `width` floats, one after the other. */
 static inline void advance(int width, int64_t n, const float *restrict a, const float *restrict b,
                            float *restrict h) {
   if (width == 1) {

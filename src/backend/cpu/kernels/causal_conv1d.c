@@ -325,7 +325,7 @@ static void mark_sequences(const conv_call *call, int64_t b) {
     if (marks[t].reach >= 0) marks[t].tail = (int32_t)(s->length - t);
 }
 
-/* The call with its marks, and `floats` of workspace behind them. */
+/* The call with its marks, and `floats` of workspace after them. */
 static clm_status begin_call(clm_context *ctx, const causal_conv1d_shape *s, const clm_causal_conv1d_args *f,
                              int64_t floats, conv_call *call, float **memory) {
   *call = (conv_call){.s = s, .f = f, .pieces = div_up(s->length, STEPS), .strips = div_up(s->channels, CHANNELS)};

@@ -1,5 +1,5 @@
 /* Causal convolution over tensors whose steps, not channels, lie side by side: a task is one channel of one batch
- * row, copied behind its past, lanes are steps. */
+ * row, copied after its past, lanes are steps. */
 #include "conv_tile.h"
 
 #define PIECE 1024 /* steps at a time, a multiple of LANES */
@@ -79,7 +79,7 @@ INLINE vec spread_back(const float *weight, int64_t width, const float *ds) {
   return sum;
 }
 
-/* Adds ds e of n steps to the gradients of the weight and, behind them, of the bias. */
+/* Adds ds e of n steps to the gradients of the weight and, after them, of the bias. */
 INLINE void add_weights(int64_t width, const float *ds, const float *e, int64_t n, vec *dweight) {
   vec sum[WIDTHS + 1];
   for (int64_t k = 0; k <= width; k++) sum[k] = dweight[k];
@@ -91,7 +91,7 @@ INLINE void add_weights(int64_t width, const float *ds, const float *e, int64_t 
   for (int64_t k = 0; k <= width; k++) dweight[k] = sum[k];
 }
 
-/* A piece's own steps are n; ds goes on for the width - 1 steps behind them, which look back at it. */
+/* A piece's own steps are n; ds goes on for the width - 1 steps after them, which look back at it. */
 INLINE void gradient_row_of(const rows_task *task, int64_t index, int64_t width) {
   const causal_conv1d_shape *s = task->s;
   const clm_causal_conv1d_args *a = task->a;

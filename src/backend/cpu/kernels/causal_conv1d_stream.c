@@ -8,7 +8,7 @@
 #define STRIP  2048      /* channels */
 #define PIECE  64        /* steps of a task */
 #define WIDEST 4         /* the widths that models have */
-#define AHEAD  2         /* steps between those in hand and those asked for */
+#define AHEAD  2         /* steps between the current ones and those asked for */
 #define LARGE  (8 << 20) /* bytes of out */
 
 typedef struct stream_task {

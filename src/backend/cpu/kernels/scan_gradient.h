@@ -13,7 +13,7 @@
 #define STATES 4
 #endif
 
-/* One block's part of a tile. Vectors for each state have the imaginary parts `states` behind. */
+/* One block's part of a tile. Vectors for each state have the imaginary parts `states` further on. */
 typedef struct block_tile {
   const scan_cut *cut;
   const vec *rate; /* dt, times the gate on A if there is one */

@@ -21,7 +21,7 @@ static inline scan_pieces scan_pieces_of(const selective_scan_shape *s, const cl
   return (scan_pieces){s, cu_seqlens, s->packed ? max_of(1, wanted) : s->batch};
 }
 
-/* The piece's next row from number *next on, which is moved behind it; false if there is none. */
+/* The piece's next row from number *next on, which is moved past it; false if there is none. */
 static inline bool scan_next_row(const scan_pieces *p, int64_t piece, int64_t *next, seq_row *row) {
   if (!p->s->packed) {
     *row = seq_row_of(p->cu_seqlens, false, p->s->length, piece);

@@ -1,5 +1,5 @@
 /* Parameters and states of the selective scan as vectors of channels, one for each padded state; of complex ones the
- * imaginary parts follow `states` vectors behind the real parts. */
+ * imaginary parts follow `states` vectors after the real parts. */
 #ifndef CLM_CPU_SCAN_STATES_H
 #define CLM_CPU_SCAN_STATES_H
 

@@ -172,9 +172,9 @@ static inline void scan_tile_unpack(const clm_tensor *x, int64_t b, int64_t t0, 
 
 /* The next tile's rows, asked for line by line while this one is computed. */
 typedef struct tile_ahead {
-  const char *next, *row; /* the line in hand, and the beginning of its row */
+  const char *next, *row; /* the current line, and the beginning of its row */
   int64_t stride;         /* between rows, in bytes                         */
-  int line, lines, left;  /* of a row; rows left of the tensor in hand      */
+  int line, lines, left;  /* of a row; rows left of the current tensor      */
   int tensor, tensors, rows;
   const char *first[8];
   int64_t strides[8];

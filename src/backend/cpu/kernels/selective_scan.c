@@ -138,7 +138,7 @@ typedef struct strip_run {
   const scan_task *task;
   scan_scratch w;
   scan_strip strip;
-  int64_t b;                                                 /* batch row in hand */
+  int64_t b;                                                 /* current batch row */
   vec bias[STRIP], D[STRIP], most_A2[STRIP], most_dt[STRIP]; /* most_dt: of the tile */
 } strip_run;
 

@@ -26,7 +26,7 @@ enum { PACK_U, PACK_DELTA, PACK_Z, PACK_DOUT, PACK_GATE, PACK_OUTPUT, PACKS };
 /* One worker's scratch. `rate` is what A is multiplied with: dt, times the gate on A if there is one. */
 typedef struct backward_scratch {
   vec *u, *dtu, *dy, *y, *ddelta, *sigmoid, *rate, *gate; /* block after block, TILE each; sigmoid(z) */
-  vec *dt, *all_dt;                                       /* of the tile in hand; (tiles, width, TILE) */
+  vec *dt, *all_dt;                                       /* of the current tile; (tiles, width, TILE) */
   vec *sum_B, *sum_A;                                     /* TILE                                     */
   vec *h, *decay;                                         /* 2 TILE and TILE slots: one block's       */
   vec *pack[PACKS];                                       /* rows                                     */
@@ -78,11 +78,11 @@ typedef struct strip_run { /* what the steps of a task share */
   scan_strip strip;
   seq_row row;
   int64_t b, piece, index; /* batch row; strip's number in its piece */
-  tile_rows z, dout;       /* of the tile in hand                    */
+  tile_rows z, dout;       /* of the current tile                    */
   vec bias[STRIP], D[STRIP], most_A2[STRIP], most_dt[STRIP], dbias[STRIP], dD[STRIP];
 } strip_run;
 
-/* A tile of the row in hand. */
+/* A tile of the current row. */
 typedef struct tile_span {
   int64_t t0;
   int steps;

@@ -136,7 +136,7 @@ static lanes_fn lanes_fn_of(const state_update_shape *s, const clm_selective_sta
   }
 }
 
-/* `follows`: the channels behind these are the worker's next. */
+/* `follows`: the channels after these are the worker's next. */
 static void update_step(const update_task *task, int64_t b, int64_t row, int64_t step, int64_t c0, int64_t n,
                         bool follows, float *scratch) {
   const state_update_shape *s = &task->s;

@@ -142,7 +142,7 @@ static inline const float *line_load(line l, int64_t n, float *scratch) {
   return scratch;
 }
 
-/* Where to compute what is to be stored, and the store itself behind it. */
+/* Where to compute what is to be stored, and the store itself after it. */
 static inline float *line_target(line l, float *scratch) {
   return !l.data || line_is_plain(l) ? (float *)(void *)l.data : scratch;
 }
@@ -160,7 +160,7 @@ static inline bool kernel_all_storage(const clm_tensor *t, size_t count) {
   return true;
 }
 
-/* The same of a matrix that may be i8 beside its scales. */
+/* The same of a matrix that may be i8 with its scales. */
 #define IS_MATRIX(matrix, scale) ((matrix).dtype == CLM_I8 ? ALL_F32(scale) : ALL_STORAGE(matrix))
 
 /* `floats` f32 numbers of scratch for each worker: worker w has those from w * (return value of scratch_row) on. */

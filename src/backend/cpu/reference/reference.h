@@ -1,5 +1,5 @@
 /* The plain reference: every operation, any dtype the header allows, any strides, all arithmetic in double, sums in
- * index order. It is what the tests judge by and what faster kernels fall back to; nothing here is meant to be fast.
+ * index order. Tests compare with it and faster kernels fall back to it; nothing here is meant to be fast.
  */
 #ifndef CLM_CPU_REFERENCE_H
 #define CLM_CPU_REFERENCE_H
@@ -11,7 +11,7 @@
 BACKEND_OPS(X)
 #undef X
 
-/* `count` elements of `size` bytes set to zero, or NULL and a sentence in the context. */
+/* `count` elements of `size` bytes set to zero, or NULL and a message in the context. */
 void *ref_alloc(clm_context *, const char *op, int64_t count, size_t size);
 
 static inline double ref_sigmoid(double x) { return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); }
