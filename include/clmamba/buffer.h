@@ -15,7 +15,8 @@ typedef struct clm_buffer clm_buffer;
 CLM_API clm_status clm_buffer_create(clm_context *context, size_t bytes, clm_buffer **buffer);
 
 /* Wraps host memory, which must outlive the buffer. On a device that has memory of its own the bytes are visible
- * to the host only between clm_buffer_map and clm_buffer_unmap. */
+ * to the host only between clm_buffer_map and clm_buffer_unmap. Tensors in it must lie at multiples of the size of
+ * their numbers (f32 and c64: 4 bytes); memory aligned to 64 bytes is fastest. */
 CLM_API clm_status clm_buffer_wrap_host(clm_context *context, void *memory, size_t bytes, clm_buffer **buffer);
 
 /* Frees the buffer once the work that uses it has run; sets *buffer to NULL. Accepts NULL. */
@@ -26,7 +27,7 @@ CLM_API clm_status clm_buffer_write(clm_buffer *buffer, size_t offset, size_t by
 CLM_API clm_status clm_buffer_read(clm_buffer *buffer, size_t offset, size_t bytes, void *destination);
 
 /* Maps the whole buffer for reading and writing by the host; waits for the stream. No operation may use the buffer
- * until it is unmapped. */
+ * until it is unmapped. A buffer that is mapped cannot be mapped again. */
 CLM_API clm_status clm_buffer_map(clm_buffer *buffer, void **memory);
 CLM_API clm_status clm_buffer_unmap(clm_buffer *buffer);
 

@@ -1,6 +1,11 @@
 /* A context: one device, one in-order stream of work on it, one workspace, one error message.
  *
- * Thread safety: one call at a time per context; two contexts share nothing mutable and may run side by side. */
+ * Thread safety: one call at a time per context; two contexts share nothing mutable and may run side by side.
+ *
+ * fork(): a context and what was made from it belong to the process that created them, since their threads and their
+ * device's driver do not follow into a child. A child may only destroy them, which returns at once and leaves what
+ * they held to the end of the process, and may create contexts of its own. (A driver may refuse that after a fork:
+ * fork before the first context, or exec.) */
 #ifndef CLMAMBA_CONTEXT_H
 #define CLMAMBA_CONTEXT_H
 
@@ -35,7 +40,9 @@ typedef struct clm_context_options {
   size_t error_size;
 } clm_context_options;
 
-/* Creates a context; `options` may be NULL. On failure *context is NULL. */
+/* Creates a context; `options` may be NULL. On failure *context is NULL.
+ * In every call of the library a NULL in place of a handle, or of a pointer that is not said to be optional, is
+ * CLM_INVALID_ARGUMENT; a call without a status then gives NULL, "", 0 or, in place of a token, -1. */
 CLM_API clm_status clm_context_create(const clm_context_options *options, clm_context **context);
 
 /* Waits for the stream, frees everything the context owns and sets *context to NULL. Accepts NULL.

@@ -40,6 +40,11 @@ typedef struct clm_tensor {
 /* A view of `buffer` from byte `offset`, contiguous in row-major order. Checks nothing: the operations do. */
 CLM_API clm_tensor clm_tensor_of(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank, const int64_t *shape);
 
+/* The same with a stride for each dimension, in elements: rows of a wider matrix, (batch, channel, length) in memory,
+ * a number that repeats (stride 0). */
+CLM_API clm_tensor clm_tensor_strided(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank,
+                                      const int64_t *shape, const int64_t *stride);
+
 /* The same elements with dimensions i and j exchanged. Where a dimension or a part named here and below is not in the
  * tensor, the result has rank 0, which every operation refuses with a message. */
 CLM_API clm_tensor clm_tensor_transpose(clm_tensor tensor, int i, int j);
@@ -55,6 +60,11 @@ CLM_API int64_t clm_tensor_count(clm_tensor tensor);
 /* Checked host transfers of a contiguous tensor: `bytes` must be count * dtype size. In stream order; they wait. */
 CLM_API clm_status clm_tensor_write(clm_tensor tensor, const void *source, size_t bytes);
 CLM_API clm_status clm_tensor_read(clm_tensor tensor, void *destination, size_t bytes);
+
+/* `count` numbers of host memory from one dtype to another: f32, f16, bf16 or f64, rounded to nearest, ties to even;
+ * what is too large becomes infinite, NaN stays NaN. The arrays may be one where their dtypes have one size, and may
+ * not overlap otherwise. Needs no context: CLM_INVALID_ARGUMENT for NULL or another dtype. Thread-safe. */
+CLM_API clm_status clm_convert(clm_dtype to, void *destination, clm_dtype from, const void *source, size_t count);
 
 CLM_END_DECLS
 

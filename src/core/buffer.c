@@ -1,4 +1,5 @@
 #include "core/context.h"
+#include "core/try.h"
 #include <stdlib.h>
 
 static clm_status buffer_new(clm_context *ctx, size_t bytes, clm_buffer **out) {
@@ -22,6 +23,7 @@ static clm_status buffer_made(clm_status status, clm_buffer **buffer) {
 }
 
 clm_status clm_buffer_create(clm_context *ctx, size_t bytes, clm_buffer **buffer) {
+  TRY(CONTEXT_NEED(ctx, "buffer_create", buffer));
   clm_status status = buffer_new(ctx, bytes, buffer);
   if (status) return status;
   status = ctx->backend->buffer_create(*buffer);
@@ -34,10 +36,8 @@ clm_status clm_buffer_create(clm_context *ctx, size_t bytes, clm_buffer **buffer
 }
 
 clm_status clm_buffer_wrap_host(clm_context *ctx, void *memory, size_t bytes, clm_buffer **buffer) {
-  if (!memory) {
-    *buffer = NULL;
-    return context_fail(ctx, CLM_INVALID_ARGUMENT, "buffer_wrap_host: memory is NULL");
-  }
+  if (buffer) *buffer = NULL;
+  TRY(CONTEXT_NEED(ctx, "buffer_wrap_host", memory, buffer));
   clm_status status = buffer_new(ctx, bytes, buffer);
   if (status) return status;
   return buffer_made(ctx->backend->buffer_wrap_host(*buffer, memory), buffer);
@@ -47,7 +47,7 @@ void clm_buffer_destroy(clm_buffer **buffer) {
   if (!buffer || !*buffer) return;
   clm_buffer *b = *buffer;
   if (b->owned) b->context->memory_now -= b->bytes;
-  b->context->backend->buffer_destroy(b);
+  if (!context_is_inherited(b->context)) b->context->backend->buffer_destroy(b);
   free(b);
   *buffer = NULL;
 }
@@ -60,18 +60,37 @@ static clm_status check_range(const clm_buffer *b, size_t offset, size_t bytes, 
 }
 
 clm_status clm_buffer_write(clm_buffer *b, size_t offset, size_t bytes, const void *source) {
+  if (!b) return CLM_INVALID_ARGUMENT;
+  if (bytes) TRY(CONTEXT_NEED(b->context, "buffer_write", source));
   clm_status status = check_range(b, offset, bytes, "buffer_write");
   if (status || bytes == 0) return status;
   return b->context->backend->buffer_write(b, offset, bytes, source);
 }
 
 clm_status clm_buffer_read(clm_buffer *b, size_t offset, size_t bytes, void *destination) {
+  if (!b) return CLM_INVALID_ARGUMENT;
+  if (bytes) TRY(CONTEXT_NEED(b->context, "buffer_read", destination));
   clm_status status = check_range(b, offset, bytes, "buffer_read");
   if (status || bytes == 0) return status;
   return b->context->backend->buffer_read(b, offset, bytes, destination);
 }
 
-clm_status clm_buffer_map(clm_buffer *b, void **memory) { return b->context->backend->buffer_map(b, memory); }
-clm_status clm_buffer_unmap(clm_buffer *b) { return b->context->backend->buffer_unmap(b); }
-size_t clm_buffer_size(const clm_buffer *b) { return b->bytes; }
-clm_context *clm_buffer_context(const clm_buffer *b) { return b->context; }
+clm_status clm_buffer_map(clm_buffer *b, void **memory) {
+  if (!b) return CLM_INVALID_ARGUMENT;
+  TRY(CONTEXT_NEED(b->context, "buffer_map", memory));
+  *memory = NULL;
+  if (b->mapped) return context_fail(b->context, CLM_INVALID_ARGUMENT, "buffer_map: the buffer is already mapped");
+  TRY(b->context->backend->buffer_map(b, memory));
+  b->mapped = true;
+  return CLM_OK;
+}
+
+clm_status clm_buffer_unmap(clm_buffer *b) {
+  if (!b) return CLM_INVALID_ARGUMENT;
+  if (!b->mapped) return context_fail(b->context, CLM_INVALID_ARGUMENT, "buffer_unmap: the buffer is not mapped");
+  b->mapped = false;
+  return b->context->backend->buffer_unmap(b);
+}
+
+size_t clm_buffer_size(const clm_buffer *b) { return b ? b->bytes : 0; }
+clm_context *clm_buffer_context(const clm_buffer *b) { return b ? b->context : NULL; }

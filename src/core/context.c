@@ -1,13 +1,16 @@
 #include "core/context.h"
 #include "core/device.h"
+#include "core/try.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 clm_status context_new(const clm_context_options *options, clm_context **created) {
   *created = NULL;
   clm_context *ctx = calloc(1, sizeof *ctx);
   if (!ctx) return CLM_OUT_OF_MEMORY;
+  ctx->process = (int)getpid();
   ctx->profiling = options->profiling;
   ctx->log = options->log;
   ctx->log_user = options->log_user;
@@ -51,6 +54,7 @@ static clm_status create_on(clm_context *ctx, const clm_context_options *options
 
 clm_status clm_context_create(const clm_context_options *options, clm_context **context) {
   static const clm_context_options defaults;
+  if (!context) return CLM_INVALID_ARGUMENT;
   if (!options) options = &defaults;
   clm_status status = context_new(options, context);
   if (status == CLM_OK) {
@@ -60,37 +64,55 @@ clm_status clm_context_create(const clm_context_options *options, clm_context **
   return context_made(status, options, context);
 }
 
+bool context_is_inherited(const clm_context *ctx) { return ctx->process != (int)getpid(); }
+
 void clm_context_destroy(clm_context **context) {
   if (!context || !*context) return;
   clm_context *ctx = *context;
-  ctx->backend->finish(ctx);
+  const bool inherited = context_is_inherited(ctx);
+  if (!inherited) ctx->backend->finish(ctx);
   for (int i = 0; i < CONTEXT_NESTING; i++) clm_buffer_destroy(&ctx->workspace[i]);
-  ctx->backend->destroy(ctx);
+  if (!inherited) ctx->backend->destroy(ctx);
   free(ctx);
   *context = NULL;
 }
 
-clm_status clm_context_finish(clm_context *ctx) { return ctx->backend->finish(ctx); }
-const char *clm_context_error(const clm_context *ctx) { return ctx->error; }
-const char *clm_context_explain(const clm_context *ctx) { return ctx->explain; }
+clm_status context_need(clm_context *ctx, const char *call, const char *names, const void *const *pointers,
+                        size_t count) {
+  if (!ctx) return CLM_INVALID_ARGUMENT;
+  for (size_t i = 0; i < count; i++) {
+    names += strspn(names, ", ");
+    const int length = (int)strcspn(names, ",");
+    if (!pointers[i]) return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: %.*s is NULL", call, length, names);
+    names += length;
+  }
+  return CLM_OK;
+}
+
+clm_status clm_context_finish(clm_context *ctx) { return ctx ? ctx->backend->finish(ctx) : CLM_INVALID_ARGUMENT; }
+const char *clm_context_error(const clm_context *ctx) { return ctx ? ctx->error : ""; }
+const char *clm_context_explain(const clm_context *ctx) { return ctx ? ctx->explain : ""; }
 
 clm_status clm_context_device(const clm_context *ctx, clm_device_info *info) {
+  if (!ctx || !info) return CLM_INVALID_ARGUMENT;
   memset(info, 0, sizeof *info);
   return ctx->backend->device(ctx, info);
 }
 
 void clm_context_memory(const clm_context *ctx, uint64_t *now, uint64_t *peak) {
-  if (now) *now = ctx->memory_now;
-  if (peak) *peak = ctx->memory_peak;
+  if (now) *now = ctx ? ctx->memory_now : 0;
+  if (peak) *peak = ctx ? ctx->memory_peak : 0;
 }
 
 clm_status clm_profile_begin(clm_context *ctx) {
+  if (!ctx) return CLM_INVALID_ARGUMENT;
   if (!ctx->profiling)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "profile_begin: the context was created without profiling");
   return ctx->backend->profile_begin(ctx);
 }
 
 clm_status clm_profile_end(clm_context *ctx, double *milliseconds) {
+  TRY(CONTEXT_NEED(ctx, "profile_end", milliseconds));
   if (!ctx->profiling)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "profile_end: the context was created without profiling");
   return ctx->backend->profile_end(ctx, milliseconds);

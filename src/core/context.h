@@ -17,6 +17,7 @@ struct clm_context {
   clm_buffer *workspace[CONTEXT_NESTING]; /* one block for each depth, used by one operation at a time in stream
                                              order; they grow, never shrink */
   int depth;                              /* operations that are calling others */
+  int process;                            /* that created the context                      */
   bool batching;                          /* between context_batch_begin and _end */
   bool rehearsing;                        /* calls check and prepare everything, and enqueue nothing */
   char error[512];
@@ -29,14 +30,34 @@ struct clm_buffer {
   void *host;   /* memory the host can address now: the CPU backend's, or NULL */
   void *device; /* cl_mem of the OpenCL backend, or NULL                       */
   bool owned;   /* counted in memory_now; freed with the buffer                */
+  bool mapped;
+  void *outside; /* the caller's memory that `device` is a copy of, or NULL      */
 };
 
-/* Keeps the sentence and returns `status`: return context_fail(ctx, CLM_INVALID_ARGUMENT, "norm: x has ..."). */
+/* Keeps the message, with what could disturb a terminal escaped (core/escape.h), and returns `status`:
+ * return context_fail(ctx, CLM_INVALID_ARGUMENT, "norm: x has ..."). */
 clm_status context_fail(clm_context *context, clm_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* CLM_INVALID_ARGUMENT, "call: name is NULL", for the first of the pointers that is; their names have commas between
+ * them. Without a context there is no message. TRY(CONTEXT_NEED(ctx, "buffer_map", memory)); */
+clm_status context_need(clm_context *, const char *call, const char *names, const void *const *pointers,
+                        size_t count);
+#define CONTEXT_NEED(context, call, ...)                                                                             \
+  context_need(context, call, #__VA_ARGS__, (const void *const[]){__VA_ARGS__},                                      \
+               sizeof((const void *const[]){__VA_ARGS__}) / sizeof(void *))
+
+/* Likewise of the context that a handle, which may be NULL too, belongs to. */
+#define HANDLE_NEED(handle, call, ...) CONTEXT_NEED((handle) ? (handle)->context : NULL, call, __VA_ARGS__)
+
+/* Whether the context was created by another process, of which this one is a fork. */
+bool context_is_inherited(const clm_context *);
+
 void context_log(clm_context *context, clm_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The same of what a compiler says: its lines stay lines. */
+void context_log_lines(clm_context *context, clm_log_level level, const char *title, const char *lines);
 
 /* Sets what clm_context_explain returns (a backend calls it once for each operation that it runs). */
 void context_explain(clm_context *context, const char *format, ...) __attribute__((format(printf, 2, 3)));

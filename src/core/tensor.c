@@ -29,16 +29,23 @@ static int64_t product(int64_t a, int64_t b) {
 
 static bool has_dimension(const clm_tensor *t, int i) { return i >= 0 && i < t->rank && t->rank <= CLM_MAX_RANK; }
 
-clm_tensor clm_tensor_of(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank, const int64_t *shape) {
-  clm_tensor t = {.buffer = buffer, .offset = offset, .dtype = dtype, .rank = rank};
-  if (rank > CLM_MAX_RANK) return t;
-  int64_t stride = 1;
-  for (int i = rank - 1; i >= 0; i--) {
+clm_tensor clm_tensor_strided(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank, const int64_t *shape,
+                              const int64_t *stride) {
+  clm_tensor t = {.buffer = buffer, .offset = offset, .dtype = dtype, .rank = shape && stride ? rank : 0};
+  for (int i = 0; i < t.rank && t.rank <= CLM_MAX_RANK; i++) {
     t.shape[i] = shape[i];
-    t.stride[i] = stride;
-    stride = product(stride, shape[i]);
+    t.stride[i] = stride[i];
   }
   return t;
+}
+
+clm_tensor clm_tensor_of(clm_buffer *buffer, size_t offset, clm_dtype dtype, int rank, const int64_t *shape) {
+  int64_t strides[CLM_MAX_RANK] = {0}, stride = 1;
+  for (int i = rank - 1; i >= 0 && rank <= CLM_MAX_RANK && shape; i--) {
+    strides[i] = stride;
+    stride = product(stride, shape[i]);
+  }
+  return clm_tensor_strided(buffer, offset, dtype, rank, shape, strides);
 }
 
 clm_tensor clm_tensor_transpose(clm_tensor t, int i, int j) {
@@ -74,9 +81,12 @@ int64_t clm_tensor_count(clm_tensor t) {
   return count;
 }
 
-static clm_status check_transfer(clm_tensor t, size_t bytes, const char *call) {
+static clm_status check_transfer(clm_tensor t, size_t bytes, const char *call, const void *memory) {
   if (!t.buffer) return CLM_INVALID_ARGUMENT;
   clm_context *ctx = t.buffer->context;
+  if (!memory) return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: the host memory is NULL", call);
+  if (clm_dtype_size(t.dtype) == 0)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: the tensor has the unknown dtype %d", call, (int)t.dtype);
   if (t.rank < 1 || t.rank > CLM_MAX_RANK)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: the tensor has rank %d, expected 1 to %d", call, t.rank,
                         CLM_MAX_RANK);
@@ -95,11 +105,11 @@ static clm_status check_transfer(clm_tensor t, size_t bytes, const char *call) {
 }
 
 clm_status clm_tensor_write(clm_tensor t, const void *source, size_t bytes) {
-  clm_status status = check_transfer(t, bytes, "tensor_write");
+  clm_status status = check_transfer(t, bytes, "tensor_write", source);
   return status ? status : clm_buffer_write(t.buffer, t.offset, bytes, source);
 }
 
 clm_status clm_tensor_read(clm_tensor t, void *destination, size_t bytes) {
-  clm_status status = check_transfer(t, bytes, "tensor_read");
+  clm_status status = check_transfer(t, bytes, "tensor_read", destination);
   return status ? status : clm_buffer_read(t.buffer, t.offset, bytes, destination);
 }

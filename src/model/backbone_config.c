@@ -193,6 +193,6 @@ static const clm_backbone_preset presets[] = {
 };
 
 const clm_backbone_preset *clm_backbone_presets(size_t *count) {
-  *count = sizeof presets / sizeof *presets;
+  if (count) *count = sizeof presets / sizeof *presets;
   return presets;
 }

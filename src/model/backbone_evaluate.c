@@ -188,6 +188,7 @@ clm_status backbone_evaluate(clm_backbone *b, const clm_sequences *sequences, co
 }
 
 clm_status clm_backbone_evaluate(clm_backbone *b, const clm_sequences *sequences, clm_backbone_score *score) {
+  TRY(HANDLE_NEED(b, "backbone_evaluate", sequences, score));
   backbone_sequence *list;
   TRY(backbone_sequences(b, "backbone_evaluate", sequences, &list));
   clm_status status = backbone_evaluate(b, sequences, list, sequences->count, score);

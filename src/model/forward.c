@@ -319,20 +319,26 @@ static clm_status run_as(clm_model *m, const char *call, const clm_model_run_arg
   return status;
 }
 
-clm_status clm_model_run(clm_model *m, const clm_model_run_args *args) { return run_as(m, "model_run", args); }
+clm_status clm_model_run(clm_model *m, const clm_model_run_args *args) {
+  TRY(HANDLE_NEED(m, "model_run", args));
+  return run_as(m, "model_run", args);
+}
 
 clm_status clm_model_forward(clm_model *m, clm_tensor ids, clm_tensor logits) {
+  if (!m) return CLM_INVALID_ARGUMENT;
   if (!logits.buffer) return context_fail(m->context, CLM_INVALID_ARGUMENT, "model_forward: logits is missing");
   return run_as(m, "model_forward", &(clm_model_run_args){.ids = ids, .logits = logits});
 }
 
 clm_status clm_model_prefill(clm_model *m, clm_model_state *state, clm_tensor ids, const int64_t *lengths,
                              clm_tensor logits) {
+  TRY(HANDLE_NEED(m, "model_prefill", state));
   return run_as(m, "model_prefill",
                 &(clm_model_run_args){.ids = ids, .lengths = lengths, .state = state, .last_logits = logits});
 }
 
 clm_status clm_model_decode(clm_model *m, clm_model_state *state, clm_tensor ids, clm_tensor logits) {
+  TRY(HANDLE_NEED(m, "model_decode", state));
   run r = {.model = m, .args = &(clm_model_run_args){.state = state}, .batch = state->batch};
   TRY(check_tensor(m, "model_decode", "ids", ids, CLM_I32, 1, &r.batch));
   TRY(check_tensor(m, "model_decode", "logits", logits, CLM_F32, 2, (int64_t[]){r.batch, m->config.vocab_size}));

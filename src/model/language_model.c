@@ -100,6 +100,7 @@ static clm_status check_loss(clm_model *m, const clm_model_loss_args *args) {
 }
 
 clm_status clm_model_loss(clm_model *m, const clm_model_loss_args *args) {
+  TRY(HANDLE_NEED(m, "model_loss", args));
   TRY(check_loss(m, args));
   int64_t rows = clm_tensor_count(args->ids);
   if (args->gradient) TRY(model_need_gradients(m));

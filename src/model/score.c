@@ -123,6 +123,7 @@ static clm_status score(scoring *s, bool carry) {
 
 clm_status clm_model_score(clm_model *m, const int32_t *ids, size_t count, const clm_score_options *options,
                            double *loss) {
+  TRY(HANDLE_NEED(m, "model_score", ids, loss));
   clm_score_options o = options ? *options : (clm_score_options){0};
   if (count < 2)
     return context_fail(m->context, CLM_INVALID_ARGUMENT,
@@ -207,7 +208,7 @@ static clm_status run_context(clm_model *m, const int32_t *ids, size_t count, cl
 }
 
 static clm_status check_tokens(clm_model *m, const char *what, size_t which, const int32_t *ids, size_t count) {
-  if (count == 0)
+  if (count == 0 || !ids)
     return context_fail(m->context, CLM_INVALID_ARGUMENT, "model_choices: %s %zu has no tokens", what, which);
   for (size_t i = 0; i < count; i++)
     if (ids[i] < 0 || ids[i] >= m->config.vocab_size)
@@ -219,6 +220,7 @@ static clm_status check_tokens(clm_model *m, const char *what, size_t which, con
 
 clm_status clm_model_choices(clm_model *m, const int32_t *context, size_t context_count, const clm_choice *choices,
                              size_t count, double *log_likelihoods) {
+  TRY(HANDLE_NEED(m, "model_choices", context, choices, log_likelihoods));
   TRY(check_tokens(m, "context", 0, context, context_count));
   for (size_t i = 0; i < count; i++) TRY(check_tokens(m, "choice", i, choices[i].ids, choices[i].count));
   float *logits = malloc((size_t)m->config.vocab_size * sizeof *logits);

@@ -36,7 +36,8 @@ static clm_status make(clm_model_state *s) {
 }
 
 clm_status clm_model_state_create(clm_model *m, int64_t batch, clm_model_state **state) {
-  *state = NULL;
+  if (state) *state = NULL;
+  TRY(HANDLE_NEED(m, "model_state_create", state));
   if (batch < 1 || batch > (1 << 20))
     return context_fail(m->context, CLM_INVALID_ARGUMENT, "model_state_create: batch is %lld, expected 1 to 2^20",
                         (long long)batch);
@@ -51,6 +52,7 @@ clm_status clm_model_state_create(clm_model *m, int64_t batch, clm_model_state *
 }
 
 clm_status clm_model_state_reset(clm_model_state *s) {
+  if (!s) return CLM_INVALID_ARGUMENT;
   int64_t floats = (int64_t)(clm_buffer_size(s->buffer) / sizeof(float));
   memset(s->tokens, 0, (size_t)s->batch * sizeof *s->tokens);
   return clm_axpby(s->model->context, &(clm_axpby_args){.out = clm_tensor_of(s->buffer, 0, CLM_F32, 1, &floats)});
@@ -64,10 +66,10 @@ void clm_model_state_destroy(clm_model_state **state) {
   *state = NULL;
 }
 
-int64_t clm_model_state_batch(const clm_model_state *s) { return s->batch; }
+int64_t clm_model_state_batch(const clm_model_state *s) { return s ? s->batch : 0; }
 
 int64_t clm_model_state_tokens(const clm_model_state *s, int64_t row) {
-  return row >= 0 && row < s->batch ? s->tokens[row] : 0;
+  return s && row >= 0 && row < s->batch ? s->tokens[row] : 0;
 }
 
 /* ---- Copies ---- */
@@ -100,6 +102,8 @@ static bool inside(const clm_model_state *s, int64_t row, int64_t count) {
 
 clm_status clm_model_state_copy(clm_model_state *to, int64_t to_row, const clm_model_state *from, int64_t from_row,
                                 int64_t count) {
+  if (!to) return CLM_INVALID_ARGUMENT;
+  TRY(HANDLE_NEED(to->model, "model_state_copy", from));
   clm_context *ctx = to->model->context;
   if (to->model != from->model)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_state_copy: the states are of two models");
@@ -131,7 +135,9 @@ static clm_status fork_rows(const clm_model_state *from, const int64_t *rows, cl
 
 clm_status clm_model_state_fork(const clm_model_state *from, const int64_t *rows, int64_t count,
                                 clm_model_state **fork) {
-  *fork = NULL;
+  if (fork) *fork = NULL;
+  if (!from) return CLM_INVALID_ARGUMENT;
+  TRY(HANDLE_NEED(from->model, "model_state_fork", fork));
   for (int64_t i = 0; rows && i < count; i++)
     if (!inside(from, rows[i], 1))
       return context_fail(from->model->context, CLM_INVALID_ARGUMENT,
@@ -144,6 +150,7 @@ clm_status clm_model_state_fork(const clm_model_state *from, const int64_t *rows
 }
 
 clm_status clm_model_state_logits(clm_model_state *s, clm_tensor logits) {
+  if (!s) return CLM_INVALID_ARGUMENT;
   clm_model *m = s->model;
   for (int64_t i = 0; i < s->batch; i++)
     if (s->tokens[i] == 0)

@@ -107,6 +107,8 @@ static clm_status write_file(clm_model_state *s, const char *path, char *host) {
 }
 
 clm_status clm_model_state_save(clm_model_state *s, const char *path) {
+  if (!s) return CLM_INVALID_ARGUMENT;
+  TRY(HANDLE_NEED(s->model, "model_state_save", path));
   char *host = malloc(clm_buffer_size(s->buffer));
   clm_status status = host ? write_file(s, path, host)
                            : context_fail(s->model->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
@@ -171,7 +173,8 @@ static clm_status load(clm_model *m, const source *file, clm_model_state **state
 }
 
 clm_status clm_model_state_load(clm_model *m, const char *path, clm_model_state **state) {
-  *state = NULL;
+  if (state) *state = NULL;
+  TRY(HANDLE_NEED(m, "model_state_load", path, state));
   source file;
   TRY(safetensors_open(m->context, path, &file));
   clm_status status = load(m, &file, state);

@@ -106,6 +106,9 @@ static clm_status check_view(checker *c, const char *name, const clm_tensor *t) 
   }
   size_t size = clm_dtype_size(t->dtype), have = t->buffer->bytes;
   if (t->offset % size) return check_fail(c, "%s has offset %zu, expected a multiple of %zu", name, t->offset, size);
+  const size_t number = check_is_complex(t->dtype) ? size / 2 : size;
+  if (t->buffer->host && ((uintptr_t)t->buffer->host + t->offset) % number) /* memory that the caller wrapped */
+    return check_fail(c, "%s lies at an address that is not a multiple of %zu", name, number);
   int64_t bytes;
   if (!view_extent(t, &bytes) || t->offset > have || (uint64_t)bytes > have - t->offset)
     return check_fail(c, "%s reaches past its buffer of %zu bytes", name, have);

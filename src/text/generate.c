@@ -77,8 +77,8 @@ static clm_status check(const session *s) {
   if (a->stop_string_count && !s->tokenizer)
     return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: stop strings need a tokenizer");
   for (size_t i = 0; i < a->stop_string_count; i++)
-    if (!a->stop_strings[i][0])
-      return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: stop string %zu is empty", i);
+    if (!a->stop_strings || !a->stop_strings[i] || !a->stop_strings[i][0])
+      return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: stop string %zu is missing or empty", i);
   return check_states(s);
 }
 
@@ -347,6 +347,7 @@ static void free_all(session *s) {
 
 clm_status clm_generate(clm_model *model, const clm_tokenizer *tokenizer, const clm_generate_args *args,
                         clm_generate_stats *stats) {
+  TRY(CONTEXT_NEED(clm_model_context(model), "generate", args));
   session s = {.model = model,
                .tokenizer = tokenizer,
                .args = args,

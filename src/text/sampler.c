@@ -1,5 +1,6 @@
 #include "core/context.h"
 #include "core/rng.h"
+#include "core/try.h"
 #include <clmamba/generate.h>
 #include <math.h>
 #include <stdlib.h>
@@ -38,7 +39,8 @@ static clm_status check(clm_context *ctx, const clm_sampler_options *o, int64_t 
 
 clm_status clm_sampler_create(clm_context *ctx, const clm_sampler_options *options, int64_t vocab_size,
                               clm_sampler **sampler) {
-  *sampler = NULL;
+  if (sampler) *sampler = NULL;
+  TRY(CONTEXT_NEED(ctx, "sampler_create", options, sampler));
   clm_status status = check(ctx, options, vocab_size);
   if (status) return status;
   clm_sampler *s = calloc(1, sizeof *s);
@@ -64,7 +66,7 @@ void clm_sampler_destroy(clm_sampler **sampler) {
 }
 
 void clm_sampler_accept(clm_sampler *s, int32_t id) {
-  if (id >= 0 && id < s->size) s->seen[id] = true;
+  if (s && id >= 0 && id < s->size) s->seen[id] = true;
 }
 
 static void penalise(const clm_sampler *s, float *logits) {
@@ -153,6 +155,7 @@ static int32_t draw(clm_sampler *s) {
 }
 
 int32_t clm_sampler_sample(clm_sampler *s, float *logits) {
+  if (!s || !logits) return -1;
   penalise(s, logits);
   float largest = -INFINITY;
   int32_t chosen = 0;
@@ -180,6 +183,8 @@ static double log_sum(const float *logits, int64_t count) {
 
 void clm_token_logprobs(const float *logits, int64_t size, clm_token_logprob *chosen, clm_token_logprob *top,
                         int64_t count) {
+  if (!logits) return;
+  if (!top) count = 0;
   double sum = log_sum(logits, size);
   if (chosen) chosen->logprob = (float)((double)logits[chosen->id] - sum);
   int64_t found = 0; /* in order; each newcomer moves the less likely ones back */

@@ -38,7 +38,12 @@ void clm_tokenizer_destroy(clm_tokenizer **tokenizer) {
 
 clm_status clm_tokenizer_create(clm_context *ctx, clm_vocabulary kind, const char *text, size_t bytes,
                                 clm_tokenizer **tokenizer) {
-  *tokenizer = NULL;
+  if (tokenizer) *tokenizer = NULL;
+  TRY(CONTEXT_NEED(ctx, "tokenizer_create", tokenizer));
+  if (bytes) TRY(CONTEXT_NEED(ctx, "tokenizer_create", text));
+  if ((unsigned)kind > CLM_VOCABULARY_BPE)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "tokenizer_create: kind is %d, expected a clm_vocabulary",
+                        (int)kind);
   if (kind != CLM_VOCABULARY_BYTE && kind != CLM_VOCABULARY_CHAR)
     return context_fail(ctx, CLM_UNSUPPORTED, "tokenizer: only byte and character vocabularies are made of a text");
   TRY(tokenizer_new(ctx, kind, tokenizer));
@@ -49,13 +54,16 @@ clm_status clm_tokenizer_create(clm_context *ctx, clm_vocabulary kind, const cha
 
 /* ---- Tokens ---- */
 
-clm_vocabulary clm_tokenizer_kind(const clm_tokenizer *t) { return t->kind; }
+clm_vocabulary clm_tokenizer_kind(const clm_tokenizer *t) { return t ? t->kind : CLM_VOCABULARY_BYTE; }
 
 int64_t clm_tokenizer_vocab_size(const clm_tokenizer *t) {
+  if (!t) return 0;
   return t->pipeline ? t->pipeline->vocabulary.size : t->codes.size;
 }
 
 const char *clm_tokenizer_token(const clm_tokenizer *t, int32_t id, size_t *bytes) {
+  if (bytes) *bytes = 0;
+  if (!t || !bytes) return NULL;
   *bytes = 0;
   if (t->pipeline) {
     const token_entry *entry = vocabulary_entry(&t->pipeline->vocabulary, id);
@@ -70,12 +78,14 @@ const char *clm_tokenizer_token(const clm_tokenizer *t, int32_t id, size_t *byte
 }
 
 const char *clm_tokenizer_spelling(const clm_tokenizer *t, int32_t id) {
+  if (!t) return NULL;
   if (!t->pipeline) return id < 0 || id >= t->codes.size ? NULL : t->codes.spellings[id];
   const token_entry *entry = vocabulary_entry(&t->pipeline->vocabulary, id);
   return entry ? vocabulary_spelling(&t->pipeline->vocabulary, entry).text : NULL;
 }
 
 int32_t clm_tokenizer_find(const clm_tokenizer *t, const char *spelling, size_t bytes) {
+  if (!t || !spelling) return -1;
   if (t->pipeline) return vocabulary_find(&t->pipeline->vocabulary, (byte_string){spelling, bytes});
   uint32_t code;
   if (bytes == 0 || utf8_decode(spelling, bytes, &code) != bytes) return -1;
@@ -84,11 +94,11 @@ int32_t clm_tokenizer_find(const clm_tokenizer *t, const char *spelling, size_t 
 }
 
 int32_t clm_tokenizer_special(const clm_tokenizer *t, clm_special_token which) {
-  return (unsigned)which < TOKENIZER_SPECIALS ? t->special[which] : -1;
+  return t && (unsigned)which < TOKENIZER_SPECIALS ? t->special[which] : -1;
 }
 
 bool clm_tokenizer_is_special(const clm_tokenizer *t, int32_t id) {
-  const token_entry *entry = t->pipeline ? vocabulary_entry(&t->pipeline->vocabulary, id) : NULL;
+  const token_entry *entry = t && t->pipeline ? vocabulary_entry(&t->pipeline->vocabulary, id) : NULL;
   return entry && entry->special;
 }
 
@@ -96,6 +106,7 @@ bool clm_tokenizer_is_special(const clm_tokenizer *t, int32_t id) {
 
 clm_status clm_tokenizer_encode_with(const clm_tokenizer *t, const clm_encode_options *options, const char *text,
                                      size_t bytes, int32_t *ids, size_t capacity, size_t *count) {
+  TRY(HANDLE_NEED(t, "tokenizer_encode", count));
   token_sink sink = {ids, ids ? capacity : 0, 0};
   byte_string given = {text ? text : "", text ? bytes : 0};
   clm_status status = t->pipeline ? pipeline_encode(t->context, t->pipeline,
@@ -144,6 +155,8 @@ static void hand_over(clm_text_stream *s, char *text, size_t capacity, size_t *b
 
 clm_status clm_tokenizer_decode(const clm_tokenizer *t, const clm_decode_options *options, const int32_t *ids,
                                 size_t count, char *text, size_t capacity, size_t *bytes) {
+  TRY(HANDLE_NEED(t, "tokenizer_decode", bytes));
+  if (count) TRY(HANDLE_NEED(t, "tokenizer_decode", ids));
   clm_text_stream s = stream_for(t, options);
   bool ok = true;
   *bytes = 0;
@@ -158,6 +171,8 @@ clm_status clm_tokenizer_decode(const clm_tokenizer *t, const clm_decode_options
 
 clm_status clm_text_stream_create(const clm_tokenizer *t, const clm_decode_options *options,
                                   clm_text_stream **stream) {
+  if (stream) *stream = NULL;
+  TRY(HANDLE_NEED(t, "text_stream_create", stream));
   *stream = malloc(sizeof **stream);
   if (!*stream) return out_of_memory(t->context);
   **stream = stream_for(t, options);
@@ -178,12 +193,16 @@ static clm_status give(clm_text_stream *s, bool ok, const char **text, size_t *b
 }
 
 clm_status clm_text_stream_push(clm_text_stream *s, int32_t id, const char **text, size_t *bytes) {
+  if (!s) return CLM_INVALID_ARGUMENT;
+  TRY(CONTEXT_NEED(s->tokenizer->context, "text_stream_push", text, bytes));
   s->decoder.text.bytes = 0;
   bool ok = push(s, id);
   return give(s, ok, text, bytes);
 }
 
 clm_status clm_text_stream_finish(clm_text_stream *s, const char **text, size_t *bytes) {
+  if (!s) return CLM_INVALID_ARGUMENT;
+  TRY(CONTEXT_NEED(s->tokenizer->context, "text_stream_finish", text, bytes));
   s->decoder.text.bytes = 0;
   bool ok = decoder_finish(&s->decoder);
   return give(s, ok, text, bytes);

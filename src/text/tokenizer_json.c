@@ -87,6 +87,7 @@ static clm_status save(clm_context *ctx, const char *directory, const char *name
 }
 
 clm_status clm_tokenizer_save(const clm_tokenizer *t, const char *directory) {
+  TRY(HANDLE_NEED(t, "tokenizer_save", directory));
   TRY(save(t->context, directory, "tokenizer.json", t->json, t->json_bytes, t->json ? NULL : codes_json(t)));
   return save(t->context, directory, "tokenizer_config.json", t->config, t->config_bytes,
               t->config ? NULL : config_json(t));
@@ -198,7 +199,8 @@ static clm_status load(clm_context *ctx, const char *path, const char *directory
 }
 
 clm_status clm_tokenizer_load(clm_context *ctx, const char *directory, clm_tokenizer **tokenizer) {
-  *tokenizer = NULL;
+  if (tokenizer) *tokenizer = NULL;
+  TRY(CONTEXT_NEED(ctx, "tokenizer_load", directory, tokenizer));
   if (gguf_is(directory)) return tokenizer_load_gguf(ctx, directory, tokenizer);
   TRY(source_check_directory(ctx, directory));
   char *path = file_path(directory, "tokenizer.json");

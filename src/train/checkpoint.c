@@ -85,6 +85,7 @@ static clm_status write_state(clm_trainer *t, const char *path, const char *desc
 }
 
 clm_status clm_trainer_save(clm_trainer *t, const char *directory) {
+  TRY(HANDLE_NEED(t, "trainer_save", directory));
   TRY(t->task->save(t, directory));
   char *path = file_path(directory, FILE_NAME), *description = describe(t);
   clm_status status = write_state(t, path, description);
@@ -135,6 +136,7 @@ static clm_status read_options(clm_context *ctx, const checkpoint *c, clm_train_
 }
 
 clm_status clm_trainer_saved_options(clm_context *ctx, const char *directory, clm_train_options *options) {
+  TRY(CONTEXT_NEED(ctx, "trainer_saved_options", directory, options));
   checkpoint c;
   TRY(checkpoint_open(ctx, directory, &c));
   clm_status status = read_options(ctx, &c, options);
@@ -186,6 +188,7 @@ static clm_status restore(clm_trainer *t, const checkpoint *c, float *flat) {
 }
 
 clm_status clm_trainer_resume(clm_trainer *t, const char *directory) {
+  TRY(HANDLE_NEED(t, "trainer_resume", directory));
   checkpoint c;
   TRY(checkpoint_open(t->context, directory, &c));
   float *flat = malloc(t->model->layout.total * sizeof *flat);

@@ -130,6 +130,8 @@ static clm_status prepare(clm_trainer *t, const clm_sequences *sequences, const 
 
 clm_status clm_trainer_create_backbone(clm_backbone *backbone, const clm_sequences *sequences,
                                        const clm_train_options *options, clm_trainer **trainer) {
+  if (trainer) *trainer = NULL;
+  TRY(HANDLE_NEED(backbone, "trainer_create", sequences, options, trainer));
   TRY(trainer_new(backbone->model, &frames_task, trainer));
   (*trainer)->backbone = backbone;
   return trainer_made(prepare(*trainer, sequences, options), trainer);

@@ -95,6 +95,6 @@ static const clm_train_preset presets[] = {
 };
 
 const clm_train_preset *clm_train_presets(size_t *count) {
-  *count = sizeof presets / sizeof *presets;
+  if (count) *count = sizeof presets / sizeof *presets;
   return presets;
 }

@@ -75,6 +75,8 @@ static clm_status prepare(clm_trainer *t, const int32_t *ids, size_t count, cons
 
 clm_status clm_trainer_create(clm_model *model, const int32_t *ids, size_t count, const clm_train_options *options,
                               clm_trainer **trainer) {
+  if (trainer) *trainer = NULL;
+  TRY(HANDLE_NEED(model, "trainer_create", ids, options, trainer));
   TRY(trainer_new(model, &text_task, trainer));
   return trainer_made(prepare(*trainer, ids, count, options), trainer);
 }

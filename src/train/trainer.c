@@ -152,6 +152,7 @@ static clm_status update(clm_trainer *t, clm_buffer *gradients) {
 }
 
 clm_status clm_trainer_step(clm_trainer *t) {
+  if (!t) return CLM_INVALID_ARGUMENT;
   clm_buffer *gradients = t->model->gradients;
   for (int64_t i = 0; i < t->options.accumulate; i++) {
     TRY(run_batch(t, t->step * t->options.accumulate + i));
@@ -171,6 +172,7 @@ clm_status clm_trainer_step(clm_trainer *t) {
 }
 
 clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
+  TRY(HANDLE_NEED(t, "trainer_status", status));
   float squares = 0;
   TRY(fetch_losses(t));
   TRY(clm_context_finish(t->context));
@@ -191,6 +193,7 @@ clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
 }
 
 clm_status clm_trainer_validate(clm_trainer *t, double *loss) {
+  TRY(HANDLE_NEED(t, "trainer_validate", loss));
   double begin = now();
   TRY(fetch_losses(t));
   TRY(t->task->validate(t, loss));

@@ -92,6 +92,64 @@ static void test_wrapped(const test_device *device, const void *data) {
   free(out);
 }
 
+/* Memory at every place that numbers may have: as any other. At another one the tensor is refused. */
+static void test_misaligned(const test_device *device, const void *data) {
+  (void)data;
+  enum { COUNT = 64, BYTES = (int)(COUNT * sizeof(float)) };
+  char *memory = aligned_alloc(64, BYTES + 64);
+  assert_non_null(memory);
+  for (size_t shift = 0; shift < 20; shift++) {
+    char *at = memory + shift;
+    for (int i = 0; i < COUNT; i++) memcpy(at + 4 * i, &(float){(float)i}, sizeof(float));
+    clm_buffer *buffer = NULL;
+    assert_int_equal(clm_buffer_wrap_host(device->context, at, BYTES, &buffer), CLM_OK);
+    const clm_axpby_args args = {.out = clm_tensor_of(buffer, 0, CLM_F32, 1, (int64_t[]){COUNT}), .beta = 2};
+    const clm_status status = clm_axpby(device->context, &args);
+    if (shift % sizeof(float) && !device->opencl) { /* OpenCL's copy lies at a better place */
+      assert_int_equal(status, CLM_INVALID_ARGUMENT);
+      assert_non_null(
+          strstr(clm_context_error(device->context), "out lies at an address that is not a multiple of 4"));
+    } else {
+      assert_int_equal(status, CLM_OK);
+      for (int round = 1; round <= 2; round++) {
+        void *mapped = NULL;
+        assert_int_equal(clm_buffer_map(buffer, &mapped), CLM_OK);
+        assert_ptr_equal(mapped, at);
+        for (int i = 0; i < COUNT; i++) {
+          float got;
+          memcpy(&got, at + 4 * i, sizeof got);
+          assert_true(got == (float)(2 * i * round));
+          memcpy(at + 4 * i, &(float){(float)(2 * i)}, sizeof got);
+        }
+        assert_int_equal(clm_buffer_unmap(buffer), CLM_OK);
+        assert_int_equal(clm_axpby(device->context, &args), CLM_OK);
+      }
+    }
+    clm_buffer_destroy(&buffer);
+  }
+  free(memory);
+}
+
+static void test_map_twice(const test_device *device, const void *data) {
+  (void)data;
+  clm_buffer *buffer = NULL;
+  void *first = NULL, *second = NULL;
+  assert_int_equal(clm_buffer_create(device->context, 40, &buffer), CLM_OK);
+  assert_int_equal(clm_buffer_unmap(buffer), CLM_INVALID_ARGUMENT);
+  assert_string_equal(clm_context_error(device->context), "buffer_unmap: the buffer is not mapped");
+  assert_int_equal(clm_buffer_map(buffer, &first), CLM_OK);
+  assert_int_equal(clm_buffer_map(buffer, &second), CLM_INVALID_ARGUMENT);
+  assert_null(second);
+  assert_string_equal(clm_context_error(device->context), "buffer_map: the buffer is already mapped");
+  memset(first, 7, 40);
+  assert_int_equal(clm_buffer_unmap(buffer), CLM_OK);
+  assert_int_equal(clm_buffer_unmap(buffer), CLM_INVALID_ARGUMENT);
+  unsigned char back[40];
+  assert_int_equal(clm_buffer_read(buffer, 0, 40, back), CLM_OK);
+  for (int i = 0; i < 40; i++) assert_int_equal(back[i], 7);
+  clm_buffer_destroy(&buffer);
+}
+
 static void test_refused(const test_device *device, const void *data) {
   (void)data;
   clm_buffer *buffer = (clm_buffer *)(void *)&buffer;
@@ -140,6 +198,8 @@ static void add(void) {
   } tests[] = {{test_ranges, "ranges"},
                {test_map, "map"},
                {test_wrapped, "wrapped host memory"},
+               {test_misaligned, "misaligned host memory"},
+               {test_map_twice, "mapped twice"},
                {test_refused, "refused"},
                {test_accounting, "accounting"}};
   for (size_t d = 0; d < test_device_count; d++)

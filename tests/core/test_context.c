@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 typedef struct refused_case {
   const char *device, *cpu_level;
@@ -179,6 +181,49 @@ static void test_side_by_side(const test_device *device, const void *data) {
   for (int i = 0; i < 3; i++) assert_true(workers[i].right);
 }
 
+/* 2 x of three numbers, by a context and buffer that are destroyed on the way. */
+static bool doubles(clm_context *context, clm_buffer *buffer) {
+  static const float x[3] = {1, 2, 3};
+  float got[3] = {0};
+  const clm_tensor t = clm_tensor_of(buffer, 0, CLM_F32, 1, (int64_t[]){3});
+  return clm_tensor_write(t, x, sizeof x) == CLM_OK &&
+         clm_axpby(context, &(clm_axpby_args){.out = t, .beta = 2}) == CLM_OK &&
+         clm_tensor_read(t, got, sizeof got) == CLM_OK && got[0] == 2 && got[1] == 4 && got[2] == 6;
+}
+
+/* A child of fork() destroys what it inherited, without hanging, and works with a context of its own; the parent's is
+ * as before. */
+static void test_fork(const test_device *device, const void *data) {
+  (void)data;
+  clm_context *context = test_device_open(device);
+  clm_buffer *buffer = NULL;
+  assert_non_null(context);
+  assert_int_equal(clm_buffer_create(context, 64, &buffer), CLM_OK);
+  assert_true(doubles(context, buffer));
+  fflush(NULL);
+  const pid_t child = fork();
+  assert_true(child >= 0);
+  if (child == 0) {
+    alarm(60);
+    clm_buffer_destroy(&buffer);
+    clm_context_destroy(&context);
+    if (buffer || context) _exit(2);
+    if (clm_context_create(&(clm_context_options){.device = "cpu", .threads = 2}, &context)) _exit(3);
+    if (clm_buffer_create(context, 64, &buffer)) _exit(4);
+    if (!doubles(context, buffer)) _exit(5);
+    clm_buffer_destroy(&buffer);
+    clm_context_destroy(&context);
+    _exit(0);
+  }
+  int status = -1;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  if (!WIFEXITED(status)) fail_msg("the child ended by signal %d", WTERMSIG(status));
+  assert_int_equal(WEXITSTATUS(status), 0);
+  assert_true(doubles(context, buffer));
+  clm_buffer_destroy(&buffer);
+  clm_context_destroy(&context);
+}
+
 static void add(void) {
   for (size_t i = 0; i < TEST_COUNT(refused); i++)
     test_add(NULL, test_refused, &refused[i], "refused: device \"%s\", level %s", refused[i].device,
@@ -192,6 +237,7 @@ static void add(void) {
     test_add(device, test_sentences, NULL, "sentences");
     test_add(device, test_profiling, NULL, "profiling");
     test_add(device, test_side_by_side, NULL, "contexts side by side");
+    test_add(device, test_fork, NULL, "fork");
   }
 }
 

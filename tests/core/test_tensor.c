@@ -1,5 +1,6 @@
 /* Status strings, dtypes, tensor views and their transfers. */
 #include "problem.h"
+#include <float.h>
 #include <string.h>
 
 static void test_status(const test_device *device, const void *data) {
@@ -60,6 +61,89 @@ static void test_hostile_views(const test_device *device, const void *data) {
   assert_int_equal(clm_tensor_count(clm_tensor_of(NULL, 0, CLM_F32, 3, (int64_t[]){huge, huge, huge})), INT64_MAX);
 }
 
+/* A view with strides in one call; contiguous ones are the same. */
+static void test_strided(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  clm_buffer *buffer;
+  assert_int_equal(clm_buffer_create(test_judge, 256, &buffer), CLM_OK);
+  const int64_t shape[] = {2, 3, 4}, contiguous[] = {12, 4, 1}, swapped[] = {12, 1, 3};
+  const clm_tensor a = clm_tensor_strided(buffer, 8, CLM_F32, 3, shape, contiguous),
+                   b = clm_tensor_of(buffer, 8, CLM_F32, 3, shape);
+  assert_memory_equal(&a, &b, sizeof a);
+  /* (batch, channel, length) in memory, seen as (batch, length, channel) */
+  const clm_tensor c = clm_tensor_strided(buffer, 0, CLM_F32, 3, shape, swapped),
+                   d = clm_tensor_transpose(clm_tensor_of(buffer, 0, CLM_F32, 3, (int64_t[]){2, 4, 3}), 1, 2);
+  assert_memory_equal(&c, &d, sizeof c);
+  assert_int_equal(clm_tensor_strided(buffer, 0, CLM_F32, 3, NULL, swapped).rank, 0);
+  assert_int_equal(clm_tensor_strided(buffer, 0, CLM_F32, 3, shape, NULL).rank, 0);
+  assert_int_equal(clm_tensor_of(buffer, 0, CLM_F32, 3, NULL).rank, 0);
+  const clm_tensor many = clm_tensor_strided(buffer, 0, CLM_F32, 9, shape, swapped); /* reads none of them */
+  assert_int_equal(clm_axpby(test_judge, &(clm_axpby_args){.out = many}), CLM_INVALID_ARGUMENT);
+  assert_string_equal(clm_context_error(test_judge), "axpby: out has rank 9, expected 1 to 5");
+  const clm_tensor repeated = clm_tensor_strided(buffer, 0, CLM_F32, 1, (int64_t[]){5}, (int64_t[]){0});
+  assert_int_equal(clm_axpby(test_judge, &(clm_axpby_args){.out = repeated}), CLM_INVALID_ARGUMENT);
+  clm_buffer_destroy(&buffer);
+}
+
+/* Bits by the formats: IEEE 754 binary16 and the upper half of binary32, to nearest, ties to even. */
+static void test_convert(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  static const struct {
+    float x;
+    uint16_t f16, bf16;
+  } pairs[] = {{0, 0, 0},
+               {-0.0f, 0x8000, 0x8000},
+               {1, 0x3c00, 0x3f80},
+               {-2.5f, 0xc100, 0xc020},
+               {0x1.002p0f, 0x3c00, 0x3f80}, /* halfway between 1 and its f16 successor: even */
+               {0x1.006p0f, 0x3c02, 0x3f80}, /* halfway, the other way */
+               {0x1.01p0f, 0x3c04, 0x3f80},  /* halfway in bf16 */
+               {0x1.03p0f, 0x3c0c, 0x3f82},
+               {65504, 0x7bff, 0x4780},
+               {65520, 0x7c00, 0x4780}, /* too large for f16 */
+               {0x1p-24f, 0x0001, 0x3380},
+               {0x1p-26f, 0x0000, 0x3280},
+               {INFINITY, 0x7c00, 0x7f80},
+               {FLT_MAX, 0x7c00, 0x7f80}};
+  enum { COUNT = sizeof pairs / sizeof pairs[0] };
+  float x[COUNT], back[COUNT];
+  uint16_t f16[COUNT], bf16[COUNT];
+  double wide[COUNT];
+  for (int i = 0; i < COUNT; i++) x[i] = pairs[i].x;
+  assert_int_equal(clm_convert(CLM_F16, f16, CLM_F32, x, COUNT), CLM_OK);
+  assert_int_equal(clm_convert(CLM_BF16, bf16, CLM_F32, x, COUNT), CLM_OK);
+  for (int i = 0; i < COUNT; i++) {
+    assert_int_equal(f16[i], pairs[i].f16);
+    assert_int_equal(bf16[i], pairs[i].bf16);
+  }
+  /* From f64 it is one rounding: just above halfway is not even. */
+  const double above = 0x1.0020000000001p0;
+  uint16_t one;
+  assert_int_equal(clm_convert(CLM_F16, &one, CLM_F64, &above, 1), CLM_OK);
+  assert_int_equal(one, 0x3c01);
+  /* Every number of a half there and back, through both wider dtypes, in place where the sizes are one. */
+  static uint16_t all[65536], again[65536];
+  static float singles[65536];
+  static double doubles[65536];
+  for (int i = 0; i < 65536; i++) all[i] = (uint16_t)i;
+  const clm_dtype halves[] = {CLM_F16, CLM_BF16};
+  for (int k = 0; k < 2; k++) {
+    assert_int_equal(clm_convert(CLM_F32, singles, halves[k], all, 65536), CLM_OK);
+    assert_int_equal(clm_convert(CLM_F64, doubles, halves[k], all, 65536), CLM_OK);
+    assert_int_equal(clm_convert(halves[k], again, CLM_F64, doubles, 65536), CLM_OK);
+    for (int i = 0; i < 65536; i++) {
+      if (isnan(singles[i])) assert_true(isnan(doubles[i]));
+      else assert_true((double)singles[i] == doubles[i] && again[i] == all[i]);
+    }
+  }
+  assert_int_equal(clm_convert(CLM_F32, x, CLM_F32, x, COUNT), CLM_OK);
+  assert_int_equal(clm_convert(CLM_F64, wide, CLM_F32, x, COUNT), CLM_OK);
+  assert_int_equal(clm_convert(CLM_F32, back, CLM_F64, wide, COUNT), CLM_OK);
+  assert_memory_equal(back, x, sizeof x);
+  assert_int_equal(clm_convert(CLM_I32, x, CLM_F32, x, 1), CLM_INVALID_ARGUMENT);
+  assert_int_equal(clm_convert(CLM_F32, NULL, CLM_F16, NULL, 0), CLM_OK);
+}
+
 static void test_transfers(const test_device *device, const void *data) {
   (void)data;
   clm_context *context = device ? device->context : test_judge;
@@ -90,6 +174,8 @@ static void add(void) {
   test_add(NULL, test_status, NULL, "status strings");
   test_add(NULL, test_dtypes, NULL, "dtypes");
   test_add(NULL, test_views, NULL, "views");
+  test_add(NULL, test_strided, NULL, "strided views");
+  test_add(NULL, test_convert, NULL, "numbers of host memory");
   test_add(NULL, test_hostile_views, NULL, "views outside the tensor");
   test_add(NULL, test_transfers, NULL, "transfers on the reference");
   for (size_t d = 0; d < test_device_count; d++) test_add(&test_devices[d], test_transfers, NULL, "transfers");

@@ -1,4 +1,5 @@
 #include "common/tool.h"
+#include "core/escape.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -9,13 +10,14 @@
 static const char *tool_name = "clmamba";
 
 int tool_fail(const char *format, ...) {
-  fflush(stdout);
-  fprintf(stderr, "%s: ", tool_name);
+  char message[1024], escaped[2048]; /* it may quote what the caller typed, or a file */
   va_list args;
   va_start(args, format);
-  vfprintf(stderr, format, args);
+  vsnprintf(message, sizeof message, format, args);
   va_end(args);
-  fputc('\n', stderr);
+  escape_text(escaped, sizeof escaped, message, false);
+  fflush(stdout);
+  fprintf(stderr, "%s: %s\n", tool_name, escaped);
   return TOOL_FAILED;
 }
 

@@ -1,5 +1,6 @@
 /* Memory of the device. */
 #include "backend/opencl/opencl.h"
+#include "core/try.h"
 #include <stdlib.h>
 
 static clm_status no_memory(const clm_buffer *b, cl_int error) {
@@ -28,8 +29,14 @@ clm_status opencl_buffer_create(clm_buffer *b) {
   return create(b, CL_MEM_READ_WRITE, NULL);
 }
 
+/* Kernels read four numbers at a time where a tensor's place in its buffer allows it: memory that begins elsewhere is
+ * copied, and comes back while it is mapped. */
+enum { HOST_ALIGNMENT = 16 };
+
 clm_status opencl_buffer_wrap_host(clm_buffer *b, void *memory) {
-  return create(b, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, memory);
+  if ((uintptr_t)memory % HOST_ALIGNMENT == 0) return create(b, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, memory);
+  b->outside = memory;
+  return create(b, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, memory);
 }
 
 void opencl_buffer_destroy(clm_buffer *b) {
@@ -57,8 +64,10 @@ clm_status opencl_buffer_read(clm_buffer *b, size_t offset, size_t bytes, void *
 
 clm_status opencl_buffer_map(clm_buffer *b, void **memory) {
   cl_int error;
-  *memory = NULL;
-  if (b->host) return context_fail(b->context, CLM_INVALID_ARGUMENT, "buffer_map: the buffer is already mapped");
+  if (b->outside) {
+    *memory = b->outside;
+    return opencl_buffer_read(b, 0, b->bytes, b->outside);
+  }
   void *mapped = clEnqueueMapBuffer(opencl_state_of(b->context)->queue, b->device, CL_TRUE,
                                     CL_MAP_READ | CL_MAP_WRITE, 0, b->bytes, 0, NULL, NULL, &error);
   if (error == CL_SUCCESS) *memory = b->host = mapped;
@@ -66,13 +75,14 @@ clm_status opencl_buffer_map(clm_buffer *b, void **memory) {
 }
 
 clm_status opencl_buffer_unmap(clm_buffer *b) {
-  if (!b->host) return context_fail(b->context, CLM_INVALID_ARGUMENT, "buffer_unmap: the buffer is not mapped");
+  if (b->outside) return opencl_buffer_write(b, 0, b->bytes, b->outside);
   cl_int error = clEnqueueUnmapMemObject(opencl_state_of(b->context)->queue, b->device, b->host, 0, NULL, NULL);
   b->host = NULL;
   return opencl_check(b->context, error, "unmapping a buffer");
 }
 
 clm_status clm_buffer_wrap_cl_mem(clm_context *ctx, cl_mem memory, clm_buffer **buffer) {
+  TRY(CONTEXT_NEED(ctx, "buffer_wrap_cl_mem", buffer));
   *buffer = NULL;
   if (ctx->backend->finish != opencl_finish)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "buffer_wrap_cl_mem: the context runs on the CPU");

@@ -178,6 +178,7 @@ static clm_status join(clm_context *ctx, const clm_context_options *options, cl_
 clm_status clm_context_create_opencl(cl_context context, cl_device_id id, cl_command_queue queue,
                                      const clm_context_options *options, clm_context **created) {
   static const clm_context_options defaults;
+  if (!created) return CLM_INVALID_ARGUMENT;
   if (!options) options = &defaults;
   clm_status status = context_new(options, created);
   if (status == CLM_OK) status = join(*created, options, context, id, queue);

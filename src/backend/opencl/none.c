@@ -9,6 +9,7 @@ clm_status backend_opencl_create(clm_context *ctx, const clm_context_options *op
 }
 
 clm_status clm_devices(clm_device_info *devices, size_t capacity, size_t *count) {
+  if (!count || (capacity && !devices)) return CLM_INVALID_ARGUMENT;
   (void)devices, (void)capacity;
   *count = 0;
   return CLM_OK;

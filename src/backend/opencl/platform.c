@@ -133,6 +133,7 @@ clm_status opencl_devices(opencl_device **devices, size_t *count) {
 }
 
 clm_status clm_devices(clm_device_info *devices, size_t capacity, size_t *count) {
+  if (!count || (capacity && !devices)) return CLM_INVALID_ARGUMENT;
   opencl_device *all;
   clm_status status = opencl_devices(&all, count);
   for (size_t i = 0; status == CLM_OK && i < *count && i < capacity; i++) devices[i] = all[i].info;

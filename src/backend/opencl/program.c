@@ -10,8 +10,11 @@ static void log_build(clm_context *ctx, cl_program program, const char *family, 
   if (clGetProgramBuildInfo(program, device, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) != CL_SUCCESS || size <= 2) return;
   char *text = calloc(size + 1, 1);
   if (text && clGetProgramBuildInfo(program, device, CL_PROGRAM_BUILD_LOG, size, text, NULL) == CL_SUCCESS &&
-      text[strspn(text, " \n")] != '\0')
-    context_log(ctx, level, "compiling %s.cl: %s", family, text);
+      text[strspn(text, " \n")] != '\0') {
+    char title[80];
+    snprintf(title, sizeof title, "compiling %s.cl", family);
+    context_log_lines(ctx, level, title, text);
+  }
   free(text);
 }
 

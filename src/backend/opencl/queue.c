@@ -1,5 +1,6 @@
 /* The in-order stream of a context: waiting, timing, and the host's own events. */
 #include "backend/opencl/opencl.h"
+#include "core/try.h"
 #include <time.h>
 
 clm_status opencl_finish(clm_context *ctx) {
@@ -87,6 +88,8 @@ static clm_status check_backend(clm_context *ctx, const char *call) {
 }
 
 clm_status clm_opencl_wait_for_events(clm_context *ctx, cl_uint count, const cl_event *events) {
+  if (!ctx) return CLM_INVALID_ARGUMENT;
+  if (count) TRY(CONTEXT_NEED(ctx, "opencl_wait_for_events", events));
   clm_status status = check_backend(ctx, "opencl_wait_for_events");
   if (status || count == 0) return status;
   if (!events) return context_fail(ctx, CLM_INVALID_ARGUMENT, "opencl_wait_for_events: events is NULL");
@@ -95,6 +98,7 @@ clm_status clm_opencl_wait_for_events(clm_context *ctx, cl_uint count, const cl_
 }
 
 clm_status clm_opencl_signal_event(clm_context *ctx, cl_event *event) {
+  TRY(CONTEXT_NEED(ctx, "opencl_signal_event", event));
   clm_status status = check_backend(ctx, "opencl_signal_event");
   if (status) return status;
   if (!event) return context_fail(ctx, CLM_INVALID_ARGUMENT, "opencl_signal_event: event is NULL");
