@@ -53,11 +53,11 @@ __kernel void square_partial(__global const STORAGE(X_TYPE) *x, long x_offset, l
   if (get_local_id(0) == 0) partial[partial_offset + (long)get_group_id(0)] = total;
 }
 
-/* out = sum of `count` numbers, by one work-group. */
+/* out = sum of `count` numbers, and of what it held, by one work-group. */
 __kernel void sum_finish(__global const float *partial, long partial_offset, int count, __global float *out,
-                         long out_offset, __local float *scratch) {
+                         long out_offset, int accumulate, __local float *scratch) {
   float sum = 0.0f;
   for (int i = (int)get_local_id(0); i < count; i += (int)get_local_size(0)) sum += partial[partial_offset + i];
   sum = work_group_sum(sum, scratch);
-  if (get_local_id(0) == 0) out[out_offset] = sum;
+  if (get_local_id(0) == 0) out[out_offset] = accumulate ? out[out_offset] + sum : sum;
 }

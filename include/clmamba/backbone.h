@@ -9,7 +9,7 @@
 #ifndef CLMAMBA_BACKBONE_H
 #define CLMAMBA_BACKBONE_H
 
-#include <clmamba/tensor.h>
+#include <clmamba/model.h>
 
 CLM_BEGIN_DECLS
 
@@ -76,6 +76,10 @@ CLM_API const char *clm_backbone_name(const clm_backbone *backbone, int64_t i);
 CLM_API clm_status clm_backbone_parameter(clm_backbone *backbone, const char *name, clm_tensor *parameter);
 CLM_API clm_status clm_backbone_gradient(clm_backbone *backbone, const char *name, clm_tensor *gradient);
 
+/* All of them, one after the other (clmamba/model.h). */
+CLM_API int64_t clm_backbone_tensor_count(const clm_backbone *backbone);
+CLM_API clm_status clm_backbone_tensor(clm_backbone *backbone, int64_t index, clm_parameter *parameter);
+
 /* Outputs of whole sequences, from zero state, without dropout. Of a sequence longer than the window, CLM_OUTPUT_LAST
  * takes the last `window` frames; CLM_OUTPUT_EVERY runs each window by itself, which costs (length - window) passes
  * over `window` frames. */
@@ -98,7 +102,11 @@ CLM_API clm_status clm_backbone_step(clm_backbone *backbone, clm_backbone_state 
                                      clm_tensor frame /* (batch, embed_dim) f32, f16 or bf16 */,
                                      clm_tensor out /* (batch, output_size) f32, written */);
 
-/* The mean loss over all outputs of the batch (squared errors: over batch, positions and outputs; cross-entropy in
+/* A loss of the caller's own takes two calls: one with `out`, without targets, loss and gradient, gives the outputs;
+ * from the gradient of the loss with respect to them, dout, another with `gradient`, the same frames, lengths,
+ * dropout and seed gives that of all parameters.
+ *
+ * The mean loss over all outputs of the batch (squared errors: over batch, positions and outputs; cross-entropy in
  * nats: over batch and positions), from zero state, and its gradient. Sequences may end early: of sequence b the
  * first lengths[b] frames count, and CLM_OUTPUT_LAST takes the last of them. With CLM_OUTPUT_EVERY or `lengths`,
  * `length` may not exceed the window. */
@@ -111,6 +119,10 @@ typedef struct clm_backbone_loss_args {
   bool gradient;      /* compute the gradients of all parameters                                                */
   float dropout;      /* rate on the output of every mixer, 0 for none: config.dropout is the trainer's business */
   uint64_t seed;      /* of the dropout masks: another one for every step                                       */
+
+  clm_tensor out;  /* optional, as clm_backbone_forward's, written: the outputs, with the dropout that is asked for;
+                      behind a sequence's end they may be anything                                              */
+  clm_tensor dout; /* optional, shape of out, f32, contiguous: in place of targets and loss                     */
 } clm_backbone_loss_args;
 
 CLM_API clm_status clm_backbone_loss(clm_backbone *backbone, const clm_backbone_loss_args *args);

@@ -46,10 +46,12 @@ typedef struct clm_column_sum_args {
 
 CLM_API clm_status clm_column_sum(clm_context *context, const clm_column_sum_args *args);
 
-/* out[0] = sum of x^2 over all elements, in a fixed order: for clipping by the global norm. */
+/* out[0] = sum of x^2 over all elements, in a fixed order: for clipping by the global norm. Of parameters that lie in
+ * several buffers the sums are added up by calls with `accumulate`. */
 typedef struct clm_sum_squares_args {
-  clm_tensor x;   /* (count)                */
-  clm_tensor out; /* (1)       f32, written */
+  clm_tensor x;    /* (count)                */
+  clm_tensor out;  /* (1)       f32, written */
+  bool accumulate; /* add to what out holds  */
 } clm_sum_squares_args;
 
 CLM_API clm_status clm_sum_squares(clm_context *context, const clm_sum_squares_args *args);

@@ -91,6 +91,19 @@ CLM_API int64_t clm_model_parameter_count(const clm_model *model);
 CLM_API clm_status clm_model_parameter(clm_model *model, const char *name, clm_tensor *parameter);
 CLM_API clm_status clm_model_gradient(clm_model *model, const char *name, clm_tensor *gradient);
 
+/* All parameters, one after the other: for an optimizer or a file format of the caller's own. */
+#define CLM_PARAMETER_NAME 96
+typedef struct clm_parameter {
+  char name[CLM_PARAMETER_NAME]; /* as in model.safetensors                                             */
+  clm_tensor tensor;             /* as clm_model_parameter gives it; borrowed                           */
+  clm_tensor gradient;           /* absent before the first clm_model_loss with `gradient`; borrowed    */
+  bool decays;                   /* weight decay is for it: not A_log, D, norms and biases              */
+} clm_parameter;
+
+/* How many tensors they are (clm_model_parameter_count counts their numbers), and the one at `index`. */
+CLM_API int64_t clm_model_tensor_count(const clm_model *model);
+CLM_API clm_status clm_model_tensor(clm_model *model, int64_t index, clm_parameter *parameter);
+
 /* What sequences leave behind: in every layer the last inputs of the convolution and the state of the scan, and the
  * final norm's output at the last token. A few hundred KiB a sequence, however long it was. */
 typedef struct clm_model_state clm_model_state;

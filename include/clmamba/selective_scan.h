@@ -49,9 +49,11 @@ typedef struct clm_selective_scan_args {
 
 CLM_API clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_args *args);
 
-/* Gradients of the above. `forward` as in the forward call (out and final_state are not read). Every gradient is
- * optional (zeroed: not computed), has the shape of what it is the gradient of, and is overwritten. Beside a complex
- * A those of A, B, C and the states are c64. Bitwise deterministic on a device. */
+/* Gradients of the above. `forward` as in the forward call (out, final_state and chunk are not read: the gradient
+ * cuts the sequence as it likes, so that no chunk makes it split bit for bit; the recomputed out is that of another
+ * chunk, within rounding). Every gradient is optional (zeroed: not computed), has the shape of what it is the
+ * gradient of, and is overwritten. Beside a complex A those of A, B, C and the states are c64. Bitwise deterministic
+ * on a device. */
 typedef struct clm_selective_scan_backward_args {
   clm_selective_scan_args forward;
   clm_tensor dout;         /* (batch, length, d_inner)                     as u                                    */

@@ -24,6 +24,8 @@ static clm_status backbone_made(clm_status status, clm_backbone **backbone) {
 
 clm_status clm_backbone_create(clm_context *ctx, const clm_backbone_config *config, uint64_t seed,
                                clm_backbone **backbone) {
+  if (backbone) *backbone = NULL;
+  TRY(CONTEXT_NEED(ctx, "backbone_create", config, backbone));
   clm_model_config blocks;
   TRY(new_backbone(ctx, backbone));
   clm_backbone *b = *backbone;
@@ -42,6 +44,8 @@ static clm_status load(clm_backbone *b, const char *config_path, const char *wei
 }
 
 clm_status clm_backbone_load(clm_context *ctx, const char *directory, clm_backbone **backbone) {
+  if (backbone) *backbone = NULL;
+  TRY(CONTEXT_NEED(ctx, "backbone_load", directory, backbone));
   TRY(new_backbone(ctx, backbone));
   char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
   clm_status status = load(*backbone, config_path, weights_path);
@@ -51,6 +55,7 @@ clm_status clm_backbone_load(clm_context *ctx, const char *directory, clm_backbo
 }
 
 clm_status clm_backbone_save(clm_backbone *b, const char *directory) {
+  TRY(HANDLE_NEED(b, "backbone_save", directory));
   char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
   clm_status status = config_path && weights_path
                           ? backbone_config_write(b->context, config_path, &b->config, b->names)
@@ -71,10 +76,10 @@ void clm_backbone_destroy(clm_backbone **backbone) {
   *backbone = NULL;
 }
 
-clm_context *clm_backbone_context(const clm_backbone *b) { return b->context; }
-const clm_backbone_config *clm_backbone_configuration(const clm_backbone *b) { return &b->config; }
-int64_t clm_backbone_param_count(const clm_backbone *b) { return b->model->layout.parameters; }
-int64_t clm_backbone_output_size(const clm_backbone *b) { return backbone_config_output_size(&b->config); }
+clm_context *clm_backbone_context(const clm_backbone *b) { return b ? b->context : NULL; }
+const clm_backbone_config *clm_backbone_configuration(const clm_backbone *b) { return b ? &b->config : NULL; }
+int64_t clm_backbone_param_count(const clm_backbone *b) { return b ? b->model->layout.parameters : 0; }
+int64_t clm_backbone_output_size(const clm_backbone *b) { return b ? backbone_config_output_size(&b->config) : 0; }
 
 static bool is_utf8(const char *text) {
   json_t *string = json_string(text);
@@ -83,6 +88,7 @@ static bool is_utf8(const char *text) {
 }
 
 clm_status clm_backbone_set_names(clm_backbone *b, const char *const *names) {
+  if (!b) return CLM_INVALID_ARGUMENT;
   int64_t count = clm_backbone_output_size(b);
   char **copy = names ? calloc((size_t)count, sizeof *copy) : NULL;
   clm_status status = !names || copy ? CLM_OK : CLM_OUT_OF_MEMORY;
@@ -99,13 +105,21 @@ clm_status clm_backbone_set_names(clm_backbone *b, const char *const *names) {
 }
 
 const char *clm_backbone_name(const clm_backbone *b, int64_t i) {
-  return b->names && i >= 0 && i < clm_backbone_output_size(b) ? b->names[i] : NULL;
+  return b && b->names && i >= 0 && i < clm_backbone_output_size(b) ? b->names[i] : NULL;
 }
 
 clm_status clm_backbone_parameter(clm_backbone *b, const char *name, clm_tensor *parameter) {
+  if (!b) return CLM_INVALID_ARGUMENT;
   return clm_model_parameter(b->model, name, parameter);
 }
 
 clm_status clm_backbone_gradient(clm_backbone *b, const char *name, clm_tensor *gradient) {
+  if (!b) return CLM_INVALID_ARGUMENT;
   return clm_model_gradient(b->model, name, gradient);
+}
+
+int64_t clm_backbone_tensor_count(const clm_backbone *b) { return b ? clm_model_tensor_count(b->model) : 0; }
+
+clm_status clm_backbone_tensor(clm_backbone *b, int64_t index, clm_parameter *parameter) {
+  return b ? clm_model_tensor(b->model, index, parameter) : CLM_INVALID_ARGUMENT;
 }

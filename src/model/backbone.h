@@ -45,6 +45,8 @@ typedef struct backbone_batch {
   int64_t counted;    /* rows that are not -1                                                                  */
   bool gradient;
   blocks_dropout dropout;
+  clm_tensor out, dout; /* (outputs, output_size) f32: the outputs, written; their gradient, in place of targets and
+                           loss. Each may be absent */
 } backbone_batch;
 
 clm_status backbone_loss(clm_backbone *backbone, const backbone_batch *batch);

@@ -211,6 +211,7 @@ static clm_status slide(clm_backbone *b, clm_tensor frames, clm_tensor out) {
 }
 
 clm_status clm_backbone_forward(clm_backbone *b, clm_tensor frames, clm_tensor out) {
+  if (!b) return CLM_INVALID_ARGUMENT;
   TRY(check_frames(b, "backbone_forward", frames));
   int64_t size = clm_backbone_output_size(b), window = b->config.window;
   if (!fits_outputs(b, out, CLM_F32, frames.shape, size))
@@ -238,6 +239,8 @@ static clm_status make_state(clm_backbone_state *s) {
 }
 
 clm_status clm_backbone_state_create(clm_backbone *b, int64_t batch, clm_backbone_state **state) {
+  if (state) *state = NULL;
+  TRY(HANDLE_NEED(b, "backbone_state_create", state));
   *state = calloc(1, sizeof **state);
   if (!*state) return context_fail(b->context, CLM_OUT_OF_MEMORY, "backbone_state_create: out of host memory");
   **state = (clm_backbone_state){.backbone = b, .batch = batch};
@@ -247,6 +250,7 @@ clm_status clm_backbone_state_create(clm_backbone *b, int64_t batch, clm_backbon
 }
 
 clm_status clm_backbone_state_reset(clm_backbone_state *s) {
+  if (!s) return CLM_INVALID_ARGUMENT;
   s->seen = 0;
   return clm_model_state_reset(s->blocks);
 }
@@ -284,22 +288,23 @@ static clm_status keep(clm_backbone *b, clm_backbone_state *s, clm_tensor frame,
   return CLM_OK;
 }
 
-clm_status clm_backbone_step(clm_backbone *b, clm_backbone_state *s, clm_tensor frame, clm_tensor out) {
+clm_status clm_backbone_step(clm_backbone *b, clm_backbone_state *state, clm_tensor frame, clm_tensor out) {
+  TRY(HANDLE_NEED(b, "backbone_step", state));
   int64_t size = clm_backbone_output_size(b), window = b->config.window, begin_at = 0;
-  if (s->backbone != b)
+  if (state->backbone != b)
     return context_fail(b->context, CLM_INVALID_ARGUMENT, "backbone_step: the state is another backbone's");
-  if (!is_float(frame, 2) || frame.shape[0] != s->batch || frame.shape[1] != b->config.embed_dim)
+  if (!is_float(frame, 2) || frame.shape[0] != state->batch || frame.shape[1] != b->config.embed_dim)
     return context_fail(b->context, CLM_INVALID_ARGUMENT,
                         "backbone_step: frame must be an f32, f16 or bf16 tensor (batch %lld, embed_dim %lld)",
-                        (long long)s->batch, (long long)b->config.embed_dim);
-  if (!out.buffer || out.dtype != CLM_F32 || out.rank != 2 || out.shape[0] != s->batch || out.shape[1] != size)
+                        (long long)state->batch, (long long)b->config.embed_dim);
+  if (!out.buffer || out.dtype != CLM_F32 || out.rank != 2 || out.shape[0] != state->batch || out.shape[1] != size)
     return context_fail(b->context, CLM_INVALID_ARGUMENT,
-                        "backbone_step: out must be an f32 tensor (batch %lld, %lld)", (long long)s->batch,
+                        "backbone_step: out must be an f32 tensor (batch %lld, %lld)", (long long)state->batch,
                         (long long)size);
-  if (window) TRY(keep(b, s, frame, &begin_at));
-  s->seen++;
-  if (window && s->seen > window) return infer(b, part(s->ring, begin_at, window), true, out);
-  return step_blocks(b, s, frame, out);
+  if (window) TRY(keep(b, state, frame, &begin_at));
+  state->seen++;
+  if (window && state->seen > window) return infer(b, part(state->ring, begin_at, window), true, out);
+  return step_blocks(b, state, frame, out);
 }
 
 /* ---- Loss and the way back ---- */
@@ -375,7 +380,12 @@ static clm_status loss_of(clm_backbone *b, pass *p, const backbone_batch *batch)
   const blocks_dropout *dropout = batch->dropout.rate > 0 ? &batch->dropout : NULL;
   if (batch->gradient) TRY(model_need_gradients(b->model));
   TRY(run(b, p, dropout));
-  TRY(b->config.task == CLM_TASK_REGRESSION ? squared_error(b, p, batch, &dout) : cross_entropy(b, p, batch, &dout));
+  if (batch->out.buffer) TRY(copy(b->context, p->out, batch->out));
+  dout = batch->dout;
+  if (dout.buffer) TRY(mask(b, p, &dout, p->masked));
+  else if (batch->loss.buffer)
+    TRY(b->config.task == CLM_TASK_REGRESSION ? squared_error(b, p, batch, &dout)
+                                              : cross_entropy(b, p, batch, &dout));
   return batch->gradient ? run_backward(b, p, dout, dropout) : CLM_OK;
 }
 
@@ -392,10 +402,9 @@ clm_status backbone_loss(clm_backbone *b, const backbone_batch *batch) {
   return loss_of(b, &p, batch);
 }
 
-static clm_status check_loss(const clm_backbone *b, const clm_backbone_loss_args *a) {
-  TRY(check_frames(b, "backbone_loss", a->frames));
+static clm_status check_targets(const clm_backbone *b, const clm_backbone_loss_args *a) {
   clm_context *ctx = b->context;
-  const int64_t *shape = a->frames.shape, window = b->config.window;
+  const int64_t *shape = a->frames.shape;
   bool regression = b->config.task == CLM_TASK_REGRESSION;
   if (!fits_outputs(b, a->targets, regression ? CLM_F32 : CLM_I32, shape,
                     regression ? clm_backbone_output_size(b) : 0))
@@ -405,6 +414,32 @@ static clm_status check_loss(const clm_backbone *b, const clm_backbone_loss_args
                         shape_of_outputs(b));
   if (!a->loss.buffer || a->loss.dtype != CLM_F32 || a->loss.rank != 1 || a->loss.shape[0] != 1)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "backbone_loss: loss must be an f32 tensor (1)");
+  return CLM_OK;
+}
+
+/* Of a loss of the caller's own. */
+static clm_status check_own(const clm_backbone *b, const clm_backbone_loss_args *a) {
+  const clm_tensor *const tensors[] = {&a->out, &a->dout};
+  for (int i = 0; i < 2; i++)
+    if (tensors[i]->buffer && !fits_outputs(b, *tensors[i], CLM_F32, a->frames.shape, clm_backbone_output_size(b)))
+      return context_fail(b->context, CLM_INVALID_ARGUMENT,
+                          "backbone_loss: %s must be a contiguous f32 tensor (%s%lld)", i ? "dout" : "out",
+                          shape_of_outputs(b), (long long)clm_backbone_output_size(b));
+  if (a->dout.buffer && (a->targets.buffer || a->loss.buffer))
+    return context_fail(b->context, CLM_INVALID_ARGUMENT,
+                        "backbone_loss: dout is given, expected no targets and loss");
+  if (a->dout.buffer && !a->gradient)
+    return context_fail(b->context, CLM_INVALID_ARGUMENT, "backbone_loss: dout is given, but gradient is not set");
+  return CLM_OK;
+}
+
+static clm_status check_loss(const clm_backbone *b, const clm_backbone_loss_args *a) {
+  TRY(check_frames(b, "backbone_loss", a->frames));
+  clm_context *ctx = b->context;
+  const int64_t *shape = a->frames.shape, window = b->config.window;
+  TRY(check_own(b, a));
+  const bool outputs_only = a->out.buffer && !a->targets.buffer && !a->loss.buffer && !a->gradient;
+  if (!a->dout.buffer && !outputs_only) TRY(check_targets(b, a));
   if (!(a->dropout >= 0 && a->dropout < 1))
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "backbone_loss: dropout is %g, expected 0 <= dropout < 1",
                         (double)a->dropout);
@@ -419,18 +454,22 @@ static clm_status check_loss(const clm_backbone *b, const clm_backbone_loss_args
   return CLM_OK;
 }
 
-clm_status clm_backbone_loss(clm_backbone *b, const clm_backbone_loss_args *a) {
-  TRY(check_loss(b, a));
+clm_status clm_backbone_loss(clm_backbone *b, const clm_backbone_loss_args *args) {
+  TRY(HANDLE_NEED(b, "backbone_loss", args));
+  TRY(check_loss(b, args));
   pass p;
-  clm_tensor frames = a->frames;
+  clm_tensor frames = args->frames;
   int64_t window = b->config.window;
   if (window && frames.shape[1] > window) frames = part(frames, frames.shape[1] - window, window);
-  backbone_batch batch = {.loss = a->loss, .gradient = a->gradient, .dropout = {a->dropout, a->seed}};
+  backbone_batch batch = {.loss = args->loss, .gradient = args->gradient, .dropout = {args->dropout, args->seed}};
+  if (args->out.buffer) batch.out = rows_of(args->out);
+  if (args->dout.buffer) batch.dout = rows_of(args->dout);
   TRY(begin(b, &p, frames.shape[0], frames.shape[1], b->config.output == CLM_OUTPUT_LAST, loss_mode(&batch)));
   TRY(stage(b, &p, frames));
-  TRY(take_rows(b, &p, a->lengths, &batch.counted));
-  batch.targets = b->config.task == CLM_TASK_REGRESSION
-                      ? rows_of(a->targets)
-                      : clm_tensor_reshape(a->targets, 1, (int64_t[]){clm_tensor_count(a->targets)});
+  TRY(take_rows(b, &p, args->lengths, &batch.counted));
+  if (batch.loss.buffer)
+    batch.targets = b->config.task == CLM_TASK_REGRESSION
+                        ? rows_of(args->targets)
+                        : clm_tensor_reshape(args->targets, 1, (int64_t[]){clm_tensor_count(args->targets)});
   return loss_of(b, &p, &batch);
 }

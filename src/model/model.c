@@ -64,8 +64,9 @@ clm_status model_create(clm_context *ctx, const clm_model_config *config, weight
 }
 
 clm_status clm_model_create(clm_context *ctx, const clm_model_config *config, uint64_t seed, clm_model **model) {
+  if (model) *model = NULL;
+  TRY(CONTEXT_NEED(ctx, "model_create", config, model));
   clm_model_config complete = *config;
-  *model = NULL;
   TRY(config_complete(ctx, &complete));
   return model_create(ctx, &complete, (weights_ends){0}, seed, model);
 }
@@ -113,10 +114,11 @@ static clm_status open_directory(clm_context *ctx, const char *directory, clm_mo
 
 clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_model_load_options *options,
                                clm_model **model) {
+  if (model) *model = NULL;
+  TRY(CONTEXT_NEED(ctx, "model_load", path, model));
   const clm_model_load_options defaults = {0};
   clm_model_config config;
   source from;
-  *model = NULL;
   if (!options) options = &defaults;
   if ((unsigned)options->weights > CLM_WEIGHTS_INT8)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_load: weights is %d, expected a clm_weights_type",
@@ -138,6 +140,7 @@ clm_status model_save_weights(clm_model *m, const char *path) {
 }
 
 clm_status clm_model_save(clm_model *m, const char *directory) {
+  TRY(HANDLE_NEED(m, "model_save", directory));
   char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
   clm_status status = config_path && weights_path
                           ? config_write(m->context, config_path, &m->config, m->weights[0][W_IN_PROJ].dtype)
@@ -162,9 +165,9 @@ void clm_model_destroy(clm_model **model) {
   *model = NULL;
 }
 
-clm_context *clm_model_context(const clm_model *m) { return m->context; }
-const clm_model_config *clm_model_configuration(const clm_model *m) { return &m->config; }
-int64_t clm_model_parameter_count(const clm_model *m) { return m->layout.parameters; }
+clm_context *clm_model_context(const clm_model *m) { return m ? m->context : NULL; }
+const clm_model_config *clm_model_configuration(const clm_model *m) { return m ? &m->config : NULL; }
+int64_t clm_model_parameter_count(const clm_model *m) { return m ? m->layout.parameters : 0; }
 
 clm_status model_need_gradients(clm_model *m) {
   if (m->gradients) return CLM_OK;
@@ -184,11 +187,29 @@ static clm_status find_view(clm_model *m, const char *name, clm_buffer *flat, cl
 }
 
 clm_status clm_model_parameter(clm_model *m, const char *name, clm_tensor *parameter) {
+  TRY(HANDLE_NEED(m, "model_parameter", name, parameter));
   return find_view(m, name, m->parameters, parameter);
 }
 
 clm_status clm_model_gradient(clm_model *m, const char *name, clm_tensor *gradient) {
+  TRY(HANDLE_NEED(m, "model_gradient", name, gradient));
   if (!m->gradients)
     return context_fail(m->context, CLM_INVALID_ARGUMENT, "model: no gradients have been computed yet");
   return find_view(m, name, m->gradients, gradient);
+}
+
+int64_t clm_model_tensor_count(const clm_model *m) { return m ? (int64_t)m->layout.item_count : 0; }
+
+clm_status clm_model_tensor(clm_model *m, int64_t index, clm_parameter *parameter) {
+  TRY(HANDLE_NEED(m, "model_tensor", parameter));
+  const weights_layout *l = &m->layout;
+  if (index < 0 || index >= (int64_t)l->item_count)
+    return context_fail(m->context, CLM_INVALID_ARGUMENT, "model_tensor: index is %lld, expected 0 to %lld",
+                        (long long)index, (long long)l->item_count - 1);
+  const weight *w = &l->items[index];
+  *parameter =
+      (clm_parameter){.tensor = weights_tensor(l, m->parameters, (size_t)index), .decays = w->offset < l->decayed};
+  if (m->gradients) parameter->gradient = weights_tensor(l, m->gradients, (size_t)index);
+  weights_name(w, parameter->name);
+  return CLM_OK;
 }

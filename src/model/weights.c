@@ -189,6 +189,11 @@ static clm_tensor scales_of(const weight *w, clm_buffer *flat) {
   return clm_tensor_of(flat, w->scales * sizeof(float), CLM_F32, 1, w->shape);
 }
 
+clm_tensor weights_tensor(const weights_layout *l, clm_buffer *flat, size_t item) {
+  const weight *w = &l->items[item];
+  return clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, w->rank, w->shape);
+}
+
 bool weights_find(const weights_layout *l, clm_buffer *flat, const char *name, clm_tensor *view) {
   char candidate[WEIGHT_NAME_MAX];
   for (size_t i = 0; i < l->item_count; i++) {
@@ -198,7 +203,7 @@ bool weights_find(const weights_layout *l, clm_buffer *flat, const char *name, c
     if (strncmp(candidate, name, length) != 0) continue;
     const bool scale = w->dtype == CLM_I8 && strcmp(name + length, "_scale") == 0;
     if (!scale && name[length]) continue;
-    *view = scale ? scales_of(w, flat) : clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, w->rank, w->shape);
+    *view = scale ? scales_of(w, flat) : weights_tensor(l, flat, i);
     return true;
   }
   return false;

@@ -33,7 +33,7 @@ typedef enum weight_id {
   W_COUNT
 } weight_id;
 
-#define WEIGHT_NAME_MAX 96
+#define WEIGHT_NAME_MAX CLM_PARAMETER_NAME
 
 typedef struct weight {
   weight_id id;
@@ -83,6 +83,9 @@ void weights_original_name(const weight *w, char name[WEIGHT_NAME_MAX]);
 /* The view of a parameter by its name, as in model.safetensors; of the scales of one in i8 with "_scale" behind it.
  * False: the model has no such parameter. */
 bool weights_find(const weights_layout *layout, clm_buffer *flat, const char *name, clm_tensor *view);
+
+/* The view of the parameter at `item`, shaped as in model.safetensors. */
+clm_tensor weights_tensor(const weights_layout *layout, clm_buffer *flat, size_t item);
 
 /* A view of `flat`, shaped as the operations take it; absent if the model does not have this parameter. */
 clm_tensor weights_view(const weights_layout *layout, clm_buffer *flat, int layer, weight_id id);

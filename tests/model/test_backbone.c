@@ -162,6 +162,75 @@ static float *gradients(const fixture *f, float dropout, float *loss) {
   return floats_read(f->context, clm_tensor_of(m->gradients, 0, CLM_F32, 1, (int64_t[]){(int64_t)m->layout.total}));
 }
 
+/* The squared error as a loss of the caller's own, on the host, gives the gradients that it has as the backbone's:
+ * from the outputs with dropout, and with anything in the gradient behind a sequence's end. */
+static void test_own_loss(const test_device *device, const void *data) {
+  const backbone_case *c = data;
+  fixture f = fixture_make(c, device->context);
+  float loss;
+  float *want = gradients(&f, 0.3f, &loss);
+  clm_backbone_loss_args args = loss_args(&f, 0.3f);
+  args.targets = args.loss = (clm_tensor){0};
+  args.out = f.out;
+  CHECK(&f, clm_backbone_loss(f.backbone, &args));
+  float *out = floats_read(f.context, f.out), *targets = floats_read(f.context, f.targets);
+  const int64_t size = clm_backbone_output_size(f.backbone), steps = is_every(c) ? c->length : 1;
+  int64_t counted = 0;
+  double squares = 0;
+  for (int64_t b = 0; b < c->batch; b++) counted += is_every(c) && f.lengths ? f.lengths[b] : steps;
+  for (int64_t i = 0; i < c->batch * steps * size; i++) {
+    const int64_t b = i / (steps * size), t = i / size % steps;
+    const float error = out[i] - targets[i];
+    const bool there = !is_every(c) || !f.lengths || t < f.lengths[b];
+    if (there) squares += (double)error * (double)error;
+    out[i] = there ? 2 * error / (float)(counted * size) : 1000;
+  }
+  if (!(fabs(squares / (double)(counted * size) - (double)loss) <= 1e-5 * (double)loss))
+    fail_msg("the loss is %g, its outputs give %g", (double)loss, squares / (double)(counted * size));
+  CHECK(&f, clm_tensor_write(f.out, out, (size_t)(c->batch * steps * size) * sizeof *out));
+  args.dout = f.out;
+  args.out = (clm_tensor){0};
+  args.gradient = true;
+  const size_t total = f.backbone->model->layout.total;
+  floats_poison(f.context, f.loss);
+  CHECK(&f, clm_backbone_loss(f.backbone, &args));
+  float *got =
+      floats_read(f.context, clm_tensor_of(f.backbone->model->gradients, 0, CLM_F32, 1, (int64_t[]){(int64_t)total}));
+  floats_compare("gradients of a loss of one's own", got, want, total, 1e-5, 1e-7);
+  clm_parameter p;
+  int64_t numbers = 0;
+  for (int64_t i = 0; i < clm_backbone_tensor_count(f.backbone); i++) {
+    CHECK(&f, clm_backbone_tensor(f.backbone, i, &p));
+    assert_non_null(p.gradient.buffer);
+    numbers += clm_tensor_count(p.gradient);
+  }
+  assert_int_equal(numbers, clm_backbone_param_count(f.backbone));
+  free(want);
+  free(got);
+  free(out);
+  free(targets);
+  fixture_free(&f);
+}
+
+static void test_own_loss_refused(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  fixture f = fixture_make(&cases[3], test_judge);
+  clm_backbone_loss_args args = loss_args(&f, 0);
+  args.dout = f.out;
+  args.gradient = true;
+  assert_int_equal(clm_backbone_loss(f.backbone, &args), CLM_INVALID_ARGUMENT);
+  assert_non_null(strstr(clm_context_error(f.context), "dout is given, expected no targets and loss"));
+  args.targets = args.loss = (clm_tensor){0};
+  args.gradient = false;
+  assert_int_equal(clm_backbone_loss(f.backbone, &args), CLM_INVALID_ARGUMENT);
+  assert_non_null(strstr(clm_context_error(f.context), "gradient is not set"));
+  args.gradient = true;
+  args.dout = f.frames;
+  assert_int_equal(clm_backbone_loss(f.backbone, &args), CLM_INVALID_ARGUMENT);
+  assert_non_null(strstr(clm_context_error(f.context), "dout must be a contiguous f32 tensor (batch, 3)"));
+  fixture_free(&f);
+}
+
 static void test_against_reference(const test_device *device, const void *data) {
   const backbone_case *c = data;
   fixture f = fixture_make(c, device->context), judge = fixture_make(c, test_judge);
@@ -604,6 +673,7 @@ static void add(void) {
   test_add(NULL, test_bad_configs, NULL, "bad configurations");
   test_add(NULL, test_bad_arguments, NULL, "bad arguments");
   test_add(NULL, test_bad_files, NULL, "bad files");
+  test_add(NULL, test_own_loss_refused, NULL, "a loss of one's own, refused");
   test_add(NULL, test_presets, NULL, "presets");
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
@@ -613,6 +683,9 @@ static void add(void) {
       test_add(device, test_steps, &cases[i], "steps, %s", cases[i].why);
       if (cases[i].config.window) test_add(device, test_window, &cases[i], "window, %s", cases[i].why);
     }
+    for (size_t i = 1; i < 5; i++)
+      if (cases[i].fast || !device->slow)
+        test_add(device, test_own_loss, &cases[i], "a loss of one's own, %s", cases[i].why);
     test_add(device, test_halves, &cases[3], "frames in halves");
     test_add(device, test_evaluate, &cases[3], "evaluation, numbers");
     test_add(device, test_evaluate, &cases[6], "evaluation, classes");

@@ -318,6 +318,42 @@ static void test_steady_memory(const test_device *device, const void *data) {
   fixture_free(&f);
 }
 
+/* Every parameter once, as it is found by its name, and the numbers of all of them. */
+static void test_list(const test_device *device, const void *data) {
+  fixture f = fixture_make(data, device->context);
+  const int64_t count = clm_model_tensor_count(f.model);
+  int64_t numbers = 0, decaying = 0;
+  clm_parameter p, q;
+  for (int64_t i = 0; i < count; i++) {
+    clm_tensor named;
+    CHECK(&f, clm_model_tensor(f.model, i, &p));
+    CHECK(&f, clm_model_parameter(f.model, p.name, &named));
+    assert_memory_equal(&named, &p.tensor, sizeof named);
+    assert_null(p.gradient.buffer);
+    numbers += clm_tensor_count(p.tensor);
+    for (int64_t k = 0; k < i; k++) {
+      CHECK(&f, clm_model_tensor(f.model, k, &q));
+      assert_string_not_equal(p.name, q.name);
+    }
+    const bool matrix = p.tensor.rank > 1 && !strstr(p.name, "A_log");
+    assert_int_equal(p.decays, matrix);
+    decaying += p.decays;
+  }
+  assert_int_equal(numbers, clm_model_parameter_count(f.model));
+  assert_true(decaying > 0 && decaying < count);
+  CHECK(&f, model_need_gradients(f.model));
+  for (int64_t i = 0; i < count; i++) {
+    clm_tensor named;
+    CHECK(&f, clm_model_tensor(f.model, i, &p));
+    CHECK(&f, clm_model_gradient(f.model, p.name, &named));
+    assert_memory_equal(&named, &p.gradient, sizeof named);
+  }
+  assert_int_equal(clm_model_tensor(f.model, count, &p), CLM_INVALID_ARGUMENT);
+  assert_int_equal(clm_model_tensor(f.model, -1, &p), CLM_INVALID_ARGUMENT);
+  assert_non_null(strstr(clm_context_error(f.context), "index is -1"));
+  fixture_free(&f);
+}
+
 static void test_bad_configs(const test_device *device, const void *data) {
   (void)device, (void)data;
   static const clm_model_config bad[] = {
@@ -348,6 +384,7 @@ static void add(void) {
       test_add(device, test_decode, &cases[i], "decode, %s", cases[i].why);
     }
     test_add(device, test_score, NULL, "score");
+    test_add(device, test_list, &cases[2], "list of parameters");
     test_add(device, test_round_trip, &cases[2], "save and load");
     test_add(device, test_steady_memory, &cases[1], "memory of a second step");
   }

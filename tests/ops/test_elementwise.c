@@ -229,6 +229,37 @@ static test_problem squares_problem(const sum_case *c, const clm_sum_squares_arg
   return p;
 }
 
+/* Of several vectors, one call after the other: the first overwrites, the others add. */
+static void test_accumulated_squares(const test_device *device, const void *data) {
+  (void)data;
+  enum { PARTS = 3, COUNT = 1000 };
+  static const clm_dtype dtypes[PARTS] = {CLM_F32, CLM_BF16, CLM_F16};
+  static float x[COUNT];
+  static uint16_t halves[COUNT];
+  clm_buffer *buffer;
+  double want = 0;
+  float got = NAN;
+  test_random r = random_seeded(4, "squares");
+  assert_int_equal(clm_buffer_create(device->context, sizeof x + sizeof got, &buffer), CLM_OK);
+  const clm_tensor out = clm_tensor_of(buffer, sizeof x, CLM_F32, 1, (int64_t[]){1});
+  assert_int_equal(clm_tensor_write(out, &got, sizeof got), CLM_OK);
+  for (int part = 0; part < PARTS; part++) {
+    const clm_tensor t = clm_tensor_of(buffer, 0, dtypes[part], 1, (int64_t[]){COUNT});
+    for (int i = 0; i < COUNT; i++) x[i] = (float)random_normal(&r);
+    if (part) {
+      assert_int_equal(clm_convert(dtypes[part], halves, CLM_F32, x, COUNT), CLM_OK);
+      assert_int_equal(clm_convert(CLM_F32, x, dtypes[part], halves, COUNT), CLM_OK);
+    }
+    for (int i = 0; i < COUNT; i++) want += (double)x[i] * (double)x[i];
+    assert_int_equal(clm_tensor_write(t, part ? (void *)halves : x, part ? sizeof halves : sizeof x), CLM_OK);
+    const clm_sum_squares_args args = {.x = t, .out = out, .accumulate = part > 0};
+    assert_int_equal(clm_sum_squares(device->context, &args), CLM_OK);
+  }
+  assert_int_equal(clm_tensor_read(out, &got, sizeof got), CLM_OK);
+  if (!(fabs((double)got - want) <= 1e-6 * want)) fail_msg("%.9g, expected %.9g", (double)got, want);
+  clm_buffer_destroy(&buffer);
+}
+
 static void test_sums(const test_device *device, const void *data) {
   const clm_column_sum_args columns = {0};
   const clm_sum_squares_args squares = {0};
@@ -262,6 +293,7 @@ static void add(void) {
         test_add(device, test_dropout_halves, &layouts[i], "dropout in halves: layout %d", layouts[i]);
     }
     test_add(device, test_dropout_mask, NULL, "dropout: shares");
+    test_add(device, test_accumulated_squares, NULL, "sum_squares: accumulated");
     for (size_t i = 0; i < SUM_CASES; i++) {
       test_add(device, test_sums, &sum_cases[i], "sums: %s", sum_cases[i].why);
       if (!device->slow || i == 3)

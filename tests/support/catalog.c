@@ -308,7 +308,10 @@ const catalog_op catalog[] = {
      {{0}}},
 #undef ARGS
 #define ARGS clm_sum_squares_args
-    {&op_sum_squares, false, {IN(x, OF_STORAGE, NULL, DIM_COUNT), OUT(out, OF_PARAMETER, DIM_ONE)}, {{0}}},
+    {&op_sum_squares,
+     false,
+     {IN(x, OF_STORAGE, NULL, DIM_COUNT), BOTH(out, OF_PARAMETER, NULL, DIM_ONE)},
+     {BOOL(accumulate)}},
 #undef ARGS
 #define ARGS clm_embedding_args
     {&op_embedding,

@@ -75,5 +75,5 @@ clm_status opencl_sum_squares(clm_context *ctx, const elementwise_shape *s, cons
   if (status) return status;
   context_explain(ctx, "sum_squares: opencl, %zu work-groups of %zu, then their sums in order", groups, local);
   return OPENCL_RUN(ctx, second, 1, &finish_local, &finish_local, ARG_TENSOR(partial), ARG_I32(groups),
-                    ARG_TENSOR(a->out), ARG_LOCAL(finish_local * sizeof(float)));
+                    ARG_TENSOR(a->out), ARG_I32(a->accumulate), ARG_LOCAL(finish_local * sizeof(float)));
 }

@@ -148,7 +148,7 @@ clm_status KERNEL(sum_squares)(clm_context *ctx, const elementwise_shape *s, con
   if (status) return status;
   sum_task task = {.x = &a->x, .rows = s->count, .parts = workspace->host};
   cpu_pool_run(cpu_context_pool(ctx), pieces, sum_squares_piece, &task);
-  double sum = 0;
+  double sum = a->accumulate ? (double)*kernel_data(a->out) : 0;
   for (int64_t i = 0; i < pieces; i++) sum += ((const double *)task.parts)[i];
   *kernel_data(a->out) = (float)sum;
   context_explain(ctx, "sum_squares: cpu %s, %lld pieces of %d", cpu_context_level(ctx), (long long)pieces, PIECE);

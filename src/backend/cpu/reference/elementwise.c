@@ -44,7 +44,7 @@ clm_status ref_column_sum(clm_context *ctx, const matrix_shape *s, const clm_col
 }
 
 clm_status ref_sum_squares(clm_context *ctx, const elementwise_shape *s, const clm_sum_squares_args *a) {
-  double sum = 0;
+  double sum = a->accumulate ? GET(a->out, 0) : 0;
   for (int64_t i = 0; i < s->count; i++) {
     double x = element_load(&a->x, element_number(&a->x, i));
     sum += x * x;
