@@ -22,7 +22,8 @@ docs/data:  *.json          rows as mamba-bench writes them. A row typed from no
                             shows instead of its number, such as a range.
             reference.json  what other implementations take for a command ("ms_median", "tokens_per_s" or, as text,
                             "shown"), and what the project aims at ("aim_ms", "aim_tokens_per_s", "aim_fraction")
-            devices.json    the devices in the order of the page: heading, name of their files, what to know of them
+            devices.json    the devices in the order of the page: heading, name of their files, and by hand what to know
+                            of them (driver, limits, which reference)
             training.json   training runs, each with its train.csv
             commands.txt    what is measured on a GPU and on a CPU, in the order of the tables
 """
@@ -46,6 +47,8 @@ not_rows = {"reference.json", "devices.json", "training.json"}
 # Options that say where and how often something is measured, not what; True: a value follows.
 beside = {"--device": True, "--repeat": True, "--format": True, "--output": True, "--plot": True, "--threads": True,
           "--check": False, "--explain": False}
+# Variables of which the same holds.
+beside_variables = re.compile(r"CLM_(PROGRAM_CACHE|CL_DIR|OPENCL_TRACE|REQUIRE_\w+|TEST_\w+)=")
 
 
 def load(path):
@@ -63,7 +66,7 @@ def words_of(command):
             skip = False
         elif name in beside:
             skip = beside[name] and "=" not in word
-        elif os.path.basename(word) != "mamba-bench":
+        elif os.path.basename(word) != "mamba-bench" and not beside_variables.match(word):
             kept.append(word)
     return kept
 
@@ -184,8 +187,9 @@ def table(device, newest, references):
     for line in commands("gpu") + commands("cpu"):
         order.setdefault(key_of(line), len(order))
     rows = {key: row for (name, key, swept), row in newest.items() if name == device and not swept}
-    plain = {key.replace("CLM_OPENCL_PLAIN=1 ", ""): row for key, row in rows.items() if key.startswith("CLM_")}
-    keys = sorted((key for key in rows if not key.startswith("CLM_")), key=lambda k: (order.get(k, len(order)), k))
+    without = "CLM_OPENCL_PLAIN=1 "
+    plain = {key[len(without):]: row for key, row in rows.items() if key.startswith(without)}
+    keys = sorted((key for key in rows if not key.startswith(without)), key=lambda k: (order.get(k, len(order)), k))
     titles = ["`mamba-bench ...`", "date", "measured", "of floor"]
     columns = [lambda key, row: "`" + shlex.join(words_of(row["command"])) + "`", lambda key, row: row["date"],
                lambda key, row: measured(row), lambda key, row: cell(row, "roofline_fraction")]
