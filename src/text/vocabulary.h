@@ -15,7 +15,7 @@ typedef struct token_entry {
   size_t key, spelling, text; /* where they begin in the buffers below, zero-terminated there */
   uint32_t key_bytes, spelling_bytes, text_bytes;
   bool present, special, added;
-  bool in_model; /* else added beside the model, which does not see it  */
+  bool in_model; /* else added with the model, which does not see it    */
   bool is_byte;  /* decodes as one byte of a character: <0x0A> and such */
 } token_entry;
 
