@@ -1,37 +1,96 @@
-/* Product of one to four rows with a matrix whose columns lie along memory (a weight of (n, k), transposed): what a
- * decoding step does. A work-group of (lanes, columns) reads one column of b per row of work-items; the lanes' sums are
- * added as a tree. b is read once, so the time is that of its bytes. MATMUL_ROWS: 1 to 4. */
+/* Product of one to eight rows with a matrix whose columns lie along memory (a weight of (n, k), transposed): what a
+ * decoding step does. b is read once, so the time is that of its bytes.
+ *
+ * A row of `lanes` work-items takes COLUMNS columns of b: pieces of 8 numbers, one after the other, each multiplied
+ * with that piece of every row of a; the lanes' sums are added as a tree, all at once.
+ * MATMUL_ROWS: 1 to 8. ALIGNED_A, ALIGNED_B: every piece of eight is aligned to its size (16 bytes of 16-bit numbers),
+ * and can be read in one go. */
 #include "matmul.h"
 
 #ifndef MATMUL_ROWS
 #define MATMUL_ROWS 1
 #endif
+#define COLUMNS 2
+#define SUMS    (MATMUL_ROWS * COLUMNS)
+
+#define piece_f32(v)    (v)
+#define piece_bf16(v)   as_float8(convert_uint8(v) << (uint8)(16))
+#define piece_i8(v)     convert_float8(v)
+#define piece_f16(v)    (float8)(value_f16(v.s0), value_f16(v.s1), value_f16(v.s2), value_f16(v.s3), \
+                                 value_f16(v.s4), value_f16(v.s5), value_f16(v.s6), value_f16(v.s7))
+#define stored8_f32     float8
+#define stored8_bf16    ushort8
+#define stored8_f16     ushort8
+#define stored8_i8      char8
+#define BY(what, type)  STORAGE_PASTE(what, type)
+typedef BY(stored8_, A_TYPE) a_piece;
+typedef BY(stored8_, B_TYPE) b_piece;
+
+static inline float8 load_a(__global const a_t *a, long at, long column) {
+#ifdef ALIGNED_A
+  const a_piece v = *(__global const a_piece *)(a + at);
+  return BY(piece_, A_TYPE)(v);
+#else
+  return (float8)(LOAD(A_TYPE, a, at), LOAD(A_TYPE, a, at + column), LOAD(A_TYPE, a, at + 2 * column),
+                  LOAD(A_TYPE, a, at + 3 * column), LOAD(A_TYPE, a, at + 4 * column), LOAD(A_TYPE, a, at + 5 * column),
+                  LOAD(A_TYPE, a, at + 6 * column), LOAD(A_TYPE, a, at + 7 * column));
+#endif
+}
+
+static inline float8 load_b(__global const b_t *b, long at) {
+#ifdef ALIGNED_B
+  const b_piece v = *(__global const b_piece *)(b + at);
+#else
+  const b_piece v = vload8(0, b + at);
+#endif
+  return BY(piece_, B_TYPE)(v);
+}
+
+static inline float sum8(float8 v) {
+  const float4 h = v.lo + v.hi;
+  return (h.x + h.z) + (h.y + h.w);
+}
 
 __kernel void matmul_row(__global const a_t *a, long a_offset, long a_row, long a_column, __global const b_t *b,
                          long b_offset, long b_column, int n, int k, __local float *scratch, EPILOGUE_PARAMETERS) {
-  int x = (int)get_local_id(0), lanes = (int)get_local_size(0), line = (int)get_local_id(1) * lanes;
-  int j = (int)get_global_id(1);
-  float sum[MATMUL_ROWS];
+  const int x = (int)get_local_id(0), lanes = (int)get_local_size(0), j0 = (int)get_global_id(1) * COLUMNS;
+  __local float *mine = scratch + (int)get_local_id(1) * lanes * SUMS;
+  float8 sum[MATMUL_ROWS][COLUMNS];
 #pragma unroll
-  for (int r = 0; r < MATMUL_ROWS; r++) sum[r] = 0.0f;
+  for (int r = 0; r < MATMUL_ROWS; r++)
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) sum[r][c] = (float8)(0.0f);
   a += a_offset;
-  if (j < n) {
-    b += b_offset + j * b_column;
-#pragma unroll 4
-    for (int kk = x; kk < k; kk += lanes) {
-      float value = LOAD(B_TYPE, b, kk);
+  b += b_offset;
+  /* A column past the end is the last one once more, and not written. */
+  const long column[COLUMNS] = {min(j0, n - 1) * b_column, min(j0 + 1, n - 1) * b_column};
+#pragma unroll 2
+  for (int kk = 8 * x; kk + 8 <= k; kk += 8 * lanes) {
+    const float8 w0 = load_b(b, column[0] + kk), w1 = load_b(b, column[1] + kk);
 #pragma unroll
-      for (int r = 0; r < MATMUL_ROWS; r++) sum[r] = fma(LOAD(A_TYPE, a, r * a_row + kk * a_column), value, sum[r]);
+    for (int r = 0; r < MATMUL_ROWS; r++) {
+      const float8 u = load_a(a, r * a_row + kk * a_column, a_column);
+      sum[r][0] = fma(u, w0, sum[r][0]);
+      sum[r][1] = fma(u, w1, sum[r][1]);
     }
   }
-  for (int r = 0; r < MATMUL_ROWS; r++) {
-    local_barrier();
-    scratch[line + x] = sum[r];
-    for (int step = lanes / 2; step > 0; step /= 2) {
-      local_barrier();
-      if (x < step) scratch[line + x] += scratch[line + x + step];
+  const int rest = k & ~7;
+#pragma unroll
+  for (int r = 0; r < MATMUL_ROWS; r++)
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) {
+      float total = sum8(sum[r][c]);
+      if (x < k - rest)
+        total = fma(LOAD(A_TYPE, a, r * a_row + (rest + x) * a_column), LOAD(B_TYPE, b, column[c] + rest + x), total);
+      mine[(r * COLUMNS + c) * lanes + x] = total;
     }
-    ANCHOR
-    if (x == 0 && j < n) EPILOGUE(scratch[line], r, j); /* this work-item wrote scratch[line] itself */
+  for (int step = lanes / 2; step > 0; step /= 2) {
+    local_barrier();
+    for (int at = x; at < step * SUMS; at += lanes) mine[at / step * lanes + at % step] += mine[at / step * lanes + at % step + step];
+  }
+  local_barrier();
+  for (int s = x; s < SUMS; s += lanes) {
+    const int r = s / COLUMNS, j = j0 + s % COLUMNS;
+    if (j < n) EPILOGUE(mine[s * lanes], r, j);
   }
 }

@@ -31,6 +31,13 @@ CLM_API clm_status clm_buffer_read(clm_buffer *buffer, size_t offset, size_t byt
 CLM_API clm_status clm_buffer_map(clm_buffer *buffer, void **memory);
 CLM_API clm_status clm_buffer_unmap(clm_buffer *buffer);
 
+/* Says that the buffer holds weights: matrices that are multiplied again and again and seldom written. A backend may
+ * then keep those it multiplies in the layout of the device's matrix engine, until an operation or a call of this
+ * header writes the buffer. That takes the memory of the matrices once more (f32: one and a half times, and twice
+ * that where gradients are computed). Without memory it does without. What writes the buffer past clmamba must not be
+ * used with this. `keep` false frees what is kept. NULL: CLM_INVALID_ARGUMENT. */
+CLM_API clm_status clm_buffer_keep_packed(clm_buffer *buffer, bool keep);
+
 CLM_API size_t clm_buffer_size(const clm_buffer *buffer);
 CLM_API clm_context *clm_buffer_context(const clm_buffer *buffer);
 

@@ -9,6 +9,12 @@ CLM_BEGIN_DECLS
 
 typedef enum clm_activation { CLM_ACTIVATION_NONE, CLM_ACTIVATION_SILU, CLM_ACTIVATION_SOFTPLUS } clm_activation;
 
+/* How f32 operands may be multiplied. Operands of 16 bits are multiplied exactly, whatever this says. */
+typedef enum clm_math {
+  CLM_MATH_F32, /* errors no larger than twice those of a chain of f32 fused multiply-adds     */
+  CLM_MATH_TF32 /* f32 operands may be rounded to 10 bits of fraction, where that is faster    */
+} clm_math;
+
 /*   out = activation(scale (a b) + bias) + residual        (accumulate: out is added to what it held)
  * Of a b in i8 column j stands for b_scale[j] times its integers: a weight of (n, k) quantised by rows, transposed.
  * A transposed operand is a transposed view (clm_tensor_transpose). Products accumulate in fp32.
@@ -23,6 +29,7 @@ typedef struct clm_matmul_args {
   clm_activation activation;
   bool accumulate;    /* only with no bias, activation or residual */
   clm_tensor b_scale; /* (n)               f32; where b is i8, and only there */
+  clm_math math;
 } clm_matmul_args;
 
 CLM_API clm_status clm_matmul(clm_context *context, const clm_matmul_args *args);

@@ -76,6 +76,7 @@ typedef struct backend {
   clm_status (*buffer_read)(clm_buffer *, size_t offset, size_t bytes, void *destination);
   clm_status (*buffer_map)(clm_buffer *, void **memory);
   clm_status (*buffer_unmap)(clm_buffer *);
+  void (*buffer_forget)(clm_buffer *); /* frees buffer->kept; NULL where nothing is kept */
 
   /* As core/context.h says. Between begin and end a backend may put off what operations are called for, but for their
    * errors; NULL where it does not matter. */

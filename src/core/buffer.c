@@ -64,6 +64,7 @@ clm_status clm_buffer_write(clm_buffer *b, size_t offset, size_t bytes, const vo
   if (bytes) TRY(CONTEXT_NEED(b->context, "buffer_write", source));
   clm_status status = check_range(b, offset, bytes, "buffer_write");
   if (status || bytes == 0) return status;
+  b->version++;
   return b->context->backend->buffer_write(b, offset, bytes, source);
 }
 
@@ -80,6 +81,7 @@ clm_status clm_buffer_map(clm_buffer *b, void **memory) {
   TRY(CONTEXT_NEED(b->context, "buffer_map", memory));
   *memory = NULL;
   if (b->mapped) return context_fail(b->context, CLM_INVALID_ARGUMENT, "buffer_map: the buffer is already mapped");
+  b->version++;
   TRY(b->context->backend->buffer_map(b, memory));
   b->mapped = true;
   return CLM_OK;
@@ -90,6 +92,13 @@ clm_status clm_buffer_unmap(clm_buffer *b) {
   if (!b->mapped) return context_fail(b->context, CLM_INVALID_ARGUMENT, "buffer_unmap: the buffer is not mapped");
   b->mapped = false;
   return b->context->backend->buffer_unmap(b);
+}
+
+clm_status clm_buffer_keep_packed(clm_buffer *b, bool keep) {
+  if (!b) return CLM_INVALID_ARGUMENT;
+  if (!keep && b->context->backend->buffer_forget) b->context->backend->buffer_forget(b);
+  b->keeps_packed = keep;
+  return CLM_OK;
 }
 
 size_t clm_buffer_size(const clm_buffer *b) { return b ? b->bytes : 0; }

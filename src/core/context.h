@@ -31,7 +31,10 @@ struct clm_buffer {
   void *device; /* cl_mem of the OpenCL backend, or NULL                       */
   bool owned;   /* counted in memory_now; freed with the buffer                */
   bool mapped;
-  void *outside; /* the caller's memory that `device` is a copy of, or NULL      */
+  void *outside;     /* the caller's memory that `device` is a copy of, or NULL      */
+  bool keeps_packed; /* of weights: a backend may keep forms of their matrices, `kept`, made at a version */
+  uint64_t version;  /* rises with every write                                                            */
+  void *kept;
 };
 
 /* Keeps the message, with what could disturb a terminal escaped (core/escape.h), and returns `status`:

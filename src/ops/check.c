@@ -182,6 +182,7 @@ static clm_status check_overlap(checker *c, const check_tensor *rows, size_t cou
   for (size_t i = 0; i < count; i++) {
     if (!(rows[i].flags & CHECK_WRITTEN) || !check_present(rows[i].tensor)) continue;
     c->written++;
+    rows[i].tensor->buffer->version++;
     if (view_repeats(rows[i].tensor))
       return check_fail(c, "%s is written, but its strides let elements share memory", rows[i].name);
     for (size_t j = 0; j < count; j++) {

@@ -12,6 +12,7 @@ static clm_status check(checker *c, const clm_matmul_args *a, matmul_shape *s) {
       CHECK_ROW(a, b_scale, CHECK_OPTIONAL, .dtypes = real, .dims = {&n}));
   if (!status) status = check_scale(c, "b_scale", &a->b_scale, "b", &a->b);
   if (!status) status = check_choice(c, "activation", (int)a->activation, CLM_ACTIVATION_SOFTPLUS + 1);
+  if (!status) status = check_choice(c, "math", (int)a->math, CLM_MATH_TF32 + 1);
   if (status) return status;
   if (a->accumulate && (check_present(&a->bias) || check_present(&a->residual) || a->activation))
     return check_fail(c, "accumulate is set, expected no bias, residual or activation beside it");

@@ -1,5 +1,6 @@
 /* Matrix product with its epilogues. */
 #include "problem.h"
+#include <math.h>
 #include <string.h>
 
 TEST_OP(matmul);
@@ -50,6 +51,11 @@ static const matmul_case cases[] = {
     {1100, 1000, 460, B_TRANSPOSED | GPU, TEST_CONTIGUOUS, "a GPU's: a linear layer"},
     {1100, 1000, 460, BIAS | SILU | RESIDUAL | SCALE | GPU, TEST_CONTIGUOUS, "a GPU's: every epilogue"},
     {1100, 1000, 460, A_TRANSPOSED | ACCUMULATE | SCALE | GPU, TEST_PADDED, "a GPU's: a weight's gradient"},
+    {127, 1000, 7, BIAS, TEST_CONTIGUOUS, "tiles of an engine: a panel that is not full"},
+    {129, 129, 129, B_TRANSPOSED | RESIDUAL | SCALE, TEST_CONTIGUOUS, "tiles of an engine: one past each"},
+    {136, 264, 1031, A_TRANSPOSED | BIAS | SOFTPLUS, TEST_CONTIGUOUS, "tiles of an engine: k in parts"},
+    {136, 264, 1031, OUT_TRANSPOSED | BIAS | RESIDUAL, TEST_PADDED, "an engine: out by columns"},
+    {133, 130, 260, 0, TEST_CONTIGUOUS, "matmul's hard numbers"},
     {1, 1, 37, B_TRANSPOSED, TEST_CONTIGUOUS, "a step: one output"},
     {1, 1031, 331, B_TRANSPOSED | BIAS | SILU, TEST_CONTIGUOUS, "a step: several tasks"},
     {2, 67, 131, B_TRANSPOSED | BIAS | RESIDUAL | SCALE, TEST_CONTIGUOUS, "a step of two"},
@@ -132,6 +138,86 @@ static void test_integers(const test_device *device, const void *data) {
   if (!device->slow) problem_check_halves(&p, device);
 }
 
+/* Weights that the backend may keep packed give the same bits, follow every write, and are let go. */
+static void test_kept(const test_device *device, const void *data) {
+  const matmul_case *c = data;
+  const clm_matmul_args args = args_of(c);
+  const test_problem p = problem_of(c, &args);
+  test_run *plain = run_create(&p, device->context, false), *kept = run_create(&p, device->context, false);
+  clm_buffer *weights = ((clm_matmul_args *)kept->args)->b.buffer;
+  assert_int_equal(clm_buffer_keep_packed(weights, true), CLM_OK);
+  double *b = run_read(plain, "b");
+  for (int i = 0; i < 4; i++) {
+    run_call(plain);
+    run_call(kept);
+    double *want = run_read(plain, "out"), *got = run_read(kept, "out");
+    assert_memory_equal(got, want, run_values(plain, "out") * sizeof *want);
+    free(want);
+    free(got);
+    if (i == 1) { /* as it was twice, then something else */
+      for (int64_t e = 0; e < c->k * c->n; e++) b[e] = -2 * b[e];
+      run_write(plain, "b", b);
+      run_write(kept, "b", b);
+    }
+    if (i == 2) assert_int_equal(clm_buffer_keep_packed(weights, false), CLM_OK);
+  }
+  assert_int_equal(clm_buffer_keep_packed(NULL, true), CLM_INVALID_ARGUMENT);
+  free(b);
+  run_destroy(plain);
+  run_destroy(kept);
+}
+
+/* f32 in tf32: within the rounding of its operands. */
+static void test_tf32(const test_device *device, const void *data) {
+  clm_matmul_args args = args_of(data);
+  args.math = CLM_MATH_TF32;
+  test_problem p = problem_of(data, &args);
+  p.tolerance = 2e-3; /* 2^-11 of each factor */
+  problem_check(&p, device);
+}
+
+/* What makes f32 hard for an engine of 16-bit numbers: columns of b from 1e-30 to 1e30, rows of a to match, and sums
+ * that cancel to the last bits. Errors against double of at most twice those of a chain of fused multiply-adds. */
+static void test_hard(const test_device *device, const void *data) {
+  const matmul_case *c = data;
+  const clm_matmul_args args = args_of(c);
+  const test_problem p = problem_of(c, &args);
+  test_run *run = run_create(&p, device->context, false);
+  double *a = run_read(run, "a"), *b = run_read(run, "b");
+  for (int64_t k = 0; k < c->k; k++)
+    for (int64_t j = 0; j < c->n; j++) b[k * c->n + j] *= pow(10, (double)(j % 61) - 30);
+  for (int64_t i = 0; i < c->m; i++)
+    for (int64_t k = 1; k < c->k; k += 2) { /* each second product takes the one before away */
+      a[i * c->k + k] = (double)(float)(-a[i * c->k + k - 1] * (1 + 1e-6));
+      for (int64_t j = 0; i == 0 && j < c->n; j++) b[k * c->n + j] = b[(k - 1) * c->n + j];
+    }
+  run_write(run, "a", a);
+  run_write(run, "b", b);
+  free(a);
+  free(b);
+  a = run_read(run, "a"); /* as they are stored */
+  b = run_read(run, "b");
+  run_call(run);
+  double *out = run_read(run, "out"), worst = 0, chain_worst = 0;
+  for (int64_t i = 0; i < c->m; i++)
+    for (int64_t j = 0; j < c->n; j++) {
+      double want = 0, size = 0;
+      float chain = 0;
+      for (int64_t k = 0; k < c->k; k++) {
+        want = fma(a[i * c->k + k], b[k * c->n + j], want);
+        size += fabs(a[i * c->k + k] * b[k * c->n + j]);
+        chain = fmaf((float)a[i * c->k + k], (float)b[k * c->n + j], chain);
+      }
+      worst = fmax(worst, fabs(out[i * c->n + j] - want) / size);
+      chain_worst = fmax(chain_worst, fabs((double)chain - want) / size);
+    }
+  if (!(worst <= 2 * chain_worst + 0x1p-26)) fail_msg("error %g, of a chain %g", worst, chain_worst);
+  free(a);
+  free(b);
+  free(out);
+  run_destroy(run);
+}
+
 /* The residual may be out. */
 static void test_residual_in_place(const test_device *device, const void *data) {
   const clm_matmul_args args = args_of(data);
@@ -169,6 +255,12 @@ static void test_nan_contained(const test_device *device, const void *data) {
   run_destroy(run);
 }
 
+static const matmul_case *find_case(const char *why) {
+  for (size_t i = 0; i < CASES; i++)
+    if (strcmp(cases[i].why, why) == 0) return &cases[i];
+  return NULL;
+}
+
 static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
@@ -184,6 +276,12 @@ static void add(void) {
     test_add(device, test_residual_in_place, &cases[9], "matmul: transposed residual in place");
     if (device->opencl && !device->slow)
       test_add(device, test_residual_in_place, &cases[21], "matmul: a GPU's, residual in place");
+    for (size_t i = 0; i < CASES; i++)
+      if (strncmp(cases[i].why, "tiles of an engine", 18) == 0) {
+        test_add(device, test_kept, &cases[i], "matmul: weights kept, %s", cases[i].why);
+        test_add(device, test_tf32, &cases[i], "matmul: tf32, %s", cases[i].why);
+      }
+    test_add(device, test_hard, find_case("matmul's hard numbers"), "matmul: mixed magnitudes and cancellation");
     test_add(device, test_nan_contained, &cases[5], "matmul: not a number stays in its row");
     test_add(device, test_nan_contained, &cases[17], "matmul: not a number stays in its row, long sum");
   }

@@ -40,6 +40,7 @@ clm_status opencl_buffer_wrap_host(clm_buffer *b, void *memory) {
 }
 
 void opencl_buffer_destroy(clm_buffer *b) {
+  opencl_forget_panels(b);
   cl_mem_flags flags = 0;
   /* The caller may free wrapped memory as soon as this returns, so the work that uses it must have run. */
   if (clGetMemObjectInfo(b->device, CL_MEM_FLAGS, sizeof flags, &flags, NULL) != CL_SUCCESS ||

@@ -39,6 +39,7 @@ static const backend opencl_backend = {
     .buffer_read = opencl_buffer_read,
     .buffer_map = opencl_buffer_map,
     .buffer_unmap = opencl_buffer_unmap,
+    .buffer_forget = opencl_forget_panels,
     .profile_begin = opencl_profile_begin,
     .profile_end = opencl_profile_end,
     .limits = opencl_limits,

@@ -178,6 +178,7 @@ static cl_int set_arg(cl_kernel kernel, cl_uint *index, const kernel_arg *arg) {
   case KERNEL_I64: return clSetKernelArg(kernel, (*index)++, sizeof(cl_long), &arg->value.i64);
   case KERNEL_U64: return clSetKernelArg(kernel, (*index)++, sizeof(cl_ulong), &arg->value.u64);
   case KERNEL_LONG8: return clSetKernelArg(kernel, (*index)++, sizeof(cl_long8), arg->value.long8);
+  case KERNEL_STRUCT: return clSetKernelArg(kernel, (*index)++, arg->value.by_value.bytes, arg->value.by_value.data);
   case KERNEL_F32: return clSetKernelArg(kernel, (*index)++, sizeof(cl_float), &arg->value.f32);
   }
   return CL_INVALID_ARG_VALUE;

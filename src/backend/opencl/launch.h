@@ -19,7 +19,8 @@ typedef struct kernel_arg {
     KERNEL_I64,
     KERNEL_U64,
     KERNEL_F32,
-    KERNEL_LONG8
+    KERNEL_LONG8,
+    KERNEL_STRUCT
   } kind;
   union {
     const clm_tensor *tensor;
@@ -30,6 +31,10 @@ typedef struct kernel_arg {
     uint64_t u64;
     float f32;
     const int64_t *long8; /* eight numbers */
+    struct {
+      const void *data;
+      size_t bytes;
+    } by_value; /* a struct that host and kernel share */
   } value;
 } kernel_arg;
 
@@ -41,6 +46,8 @@ typedef struct kernel_arg {
 #define ARG_U64(x)    ((kernel_arg){.kind = KERNEL_U64, .value.u64 = (x)})
 #define ARG_F32(x)    ((kernel_arg){.kind = KERNEL_F32, .value.f32 = (x)})
 #define ARG_LONG8(p)  ((kernel_arg){.kind = KERNEL_LONG8, .value.long8 = (p)})
+
+#define ARG_STRUCT(s) ((kernel_arg){.kind = KERNEL_STRUCT, .value.by_value = {&(s), sizeof(s)}})
 
 typedef struct opencl_kernel opencl_kernel;
 

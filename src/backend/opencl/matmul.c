@@ -1,9 +1,18 @@
 /* Matrix products: launches of cl/matmul*.cl, and the choice between them and CLBlast. */
 #include "backend/opencl/matmul.h"
+#include "backend/opencl/engine.h"
 #include "backend/opencl/ops.h"
 #include <stdio.h>
 
-enum { MOST_ROWS = 4, ROW_LANES = 32, ROW_COLUMNS = 4, SHORT_K = 512, LEAST_PART = 256 };
+enum {
+  MOST_ROWS = 8,
+  ROW_LANES = 32,
+  ROW_LINES = 4,
+  ROW_COLUMNS = 2,
+  ROW_PIECE = 8,
+  SHORT_K = 512,
+  LEAST_PART = 256
+};
 
 clm_status opencl_matmul_finish(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a,
                                 const clm_tensor *partial, int64_t part_stride, int parts, float scale) {
@@ -18,25 +27,33 @@ clm_status opencl_matmul_finish(clm_context *ctx, const matmul_shape *s, const c
                     ARG_EPILOGUE(a, scale));
 }
 
-/* One to four rows times a matrix that is contiguous along k. */
+/* One to eight rows times a matrix that is contiguous along k. */
 static bool row_fits(const matmul_shape *s, const clm_matmul_args *a) {
   return s->m <= MOST_ROWS && s->k >= ROW_LANES && a->b.stride[0] == 1;
 }
 
+/* Whether the pieces of eight numbers along dimension `k` are aligned to their size, at most 16 bytes. */
+static bool pieces_aligned(const clm_tensor *t, int k) {
+  const size_t bytes = ROW_PIECE * clm_dtype_size(t->dtype),
+               line = (size_t)t->stride[1 - k] * clm_dtype_size(t->dtype);
+  return t->stride[k] == 1 && t->offset % bytes == 0 && line % bytes == 0;
+}
+
 static clm_status matmul_row(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
-  char defines[32];
-  snprintf(defines, sizeof defines, "-DMATMUL_ROWS=%d", (int)s->m);
+  char defines[96];
+  snprintf(defines, sizeof defines, "-DMATMUL_ROWS=%d%s%s", (int)s->m, pieces_aligned(&a->a, 1) ? " -DALIGNED_A" : "",
+           pieces_aligned(&a->b, 0) ? " -DALIGNED_B" : "");
   opencl_kernel *k;
   clm_status status = opencl_kernel_get(ctx, "matmul_row", "matmul_row", MATMUL_DEFINES(defines, a).text, &k);
   if (status) return status;
-  size_t local[2] = {opencl_kernel_work_group(k, ROW_LANES), ROW_COLUMNS};
-  while (local[0] * local[1] > opencl_kernel_work_group(k, ROW_LANES * ROW_COLUMNS)) local[1] /= 2;
-  size_t global[2] = {local[0], (size_t)s->n};
-  context_explain(ctx, "matmul: opencl, %zu lanes per column of b, %d row%s", local[0], (int)s->m,
+  size_t local[2] = {opencl_kernel_work_group(k, ROW_LANES), ROW_LINES};
+  while (local[0] * local[1] > opencl_kernel_work_group(k, ROW_LANES * ROW_LINES)) local[1] /= 2;
+  const size_t global[2] = {local[0], ceil_div((size_t)s->n, ROW_COLUMNS)};
+  const size_t scratch = local[0] * local[1] * ROW_COLUMNS * (size_t)s->m * sizeof(float);
+  context_explain(ctx, "matmul: opencl, %zu lanes for %d columns of b, %d row%s", local[0], ROW_COLUMNS, (int)s->m,
                   s->m == 1 ? "" : "s");
   return OPENCL_RUN(ctx, k, 2, global, local, ARG_MATRIX(a->a), ARG_TENSOR(a->b), ARG_I64(a->b.stride[1]),
-                    ARG_I32(s->n), ARG_I32(s->k), ARG_LOCAL(local[0] * local[1] * sizeof(float)),
-                    ARG_EPILOGUE(a, matmul_scale(a)));
+                    ARG_I32(s->n), ARG_I32(s->k), ARG_LOCAL(scratch), ARG_EPILOGUE(a, matmul_scale(a)));
 }
 
 /* OpenCL on a CPU, with strides that its vectors can run along. */
@@ -108,6 +125,8 @@ clm_status opencl_matmul(clm_context *ctx, const matmul_shape *s, const clm_matm
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "n", s->n);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "k", s->k);
   if (status) return status;
+  if (!row_fits(s, a) && opencl_engine_fits(ctx, s, a))
+    return opencl_engine_matmul(ctx, opencl_engine(ctx), s, a, "");
   if (direct_fits(ctx, a)) return matmul_direct(ctx, s, a);
   if (row_fits(s, a)) return matmul_row(ctx, s, a);
   if (opencl_clblast_fits(ctx, s, a)) return opencl_matmul_clblast(ctx, s, a);

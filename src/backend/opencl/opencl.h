@@ -33,6 +33,7 @@ bool opencl_has_extension(cl_device_id id, const char *name);
 
 typedef struct opencl_quirks {
   bool may_have_ptx;           /* worth a probe: other compilers can abort on PTX */
+  bool may_have_amdgcn;        /* the same of AMD's builtin functions             */
   int32_t subgroup;            /* 0: not known                                    */
   int32_t resident_work_items; /* per compute unit; 0: not known                  */
   const char *defines;         /* of every program                                */
@@ -66,6 +67,12 @@ void program_cache_store(const program_cache *, const program_key *, const unsig
  * embedded. free() it. */
 clm_status opencl_source(clm_context *, const char *family, char **text);
 
+/* Late assembly (late_assembly.c), for programs with this among their defines: whether a built program's text has late instructions, and that text with them in
+ * place, for the architecture's own target; free() it, NULL without memory. */
+#define OPENCL_LATE "-DLATE_ASSEMBLY"
+bool opencl_is_late(const char *text, size_t size);
+char *opencl_late_text(const char *text, size_t size);
+
 /* Compiles, or loads from the cache on disk. A `quiet` failure leaves neither log nor sentence (probes). */
 clm_status opencl_program_build(clm_context *, const char *family, const char *defines, bool quiet, cl_program *);
 
@@ -90,6 +97,8 @@ typedef struct opencl_state {
   int sgemm;                /* what the self-check of CLBlast found: 0 not yet run, 1 right, -1 wrong */
   bool uses_clblast;        /* it may keep programs for this context                                  */
   clm_buffer *sgemm_memory; /* for its padded copies; grows, never shrinks                            */
+  const struct matmul_engine *engine; /* what the probes found; NULL: none, or not yet asked             */
+  bool engine_asked;
 } opencl_state;
 
 static inline opencl_state *opencl_state_of(const clm_context *ctx) { return ctx->state; }
@@ -123,6 +132,7 @@ clm_status opencl_buffer_write(clm_buffer *, size_t offset, size_t bytes, const 
 clm_status opencl_buffer_read(clm_buffer *, size_t offset, size_t bytes, void *destination);
 clm_status opencl_buffer_map(clm_buffer *, void **memory);
 clm_status opencl_buffer_unmap(clm_buffer *);
+void opencl_forget_panels(clm_buffer *); /* kept_panels.c */
 
 /* ---- features (probe.c) ---- */
 

@@ -116,6 +116,7 @@ void opencl_probe(clm_context *ctx) {
     d.subgroup = 32;
     d.is_cpu = false;
   }
+  if (getenv("CLM_OPENCL_EMULATE")) d.is_cpu = false; /* tests of what only GPUs do */
   s->schedule = d;
   s->scheduled = true;
   ctx->error[0] = '\0'; /* a probe that failed is no failure of the caller's */

@@ -55,19 +55,37 @@ static unsigned char *binary_of(const opencl_state *s, cl_program program, size_
   return NULL;
 }
 
-static cl_program load_program(opencl_state *s, const program_key *key, const char *options) {
-  size_t size;
-  unsigned char *binary = program_cache_load(&s->cache, key, &size);
-  if (!binary) return NULL;
+static cl_program from_binary(opencl_state *s, const void *binary, size_t size, const char *options) {
   cl_int error, loaded = CL_INVALID_BINARY;
   cl_program program = clCreateProgramWithBinary(s->context, 1, &s->device.id, &size,
                                                  (const unsigned char *[]){binary}, &loaded, &error);
-  free(binary);
   if (error != CL_SUCCESS) return NULL;
   if (loaded == CL_SUCCESS && clBuildProgram(program, 1, &s->device.id, options, NULL, NULL) == CL_SUCCESS)
     return program;
   clReleaseProgram(program);
   return NULL;
+}
+
+static cl_program load_program(opencl_state *s, const program_key *key, const char *options) {
+  size_t size;
+  unsigned char *binary = program_cache_load(&s->cache, key, &size);
+  if (!binary) return NULL;
+  cl_program program = from_binary(s, binary, size, options);
+  free(binary);
+  return program;
+}
+
+/* Puts the late instructions of a program in place; false if the driver does not take them, or shows no text. */
+static bool late_assembly(opencl_state *s, const char *options, cl_program *program) {
+  size_t size = 0;
+  char *text = (char *)binary_of(s, *program, &size);
+  char *late = text && opencl_is_late(text, size) ? opencl_late_text(text, size) : NULL;
+  cl_program assembled = late ? from_binary(s, late, strlen(late) + 1, options) : NULL;
+  free(text);
+  free(late);
+  clReleaseProgram(*program);
+  *program = assembled;
+  return assembled != NULL;
 }
 
 /* Some drivers compile when a kernel is created: only then is the binary worth keeping. */
@@ -93,11 +111,13 @@ static clm_status compile(clm_context *ctx, const char *family, const char *sour
   if (error != CL_SUCCESS) return opencl_check(ctx, error, "clCreateProgramWithSource");
   error = clBuildProgram(program, 1, &s->device.id, options, NULL, NULL);
   if (!quiet) log_build(ctx, program, family, error == CL_SUCCESS ? CLM_LOG_DEBUG : CLM_LOG_ERROR);
+  if (error == CL_SUCCESS && strstr(options, OPENCL_LATE) && !late_assembly(s, options, &program))
+    error = CL_BUILD_PROGRAM_FAILURE;
   if (error == CL_SUCCESS) {
     *built = program;
     return CLM_OK;
   }
-  clReleaseProgram(program);
+  if (program) clReleaseProgram(program);
   return context_fail(ctx, CLM_BUILD_FAILED, "opencl: %s.cl did not compile for %s (%s; options %s)", family,
                       s->device.info.name, opencl_error_name(error), options);
 }

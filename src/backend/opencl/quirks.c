@@ -41,6 +41,7 @@ opencl_quirks opencl_quirks_of(const opencl_device *d) {
     q.subgroup = 32;
     q.resident_work_items = nvidia_resident(d->id);
   } else if (opencl_has_extension(d->id, "cl_amd_device_attribute_query")) {
+    q.may_have_amdgcn = true;
     q.subgroup = ask(d->id, CL_DEVICE_WAVEFRONT_WIDTH_AMD);
     q.resident_work_items = 2048;
   }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_INCLUDES = 16, LONGEST_NAME = 64 };
+enum { MOST_INCLUDES = 24, LONGEST_NAME = 64 };
 
 typedef struct expansion {
   char *text;

@@ -1,0 +1,44 @@
+/* Matrix engines: which there are, what their kernels are built for, and which one this device has. */
+#ifndef CLM_OPENCL_ENGINE_H
+#define CLM_OPENCL_ENGINE_H
+
+#include "backend/opencl/operands.h"
+#include "schedule/matmul.h"
+
+/* What an engine multiplies; sums are always fp32. A panel holds 32 bytes of k of each. */
+typedef enum engine_format { ENGINE_BF16, ENGINE_F16, ENGINE_TF32, ENGINE_FORMATS } engine_format;
+
+/* What makes a device worth a probe: other compilers do not know the instruction. */
+typedef enum engine_needs { ENGINE_PTX, ENGINE_AMD, ENGINE_INTEL } engine_needs;
+
+typedef struct matmul_engine {
+  const char *name;
+  const char *defines;  /* of cl/matmul_engine.cl, with the space before it                           */
+  const char *variable; /* of the environment: 0 switches it off                                      */
+  engine_needs needs;
+  matmul_tile tile;     /* with one product                                                           */
+  int32_t split_groups; /* groups_per_unit where f32 is split, which keeps a second set of sums       */
+  int32_t items;        /* of a work-group                                                            */
+  int32_t consumers;    /* those that hold results                                                    */
+  bool formats[ENGINE_FORMATS];
+  bool quads;           /* results lie as cl/quad_rows.h wants them                                        */
+  bool planes_together; /* a step makes all products of planes                                         */
+  bool emulated;        /* its instruction in plain OpenCL C, to test all the rest on any device */
+} matmul_engine;
+
+/* The engine of this device: candidates are built, run and compared when first asked. NULL: none. */
+const matmul_engine *opencl_engine(clm_context *);
+
+/* A product by this engine, whatever it is worth; args as checked by clm_matmul. CLM_UNSUPPORTED where it has no form
+ * for them. `defines` are added to the kernel's. */
+clm_status opencl_engine_matmul(clm_context *, const matmul_engine *, const matmul_shape *, const clm_matmul_args *,
+                                const char *defines);
+
+/* Where the panels of a matrix of a buffer of weights are kept; *valid: they hold what the buffer holds now. If they
+ * do not, the caller packs them before anything else uses them. NULL: not kept. */
+clm_buffer *opencl_kept_panels(const clm_tensor *matrix, int row, engine_format format, size_t bytes, bool *valid);
+
+/* Whether the device's engine takes this product and is worth its packing. */
+bool opencl_engine_fits(clm_context *, const matmul_shape *, const clm_matmul_args *);
+
+#endif
