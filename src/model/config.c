@@ -200,9 +200,9 @@ clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c) 
   return status;
 }
 
-/* What Hugging Face writes besides: its own reader expects some of these. Special tokens are null, or its generate()
- * would stop at token 0, an ordinary character here; and a rescale_prenorm_residual that is true makes transformers
- * scale out_proj once more after loading it. */
+/* What Hugging Face writes besides: its own reader expects some of these. Special tokens that nothing is known of are
+ * null, or its generate() would stop at token 0, which may be an ordinary character; and a rescale_prenorm_residual
+ * that is true makes transformers scale out_proj once more after loading it. */
 static json_t *huggingface_constants(const clm_model_config *c, clm_dtype dtype) {
   const char *type = dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
   return json_pack("{s:[s], s:s, s:s, s:b, s:b, s:b, s:s, s:f, s:I, s:s, s:b, s:n, s:n, s:n}", "architectures",
@@ -233,10 +233,11 @@ static double shortest(float value) {
   return strtod(text, NULL);
 }
 
-clm_status config_write(clm_context *ctx, const char *path, const clm_model_config *c, clm_dtype dtype) {
+clm_status config_write(clm_context *ctx, const char *path, const clm_model_config *c, clm_dtype dtype, json_t *ids) {
   const form f = c->layer_norm ? ORIGINAL : HUGGINGFACE;
   json_t *json = f == ORIGINAL ? original_constants() : huggingface_constants(c, dtype);
   int failed = json ? 0 : -1;
+  if (ids && f == HUGGINGFACE) failed |= json_object_update(json, ids);
   for (size_t i = 0; i < COUNT(sizes); i++)
     failed |= set(json, sizes[i].keys[f], json_integer(MEMBER(const int64_t, c, sizes[i])));
   for (size_t i = 0; i < COUNT(reals); i++)

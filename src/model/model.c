@@ -97,19 +97,25 @@ clm_status model_load(clm_context *ctx, const clm_model_config *config, weights_
   return load_from(ctx, config, ends, &from, &(clm_model_load_options){0}, model);
 }
 
-static clm_status open_gguf(clm_context *ctx, const char *path, clm_model_config *config, source *from) {
+static clm_status open_gguf(clm_context *ctx, const char *path, clm_model_config *config, kept *k, source *from) {
   TRY(gguf_open(ctx, path, from));
   clm_status status = config_read_gguf(ctx, from, config);
+  if (status == CLM_OK) status = kept_read_gguf(ctx, from, k);
   if (status) source_close(from);
   return status;
 }
 
-static clm_status open_directory(clm_context *ctx, const char *directory, clm_model_config *config, source *from) {
+static clm_status open_directory(clm_context *ctx, const char *directory, clm_model_config *config, kept *k,
+                                 source *from) {
+  TRY(source_check_directory(ctx, directory));
   char *path = file_path(directory, "config.json");
   if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
   clm_status status = config_read(ctx, path, config);
   free(path);
-  return status ? status : source_open_directory(ctx, directory, from);
+  if (status == CLM_OK) status = kept_read(ctx, directory, k);
+  if (status == CLM_OK) status = source_open_directory(ctx, directory, from);
+  if (status) kept_free(k);
+  return status;
 }
 
 clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_model_load_options *options,
@@ -118,17 +124,17 @@ clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_mod
   TRY(CONTEXT_NEED(ctx, "model_load", path, model));
   const clm_model_load_options defaults = {0};
   clm_model_config config;
+  kept k = {0};
   source from;
   if (!options) options = &defaults;
   if ((unsigned)options->weights > CLM_WEIGHTS_INT8)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_load: weights is %d, expected a clm_weights_type",
                         (int)options->weights);
-  if (gguf_is(path)) TRY(open_gguf(ctx, path, &config, &from));
-  else {
-    TRY(source_check_directory(ctx, path));
-    TRY(open_directory(ctx, path, &config, &from));
-  }
-  return load_from(ctx, &config, (weights_ends){0}, &from, options, model);
+  TRY((gguf_is(path) ? open_gguf : open_directory)(ctx, path, &config, &k, &from));
+  clm_status status = load_from(ctx, &config, (weights_ends){0}, &from, options, model);
+  if (status == CLM_OK) (*model)->kept = k;
+  else kept_free(&k);
+  return status;
 }
 
 clm_status clm_model_load(clm_context *ctx, const char *path, clm_model **model) {
@@ -142,10 +148,12 @@ clm_status model_save_weights(clm_model *m, const char *path) {
 clm_status clm_model_save(clm_model *m, const char *directory) {
   TRY(HANDLE_NEED(m, "model_save", directory));
   char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
-  clm_status status = config_path && weights_path
-                          ? config_write(m->context, config_path, &m->config, m->weights[0][W_IN_PROJ].dtype)
-                          : context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  clm_status status =
+      config_path && weights_path
+          ? config_write(m->context, config_path, &m->config, m->weights[0][W_IN_PROJ].dtype, m->kept.ids)
+          : context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
   if (status == CLM_OK) status = model_save_weights(m, weights_path);
+  if (status == CLM_OK) status = kept_write(m->context, directory, &m->kept);
   free(config_path);
   free(weights_path);
   return status;
@@ -155,6 +163,7 @@ void clm_model_destroy(clm_model **model) {
   if (!model || !*model) return;
   clm_model *m = *model;
   activations_destroy(&m->act);
+  kept_free(&m->kept);
   clm_buffer_destroy(&m->parameters);
   clm_buffer_destroy(&m->gradients);
   free(m->weights);

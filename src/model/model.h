@@ -3,6 +3,7 @@
 #define CLM_MODEL_MODEL_H
 
 #include "model/activations.h"
+#include "model/kept.h"
 #include "model/weights.h"
 #include <clmamba/norm.h>
 
@@ -16,6 +17,7 @@ struct clm_model {
   parameter_views *weights, *dweights;
   parameter_views *scales; /* of the rows of weights in i8; absent beside others */
   activations act;
+  kept kept; /* what is saved with it as it was loaded */
 };
 
 struct clm_model_state {

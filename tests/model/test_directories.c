@@ -6,6 +6,7 @@
 #include "files/safetensors.h"
 #include "folder.h"
 #include "model/model.h"
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -359,7 +360,48 @@ static void test_round_trip(const test_device *device, const void *data) {
   clm_model_destroy(&model);
 }
 
+/* ---- What the files say of text is kept ---- */
+
+static void test_kept(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  static const char generation[] = "{\"eos_token_id\": [0, 82],\n \"top_p\": 0.9}";
+  static const struct {
+    const char *key, *value; /* of config.json */
+    bool kept;
+  } ids[] = {{"bos_token_id", "1", true},      {"eos_token_id", "[0, 7]", true},
+             {"pad_token_id", "100000", true}, {"eos_token_id", "\"a\"", false},
+             {"bos_token_id", "null", false},  {"pad_token_id", "[1, \"a\"]", false}};
+  clm_model *model;
+  for (size_t i = 0; i < TEST_COUNT(ids); i++) {
+    json_error_t error;
+    folder_empty();
+    save(3);
+    json_t *json = json_load_file(in_folder("config.json"), 0, &error),
+           *value = json_loads(ids[i].value, JSON_DECODE_ANY, &error);
+    assert_int_equal(json_object_set(json, ids[i].key, value), 0);
+    assert_int_equal(json_dump_file(json, in_folder("config.json"), 0), 0);
+    json_decref(json);
+    if (i % 2 == 0) write_file("generation_config.json", generation, sizeof generation - 1);
+    if (clm_model_load(test_judge, test_folder, &model)) fail_msg("%s", clm_context_error(test_judge));
+    folder_empty();
+    assert_int_equal(clm_model_save(model, test_folder), CLM_OK);
+    clm_model_destroy(&model);
+    json = json_load_file(in_folder("config.json"), 0, &error);
+    const json_t *got = json_object_get(json, ids[i].key);
+    assert_true(ids[i].kept ? json_equal(got, value) : json_is_null(got));
+    json_decref(json);
+    json_decref(value);
+    if (i % 2 == 0) {
+      bytes text = read_file("generation_config.json");
+      assert_int_equal(text.count, sizeof generation - 1);
+      assert_memory_equal(text.data, generation, text.count);
+      bytes_release(&text);
+    } else assert_int_not_equal(access(in_folder("generation_config.json"), F_OK), 0);
+  }
+}
+
 static void add(void) {
+  test_add(NULL, test_kept, NULL, "ids and generation_config.json are kept");
   test_add(NULL, test_shards, NULL, "several files");
   for (size_t i = 0; i < TEST_COUNT(bad_indexes); i++)
     test_add(NULL, test_bad_index, &bad_indexes[i], "index, %s", bad_indexes[i].why);
