@@ -102,10 +102,18 @@ static clm_status select_device(clm_context *ctx, const opencl_device *devices, 
   if (count == 0)
     return context_fail(ctx, CLM_NO_DEVICE, "device opencl:%d does not exist: this machine has no OpenCL device",
                         *index);
+  if ((size_t)*index >= count && count == 1)
+    return context_fail(
+        ctx, CLM_NO_DEVICE,
+        "device opencl:%d does not exist: this machine has one OpenCL device, opencl:0 (mamba-info lists "
+        "what there is)",
+        *index);
   if ((size_t)*index >= count)
-    return context_fail(ctx, CLM_NO_DEVICE,
-                        "device opencl:%d does not exist: this machine has %zu OpenCL device%s (0%s%zu)", *index,
-                        count, count == 1 ? "" : "s", count == 1 ? " of " : " to ", count == 1 ? count : count - 1);
+    return context_fail(
+        ctx, CLM_NO_DEVICE,
+        "device opencl:%d does not exist: this machine has %zu OpenCL devices, opencl:0 to opencl:%zu "
+        "(mamba-info lists them)",
+        *index, count, count - 1);
   const clm_device_info *info = &devices[*index].info;
   if (info->unusable[0])
     return context_fail(ctx, CLM_NO_DEVICE, "device opencl:%d (%s) cannot be used: %s", *index, info->name,
