@@ -83,6 +83,7 @@ typedef struct session {
   int64_t *made;    /* tokens of each sequence */
   text_file *texts; /* of a batch: each is printed when all are complete, in the order of the prompts */
   clm_model_state *from, *into;
+  bool shows_prompt;
   bool failed; /* a piece could not be kept or written */
 } session;
 
@@ -196,6 +197,12 @@ static void print_stats(const clm_generate_stats *stats) {
           (long long)stats->new_tokens, rate(stats->new_tokens, stats->decode_seconds));
 }
 
+/* A prompt is shown when it is known that it can be continued. */
+static void show_prompt(void *user) {
+  const session *s = user;
+  if (s->shows_prompt) fwrite(s->prompts[0].text, 1, s->prompts[0].bytes, stdout);
+}
+
 /* Files appear only when everything that belongs into them is there. */
 static int keep_files(session *s) {
   if (interrupted && (given.tokens_out || given.save_state)) return tool_fail("interrupted: nothing is written");
@@ -224,8 +231,9 @@ static int generate(session *s) {
                             .from = s->from,
                             .into = s->into,
                             .emit = emit,
-                            .user = s};
-  if (text && s->batch == 1 && s->prompts[0].text) fwrite(s->prompts[0].text, 1, s->prompts[0].bytes, stdout);
+                            .user = s,
+                            .ready = show_prompt};
+  s->shows_prompt = text && s->batch == 1 && s->prompts[0].text;
   if (clm_generate(s->model, s->tokenizer, &args, &stats)) return fail(s);
   if (s->failed) return tool_fail("cannot write what is generated: %s", strerror(errno));
   if (text && s->batch > 1) print_batch(s);

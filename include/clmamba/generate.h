@@ -68,7 +68,8 @@ typedef struct clm_generate_piece {
 typedef bool (*clm_generate_fn)(void *user, const clm_generate_piece *piece);
 
 /* A text, or tokens where `ids` is given. Of no length: from a given state on; without one the beginning-of-text
- * token, else a newline, else token 0. */
+ * token, else a newline, else token 0. A text is refused for a token that the model does not have, not for a
+ * tokenizer that has more tokens than the model. */
 typedef struct clm_prompt {
   const char *text; /* UTF-8 */
   size_t bytes;
@@ -85,7 +86,8 @@ typedef struct clm_generate_args {
                             sampler.stream + i. Either way a sequence draws the same numbers in any batch          */
   const char *const *stop_strings; /* optional: zero-terminated, of UTF-8, found wherever tokens begin and end */
   size_t stop_string_count;
-  const int32_t *stop_ids; /* NULL: the tokenizer's end-of-text token, if it has one                      */
+  const int32_t *stop_ids; /* NULL: the tokens at which generation ends by the model's files
+                              (clm_tokenizer_ends)                                                        */
   size_t stop_id_count;
   bool logprobs;
   int64_t top_logprobs;        /* how many of the most likely tokens come with each piece                 */
@@ -94,6 +96,8 @@ typedef struct clm_generate_args {
                                   ended it included; may be `from`                                        */
   clm_generate_fn emit;        /* optional */
   void *user;
+  void (*ready)(void *user); /* optional: called once, before the model runs, when the arguments and all prompts
+                                have been checked: the moment to show a prompt */
 } clm_generate_args;
 
 typedef struct clm_generate_stats {

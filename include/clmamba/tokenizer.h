@@ -22,9 +22,11 @@ CLM_API clm_status clm_tokenizer_create(clm_context *context, clm_vocabulary kin
                                         clm_tokenizer **tokenizer);
 
 /* Reads the tokenizer inside a GGUF file (byte-level BPE, which it calls "gpt2"), or of a directory tokenizer.json,
- * and for the special tokens tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json
- * where they are. Saving writes tokenizer.json (as it was read, to the byte) and tokenizer_config.json, with which
- * transformers takes it as it is; each beside, then renamed. */
+ * with what transformers takes from tokenizer_config.json, special_tokens_map.json, added_tokens.json,
+ * generation_config.json and config.json where they are: further added and special tokens, and, of the classes
+ * GPTNeoXTokenizer, GPT2Tokenizer and LlamaTokenizer, the parts that these build themselves (docs/tokenizer.md).
+ * Saving writes tokenizer.json and the files that belong to it, as they were read, to the byte; there is always a
+ * tokenizer_config.json, with which transformers takes the tokenizer as it is. */
 CLM_API clm_status clm_tokenizer_load(clm_context *context, const char *directory, clm_tokenizer **tokenizer);
 CLM_API clm_status clm_tokenizer_save(const clm_tokenizer *tokenizer, const char *directory);
 CLM_API void clm_tokenizer_destroy(clm_tokenizer **tokenizer);
@@ -94,6 +96,11 @@ typedef enum clm_special_token {
   CLM_TOKEN_UNK, /* what nothing else fits */
 } clm_special_token;
 CLM_API int32_t clm_tokenizer_special(const clm_tokenizer *tokenizer, clm_special_token which);
+
+/* The tokens at which generation ends, borrowed; how many there are. eos_token_id of generation_config.json, a number
+ * or a list; without that of config.json; without that the tokenizer's own CLM_TOKEN_EOS. Of a GGUF file its end of
+ * text, of a turn and of a message. They need not be tokens of the tokenizer. */
+CLM_API size_t clm_tokenizer_ends(const clm_tokenizer *tokenizer, const int32_t **ids);
 
 /* Whether decoding with skip_special_tokens leaves this token out. */
 CLM_API bool clm_tokenizer_is_special(const clm_tokenizer *tokenizer, int32_t id);

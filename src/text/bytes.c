@@ -41,3 +41,10 @@ void bytes_free(byte_buffer *b) {
   free(b->data);
   *b = (byte_buffer){0};
 }
+
+bool is_listed(const char *words, const char *word) {
+  const size_t length = strlen(word);
+  for (const char *at = words; *at; at += strcspn(at, " "), at += *at == ' ')
+    if (length && strncmp(at, word, length) == 0 && (at[length] == ' ' || !at[length])) return true;
+  return false;
+}

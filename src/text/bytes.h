@@ -26,4 +26,7 @@ static inline byte_string bytes_of(const byte_buffer *buffer) { return (byte_str
 /* The buffer becomes `text` with U+FFFD for what is not UTF-8 in it. */
 bool bytes_append_lossy(byte_buffer *buffer, const char *text, size_t bytes);
 
+/* Whether `word` is one of `words`, which have one space between them. */
+bool is_listed(const char *words, const char *word);
+
 #endif

@@ -38,8 +38,21 @@ static int fallback_byte(byte_string t) {
   return high < 0 || low < 0 ? -1 : 16 * high + low;
 }
 
+static bool metaspace_append(byte_buffer *to, byte_string text, const decoder_step *step, bool first) {
+  bool ok = true;
+  while (text.bytes && ok) {
+    const bool space = begins_with(text, &step->stripped);
+    const size_t bytes = space ? step->stripped.bytes : 1;
+    if (!space) ok = bytes_append(to, text.text, 1);
+    else if (!first || !step->first_drops) ok = bytes_append(to, " ", 1);
+    text.text += bytes, text.bytes -= bytes;
+  }
+  return ok;
+}
+
+/* As a token of a text, or as its `first` one. */
 static clm_status decode_token(clm_context *ctx, const decoder *d, const pattern_scratch *scratch, vocabulary *v,
-                               token_entry *entry, byte_buffer buffer[2]) {
+                               token_entry *entry, bool first, byte_buffer buffer[2]) {
   byte_string text = vocabulary_spelling(v, entry);
   byte_buffer *to = &buffer[0];
   for (size_t i = 0; i < d->count && !entry->is_byte; i++) {
@@ -51,6 +64,7 @@ static clm_status decode_token(clm_context *ctx, const decoder *d, const pattern
       to->bytes = 0;
       if (step->kind == DECODER_REPLACE) TRY(normalizer_step_apply(ctx, &step->replace, scratch, text, to));
       else if (step->kind == DECODER_BYTE_LEVEL) ok = byte_level_append_bytes(to, text);
+      else if (step->kind == DECODER_METASPACE) ok = metaspace_append(to, text, step, first);
       else ok = bytes_append(to, &(char){(char)byte}, 1);
       if (!ok) return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
       entry->is_byte = byte >= 0;
@@ -61,8 +75,9 @@ static clm_status decode_token(clm_context *ctx, const decoder *d, const pattern
   if (text.bytes > MAX_TEXTS_BYTES || v->texts.bytes > MAX_TEXTS_BYTES - text.bytes)
     return context_fail(ctx, CLM_UNSUPPORTED, "tokenizer: the tokens decode to more than %d bytes in all",
                         MAX_TEXTS_BYTES);
-  entry->text = v->texts.bytes;
-  entry->text_bytes = (uint32_t)text.bytes;
+  *(first ? &entry->first : &entry->text) = v->texts.bytes;
+  *(first ? &entry->first_bytes : &entry->text_bytes) = (uint32_t)text.bytes;
+  entry->has_first = first;
   return bytes_append(&v->texts, text.text, text.bytes) && bytes_append(&v->texts, "", 1)
              ? CLM_OK
              : context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
@@ -71,8 +86,14 @@ static clm_status decode_token(clm_context *ctx, const decoder *d, const pattern
 clm_status decoder_prepare(clm_context *ctx, const decoder *d, const pattern_scratch *scratch, vocabulary *v) {
   byte_buffer buffers[2] = {{0}, {0}};
   clm_status status = CLM_OK;
-  for (int64_t token = 0; token < v->size && !status; token++)
-    if (v->entries[token].present) status = decode_token(ctx, d, scratch, v, &v->entries[token], buffers);
+  bool first_differs = false;
+  for (size_t i = 0; i < d->count; i++) first_differs = first_differs || d->steps[i].first_drops;
+  for (int64_t token = 0; token < v->size && !status; token++) {
+    token_entry *entry = &v->entries[token];
+    if (entry->present) status = decode_token(ctx, d, scratch, v, entry, false, buffers);
+    if (entry->present && first_differs && !entry->is_byte && !status)
+      status = decode_token(ctx, d, scratch, v, entry, true, buffers);
+  }
   bytes_free(&buffers[0]);
   bytes_free(&buffers[1]);
   return status;

@@ -17,6 +17,7 @@ typedef enum decoder_step_kind {
   DECODER_STRIP,         /* one character, some times, at both ends */
   DECODER_BYTE_FALLBACK, /* <0x0A> is a byte */
   DECODER_BYTE_LEVEL,    /* stand-ins are bytes */
+  DECODER_METASPACE,     /* one character is a space; in a text's first token it may be nothing */
 } decoder_step_kind;
 
 typedef struct decoder_step {
@@ -24,6 +25,7 @@ typedef struct decoder_step {
   normalizer_step replace;
   byte_buffer stripped; /* the character */
   size_t start, stop;   /* how often at most, at the beginning and at the end */
+  bool first_drops;     /* DECODER_METASPACE */
 } decoder_step;
 
 enum { DECODER_STEPS = 16 };

@@ -36,6 +36,15 @@ static clm_status read_replace(const json_reader *r, const json_t *json, normali
   return pattern_from_json(r, json_object_get(json, "pattern"), "a Replace", &step->pattern);
 }
 
+static clm_status read_metaspace(const json_reader *r, const json_t *json, decoder_step *step) {
+  metaspace m;
+  TRY(metaspace_from_json(r, json, &m));
+  step->first_drops = m.prepend != METASPACE_NEVER;
+  return bytes_append(&step->stripped, m.replacement, strlen(m.replacement))
+             ? CLM_OK
+             : context_fail(r->context, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
+}
+
 static clm_status strip_whole_text(const json_reader *r, const json_t *json, decoder *d) {
   size_t stop;
   if (d->stripped.bytes) return out_of_order(r, json);
@@ -48,7 +57,8 @@ static clm_status take_step(const json_reader *r, const json_t *json, void *user
   static const char *const types[] = {[DECODER_REPLACE] = "Replace",
                                       [DECODER_STRIP] = "Strip",
                                       [DECODER_BYTE_FALLBACK] = "ByteFallback",
-                                      [DECODER_BYTE_LEVEL] = "ByteLevel"};
+                                      [DECODER_BYTE_LEVEL] = "ByteLevel",
+                                      [DECODER_METASPACE] = "Metaspace"};
   building *b = user;
   decoder *d = b->decoder;
   const char *type = json_type_name(json);
@@ -68,6 +78,7 @@ static clm_status take_step(const json_reader *r, const json_t *json, void *user
   if (kind == DECODER_BYTE_LEVEL) d->kind = DECODER_BYTES;
   b->fused = kind == DECODER_BYTE_LEVEL;
   b->runs = kind == DECODER_BYTE_FALLBACK;
+  if (kind == DECODER_METASPACE) return read_metaspace(r, json, step);
   return kind == DECODER_STRIP     ? read_strip(r, json, &step->stripped, &step->start, &step->stop)
          : kind == DECODER_REPLACE ? read_replace(r, json, &step->replace)
                                    : CLM_OK;

@@ -14,23 +14,26 @@
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits                                               \
   "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
-/* The pre-tokenizers by the names that llama.cpp's converter gives them. */
+/* The pre-tokenizers by the names that llama.cpp's converter gives them; each line is one that it runs alike. */
 static const struct {
-  const char *name;
-  bool nfc;            /* its tokenizer.json normalizes */
-  bool falcon;         /* punctuation, digits, groups of three */
-  bool ignore_merges;  /* a word that is a token is that token */
-  const char *pattern; /* NULL: GPT-2's, which ByteLevel brings along */
+  const char *names;   /* with spaces between them                           */
+  bool nfc;            /* its tokenizer.json normalizes                      */
+  bool falcon;         /* punctuation, digits, groups of three               */
+  bool digits;         /* one by one, before all else                        */
+  bool ignore_merges;  /* a word that is a token is that token               */
+  const char *pattern; /* NULL: GPT-2's, which ByteLevel brings along        */
 } kinds[] = {
-    {"default", true, false, false, NULL},
-    {"gpt-2", false, false, false, NULL},
-    {"gpt-neox", true, false, false, NULL},
-    {"mpt", true, false, false, NULL},
-    {"olmo", true, false, false, NULL},
-    {"falcon", false, true, false, NULL},
-    {"llama-bpe", false, false, true, LLAMA3("\\p{N}{1,3}")},
-    {"llama3", false, false, true, LLAMA3("\\p{N}{1,3}")},
-    {"qwen2", true, false, false, LLAMA3("\\p{N}")},
+    {.names = "default gpt-neox mpt olmo", .nfc = true},
+    {.names = "gpt-2 phi-2 jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum modern-bert jina-es jina-de "
+              "jina-v2-es jina-v2-de"},
+    {.names = "falcon", .falcon = true},
+    {.names = "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2", .digits = true},
+    {.names = "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
+     .ignore_merges = true,
+     .pattern = LLAMA3("\\p{N}{1,3}")},
+    {.names = "dbrx smaug-bpe glm4 chatglm-bpe", .pattern = LLAMA3("\\p{N}{1,3}")},
+    {.names = "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez", .nfc = true, .pattern = LLAMA3("\\p{N}")},
+    {.names = "stablelm2 hunyuan solar-open grok-2", .pattern = LLAMA3("\\p{N}")},
 };
 
 static json_t *split_json(const char *pattern) {
@@ -45,6 +48,9 @@ static json_t *pretokenizer_json(size_t kind, bool prefix) {
     return json_pack("{s:s, s:[{s:s, s:s}, o, {s:s, s:b}, o]}", "type", "Sequence", "pretokenizers", "type",
                      "Punctuation", "behavior", "Contiguous", bytes, "type", "Digits", "individual_digits", 0,
                      split_json("[0-9][0-9][0-9]"));
+  if (kinds[kind].digits)
+    return json_pack("{s:s, s:[{s:s, s:b}, o]}", "type", "Sequence", "pretokenizers", "type", "Digits",
+                     "individual_digits", 1, bytes);
   if (!kinds[kind].pattern) return bytes;
   return json_pack("{s:s, s:[o, o]}", "type", "Sequence", "pretokenizers", split_json(kinds[kind].pattern), bytes);
 }
@@ -151,12 +157,16 @@ clm_status tokenizer_from_bpe(clm_context *ctx, const bpe_parts *p, clm_tokenize
   *tokenizer = NULL;
   const char *pre = p->pre && *p->pre ? p->pre : "default";
   size_t kind = 0, count = sizeof kinds / sizeof *kinds;
-  while (kind < count && strcmp(kinds[kind].name, pre) != 0) kind++;
+  while (kind < count && !is_listed(kinds[kind].names, pre)) kind++;
   if (kind == count)
     return context_fail(ctx, CLM_UNSUPPORTED, SOURCE ": the pre-tokenizer \"%.40s\" is not known", pre);
   TRY(build(ctx, p, kind, tokenizer));
   const int32_t given[TOKENIZER_SPECIALS] = {p->bos, p->eos, p->pad, p->unk};
   for (int which = 0; which < TOKENIZER_SPECIALS; which++)
     (*tokenizer)->special[which] = clm_tokenizer_spelling(*tokenizer, given[which]) ? given[which] : -1;
-  return CLM_OK;
+  (*tokenizer)->begin = (*tokenizer)->special[CLM_TOKEN_BOS];
+  const int32_t ends[] = {p->eos, p->eot, p->eom};
+  if (tokenizer_set_ends(*tokenizer, ends, sizeof ends / sizeof *ends)) return CLM_OK;
+  clm_tokenizer_destroy(tokenizer);
+  return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
 }

@@ -27,11 +27,12 @@ typedef struct bpe_parts {
   const int32_t *token_types; /* token_count, or NULL: all normal */
   const char *pre; /* tokenizer.ggml.pre: "gpt-2", "olmo" (GPT-NeoX), "falcon", ...; NULL or "default": GPT-2's */
   int32_t bos, eos, pad, unk; /* -1: none */
+  int32_t eot, eom;           /* ends of a turn and of a message, -1: none */
   bool add_bos, add_eos, add_space_prefix;
 } bpe_parts;
 
 /* What is borrowed may be freed afterwards. The tokenizer saves as a tokenizer.json does. A `pre` that is not known,
- * a merge of tokens that are missing, a token twice: a message in the context. */
+ * a merge of tokens that are missing, a token twice: a sentence in the context. */
 clm_status tokenizer_from_bpe(clm_context *context, const bpe_parts *parts, clm_tokenizer **tokenizer);
 
 #endif

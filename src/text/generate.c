@@ -3,6 +3,7 @@
 #include "core/context.h"
 #include "core/try.h"
 #include "text/stops.h"
+#include "text/tokenizer.h"
 #include <clmamba/generate.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,9 +66,6 @@ static clm_status check_states(const session *s) {
 
 static clm_status check(const session *s) {
   const clm_generate_args *a = s->args;
-  if (s->tokenizer && clm_tokenizer_vocab_size(s->tokenizer) > s->vocab)
-    return context_fail(s->context, CLM_BAD_FORMAT, "the tokenizer has %lld tokens, the model only %lld",
-                        (long long)clm_tokenizer_vocab_size(s->tokenizer), (long long)s->vocab);
   if (a->count < 0)
     return context_fail(s->context, CLM_INVALID_ARGUMENT, "generate: count is %lld, at least 0 is expected",
                         (long long)a->count);
@@ -105,6 +103,19 @@ static bool has_begun(const session *s, int64_t i) {
   return from && clm_model_state_tokens(from, i % clm_model_state_batch(from)) > 0;
 }
 
+/* A tokenizer may have more tokens than the model: what counts is which of them a text has. */
+static clm_status check_tokens(const session *s, int64_t i) {
+  const sequence *q = &s->sequences[i];
+  for (int64_t k = 0; k < q->prompt_tokens; k++)
+    if (q->prompt[k] >= s->vocab)
+      return context_fail(s->context, CLM_INVALID_ARGUMENT,
+                          "generate: prompt %lld has the token \"%.60s\", number %d, the model only 0 to %lld: its "
+                          "tokenizer has more tokens than it",
+                          (long long)i, clm_tokenizer_spelling(s->tokenizer, q->prompt[k]), (int)q->prompt[k],
+                          (long long)s->vocab - 1);
+  return CLM_OK;
+}
+
 static clm_status take_text(session *s, int64_t i, const clm_prompt *p) {
   const clm_encode_options options = {.add_special_tokens = !has_begun(s, i)};
   sequence *q = &s->sequences[i];
@@ -114,13 +125,15 @@ static clm_status take_text(session *s, int64_t i, const clm_prompt *p) {
   q->prompt = malloc((count ? count : 1) * sizeof *q->prompt);
   if (!q->prompt) return no_memory(s);
   q->prompt_tokens = (int64_t)count;
-  return clm_tokenizer_encode_with(s->tokenizer, &options, p->text, p->bytes, q->prompt, count, &count);
+  TRY(clm_tokenizer_encode_with(s->tokenizer, &options, p->text, p->bytes, q->prompt, count, &count));
+  return check_tokens(s, i);
 }
 
 /* Where nothing is given: the token that begins a text, else as after the end of a line, else token 0. */
 static clm_status take_beginning(session *s, int64_t i) {
-  int32_t id = s->tokenizer ? clm_tokenizer_special(s->tokenizer, CLM_TOKEN_BOS) : 0;
+  int32_t id = s->tokenizer ? s->tokenizer->begin : 0;
   size_t count = 1;
+  if (id >= s->vocab) id = -1;
   if (id < 0 && (clm_tokenizer_encode(s->tokenizer, "\n", 1, &id, 1, &count) || count != 1)) id = 0;
   return take_ids(s, i, &id, 1);
 }
@@ -142,8 +155,8 @@ static clm_status begin_sequence(session *s, int64_t i) {
   if (a->seeds) options.seed = a->seeds[i];
   else options.stream += (uint64_t)i;
   TRY(take_prompt(s, i));
-  TRY(clm_sampler_create(s->context, &options, s->tokenizer ? clm_tokenizer_vocab_size(s->tokenizer) : s->vocab,
-                         &q->sampler));
+  const int64_t tokens = s->tokenizer ? clm_tokenizer_vocab_size(s->tokenizer) : s->vocab;
+  TRY(clm_sampler_create(s->context, &options, tokens < s->vocab ? tokens : s->vocab, &q->sampler));
   for (int64_t k = 0; k < q->prompt_tokens; k++) clm_sampler_accept(q->sampler, q->prompt[k]);
   q->stops = (stops){.strings = a->stop_strings, .count = a->stop_string_count};
   if (s->tokenizer)
@@ -195,10 +208,11 @@ static clm_status decode(session *s) {
 }
 
 static bool is_stop_id(const session *s, int32_t id) {
-  const clm_generate_args *a = s->args;
-  if (!a->stop_ids) return s->tokenizer && id == clm_tokenizer_special(s->tokenizer, CLM_TOKEN_EOS);
-  for (size_t i = 0; i < a->stop_id_count; i++)
-    if (a->stop_ids[i] == id) return true;
+  const int32_t *ids = s->args->stop_ids;
+  size_t count = s->args->stop_id_count;
+  if (!ids) count = s->tokenizer ? clm_tokenizer_ends(s->tokenizer, &ids) : 0;
+  for (size_t i = 0; i < count; i++)
+    if (ids[i] == id) return true;
   return false;
 }
 
@@ -315,6 +329,7 @@ static clm_status prepare(session *s) {
 
 static clm_status run(session *s) {
   TRY(prepare(s));
+  if (s->args->ready) s->args->ready(s->args->user);
   double begin = seconds();
   TRY(prefill(s));
   s->stats.prefill_seconds = seconds() - begin;

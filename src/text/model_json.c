@@ -163,9 +163,10 @@ static clm_status read_added(const json_reader *r, pipeline *p, const pattern_sc
   token_entry *entry = &p->vocabulary.entries[id];
   if (entry->added)
     return context_fail(r->context, CLM_BAD_FORMAT, "%s: the token \"%.60s\" is added twice", r->path, spelling.text);
-  if (json_integer_value(json_object_get(json, "id")) != id)
+  const json_t *given = json_object_get(json, "id");
+  if (json_is_integer(given) && json_integer_value(given) != id)
     context_log(r->context, CLM_LOG_WARNING, "%s: the added token \"%.60s\" gets the number %lld, not %lld", r->path,
-                spelling.text, (long long)id, (long long)json_integer_value(json_object_get(json, "id")));
+                spelling.text, (long long)id, (long long)json_integer_value(given));
   if (id > *largest) *largest = id;
   entry->added = true;
   entry->special = json_flag(json, "special", false);

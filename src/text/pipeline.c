@@ -26,13 +26,13 @@ static added_search search_for(const encoder *e, const added_set *set, byte_stri
 }
 
 /* Between the tokens that were found in the text as it is written. */
-static clm_status encode_between(encoder *e, byte_string text) {
+static clm_status encode_between(encoder *e, byte_string text, bool at_start) {
   TRY(normalizer_apply(e->context, &e->pipeline->normalizer, &e->scratch, e->normalized, &text));
   added_search search = search_for(e, &e->pipeline->as_normalized, text);
   byte_string piece;
   for (int32_t id; added_next(&search, &piece, &id);)
     if (id >= 0) sink_put(e->sink, id);
-    else TRY(pretokenizer_apply(&e->words, piece));
+    else TRY(pretokenizer_apply(&e->words, piece, at_start && piece.text == text.text));
   return CLM_OK;
 }
 
@@ -50,7 +50,7 @@ static clm_status encode(encoder *e, byte_string text) {
   byte_string piece;
   for (int32_t id; added_next(&search, &piece, &id);)
     if (id >= 0) sink_put(e->sink, id);
-    else TRY(encode_between(e, piece));
+    else TRY(encode_between(e, piece, piece.text == text.text));
   for (size_t i = 0; i < p->after_count && e->options->add_special_tokens; i++) sink_put(e->sink, p->after[i]);
   return CLM_OK;
 }

@@ -15,6 +15,9 @@ clm_status added_tokens_from_json(const json_reader *reader, const json_t *json,
 clm_status post_processor_from_json(const json_reader *reader, const json_t *json, pipeline *p);
 clm_status decoder_from_json(const json_reader *reader, const json_t *json, decoder *d);
 
+/* Of a Metaspace, pre-tokenizer or decoder. */
+clm_status metaspace_from_json(const json_reader *reader, const json_t *json, metaspace *m);
+
 /* {"String": ..} or {"Regex": ..}. */
 clm_status pattern_from_json(const json_reader *reader, const json_t *json, const char *part, pcre2_code **pattern);
 

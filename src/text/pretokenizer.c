@@ -2,6 +2,7 @@
 #include "core/context.h"
 #include "core/try.h"
 #include "text/byte_level.h"
+#include <string.h>
 
 static clm_status from_stage(pretokenizer_run *run, size_t stage, byte_string piece);
 
@@ -16,6 +17,7 @@ typedef struct splitter {
 } splitter;
 
 static clm_status emit(splitter *s, size_t begin, size_t end) {
+  if (begin > 0) s->run->at_start = false; /* and so for all that follow */
   return from_stage(s->run, s->stage, (byte_string){s->text.text + begin, end - begin});
 }
 
@@ -55,6 +57,22 @@ static clm_status split(pretokenizer_run *run, size_t stage, byte_string piece) 
   return s.held ? emit(&s, s.begin, s.end) : CLM_OK;
 }
 
+static bool metaspace_append(byte_buffer *to, const metaspace *m, bool at_start, byte_string piece) {
+  const size_t bytes = strlen(m->replacement);
+  const bool begins =
+      piece.text[0] == ' ' || (piece.bytes >= bytes && memcmp(piece.text, m->replacement, bytes) == 0);
+  bool ok = true;
+  if (!begins && (m->prepend == METASPACE_ALWAYS || (m->prepend == METASPACE_FIRST && at_start)))
+    ok = bytes_append(to, m->replacement, bytes);
+  for (size_t at = 0, end; at < piece.bytes && ok; at = end) {
+    const char *space = memchr(piece.text + at, ' ', piece.bytes - at);
+    end = space ? (size_t)(space - piece.text) : piece.bytes;
+    ok = bytes_append(to, piece.text + at, end - at) && (!space || bytes_append(to, m->replacement, bytes));
+    if (space) end++;
+  }
+  return ok;
+}
+
 static clm_status from_stage(pretokenizer_run *run, size_t stage, byte_string piece) {
   if (piece.bytes == 0) return CLM_OK;
   if (stage == run->pretokenizer->count) return run->word(run->user, piece);
@@ -68,12 +86,18 @@ static clm_status from_stage(pretokenizer_run *run, size_t stage, byte_string pi
     ok = bytes_append(buffer, " ", 1) && bytes_append(buffer, piece.text, piece.bytes);
     break;
   case PRETOKENIZER_BYTE_LEVEL: ok = byte_level_append(buffer, piece); break;
+  case PRETOKENIZER_METASPACE:
+    ok = metaspace_append(buffer, &run->pretokenizer->stages[stage].metaspace, run->at_start, piece);
+    break;
   }
   if (!ok) return context_fail(run->context, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
   return from_stage(run, stage + 1, bytes_of(buffer));
 }
 
-clm_status pretokenizer_apply(pretokenizer_run *run, byte_string text) { return from_stage(run, 0, text); }
+clm_status pretokenizer_apply(pretokenizer_run *run, byte_string text, bool at_start) {
+  run->at_start = at_start;
+  return from_stage(run, 0, text);
+}
 
 void pretokenizer_run_free(pretokenizer_run *run) {
   for (size_t i = 0; i < PRETOKENIZER_STAGES; i++) bytes_free(&run->buffers[i]);

@@ -1,6 +1,7 @@
 #include "core/context.h"
 #include "core/try.h"
 #include "text/pipeline_json.h"
+#include "text/utf8.h"
 #include <string.h>
 
 /* GPT-2's, which ByteLevel brings along. */
@@ -104,6 +105,32 @@ static clm_status take_delimiter(const json_reader *r, const json_t *json, preto
                    : json_misses(r, "a CharDelimiterSplit", "delimiter");
 }
 
+clm_status metaspace_from_json(const json_reader *r, const json_t *json, metaspace *m) {
+  static const char *const schemes[] = {
+      [METASPACE_ALWAYS] = "always", [METASPACE_FIRST] = "first", [METASPACE_NEVER] = "never"};
+  const byte_string replacement = json_text(json_object_get(json, "replacement"));
+  const json_t *given = json_object_get(json, "prepend_scheme");
+  const char *scheme = json_is_string(given) ? json_string_value(given) : schemes[METASPACE_ALWAYS];
+  uint32_t code;
+  *m = (metaspace){.prepend = METASPACE_ALWAYS};
+  if (replacement.bytes == 0 || utf8_decode(replacement.text, replacement.bytes, &code) != replacement.bytes)
+    return json_misses(r, "a Metaspace", "replacement");
+  memcpy(m->replacement, replacement.text, replacement.bytes);
+  while (m->prepend <= METASPACE_NEVER && strcmp(scheme, schemes[m->prepend]) != 0) m->prepend++;
+  if (m->prepend > METASPACE_NEVER) return json_misses(r, "a Metaspace", "prepend_scheme");
+  if (!json_flag(json, "add_prefix_space", true) && m->prepend != METASPACE_NEVER)
+    return json_misses(r, "a Metaspace", "add_prefix_space");
+  return CLM_OK;
+}
+
+static clm_status take_metaspace(const json_reader *r, const json_t *json, pretokenizer *p) {
+  pretokenizer_stage stage = {.kind = PRETOKENIZER_METASPACE};
+  TRY(metaspace_from_json(r, json, &stage.metaspace));
+  TRY(add_stage(r, p, stage));
+  if (!json_flag(json, "split", true)) return CLM_OK;
+  return add_split(r, p, PATTERN_LITERAL, stage.metaspace.replacement, SPLIT_MERGED_WITH_NEXT, false);
+}
+
 static const struct {
   const char *type;
   clm_status (*take)(const json_reader *, const json_t *, pretokenizer *);
@@ -115,6 +142,7 @@ static const struct {
     {"Whitespace", take_whitespace},
     {"WhitespaceSplit", take_whitespace_split},
     {"CharDelimiterSplit", take_delimiter},
+    {"Metaspace", take_metaspace},
 };
 
 static clm_status take_part(const json_reader *r, const json_t *json, void *user) {

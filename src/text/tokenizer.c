@@ -15,7 +15,7 @@ clm_status tokenizer_new(clm_context *ctx, clm_vocabulary kind, clm_tokenizer **
   clm_tokenizer *t = calloc(1, sizeof *t);
   *tokenizer = t;
   if (!t) return out_of_memory(ctx);
-  *t = (clm_tokenizer){.context = ctx, .kind = kind, .special = {-1, -1, -1, -1}};
+  *t = (clm_tokenizer){.context = ctx, .kind = kind, .special = {-1, -1, -1, -1}, .begin = -1};
   t->codes_decoder.kind = kind == CLM_VOCABULARY_BYTE ? DECODER_BYTES : DECODER_TEXT;
   if (kind == CLM_VOCABULARY_BPE && !(t->pipeline = calloc(1, sizeof *t->pipeline))) {
     clm_tokenizer_destroy(tokenizer);
@@ -30,8 +30,9 @@ void clm_tokenizer_destroy(clm_tokenizer **tokenizer) {
   code_vocabulary_free(&t->codes);
   if (t->pipeline) pipeline_free(t->pipeline);
   free(t->pipeline);
+  free(t->ends);
   free(t->json);
-  free(t->config);
+  for (int which = 0; which < COMPANIONS_SAVED; which++) free(t->saved[which]);
   free(t);
   *tokenizer = NULL;
 }
@@ -97,6 +98,11 @@ int32_t clm_tokenizer_special(const clm_tokenizer *t, clm_special_token which) {
   return t && (unsigned)which < TOKENIZER_SPECIALS ? t->special[which] : -1;
 }
 
+size_t clm_tokenizer_ends(const clm_tokenizer *t, const int32_t **ids) {
+  if (ids) *ids = t ? t->ends : NULL;
+  return t ? t->end_count : 0;
+}
+
 bool clm_tokenizer_is_special(const clm_tokenizer *t, int32_t id) {
   const token_entry *entry = t && t->pipeline ? vocabulary_entry(&t->pipeline->vocabulary, id) : NULL;
   return entry && entry->special;
@@ -140,6 +146,7 @@ static bool push(clm_text_stream *s, int32_t id) {
   const vocabulary *v = s->tokenizer->pipeline ? &s->tokenizer->pipeline->vocabulary : NULL;
   const token_entry *entry = v ? vocabulary_entry(v, id) : NULL;
   token.text = clm_tokenizer_token(s->tokenizer, id, &token.bytes);
+  if (entry && !s->decoder.began) token = vocabulary_first_text(v, entry);
   if (!token.text || (s->options.skip_special_tokens && entry && entry->special)) return true;
   return decoder_push(&s->decoder, token, entry && entry->is_byte);
 }

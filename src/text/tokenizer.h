@@ -3,6 +3,7 @@
 #define CLM_TEXT_TOKENIZER_H
 
 #include "text/code_vocabulary.h"
+#include "text/companions.h"
 #include "text/json_reader.h"
 #include "text/pipeline.h"
 
@@ -15,8 +16,14 @@ struct clm_tokenizer {
   pipeline *pipeline;    /* BPE                  */
   decoder codes_decoder;
   int32_t special[TOKENIZER_SPECIALS]; /* -1: none */
-  char *json, *config;                 /* tokenizer.json and tokenizer_config.json as they were read, or NULL */
-  size_t json_bytes, config_bytes;
+  int32_t begin;                       /* where generation begins without a prompt, -1: nothing is known */
+  int32_t *ends;                       /* the tokens at which it ends */
+  size_t end_count;
+  const char *class_name; /* of transformers, if it builds parts of tokenizer.json anew, else NULL */
+  char *json;             /* tokenizer.json as it was read, or NULL */
+  size_t json_bytes;
+  char *saved[COMPANIONS_SAVED]; /* the files that belong to it, as they were read, or NULL */
+  size_t saved_bytes[COMPANIONS_SAVED];
 };
 
 clm_status tokenizer_new(clm_context *context, clm_vocabulary kind, clm_tokenizer **tokenizer);
@@ -25,7 +32,10 @@ clm_status tokenizer_new(clm_context *context, clm_vocabulary kind, clm_tokenize
 clm_status tokenizer_from_json(const json_reader *reader, const json_t *json, char *text, size_t bytes,
                                clm_tokenizer **tokenizer);
 
-/* Looks for the special tokens in the other files of `directory`. */
-clm_status tokenizer_read_specials(clm_tokenizer *tokenizer, const char *directory);
+/* Special tokens, where generation begins and ends, by what the other files say. */
+clm_status tokenizer_take_specials(clm_tokenizer *tokenizer, const companions *c);
+
+/* Numbers below 0 are left out. False when out of memory. */
+bool tokenizer_set_ends(clm_tokenizer *tokenizer, const int32_t *ids, size_t count);
 
 #endif

@@ -71,6 +71,8 @@ static clm_status read_parts(clm_context *ctx, const source *file, arrays *a, cl
   char model[WORD_BYTES], pre[WORD_BYTES];
   bpe_parts parts = {.bos = number_of(file, KEY("bos_token_id")),
                      .eos = number_of(file, KEY("eos_token_id")),
+                     .eot = number_of(file, KEY("eot_token_id")),
+                     .eom = number_of(file, KEY("eom_token_id")),
                      .pad = number_of(file, KEY("padding_token_id")),
                      .unk = number_of(file, KEY("unknown_token_id")),
                      .add_bos = flag_of(file, KEY("add_bos_token")),
@@ -78,6 +80,11 @@ static clm_status read_parts(clm_context *ctx, const source *file, arrays *a, cl
                      .add_space_prefix = flag_of(file, KEY("add_space_prefix"))};
   take_word(file, KEY("model"), model);
   take_word(file, KEY("pre"), pre);
+  if (!gguf_find(file, KEY("model")) || !gguf_find(file, KEY("tokens")))
+    return context_fail(
+        ctx, CLM_BAD_FORMAT,
+        "%s has no tokenizer (%s, %s): convert the model again with one, or give tokens instead of text", file->path,
+        KEY("model"), KEY("tokens"));
   if (strcmp(model, "gpt2") != 0)
     return context_fail(ctx, CLM_UNSUPPORTED, "%s: %s is \"%s\", expected \"gpt2\", byte-level BPE", file->path,
                         KEY("model"), model);

@@ -52,8 +52,8 @@ static json_t *codes_json(const clm_tokenizer *t) {
  * tokenizer.json says. */
 static json_t *config_json(const clm_tokenizer *t) {
   static const char *const keys[TOKENIZER_SPECIALS] = {"bos_token", "eos_token", "pad_token", "unk_token"};
-  json_t *json =
-      json_pack("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0);
+  json_t *json = json_pack("{s:s, s:b}", "tokenizer_class", t->class_name ? t->class_name : "PreTrainedTokenizerFast",
+                           "clean_up_tokenization_spaces", 0);
   int failed = json ? 0 : -1;
   for (int which = 0; which < TOKENIZER_SPECIALS; which++)
     if (t->special[which] >= 0)
@@ -89,8 +89,13 @@ static clm_status save(clm_context *ctx, const char *directory, const char *name
 clm_status clm_tokenizer_save(const clm_tokenizer *t, const char *directory) {
   TRY(HANDLE_NEED(t, "tokenizer_save", directory));
   TRY(save(t->context, directory, "tokenizer.json", t->json, t->json_bytes, t->json ? NULL : codes_json(t)));
-  return save(t->context, directory, "tokenizer_config.json", t->config, t->config_bytes,
-              t->config ? NULL : config_json(t));
+  for (int which = 0; which < COMPANIONS_SAVED; which++) {
+    const bool made = which == COMPANION_CONFIG && !t->saved[which];
+    if (t->saved[which] || made)
+      TRY(save(t->context, directory, companion_names[which], t->saved[which], t->saved_bytes[which],
+               made ? config_json(t) : NULL));
+  }
+  return CLM_OK;
 }
 
 /* ---- Reading ---- */
@@ -185,15 +190,32 @@ clm_status tokenizer_from_json(const json_reader *r, const json_t *json, char *t
   return status;
 }
 
-static clm_status load(clm_context *ctx, const char *path, const char *directory, clm_tokenizer **tokenizer) {
+/* With the files next to it, which become the tokenizer's where they belong to it. */
+static clm_status load_with(clm_context *ctx, const char *path, companions *c, clm_tokenizer **tokenizer) {
   json_t *json;
   char *text;
   size_t bytes;
-  if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
   TRY(json_read(ctx, path, TOKENIZER_FILE_BYTES, JSON_EXACT, &json, &text, &bytes));
-  clm_status status = tokenizer_from_json(&(json_reader){ctx, path}, json, text, bytes, tokenizer);
+  clm_status status = companions_apply(ctx, c, json);
+  if (status) free(text);
+  else status = tokenizer_from_json(&(json_reader){ctx, path}, json, text, bytes, tokenizer);
   json_decref(json);
-  if (!status) status = tokenizer_read_specials(*tokenizer, directory);
+  TRY(status);
+  for (int which = 0; which < COMPANIONS_SAVED; which++) {
+    (*tokenizer)->saved[which] = c->text[which];
+    (*tokenizer)->saved_bytes[which] = c->bytes[which];
+    c->text[which] = NULL;
+  }
+  (*tokenizer)->class_name = companions_class(c);
+  return tokenizer_take_specials(*tokenizer, c);
+}
+
+static clm_status load(clm_context *ctx, const char *path, const char *directory, clm_tokenizer **tokenizer) {
+  companions c;
+  if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
+  TRY(companions_read(ctx, directory, &c));
+  clm_status status = load_with(ctx, path, &c, tokenizer);
+  companions_free(&c);
   if (status) clm_tokenizer_destroy(tokenizer);
   return status;
 }

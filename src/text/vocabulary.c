@@ -89,6 +89,10 @@ byte_string vocabulary_text(const vocabulary *v, const token_entry *e) {
   return (byte_string){v->texts.data + e->text, e->text_bytes};
 }
 
+byte_string vocabulary_first_text(const vocabulary *v, const token_entry *e) {
+  return e->has_first ? (byte_string){v->texts.data + e->first, e->first_bytes} : vocabulary_text(v, e);
+}
+
 void vocabulary_free(vocabulary *v) {
   free(v->entries);
   free(v->slots);

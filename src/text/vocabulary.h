@@ -13,9 +13,11 @@
 
 typedef struct token_entry {
   size_t key, spelling, text; /* where they begin in the buffers below, zero-terminated there */
-  uint32_t key_bytes, spelling_bytes, text_bytes;
+  size_t first;               /* and the text of a token that is a text's first, */
+  uint32_t key_bytes, spelling_bytes, text_bytes, first_bytes;
+  bool has_first; /* where that differs */
   bool present, special, added;
-  bool in_model; /* else added with the model, which does not see it    */
+  bool in_model; /* else added beside the model, which does not see it  */
   bool is_byte;  /* decodes as one byte of a character: <0x0A> and such */
 } token_entry;
 
@@ -46,6 +48,7 @@ bool vocabulary_respell(vocabulary *v, int32_t token, byte_string spelling);
 const token_entry *vocabulary_entry(const vocabulary *v, int64_t token);
 byte_string vocabulary_spelling(const vocabulary *v, const token_entry *entry);
 byte_string vocabulary_text(const vocabulary *v, const token_entry *entry);
+byte_string vocabulary_first_text(const vocabulary *v, const token_entry *entry);
 void vocabulary_free(vocabulary *v);
 
 #endif

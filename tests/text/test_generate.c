@@ -5,6 +5,7 @@
 #include "devices.h"
 #include "random.h"
 #include "text/stops.h"
+#include "text/tokenizer.h"
 #include "text/utf8.h"
 #include <clmamba/generate.h>
 #include <math.h>
@@ -378,7 +379,7 @@ static void test_bad_arguments(const test_device *device, const void *data) {
       {{.prompts = &text, .count = 1, .top_logprobs = 31}, false, "top_logprobs is 31, expected 0 to 30"},
       {{.prompts = &text, .count = 1, .stop_strings = (const char *const[]){""}, .stop_string_count = 1},
        false,
-       "stop string 0 is empty"},
+       "stop string 0 is missing or empty"},
       {{.prompts = &text, .count = 1}, true, "a text needs a tokenizer"},
       {{.prompts = &ids, .count = 1, .stop_strings = (const char *const[]){"x"}, .stop_string_count = 1},
        true,
@@ -396,6 +397,58 @@ static void test_bad_arguments(const test_device *device, const void *data) {
       fail_msg("\"%s\", expected \"%s\"", clm_context_error(test_judge), rows[i].sentence);
   }
   clm_model_state_destroy(&two);
+  fixture_free(&f);
+}
+
+/* A tokenizer with more tokens than the model (ids 20 to 26 of 27): only a prompt that uses one of these is refused,
+ * and before `ready` is called, so that nothing has been shown. transformers generates as long as the ids are below
+ * the model's rows. */
+static void count_ready(void *user) { ++*(int *)user; }
+
+static void test_larger_tokenizer(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  const clm_model_config config = {.vocab_size = 20, .d_model = 8, .n_layer = 1};
+  clm_tokenizer *tokenizer;
+  clm_model *model;
+  int ready = 0;
+  check(test_judge, clm_model_create(test_judge, &config, 1, &model), "create");
+  check(test_judge, clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, ALPHABET, VOCAB, &tokenizer), "create");
+  const clm_prompt good = prompt_of("abc"), bad = prompt_of("abz"); /* "\n" is 0, "a" 1, "z" 26 */
+  clm_generate_args args = {
+      .prompts = &good, .count = 40, .sampler = {.temperature = 2}, .ready = count_ready, .user = &ready};
+  clm_generate_stats stats;
+  check(test_judge, clm_generate(model, tokenizer, &args, &stats), "generate");
+  assert_int_equal(stats.new_tokens, 40);
+  assert_int_equal(ready, 1);
+  args.prompts = &bad;
+  assert_int_equal(clm_generate(model, tokenizer, &args, NULL), CLM_INVALID_ARGUMENT);
+  assert_non_null(
+      strstr(clm_context_error(test_judge), "prompt 0 has the token \"z\", number 26, the model only 0 to 19"));
+  assert_int_equal(ready, 1);
+  clm_tokenizer_destroy(&tokenizer);
+  clm_model_destroy(&model);
+}
+
+/* Each of several end tokens ends a text: the second, which comes first here, as transformers' generate stops there.
+ */
+static void test_several_ends(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  fixture f = fixture_make(test_judge);
+  const clm_prompt prompt = prompt_of("abc");
+  text_heard h = {0};
+  clm_generate_args args = {.prompts = &prompt, .count = 12, .emit = listen_utf8, .user = &h};
+  CHECK(&f, clm_generate(f.model, f.tokenizer, &args, NULL));
+  assert_int_equal(h.count, 12);
+  size_t first = 0; /* the first time that the sixth token comes */
+  while (h.ids[first] != h.ids[5]) first++;
+  const int32_t ends[] = {1000, h.ids[5], -1};
+  free(f.tokenizer->ends);
+  f.tokenizer->end_count = 0;
+  assert_true(tokenizer_set_ends(f.tokenizer, ends, 3));
+  assert_int_equal(f.tokenizer->end_count, 2);
+  h = (text_heard){0};
+  CHECK(&f, clm_generate(f.model, f.tokenizer, &args, NULL));
+  assert_int_equal(h.count, first + 1); /* the end token is told, without text */
   fixture_free(&f);
 }
 
@@ -512,6 +565,8 @@ static void add(void) {
   for (size_t i = 0; i < TEST_COUNT(large); i++)
     test_add(NULL, test_large_vocabulary, &large[i], "a large vocabulary, options %zu", i);
   test_add(NULL, test_bytes, NULL, "bytes");
+  test_add(NULL, test_larger_tokenizer, NULL, "a tokenizer larger than the model");
+  test_add(NULL, test_several_ends, NULL, "several end tokens");
   test_add(NULL, test_bad_arguments, NULL, "bad arguments");
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];

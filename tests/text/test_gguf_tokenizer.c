@@ -68,6 +68,8 @@ static const gguf_case cases[] = {
     {"byte-level BPE", "gpt2", "default", 6, CLM_OK, ""},
     {"without types", "gpt2", "", 0, CLM_OK, ""},
     {"another model", "llama", "", 6, CLM_UNSUPPORTED, "tokenizer.ggml.model is \"llama\", expected \"gpt2\""},
+    {"no tokenizer", "", "", 0, CLM_BAD_FORMAT,
+     "has no tokenizer (tokenizer.ggml.model, tokenizer.ggml.tokens): convert the model again with one"},
     {"too few types", "gpt2", "", 5, CLM_BAD_FORMAT, "is not an array of 6 numbers"},
     {"unknown pre-tokenizer", "gpt2", "nonsense", 6, CLM_UNSUPPORTED, "\"nonsense\" is not known"},
 };
@@ -82,7 +84,7 @@ static void write_file(const gguf_case *c) {
   put_u64(&w, 0); /* tensors */
   put_u64(&w, 0); /* values, below */
   value_text(&w, "general.architecture", "mamba");
-  value_text(&w, "tokenizer.ggml.model", c->model);
+  if (c->model[0]) value_text(&w, "tokenizer.ggml.model", c->model);
   if (c->pre[0]) value_text(&w, "tokenizer.ggml.pre", c->pre);
   value_texts(&w, "tokenizer.ggml.tokens", tokens, 6);
   value_texts(&w, "tokenizer.ggml.merges", merges, 2);

@@ -270,7 +270,15 @@ static const struct wrong {
     {"normalizer", "{\"type\": \"Sequence\"}", CLM_BAD_FORMAT, "no usable \"normalizers\""},
     {"normalizer", "{\"type\": \"Prepend\"}", CLM_BAD_FORMAT, "no usable \"prepend\""},
     {"normalizer", "{\"type\": \"Replace\", \"content\": \"x\"}", CLM_BAD_FORMAT, "no usable \"pattern\""},
-    {"pre_tokenizer", "{\"type\": \"Metaspace\"}", CLM_UNSUPPORTED, "a pre-tokenizer of type \"Metaspace\""},
+    {"pre_tokenizer", "{\"type\": \"UnicodeScripts\"}", CLM_UNSUPPORTED,
+     "a pre-tokenizer of type \"UnicodeScripts\""},
+    {"pre_tokenizer", "{\"type\": \"Metaspace\"}", CLM_BAD_FORMAT, "a Metaspace has no usable \"replacement\""},
+    {"pre_tokenizer", "{\"type\": \"Metaspace\", \"replacement\": \"ab\"}", CLM_BAD_FORMAT, "\"replacement\""},
+    {"pre_tokenizer", "{\"type\": \"Metaspace\", \"replacement\": \"_\", \"prepend_scheme\": \"last\"}",
+     CLM_BAD_FORMAT, "\"prepend_scheme\""},
+    {"pre_tokenizer", "{\"type\": \"Metaspace\", \"replacement\": \"_\", \"add_prefix_space\": false}",
+     CLM_BAD_FORMAT, "\"add_prefix_space\""},
+    {"decoder", "{\"type\": \"Metaspace\"}", CLM_BAD_FORMAT, "a Metaspace has no usable \"replacement\""},
     {"pre_tokenizer", "{\"type\": \"Split\", \"pattern\": {\"String\": \"a\"}, \"behavior\": \"x\"}", CLM_BAD_FORMAT,
      "no usable \"behavior\""},
     {"pre_tokenizer", "{\"type\": \"Split\", \"behavior\": \"Removed\"}", CLM_BAD_FORMAT, "no usable \"pattern\""},
@@ -392,7 +400,8 @@ static void test_tokens(const test_device *device, const void *data) {
   write_file("generation_config.json", "{\"eos_token_id\": [2001, 0], \"pad_token_id\": 7}", 46);
   write_file("config.json", "{\"eos_token_id\": 5, \"unk_token_id\": 99999}", 42);
   clm_tokenizer *t = load();
-  assert_int_equal(clm_tokenizer_special(t, CLM_TOKEN_BOS), 0); /* the tokenizer's own files first */
+  /* The tokenizer's own files first, and of these the map, as in transformers 5 (test_companions). */
+  assert_int_equal(clm_tokenizer_special(t, CLM_TOKEN_BOS), clm_tokenizer_find(t, "the", 3));
   assert_int_equal(clm_tokenizer_special(t, CLM_TOKEN_PAD), 1);
   assert_int_equal(clm_tokenizer_special(t, CLM_TOKEN_EOS), 2001);
   assert_int_equal(clm_tokenizer_special(t, CLM_TOKEN_UNK), -1); /* no such token */
@@ -520,9 +529,28 @@ static void gguf_free(gguf *g) {
   bytes_free(&g->joined);
 }
 
+#define BYTES(regex) "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": " regex "}"
+#define DIGITS                                                                                                       \
+  "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, " BYTES(        \
+      "true") "]}"
+#define WORDS(digits)                                                                                                \
+  "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"behavior\": \"Isolated\", \"invert\": "      \
+  "false, "                                                                                                          \
+  "\"pattern\": {\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits          \
+  "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"}}, " BYTES("false") "]}"
+
+/* By a name of `pre`: as the fixture is, or with this pre-tokenizer, as the models of that name have it, and without
+ * a normalizer. */
 static const struct embedded {
-  const char *fixture, *pre;
-} embedded[] = {{"neox", NULL}, {"neox", "olmo"}, {"falcon", "falcon"}};
+  const char *fixture, *pre, *pretokenizer;
+} embedded[] = {{"neox", NULL, NULL},
+                {"neox", "olmo", NULL},
+                {"falcon", "falcon", NULL},
+                {"neox", "phi-2", BYTES("true")},
+                {"neox", "smollm", DIGITS},
+                {"neox", "starcoder", DIGITS},
+                {"neox", "dbrx", WORDS("\\\\p{N}{1,3}")},
+                {"neox", "stablelm2", WORDS("\\\\p{N}")}};
 
 static void test_embedded(const test_device *device, const void *data) {
   (void)device;
@@ -532,6 +560,11 @@ static void test_embedded(const test_device *device, const void *data) {
   gguf g = gguf_of(e->fixture, e->pre);
   clm_tokenizer *from_parts, *saved, *from_json;
   assert_int_equal(tokenizer_from_bpe(test_judge, &g.parts, &from_parts), CLM_OK);
+  json_error_t error;
+  if (e->pretokenizer) {
+    json_object_set_new(g.json, "pre_tokenizer", json_loads(e->pretokenizer, 0, &error));
+    json_object_set_new(g.json, "normalizer", json_null());
+  }
   write_json("tokenizer.json", g.json);
   from_json = load();
   assert_int_equal(clm_tokenizer_save(from_parts, folder), CLM_OK);
