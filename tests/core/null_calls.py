@@ -68,7 +68,7 @@ def value(type_, name, number, before, after):
         return "f->folder" if name in ("directory", "path") else '"abc"'
     if re.fullmatch(r"(void|char|float|double|size_t|u?int(32|64)_t)\*", base):
         return "f->memory" if base == "void*" else f"({base})f->memory"
-    if re.fullmatch(r"size_t|int|u?int(32|64)_t", base):
+    if re.fullmatch(r"bool|size_t|int|u?int(32|64)_t", base):
         return NUMBERS.get(name, "0")
     if re.fullmatch(r"clm_\w+", base):
         return f"({base})0"
