@@ -96,6 +96,10 @@ static void draw_presence(test_random *r, catalog_choice *c) {
     if ((row->flags & ROW_STATIC) && chance(r, 25)) c->statics |= catalog_bit(i);
     if ((row->flags & (ROW_EITHER | ROW_STATIC_EITHER)) && chance(r, 50)) c->others |= catalog_bit(i);
   }
+  if (has(c, "x_proj")) { /* the norms are of what it makes */
+    if (chance(r, 70)) forget(c, "B");
+    if (chance(r, 70)) forget(c, "C");
+  }
   if (has(c, "seq_idx") && has(c, "cu_seqlens")) forget(c, chance(r, 50) ? "seq_idx" : "cu_seqlens");
   draw_rows(r, c);
   for (size_t i = 0; c->op->rows[i].name; i++) {
@@ -109,7 +113,7 @@ static void draw_choice(test_random *r, catalog_choice *c) {
   c->op = draw_op(r);
   c->storage = storages[chance(r, 18) ? 3 : random_below(r, 3)];
   for (size_t i = 0; i < CATALOG_ROWS; i++) c->any[i] = storages[random_below(r, 4)];
-  c->complex = c->op->may_be_complex && chance(r, 40);
+  c->complex = c->op->may_be_complex && chance(r, catalog_find(c->op, "x_proj") >= 0 ? 15 : 40);
   draw_sizes(r, c->size);
   draw_presence(r, c);
 }
