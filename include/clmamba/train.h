@@ -23,10 +23,12 @@ typedef struct clm_train_options {
   double beta1, beta2; /* [0.9, 0.95]                                                        */
   double weight_decay; /* [0.1] not on A_log, D, norms and biases; negative: none            */
   double clip;         /* [1] global norm of the gradient; negative: no clipping             */
-  double dropout;      /* [0]                                                                */
+  double dropout;      /* [0; of a backbone: its own] negative: none                         */
   int64_t steps;       /* length of the run in steps, or                                     */
   double minutes;      /* in minutes of wall time, validations included; exactly one is set  */
   uint64_t seed;
+  int64_t validation_tokens; /* [all] at most so many of the validation text's tokens, or frames in whole sequences
+                              * (one at least): the first                                          */
 } clm_train_options;
 
 typedef struct clm_train_preset {
@@ -49,8 +51,8 @@ CLM_API clm_status clm_trainer_create(clm_model *model, const int32_t *ids, size
 /* The sequences (not copied: they must stay as they are until the trainer is destroyed) are those of
  * clm_backbone_evaluate; of n the first n * 9 / 10 (rounded down) are trained on, in another order in every epoch.
  * With an output at every frame, sequences longer than options.length [the longest] or the window are cut into parts
- * that count as sequences; with one output at the end a window leaves their last frames. A dropout of 0 means the
- * backbone's. The backbone must outlive the trainer. */
+ * that count as sequences; with one output at the end a window leaves their last frames. The backbone must outlive
+ * the trainer. */
 CLM_API clm_status clm_trainer_create_backbone(clm_backbone *backbone, const clm_sequences *sequences,
                                                const clm_train_options *options, clm_trainer **trainer);
 
@@ -74,11 +76,14 @@ typedef struct clm_train_status {
 CLM_API clm_status clm_trainer_status(clm_trainer *trainer, clm_train_status *status);
 
 /* Nats per token on the validation text, by clm_model_score; the mean loss on the validation sequences, by
- * clm_backbone_evaluate. */
+ * clm_backbone_evaluate. Of either, options.validation_tokens at most. */
 CLM_API clm_status clm_trainer_validate(clm_trainer *trainer, double *loss);
 
 /* Writes the model (clm_model_save) and trainer.safetensors, all that a resumed run needs, into `directory`. */
 CLM_API clm_status clm_trainer_save(clm_trainer *trainer, const char *directory);
+
+/* Writes trainer.safetensors alone. */
+CLM_API clm_status clm_trainer_save_state(clm_trainer *trainer, const char *directory);
 
 /* What trainer.safetensors of `directory` says of its run, to make the trainer that resumes it. */
 CLM_API clm_status clm_trainer_saved_options(clm_context *context, const char *directory, clm_train_options *options);

@@ -18,14 +18,17 @@
 static const struct {
   const char *key;
   size_t member;
-  bool whole;
+  bool whole, optional; /* optional: absent from the files of earlier versions, then 0 */
 } option_keys[] = {
 #define WHOLE(member)                                                                                                \
-  { #member, offsetof(clm_train_options, member), true }
+  { #member, offsetof(clm_train_options, member), true, false }
 #define REAL(member)                                                                                                 \
-  { #member, offsetof(clm_train_options, member), false }
-    WHOLE(batch), WHOLE(length), WHOLE(accumulate), WHOLE(steps), WHOLE(seed),        REAL(minutes), REAL(lr),
-    REAL(lr_end), REAL(warmup),  REAL(beta1),       REAL(beta2),  REAL(weight_decay), REAL(clip),    REAL(dropout),
+  { #member, offsetof(clm_train_options, member), false, false }
+    WHOLE(batch), WHOLE(length), WHOLE(accumulate),
+    WHOLE(steps), WHOLE(seed),   REAL(minutes),
+    REAL(lr),     REAL(lr_end),  REAL(warmup),
+    REAL(beta1),  REAL(beta2),   REAL(weight_decay),
+    REAL(clip),   REAL(dropout), {"validation_tokens", offsetof(clm_train_options, validation_tokens), true, true},
 };
 
 static const struct {
@@ -87,6 +90,11 @@ static clm_status write_state(clm_trainer *t, const char *path, const char *desc
 clm_status clm_trainer_save(clm_trainer *t, const char *directory) {
   TRY(HANDLE_NEED(t, "trainer_save", directory));
   TRY(t->task->save(t, directory));
+  return clm_trainer_save_state(t, directory);
+}
+
+clm_status clm_trainer_save_state(clm_trainer *t, const char *directory) {
+  TRY(HANDLE_NEED(t, "trainer_save_state", directory));
   char *path = file_path(directory, FILE_NAME), *description = describe(t);
   clm_status status = write_state(t, path, description);
   free(description);
@@ -127,6 +135,7 @@ static clm_status read_options(clm_context *ctx, const checkpoint *c, clm_train_
   for (size_t i = 0; i < sizeof option_keys / sizeof *option_keys; i++) {
     const json_t *value = json_object_get(options, option_keys[i].key);
     void *member = (char *)o + option_keys[i].member;
+    if (!value && option_keys[i].optional) continue;
     if (!json_is_number(value))
       return context_fail(ctx, CLM_BAD_FORMAT, "%s lacks the option \"%s\"", c->file.path, option_keys[i].key);
     if (option_keys[i].whole) *(int64_t *)member = json_integer_value(value);

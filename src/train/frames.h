@@ -15,11 +15,6 @@ typedef struct frames_data {
   int64_t *order;
 } frames_data;
 
-/* What the host knows of a batch. */
-typedef struct frames_slot {
-  int64_t length, counted; /* of its longest sequence; outputs that count */
-} frames_slot;
-
 /* `length` 0: whole sequences. With an output at every frame, longer ones become several; with one output, they lose
  * their beginning to the backbone's window, and `length` may not be less than the longest that is left. */
 clm_status frames_create(clm_backbone *backbone, const clm_sequences *sequences, int64_t length, uint64_t seed,

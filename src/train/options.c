@@ -25,7 +25,8 @@ static const struct {
     {ROW(beta2), 0.95, 0, 0.999999, false},
     {ROW(weight_decay), 0.1, -INFINITE, 100, false},
     {ROW(clip), 1, -INFINITE, INFINITE, false},
-    {ROW(dropout), 0, 0, 0.99, false},
+    {ROW(dropout), 0, -INFINITE, 0.99, false},
+    {ROW(validation_tokens), 0, 0, INFINITE, true},
 #undef ROW
 };
 

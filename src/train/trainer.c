@@ -16,6 +16,8 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+float trainer_dropout(const clm_trainer *t) { return (float)fmax(t->options.dropout, 0); }
+
 double trainer_seconds(const clm_trainer *t) { return t->seconds_before + now() - t->started; }
 
 size_t trainer_slot(const clm_trainer *t, int slot) { return (size_t)slot * t->task->batch_bytes(t); }
@@ -29,12 +31,15 @@ static clm_tensor flat_all(const clm_trainer *t, clm_buffer *flat) {
   return flat_part(flat, 0, t->model->layout.total);
 }
 
-clm_status trainer_new(clm_model *model, const train_task *task, clm_trainer **trainer) {
-  *trainer = calloc(1, sizeof **trainer);
+clm_status trainer_new(clm_model *model, const train_task *task, size_t state_bytes, clm_trainer **trainer) {
+  void *state = calloc(1, state_bytes);
+  *trainer = state ? calloc(1, sizeof **trainer) : NULL;
+  if (!*trainer) free(state);
   if (!*trainer) return context_fail(model->context, CLM_OUT_OF_MEMORY, "training: out of host memory");
   **trainer = (clm_trainer){.task = task,
                             .model = model,
                             .context = model->context,
+                            .task_state = state,
                             .started = now(),
                             .loss_scale = 1,
                             .quality = (double)NAN};
@@ -70,6 +75,7 @@ void clm_trainer_destroy(clm_trainer **trainer) {
   clm_buffer_destroy(&t->queue);
   clm_buffer_destroy(&t->scalars);
   t->task->destroy(t);
+  free(t->task_state);
   free(t->host_queue);
   free(t);
   *trainer = NULL;

@@ -2,9 +2,8 @@
 #ifndef CLM_TRAIN_TRAINER_H
 #define CLM_TRAIN_TRAINER_H
 
-#include "model/backbone.h"
+#include "model/model.h"
 #include "train/data.h"
-#include "train/frames.h"
 #include <clmamba/train.h>
 
 /* Batches are uploaded, and their losses fetched, this many at a time: the stream is not waited for in between. */
@@ -29,13 +28,7 @@ struct clm_trainer {
   clm_context *context;
   clm_train_options options;
 
-  data_windows data; /* of a text                                                            */
-  clm_buffer *losses;
-  clm_backbone *backbone; /* of frames; NULL: a text                                         */
-  frames_data frames;
-  frames_slot slots[TRAIN_QUEUE];
-  const backbone_sequence **slot_sequences; /* of the batch that is being cut */
-  int64_t *slot_lengths;
+  void *task_state; /* what the task alone knows                                             */
 
   clm_buffer *m, *v;       /* moments, laid out as the parameters                            */
   clm_buffer *accumulated; /* sum of gradients; NULL if there is one batch in a step         */
@@ -57,14 +50,17 @@ struct clm_trainer {
   double lr, quality;
 };
 
-/* A trainer without data; trainer_prepare makes the rest once options and data are there. trainer_made ends both:
- * `status` is theirs. */
-clm_status trainer_new(clm_model *model, const train_task *task, clm_trainer **trainer);
+/* A trainer without data, and `state_bytes` of zeroed task_state, which is freed with it; trainer_prepare makes the
+ * rest once options and data are there. trainer_made ends both: `status` is theirs. */
+clm_status trainer_new(clm_model *model, const train_task *task, size_t state_bytes, clm_trainer **trainer);
 clm_status trainer_prepare(clm_trainer *trainer);
 clm_status trainer_made(clm_status status, clm_trainer **trainer);
 
 /* Where batch `slot` lies in the queue, in bytes. */
 size_t trainer_slot(const clm_trainer *trainer, int slot);
+
+/* The rate of options.dropout, where negative is none. */
+float trainer_dropout(const clm_trainer *trainer);
 
 double trainer_seconds(const clm_trainer *trainer); /* wall time of the run */
 

@@ -242,6 +242,17 @@ static void test_learns(const test_device *device, const void *data) {
     fail_msg("validation loss %.3f before, %.3f after, training loss %.3f", before, after, s.loss);
   assert_true(after == direct);
   end(&t);
+  /* The first tokens of the last tenth alone, two at least. */
+  for (int64_t most = 1; most < 2 * TEXT_TOKENS / 10; most += 19) {
+    clm_train_options few = options;
+    few.validation_tokens = most;
+    t = begin(device->context, &few);
+    size_t count = (size_t)(most < 2 ? 2 : most < TEXT_TOKENS / 10 ? most : TEXT_TOKENS / 10);
+    CHECK(device->context, clm_trainer_validate(t.trainer, &after));
+    CHECK(device->context, clm_model_score(t.model, ids + TEXT_TOKENS * 9 / 10, count, NULL, &direct));
+    assert_true(after == direct);
+    end(&t);
+  }
 }
 
 static void test_timed_run(const test_device *device, const void *data) {
@@ -267,14 +278,16 @@ static void test_bad_checkpoints(const test_device *device, const void *data) {
   training t = begin(test_judge, &run_options);
   steps(&t, 1);
   CHECK(test_judge, clm_trainer_save(t.trainer, folder));
-  t.trainer->data.ids[7] ^= 1;
-  expect_sentence(clm_trainer_resume(t.trainer, folder), CLM_INVALID_ARGUMENT, "not the one");
-  t.trainer->data.ids[7] ^= 1;
   CHECK(test_judge, clm_trainer_resume(t.trainer, folder));
   int32_t ids[TEXT_TOKENS];
   make_text(ids);
   clm_model *other;
   clm_trainer *trainer;
+  ids[7] ^= 1;
+  CHECK(test_judge, clm_trainer_create(t.model, ids, TEXT_TOKENS, &run_options, &trainer));
+  expect_sentence(clm_trainer_resume(trainer, folder), CLM_INVALID_ARGUMENT, "not the one");
+  clm_trainer_destroy(&trainer);
+  ids[7] ^= 1;
   CHECK(test_judge,
         clm_model_create(test_judge, &(clm_model_config){.vocab_size = 11, .d_model = 8, .n_layer = 1}, 1, &other));
   CHECK(test_judge, clm_trainer_create(other, ids, TEXT_TOKENS, &run_options, &trainer));

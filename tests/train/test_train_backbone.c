@@ -4,6 +4,7 @@
 #include "devices.h"
 #include "floats.h"
 #include "random.h"
+#include "train/frames.h"
 #include "train/trainer.h"
 #include <math.h>
 #include <stdio.h>
