@@ -27,8 +27,9 @@ expect 'not UTF-8 at byte 1' "$tools/mamba-train" --preset tiny --data binary.tx
 expect 'cannot read exists: Is a directory' "$tools/mamba-train" --preset tiny --data exists --out m --steps 5 --device cpu
 expect 'cannot create /proc/m:' $train --out /proc/m --steps 5 --device cpu
 expect 'cannot create no/parent: No such file' $train --out no/parent --steps 5 --device cpu
-expect 'exists exists' $train --out exists --steps 5 --device cpu
-expect 'no run to resume' $train --out m --resume --device cpu
+touch exists/file
+expect 'exists exists and is not empty' $train --out exists --steps 5 --device cpu
+expect 'no run to resume' "$tools/mamba-train" --data text.txt --out m --resume --device cpu
 expect 'cannot read exists/trainer.safetensors' "$tools/mamba-train" --data text.txt --out exists --resume --device cpu
 expect '--nonsense: unknown option' $train --out m --steps 5 --nonsense
 expect 'unexpected argument "more"' $train --out m --steps 5 more

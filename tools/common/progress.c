@@ -1,5 +1,6 @@
 #include "common/progress.h"
 #include "common/tool.h"
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -33,9 +34,11 @@ void progress_bar(progress *p, double fraction, const char *text) {
 
 void progress_line(progress *p, const char *text) {
   progress_end(p);
-  fprintf(stderr, "%s\n", text);
-  fflush(stderr);
+  errno = 0;
+  if (fprintf(stderr, "%s\n", text) < 0 && !p->error) p->error = errno;
 }
+
+bool progress_unread(int error) { return error == EBADF || error == EPIPE || error == EIO; }
 
 void progress_end(progress *p) {
   if (p->shown) fputs("\r\033[K", stderr);

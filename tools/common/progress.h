@@ -8,6 +8,7 @@ typedef struct progress {
   bool terminal, shown;
   int columns;
   double last; /* when the bar was drawn, tool_seconds() */
+  int error;   /* errno of what stderr did not take, 0: nothing */
 } progress;
 
 progress progress_start(void);
@@ -17,6 +18,10 @@ void progress_bar(progress *p, double fraction, const char *text);
 
 /* Prints a line that stays, above the bar if there is one. */
 void progress_line(progress *p, const char *text);
+
+/* Whether an error of stdout or stderr only means that nobody reads it any more: it is closed, its reader or its
+ * terminal has gone. Work goes on then; a disk that is full is another matter. */
+bool progress_unread(int error);
 
 /* Removes the bar. */
 void progress_end(progress *p);

@@ -1,11 +1,13 @@
 #include "common/tool.h"
 #include "core/escape.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static const char *tool_name = "clmamba";
 
@@ -47,9 +49,16 @@ static bool show_text(const tool_about *about, const tool_text *text) {
   return true;
 }
 
+/* A standard stream that is closed would be given to the next file that is opened, and written into. */
+static void occupy_closed_streams(void) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
+}
+
 bool tool_parse(int argc, char **argv, const tool_about *about, const char **operand, int *exit_status) {
   static tool_text text;
   tool_name = about->name;
+  occupy_closed_streams();
   signal(SIGXFSZ, SIG_IGN); /* a file that reaches the limit of `ulimit -f` is an error that can be reported */
   *exit_status = TOOL_USAGE;
   tool_options_add(&parsed, about->options);

@@ -3,6 +3,7 @@
 #include "common/plot.h"
 #include "common/tool.h"
 #include <ctype.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,32 +34,44 @@ void train_log_free(train_log *log) {
   *log = (train_log){.words = log->words};
 }
 
-/* The number at *text, NaN if the field is empty; moves past the comma or the end of the line. */
-static double field(const char **text, bool *ok) {
-  char *end;
-  double value = strtod(*text, &end);
-  if (end == *text) value = (double)NAN;
-  *ok = *ok && (*end == ',' || *end == '\n');
-  *text = *end ? end + 1 : end;
-  return value;
+/* A line of numbers of which each may be missing (NaN); false: it is not such a line. */
+static bool read_numbers(const char *line, double *values, int count) {
+  for (int i = 0; i < count; i++) {
+    char *end;
+    values[i] = strtod(line, &end);
+    if (end == line) values[i] = (double)NAN;
+    if (i + 1 == count) return strcmp(end, "\n") == 0 || strcmp(end, "\r\n") == 0;
+    if (*end != ',') return false;
+    line = end + 1;
+  }
+  return false;
 }
 
-bool train_log_read(train_log *log, const char *path, int64_t last_step) {
+static bool read_rows(train_log *log, FILE *f, int64_t last_step, size_t *damaged) {
   char line[256], first[256];
   header(log->words, first, sizeof first);
-  FILE *f = fopen(path, "r");
-  bool ok = f && fgets(line, sizeof line, f) && strcmp(line, first) == 0, added = true;
-  while (ok && added && fgets(line, sizeof line, f)) {
-    const char *at = line;
-    double values[7] = {[6] = (double)NAN};
-    for (int i = 0; i < (log->words->quality ? 7 : 6); i++) values[i] = field(&at, &ok);
-    ok = ok && values[0] <= (double)last_step;
-    if (ok)
-      added = train_log_add(log, (train_row){(int64_t)values[0], (int64_t)values[1], values[2], values[3], values[4],
-                                             values[5], values[6]});
+  const int count = log->words->quality ? 7 : 6;
+  for (size_t number = 1; fgets(line, sizeof line, f); number++) {
+    double v[7] = {[6] = (double)NAN};
+    bool good = number > 1 ? read_numbers(line, v, count) && isfinite(v[0]) && isfinite(v[1])
+                           : strncmp(line, first, strlen(first) - 1) == 0;
+    if (!good) return *damaged = number, true;
+    if (number == 1) continue;
+    if (v[0] > (double)last_step) break; /* written before a checkpoint that never came */
+    if (!train_log_add(log, (train_row){(int64_t)v[0], (int64_t)v[1], v[2], v[3], v[4], v[5], v[6]}))
+      return tool_fail("out of memory"), false;
   }
+  return true;
+}
+
+bool train_log_read(train_log *log, const char *path, int64_t last_step, size_t *damaged) {
+  *damaged = 0;
+  FILE *f = fopen(path, "r");
+  if (!f && errno == ENOENT) return true;
+  bool ok = f && read_rows(log, f, last_step, damaged);
+  if (!f || ferror(f)) ok = (tool_fail("cannot read %s: %s", path, strerror(errno)), false);
   if (f) fclose(f);
-  return added;
+  return ok;
 }
 
 static void put_loss(FILE *f, double loss, const char *after) {

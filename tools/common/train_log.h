@@ -29,8 +29,9 @@ typedef struct train_log {
 
 bool train_log_add(train_log *log, train_row row); /* false: out of memory */
 
-/* Takes the rows of an earlier part of the run, up to `last_step`. A file that is absent or not ours gives none. */
-bool train_log_read(train_log *log, const char *path, int64_t last_step);
+/* Takes the rows of an earlier part of the run, up to `last_step`, or to the first line that is damaged, whose number
+ * is then in *damaged (else 0). A file that is absent gives none. False: the message is on stderr. */
+bool train_log_read(train_log *log, const char *path, int64_t last_step, size_t *damaged);
 
 /* Each is written beside, then renamed; false: the sentence is on stderr. */
 bool train_log_write_csv(const train_log *log, const char *path);

@@ -1,13 +1,10 @@
-/* A backbone and its sequences. */
+/* The tasks of learning from sequences of frames: a backbone. */
 #include "common/tool.h"
+#include "train/dataset.h"
 #include "train/train.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-
-/* Where the command line says nothing. */
-static const clm_train_options standard = {.batch = 16, .lr = 3e-3};
-
-static bool is_classification(void) { return given.task[0] == 'c'; }
 
 bool train_frames_preset(size_t i, tool_entry *entry) {
   static char text[240];
@@ -21,66 +18,80 @@ bool train_frames_preset(size_t i, tool_entry *entry) {
   return true;
 }
 
-static const clm_backbone_preset *find_preset(void) {
-  size_t count;
-  const clm_backbone_preset *presets = clm_backbone_presets(&count);
-  for (size_t i = 0; i < count; i++)
-    if (!given.preset || strcmp(presets[i].name, given.preset) == 0) return &presets[i];
-  tool_fail("there is no preset \"%s\" for --task (see mamba-train --presets)", given.preset);
-  return NULL;
+/* Where the command line says nothing. */
+static const clm_train_options standard = {.batch = 16, .lr = 3e-3};
+
+static bool preset(const char *name, train_settings *s) {
+  size_t count, i = 0;
+  const clm_backbone_preset *p = clm_backbone_presets(&count);
+  while (name && i < count && strcmp(p[i].name, name) != 0) i++;
+  if (i == count) return false;
+  const clm_backbone_config *c = &p[i].config;
+  s->options = standard;
+  if (!s->from) s->options.dropout = (double)c->dropout; /* a model that is there has its own */
+  s->shape = (train_shape){
+      .d_model = c->d_model, .n_layer = c->n_layers, .d_state = c->d_state, .expand = c->expand, .d_conv = c->d_conv};
+  return true;
 }
 
-static bool load_backbone(run *r) {
-  const char *from = given.resume ? given.out : given.init;
+typedef struct frames_state {
+  dataset data;
+  clm_backbone *backbone;
+} frames_state;
+
+static bool is_classification(const run *r) { return r->settings.task->kind == CLM_TASK_CLASSIFICATION; }
+
+static bool load_backbone(run *r, frames_state *f) {
+  const char *from = r->settings.from;
   if (!from) return true;
-  if (clm_backbone_load(r->context, from, &r->backbone)) return train_fail(r);
-  bool classes = clm_backbone_configuration(r->backbone)->task == CLM_TASK_CLASSIFICATION;
-  return classes == is_classification() ||
-         (tool_fail("the model of %s is for %s", from, classes ? "classification" : "regression"), false);
+  if (clm_backbone_load(r->context, from, &f->backbone)) return train_fail(r);
+  clm_backbone_task kind = clm_backbone_configuration(f->backbone)->task;
+  return kind == r->settings.task->kind ||
+         (tool_fail("the model of %s is for %s", from,
+                    kind == CLM_TASK_CLASSIFICATION ? "classification" : "regression"),
+          false);
 }
 
-static bool read_data(run *r) {
-  return dataset_read(&(dataset_request){.data = given.data,
-                                         .targets = given.targets,
-                                         .target = given.target,
-                                         .features = given.features,
-                                         .task = is_classification() ? CLM_TASK_CLASSIFICATION : CLM_TASK_REGRESSION,
-                                         .output = !given.output            ? -1
-                                                   : given.output[0] == 'l' ? (int)CLM_OUTPUT_LAST
-                                                                            : (int)CLM_OUTPUT_EVERY,
-                                         .known = r->backbone},
-                      &r->data);
+static bool read_data(run *r, frames_state *f) {
+  const train_settings *s = &r->settings;
+  return dataset_read(&(dataset_request){.data = s->data,
+                                         .targets = s->targets,
+                                         .target = s->target,
+                                         .features = s->features,
+                                         .task = s->task->kind,
+                                         .output = s->output,
+                                         .known = f->backbone},
+                      &f->data);
 }
 
-static bool make_backbone(run *r, const clm_backbone_preset *preset) {
-  if (r->backbone) return true;
-  clm_backbone_config config = preset->config;
-  config.embed_dim = r->data.embed_dim;
-  config.n_outputs = r->data.n_outputs;
-  config.output = r->data.output;
-  config.task = is_classification() ? CLM_TASK_CLASSIFICATION : CLM_TASK_REGRESSION;
-  config.window = given.window;
-  if (given.d_model) config.d_model = given.d_model;
-  if (given.n_layer) config.n_layers = given.n_layer;
-  if (given.d_state) config.d_state = given.d_state;
-  if (given.expand) config.expand = given.expand;
-  if (given.d_conv) config.d_conv = given.d_conv;
-  if (given.dropout != 0) config.dropout = (float)given.dropout;
-  if (clm_backbone_create(r->context, &config, r->options.seed, &r->backbone)) return train_fail(r);
-  if (r->data.names && clm_backbone_set_names(r->backbone, (const char *const *)r->data.names))
-    return tool_fail("%s: a name of %s is not UTF-8", given.data, is_classification() ? "a class" : "a column"),
-           false;
+static bool make_backbone(run *r, frames_state *f) {
+  const train_settings *s = &r->settings;
+  if (f->backbone) return true;
+  clm_backbone_config config = {.embed_dim = f->data.embed_dim,
+                                .n_outputs = f->data.n_outputs,
+                                .output = f->data.output,
+                                .task = s->task->kind,
+                                .window = s->shape.window,
+                                .d_model = s->shape.d_model,
+                                .n_layers = s->shape.n_layer,
+                                .d_state = s->shape.d_state,
+                                .expand = s->shape.expand,
+                                .d_conv = s->shape.d_conv,
+                                .dropout = s->options.dropout > 0 ? (float)s->options.dropout : 0};
+  if (clm_backbone_create(r->context, &config, s->options.seed, &f->backbone)) return train_fail(r);
+  if (f->data.names && clm_backbone_set_names(f->backbone, (const char *const *)f->data.names))
+    return tool_fail("%s: a name of %s is not UTF-8", s->data, is_classification(r) ? "a class" : "a column"), false;
   return true;
 }
 
 /* "1,234 parameters, 20 sequences (900 frames of 3 numbers), 2 classes: up (12), down (8)" */
-static void describe(run *r) {
-  const dataset *d = &r->data;
+static void describe(run *r, const frames_state *f) {
+  const dataset *d = &f->data;
   size_t size = sizeof r->about;
   size_t used = (size_t)snprintf(
       r->about, size, "%lld parameters, %lld sequences (%lld frames of %lld numbers), %lld %s",
-      (long long)clm_backbone_param_count(r->backbone), (long long)d->sequences.count, (long long)d->frames,
-      (long long)d->embed_dim, (long long)d->n_outputs, is_classification() ? "classes" : "targets");
+      (long long)clm_backbone_param_count(f->backbone), (long long)d->sequences.count, (long long)d->frames,
+      (long long)d->embed_dim, (long long)d->n_outputs, is_classification(r) ? "classes" : "targets");
   for (int64_t i = 0; d->names && i < d->n_outputs; i++) {
     char one[120], count[32] = "";
     if (d->name_counts) snprintf(count, sizeof count, " (%lld)", (long long)d->name_counts[i]);
@@ -94,33 +105,43 @@ static void describe(run *r) {
 }
 
 static bool make(run *r) {
-  const clm_backbone_preset *preset = find_preset();
-  r->options = standard;
-  if (!preset) return false;
-  r->context = tool_context(NULL);
-  if (!r->context || !train_options(r) || !load_backbone(r) || !read_data(r) || !make_backbone(r, preset))
-    return false;
-  if (r->data.note[0]) progress_line(&r->progress, r->data.note);
-  describe(r);
-  return clm_trainer_create_backbone(r->backbone, &r->data.sequences, &r->options, &r->trainer) == CLM_OK ||
+  frames_state *f = r->task_state = calloc(1, sizeof *f);
+  if (!f) return tool_fail("out of memory"), false;
+  if (!load_backbone(r, f) || !read_data(r, f) || !make_backbone(r, f)) return false;
+  if (f->data.note[0]) progress_line(&r->progress, f->data.note);
+  describe(r, f);
+  train_data_ready(r);
+  return clm_trainer_create_backbone(f->backbone, &f->data.sequences, &r->settings.options, &r->trainer) == CLM_OK ||
          train_fail(r);
 }
 
-static bool save(run *r) { return r->backbone != NULL; } /* the trainer saves all */
-
-static void destroy(run *r) {
-  clm_backbone_destroy(&r->backbone);
-  dataset_free(&r->data);
+static bool save_model(run *r) {
+  const frames_state *f = r->task_state;
+  return clm_backbone_save(f->backbone, r->settings.out) == CLM_OK || train_fail(r);
 }
 
-const train_kind train_regression = {
+static void destroy(run *r) {
+  frames_state *f = r->task_state;
+  if (!f) return;
+  clm_backbone_destroy(&f->backbone);
+  dataset_free(&f->data);
+  free(f);
+}
+
+const train_task train_regression = {
     .words = {.unit = "frames", .loss = "mean squared error", .quality = "R2", .digits = 5},
+    .kind = CLM_TASK_REGRESSION,
+    .frames = true,
+    .preset = preset,
     .make = make,
-    .save = save,
+    .save_model = save_model,
     .destroy = destroy};
 
-const train_kind train_classification = {
+const train_task train_classification = {
     .words = {.unit = "frames", .loss = "nats", .quality = "accuracy", .digits = 3},
+    .kind = CLM_TASK_CLASSIFICATION,
+    .frames = true,
+    .preset = preset,
     .make = make,
-    .save = save,
+    .save_model = save_model,
     .destroy = destroy};

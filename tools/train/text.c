@@ -1,4 +1,4 @@
-/* A language model and its text. */
+/* The task of learning a text: a language model. */
 #include "common/text.h"
 #include "common/tool.h"
 #include "train/train.h"
@@ -18,71 +18,87 @@ bool train_text_preset(size_t i, tool_entry *entry) {
   return true;
 }
 
-static const clm_train_preset *find_preset(void) {
-  size_t count;
-  const clm_train_preset *presets = clm_train_presets(&count);
-  for (size_t i = 0; i < count; i++)
-    if (!given.preset || strcmp(presets[i].name, given.preset) == 0) return &presets[i];
-  tool_fail("there is no preset \"%s\" (see mamba-train --presets)", given.preset);
-  return NULL;
+static bool preset(const char *name, train_settings *s) {
+  size_t count, i = 0;
+  const clm_train_preset *p = clm_train_presets(&count);
+  while (name && i < count && strcmp(p[i].name, name) != 0) i++;
+  if (i == count) return false;
+  s->options = p[i].train;
+  s->shape = (train_shape){.d_model = p[i].model.d_model,
+                           .n_layer = p[i].model.n_layer,
+                           .d_state = p[i].model.d_state,
+                           .expand = p[i].model.expand,
+                           .d_conv = p[i].model.d_conv,
+                           .vocabulary = p[i].vocabulary};
+  return true;
 }
 
-static bool make_new_model(run *r, const clm_train_preset *preset, const text_file *text) {
-  clm_vocabulary kind = preset->vocabulary;
-  if (given.vocab) kind = given.vocab[0] == 'b' ? CLM_VOCABULARY_BYTE : CLM_VOCABULARY_CHAR;
-  if (clm_tokenizer_create(r->context, kind, text->data, text->bytes, &r->tokenizer))
-    return tool_fail("%s: %s", given.data, clm_context_error(r->context)), false;
-  clm_model_config config = preset->model;
-  config.vocab_size = clm_tokenizer_vocab_size(r->tokenizer);
-  if (given.d_model) config.d_model = given.d_model;
-  if (given.n_layer) config.n_layer = given.n_layer;
-  if (given.d_state) config.d_state = given.d_state;
-  if (given.expand) config.expand = given.expand;
-  if (given.d_conv) config.d_conv = given.d_conv;
-  return clm_model_create(r->context, &config, r->options.seed, &r->model) == CLM_OK || train_fail(r);
+typedef struct text_state {
+  clm_tokenizer *tokenizer;
+  clm_model *model;
+} text_state;
+
+static bool make_new_model(run *r, text_state *t, const text_file *text) {
+  const train_shape *shape = &r->settings.shape;
+  if (clm_tokenizer_create(r->context, shape->vocabulary, text->data, text->bytes, &t->tokenizer))
+    return tool_fail("%s: %s", r->settings.data, clm_context_error(r->context)), false;
+  clm_model_config config = {.vocab_size = clm_tokenizer_vocab_size(t->tokenizer),
+                             .d_model = shape->d_model,
+                             .n_layer = shape->n_layer,
+                             .d_state = shape->d_state,
+                             .expand = shape->expand,
+                             .d_conv = shape->d_conv};
+  return clm_model_create(r->context, &config, r->settings.options.seed, &t->model) == CLM_OK || train_fail(r);
 }
 
-static bool make_model(run *r, const text_file *text) {
-  const clm_train_preset *preset = find_preset();
-  if (!preset) return false;
-  r->options = preset->train;
-  if (!train_options(r)) return false;
-  const char *from = given.resume ? given.out : given.init;
-  if (!from) return make_new_model(r, preset, text);
-  return (clm_tokenizer_load(r->context, from, &r->tokenizer) == CLM_OK &&
-          clm_model_load(r->context, from, &r->model) == CLM_OK) ||
+static bool make_model(run *r, text_state *t, const text_file *text) {
+  const char *from = r->settings.from;
+  if (!from) return make_new_model(r, t, text);
+  return (clm_tokenizer_load(r->context, from, &t->tokenizer) == CLM_OK &&
+          clm_model_load(r->context, from, &t->model) == CLM_OK) ||
          train_fail(r);
 }
 
-static bool make_trainer(run *r, const text_file *text) {
+static bool make_trainer(run *r, const text_state *t, const text_file *text) {
   token_list tokens;
-  if (!text_encode(r->tokenizer, r->context, text, given.data, &tokens)) return false;
-  bool ok =
-      clm_trainer_create(r->model, tokens.ids, tokens.count, &r->options, &r->trainer) == CLM_OK || train_fail(r);
+  if (!text_encode(t->tokenizer, r->context, text, r->settings.data, &tokens)) return false;
+  train_data_ready(r);
+  bool ok = clm_trainer_create(t->model, tokens.ids, tokens.count, &r->settings.options, &r->trainer) == CLM_OK ||
+            train_fail(r);
   snprintf(r->about, sizeof r->about, "%lld parameters, %zu tokens of %lld kinds",
-           (long long)clm_model_parameter_count(r->model), tokens.count,
-           (long long)clm_tokenizer_vocab_size(r->tokenizer));
+           (long long)clm_model_parameter_count(t->model), tokens.count,
+           (long long)clm_tokenizer_vocab_size(t->tokenizer));
   free(tokens.ids);
   return ok;
 }
 
 static bool make(run *r) {
+  text_state *t = r->task_state = calloc(1, sizeof *t);
   text_file text;
-  if (!text_read(given.data, &text)) return false;
-  r->context = tool_context(NULL);
-  bool ok = r->context && make_model(r, &text) && make_trainer(r, &text);
+  if (!t) return tool_fail("out of memory"), false;
+  if (!text_read(r->settings.data, &text)) return false;
+  bool ok = make_model(r, t, &text) && make_trainer(r, t, &text);
   text_free(&text);
   return ok;
 }
 
-static bool save(run *r) { return clm_tokenizer_save(r->tokenizer, given.out) == CLM_OK || train_fail(r); }
-
-static void destroy(run *r) {
-  clm_model_destroy(&r->model);
-  clm_tokenizer_destroy(&r->tokenizer);
+static bool save_model(run *r) {
+  const text_state *t = r->task_state;
+  return (clm_tokenizer_save(t->tokenizer, r->settings.out) == CLM_OK &&
+          clm_model_save(t->model, r->settings.out) == CLM_OK) ||
+         train_fail(r);
 }
 
-const train_kind train_text = {.words = {.unit = "tokens", .loss = "nats per token", .digits = 3},
+static void destroy(run *r) {
+  text_state *t = r->task_state;
+  if (!t) return;
+  clm_model_destroy(&t->model);
+  clm_tokenizer_destroy(&t->tokenizer);
+  free(t);
+}
+
+const train_task train_text = {.words = {.unit = "tokens", .loss = "nats per token", .digits = 3},
+                               .preset = preset,
                                .make = make,
-                               .save = save,
+                               .save_model = save_model,
                                .destroy = destroy};

@@ -1,68 +1,120 @@
-/* mamba-train: main.c has the options, run.c a run from its data to its last row, text.c and frames.c what a run is
- * of. */
+/* mamba-train: main.c is the program, settings.c what the command line, a preset and a saved run make of each other,
+ * run.c a run from its first step to its last row, text.c and frames.c what is learnt. */
 #ifndef CLM_TOOLS_TRAIN_H
 #define CLM_TOOLS_TRAIN_H
 
 #include "common/about.h"
 #include "common/progress.h"
 #include "common/train_log.h"
-#include "train/dataset.h"
 #include <clmamba/clmamba.h>
 
-#define SEED_UNSET (-1LL)
+/* Shape of a new model. */
+typedef struct train_shape {
+  int64_t d_model, n_layer, d_state, expand, d_conv;
+  int64_t window;            /* of frames; 0: no limit */
+  clm_vocabulary vocabulary; /* of a text              */
+} train_shape;
 
-/* The command line. */
-typedef struct train_given {
-  const char *data, *out, *preset, *vocab, *init, *dtype;
-  const char *task, *targets, *target, *features, *output;
-  double minutes, lr, clip, dropout;
-  long long steps, batch, length, accumulate, seed, d_model, n_layer, d_state, expand, d_conv, window, stop_at;
-  int resume, validations, presets;
-} train_given;
+struct train_task;
 
-extern train_given given;
+/* All that a run is told. */
+typedef struct train_settings {
+  const struct train_task *task;
+  const char *data, *out;
+  const char
+      *from; /* folder of the model that it goes on from: --init, or --out where it is resumed; NULL: a new one */
+  const char *preset;
+  bool resume, keep_best;
+  bool new_length; /* of a run that is resumed */
+  clm_train_options options;
+  train_shape shape;
+  int64_t stop_at; /* -1: at the end */
+  int validations;
+  /* Of frames */
+  const char *targets, *target, *features; /* as dataset_request has them */
+  int output;                              /* clm_backbone_output, -1: as the targets are */
+} train_settings;
 
-struct train_kind;
+typedef struct validation {
+  int64_t step; /* -1: none was taken */
+  double loss, quality;
+} validation;
 
 /* All that a run holds. */
 typedef struct run {
-  const struct train_kind *kind;
+  train_settings settings;
   clm_context *context;
-  clm_tokenizer *tokenizer; /* of a text */
-  clm_model *model;
-  clm_backbone *backbone; /* of frames */
-  dataset data;
+  void *task_state; /* what the task alone knows    */
   clm_trainer *trainer;
-  clm_train_options options;
+  double begun;     /* tool_seconds()               */
   char about[1000]; /* what is trained on what, for the first line */
   train_log log;
   progress progress;
-  bool made_directory, saved;
-  /* Of the row in hand */
+  validation last, best; /* the last one taken; the best of those on schedule */
+  /* Of the folder */
+  int lock;
+  bool made_folder, new_files; /* it, its files, by this program */
+  bool saved;                  /* there is a whole model         */
+  bool state_failed;           /* but no trainer of the same step */
+  int64_t model_step;          /* its step, -1: not known         */
+  /* Of the row that is being collected */
   double loss_sum;
   int64_t loss_steps, last_step, start_tokens;
-  double start_seconds, last_loss, val_loss, val_quality;
-  int64_t val_step; /* of val_loss, -1: none */
+  double start_seconds, last_loss;
 } run;
 
-typedef struct train_kind {
+/* What is learnt: a text, or sequences of frames. Functions that return bool print a message when they fail. */
+typedef struct train_task {
   train_words words;
-  bool (*make)(run *r);    /* context, data, model, options, trainer */
-  bool (*save)(run *r);    /* what the trainer does not              */
-  void (*destroy)(run *r); /* all but trainer and context            */
-} train_kind;
+  clm_backbone_task kind; /* of frames */
+  bool frames;
+  /* Options and shape of the preset of that name (NULL: the first); false: there is none. */
+  bool (*preset)(const char *name, train_settings *settings);
+  bool (*make)(run *r);       /* data, model, r->about, r->trainer           */
+  bool (*save_model)(run *r); /* the model's files, each whole, into --out   */
+  void (*destroy)(run *r);    /* all but trainer and context                 */
+} train_task;
 
-extern const train_kind train_text, train_regression, train_classification;
+extern const train_task train_text, train_regression, train_classification;
 
-bool train_fail(const run *r); /* the context's sentence; false */
+extern const struct poptOption train_options[];
 
-/* r->options from a preset's to those of the command line, or of the run that is resumed. */
-bool train_options(run *r);
+bool train_presets_asked(void); /* --presets */
+
+/* What the command line says, checked. False: the message is on stderr. */
+bool train_settings_read(train_settings *settings);
+
+/* Merges what is not on the command line into it: from the preset, or from the run that is resumed. */
+bool train_settings_complete(clm_context *context, train_settings *settings);
 
 /* The presets, for tool_list. */
 bool train_text_preset(size_t i, tool_entry *entry);
 bool train_frames_preset(size_t i, tool_entry *entry);
 
-bool train_run(const train_kind *kind);
+bool train_fail(const run *r); /* the context's message; false */
+
+/* To be called before the trainer is made: what a timed run has spent on its data is taken off its minutes. */
+void train_data_ready(run *r);
+
+/* ---- folder.c ---- */
+
+/* Makes the folder, or takes an empty one, or that of the run that is resumed. */
+bool folder_begin(run *r);
+
+/* What an earlier part of the run has left, up to its checkpoint at `step`: the log, the best validation among the
+ * steps that `counts` names. */
+bool folder_resume(run *r, int64_t step, bool (*counts)(const run *, int64_t step));
+
+/* Saves log and trainer; the model too if there is none yet, or the last one is to be kept. */
+bool folder_save(run *r);
+
+/* Saves the log with a validation, and its model if it is the best that is to be kept. `on_schedule`: an unbroken run
+ * has it too. */
+bool folder_keep(run *r, const validation *v, bool on_schedule);
+
+/* Removes what a run that failed before its first checkpoint has made. */
+void folder_end(run *r);
+
+bool train_run(const train_settings *settings);
 
 #endif
