@@ -46,32 +46,38 @@ static inline float8 load_b(__global const b_t *b, long at) {
   return BY(piece_, B_TYPE)(v);
 }
 
-static inline float sum8(float8 v) {
-  const float4 h = v.lo + v.hi;
-  return (h.x + h.z) + (h.y + h.w);
+static inline float add_products(float sum, float8 u, float8 w) {
+  sum = fma(u.s0, w.s0, sum);
+  sum = fma(u.s1, w.s1, sum);
+  sum = fma(u.s2, w.s2, sum);
+  sum = fma(u.s3, w.s3, sum);
+  sum = fma(u.s4, w.s4, sum);
+  sum = fma(u.s5, w.s5, sum);
+  sum = fma(u.s6, w.s6, sum);
+  return fma(u.s7, w.s7, sum);
 }
 
 __kernel void matmul_row(__global const a_t *a, long a_offset, long a_row, long a_column, __global const b_t *b,
                          long b_offset, long b_column, int n, int k, __local float *scratch, EPILOGUE_PARAMETERS) {
   const int x = (int)get_local_id(0), lanes = (int)get_local_size(0), j0 = (int)get_global_id(1) * COLUMNS;
   __local float *mine = scratch + (int)get_local_id(1) * lanes * SUMS;
-  float8 sum[MATMUL_ROWS][COLUMNS];
+  float sum[MATMUL_ROWS][COLUMNS];
 #pragma unroll
   for (int r = 0; r < MATMUL_ROWS; r++)
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c++) sum[r][c] = (float8)(0.0f);
+    for (int c = 0; c < COLUMNS; c++) sum[r][c] = 0.0f;
   a += a_offset;
   b += b_offset;
   /* A column past the end is the last one once more, and not written. */
   const long column[COLUMNS] = {min(j0, n - 1) * b_column, min(j0 + 1, n - 1) * b_column};
-#pragma unroll 2
+#pragma unroll 4
   for (int kk = 8 * x; kk + 8 <= k; kk += 8 * lanes) {
     const float8 w0 = load_b(b, column[0] + kk), w1 = load_b(b, column[1] + kk);
 #pragma unroll
     for (int r = 0; r < MATMUL_ROWS; r++) {
       const float8 u = load_a(a, r * a_row + kk * a_column, a_column);
-      sum[r][0] = fma(u, w0, sum[r][0]);
-      sum[r][1] = fma(u, w1, sum[r][1]);
+      sum[r][0] = add_products(sum[r][0], u, w0);
+      sum[r][1] = add_products(sum[r][1], u, w1);
     }
   }
   const int rest = k & ~7;
@@ -79,14 +85,15 @@ __kernel void matmul_row(__global const a_t *a, long a_offset, long a_row, long 
   for (int r = 0; r < MATMUL_ROWS; r++)
 #pragma unroll
     for (int c = 0; c < COLUMNS; c++) {
-      float total = sum8(sum[r][c]);
+      float total = sum[r][c];
       if (x < k - rest)
         total = fma(LOAD(A_TYPE, a, r * a_row + (rest + x) * a_column), LOAD(B_TYPE, b, column[c] + rest + x), total);
       mine[(r * COLUMNS + c) * lanes + x] = total;
     }
   for (int step = lanes / 2; step > 0; step /= 2) {
     local_barrier();
-    for (int at = x; at < step * SUMS; at += lanes) mine[at / step * lanes + at % step] += mine[at / step * lanes + at % step + step];
+    if (x < step)
+      for (int s = 0; s < SUMS; s++) mine[s * lanes + x] += mine[s * lanes + x + step];
   }
   local_barrier();
   for (int s = x; s < SUMS; s += lanes) {

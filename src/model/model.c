@@ -25,6 +25,7 @@ static clm_status make_parameters(clm_model *m) {
   if (!m->weights || !m->scales || !m->dweights)
     return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
   TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &m->parameters));
+  TRY(clm_buffer_keep_packed(m->parameters, true));
   bind_views(m, m->parameters, weights_view, m->weights);
   bind_views(m, m->parameters, weights_scale, m->scales);
   return CLM_OK;

@@ -20,6 +20,9 @@ typedef struct bench_shape {
   clm_dtype dtype;
   bench_layout layout;
   bool complex;
+  clm_math math;
+  bool a_transposed, b_transposed; /* of a product: how a and b lie                                   */
+  bool a_packed, b_packed;         /* whether they are kept in the layout of the engine, as weights are */
 } bench_shape;
 
 typedef struct bench_sweep {
@@ -47,7 +50,7 @@ typedef struct bench_settings {
 /* What the device can do, measured in the same run. 0: not known. */
 typedef struct bench_limits {
   double copy_bytes, read_bytes; /* per second; a copy counts what is read and what is written */
-  double flops;                  /* per second, fp32 matrix product                             */
+  double flops;                  /* per second, matrix product of the dtype and math asked for  */
   double exponentials;           /* per second, fp32                                            */
   double launch;                 /* seconds for one small operation                             */
 } bench_limits;
@@ -116,6 +119,7 @@ typedef struct bench_tensor {
   bool complex;  /* complex under --complex                                                  */
   int passes;    /* how often the operation must move it; 0: once to read, once to write     */
   bool gradient; /* of the output: for the check it is zero outside the sampled channels    */
+  bool weights;  /* packed once, before anything is timed */
 } bench_tensor;
 
 enum { BENCH_MAX_TENSORS = 40 };

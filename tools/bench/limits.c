@@ -11,27 +11,42 @@ enum { SMALL_CALLS = 200, RUNS = 8, PRODUCT_RUNS = 3 };
 /* The best of some products of two square matrices at the beginning of `buffer`, in seconds. */
 static clm_status fastest_product(bench *b, clm_buffer *buffer, int64_t side, int runs, double *seconds) {
   const int64_t shape[] = {side, side};
-  size_t bytes = (size_t)(side * side) * sizeof(float);
+  const clm_dtype dtype = b->settings.shape.dtype;
+  size_t bytes = (size_t)(side * side) * clm_dtype_size(dtype);
   clm_tensor t[3];
   clm_status status = CLM_OK;
-  for (size_t i = 0; i < 3; i++) t[i] = clm_tensor_of(buffer, i * bytes, CLM_F32, 2, shape);
+  for (size_t i = 0; i < 3; i++) t[i] = clm_tensor_of(buffer, i * bytes, dtype, 2, shape);
+  const clm_matmul_args args = {.a = t[0], .b = t[1], .out = t[2], .math = b->settings.shape.math};
   *seconds = INFINITY;
   for (int i = 0; i < runs && status == CLM_OK; i++) {
     double ms = 0;
     status = clm_profile_begin(b->context);
-    if (status == CLM_OK) status = clm_matmul(b->context, &(clm_matmul_args){.a = t[0], .b = t[1], .out = t[2]});
+    if (status == CLM_OK) status = clm_matmul(b->context, &args);
     if (status == CLM_OK) status = clm_profile_end(b->context, &ms);
     if (ms > 0) *seconds = fmin(*seconds, ms * 1e-3);
   }
   return status;
 }
 
-/* Three zero matrices. */
+/* Three matrices of random numbers (a device may be faster on zeros), the same ones again and again. */
 static clm_status product_buffer(bench *b, int64_t side, clm_buffer **buffer) {
-  const int64_t all = 3 * side * side;
-  clm_status status = clm_buffer_create(b->context, (size_t)all * sizeof(float), buffer);
-  if (status != CLM_OK) return status;
-  return clm_axpby(b->context, &(clm_axpby_args){.out = clm_tensor_of(*buffer, 0, CLM_F32, 1, &all)});
+  enum { PIECE = 1 << 20 };
+  const clm_dtype dtype = b->settings.shape.dtype;
+  const size_t size = clm_dtype_size(dtype), all = 3 * (size_t)(side * side);
+  float *floats = malloc(PIECE * sizeof *floats);
+  unsigned char *stored = malloc(PIECE * size);
+  clm_status status = floats && stored ? clm_buffer_create(b->context, all * size, buffer) : CLM_OUT_OF_MEMORY;
+  if (status == CLM_OK) {
+    bench_fill_floats(&(bench_random){1}, BENCH_NORMAL, 1, floats, PIECE);
+    for (size_t i = 0; i < PIECE; i++) bench_store(dtype, stored, i, floats[i]);
+  }
+  for (size_t done = 0; done < all && status == CLM_OK; done += PIECE) {
+    const size_t piece = all - done < PIECE ? all - done : PIECE;
+    status = clm_buffer_write(*buffer, done * size, piece * size, stored);
+  }
+  free(floats);
+  free(stored);
+  return status;
 }
 
 /* Larger and larger products, until one takes long enough for a dependable time. */

@@ -87,16 +87,23 @@ const bench_op bench_assoc_scan = {"assoc-scan",
                                    no_cost,
                                    .tolerance = 1e-5};
 
+/* As they lie in memory. */
 static int gemm_tensors(const bench_shape *s, bench_tensor *t) {
   t[0] = (bench_tensor){.name = "a", .rank = 2, .shape = {s->m, s->k}, .channel = -1, .length = -1, NORMAL(1)};
   t[1] = (bench_tensor){.name = "b", .rank = 2, .shape = {s->k, s->n}, .channel = 1, .length = -1, NORMAL(1)};
   t[2] = (bench_tensor){.name = "out", .rank = 2, .shape = {s->m, s->n}, .channel = 1, .length = -1, .output = true};
+  if (s->a_transposed) t[0].shape[0] = s->k, t[0].shape[1] = s->m;
+  if (s->b_transposed) t[1].shape[0] = s->n, t[1].shape[1] = s->k, t[1].channel = 0;
+  t[0].weights = s->a_packed;
+  t[1].weights = s->b_packed;
   return 3;
 }
 
 static clm_status call_gemm(clm_context *context, const bench_shape *s, const clm_tensor *t) {
-  (void)s;
-  return clm_matmul(context, &(clm_matmul_args){.a = t[0], .b = t[1], .out = t[2]});
+  return clm_matmul(context, &(clm_matmul_args){.a = s->a_transposed ? clm_tensor_transpose(t[0], 0, 1) : t[0],
+                                                .b = s->b_transposed ? clm_tensor_transpose(t[1], 0, 1) : t[1],
+                                                .out = t[2],
+                                                .math = s->math});
 }
 
 static bench_cost gemm_cost(const bench_shape *s) {

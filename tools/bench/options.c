@@ -36,7 +36,10 @@ static const choice dtypes[] = {{"f32", CLM_F32}, {"bf16", CLM_BF16}, {"f16", CL
 static const choice layouts[] = {{"bld", BENCH_BLD}, {"bdl", BENCH_BDL}};
 static const choice formats[] = {{"table", BENCH_TABLE}, {"csv", BENCH_CSV}, {"json", BENCH_JSON}};
 static const choice caches[] = {{"cold", 0}, {"warm", 1}};
-static const choice maths[] = {{"f32", 0}, {"tf32", 1}};
+static const choice maths[] = {{"f32", CLM_MATH_F32}, {"tf32", CLM_MATH_TF32}};
+enum { OF_A = 1, OF_B = 2 };
+static const choice transposes[] = {{"nn", 0}, {"nt", OF_B}, {"tn", OF_A}, {"tt", OF_A | OF_B}};
+static const choice operands[] = {{"a", OF_A}, {"b", OF_B}, {"ab", OF_A | OF_B}};
 static const choice weights[] = {
     {"f32", CLM_WEIGHTS_F32}, {"bf16", CLM_WEIGHTS_BF16}, {"f16", CLM_WEIGHTS_F16}, {"int8", CLM_WEIGHTS_INT8}};
 
@@ -96,7 +99,7 @@ static bool check_op(const char *name) {
 static struct {
   long long batch, length, dim, state, width, groups, m, n, k, prompt, new_tokens;
 } sizes = {.prompt = 100, .new_tokens = 100};
-static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model;
+static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model, *transpose, *packed;
 static double rate;
 static int repeat, is_complex, check, explain;
 static const struct poptOption options[] = {
@@ -113,6 +116,10 @@ static const struct poptOption options[] = {
     {"weights", '\0', POPT_ARG_STRING, &weight, 0, "how a model holds its matrices (default: f32)",
      "f32|bf16|f16|int8"},
     {"math", '\0', POPT_ARG_STRING, &math, 0, "arithmetic of products (default: f32)", "f32|tf32"},
+    {"transpose", '\0', POPT_ARG_STRING, &transpose, 0, "how a and b of gemm lie: t, by columns (default: nn)",
+     "nn|nt|tn|tt"},
+    {"packed", '\0', POPT_ARG_NONE, &packed, 0, "b of gemm is a weight, which is packed once, before the timing",
+     NULL},
     {"complex", '\0', POPT_ARG_NONE, &is_complex, 0, "complex state", NULL},
     {"layout", '\0', POPT_ARG_STRING, &layout, 0, "bld: (batch, length, channel), the default; bdl: length innermost",
      "bld|bdl"},
@@ -224,17 +231,26 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
                   CHOOSE("format", format, BENCH_TABLE, formats),
                   CHOOSE("cache", cache, 0, caches),
                   CHOOSE("math", math, 0, maths),
-                  CHOOSE("weights", weight, CLM_WEIGHTS_F32, weights)};
+                  CHOOSE("weights", weight, CLM_WEIGHTS_F32, weights),
+                  CHOOSE("transpose", transpose, 0, transposes),
+                  CHOOSE("packed", packed, 0, operands)};
   for (size_t i = 0; i < sizeof chosen / sizeof *chosen; i++)
     if (chosen[i] < 0) return false;
   s->shape.dtype = (clm_dtype)chosen[0];
   s->shape.layout = (bench_layout)chosen[1];
   s->format = (bench_format)chosen[2];
   s->warm = chosen[3];
-  if (chosen[4]) return tool_fail("--math tf32 is not supported yet: products are exact fp32"), false;
+  s->shape.math = (clm_math)chosen[4];
+  s->shape.a_transposed = chosen[6] & OF_A;
+  s->shape.b_transposed = chosen[6] & OF_B;
+  s->shape.a_packed = chosen[7] & OF_A;
+  s->shape.b_packed = chosen[7] & OF_B;
   s->weights = (clm_weights_type)chosen[5];
   bench_command(argc, argv, s->command, sizeof s->command);
   if (!check_op(op) || !check_numbers(s)) return false;
+  const bool products = strcmp(op, "gemm") == 0 || strcmp(op, "limits") == 0;
+  if ((chosen[4] || chosen[6] || chosen[7]) && !products)
+    return tool_fail("--%s: only gemm has it", chosen[4] ? "math" : chosen[6] ? "transpose" : "packed"), false;
   bool whole_model = strncmp(op, "lm-", 3) == 0 || strncmp(op, "backbone-", 9) == 0;
   if (s->check && whole_model)
     return tool_fail("--check: %s has none; the tests compare whole models with the reference", op), false;

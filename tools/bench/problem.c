@@ -98,6 +98,7 @@ bool bench_problem_create(bench *b, const bench_op *op, const bench_shape *shape
     status = clm_buffer_create(b->context, p->stride[i] * (size_t)p->sets, &p->buffer[i]);
     p->tensor[i].buffer = p->buffer[i];
     if (status == CLM_OK) status = fill(p, i, floats, stored);
+    if (status == CLM_OK && p->info[i].weights) status = clm_buffer_keep_packed(p->buffer[i], true);
     if (status != CLM_OK) bench_fail(b, op->name, status);
   }
   free(floats);

@@ -81,20 +81,37 @@ static clm_status probe_update(pool *p) {
   return p->status ? p->status : clm_selective_state_update(p->context, &args);
 }
 
-static clm_status probe_matmul(pool *p) {
-  clm_matmul_args args = {.a = fresh(p, 2, LENGTH, 64, 1, 1),
-                          .b = fresh(p, 2, 64, D_INNER, 1, 1),
-                          .out = fresh(p, 2, LENGTH, D_INNER, 1, 1)};
+/* Large enough for a matrix engine, where there is one. */
+static clm_status probe_product(pool *p, clm_dtype dtype, clm_math math) {
+  enum { SIDE = 512 };
+  const int64_t shape[] = {SIDE, SIDE};
+  clm_matmul_args args = {.a = fresh(p, 2, SIDE, SIDE, 1, 1),
+                          .b = fresh(p, 2, SIDE, SIDE, 1, 1),
+                          .out = fresh(p, 2, SIDE, SIDE, 1, 1),
+                          .math = math};
+  clm_tensor *t[] = {&args.a, &args.b, &args.out};
+  for (int i = 0; i < 3; i++) *t[i] = clm_tensor_of(t[i]->buffer, 0, dtype, 2, shape);
   return p->status ? p->status : clm_matmul(p->context, &args);
 }
+
+static clm_status probe_f32(pool *p) { return probe_product(p, CLM_F32, CLM_MATH_F32); }
+static clm_status probe_tf32(pool *p) { return probe_product(p, CLM_F32, CLM_MATH_TF32); }
+static clm_status probe_bf16(pool *p) { return probe_product(p, CLM_BF16, CLM_MATH_F32); }
+static clm_status probe_f16(pool *p) { return probe_product(p, CLM_F16, CLM_MATH_F32); }
 
 static const struct {
   const char *op;
   clm_status (*run)(pool *);
 } probes[] = {
-    {"selective_scan", probe_scan},           {"selective_scan_backward", probe_scan_backward},
-    {"selective_state_update", probe_update}, {"causal_conv1d", probe_conv},
-    {"assoc_scan", probe_assoc_scan},         {"matmul", probe_matmul},
+    {"selective_scan", probe_scan},
+    {"selective_scan_backward", probe_scan_backward},
+    {"selective_state_update", probe_update},
+    {"causal_conv1d", probe_conv},
+    {"assoc_scan", probe_assoc_scan},
+    {"matmul f32", probe_f32},
+    {"matmul tf32", probe_tf32},
+    {"matmul bf16", probe_bf16},
+    {"matmul f16", probe_f16},
 };
 enum { PROBES = sizeof probes / sizeof probes[0] };
 
