@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The tables and plots of docs/performance.md and the pictures of README.md, from the measurements in docs/data.
+"""The tables and plots of docs/performance.md and README.md, from the measurements in docs/data.
 
 To renew them, measure on a device and let the page be made again, in one command:
 
@@ -22,8 +22,10 @@ docs/data:  *.json          rows as mamba-bench writes them. A row typed from no
                             shows instead of its number, such as a range.
             reference.json  what other implementations take for a command ("ms_median", "tokens_per_s" or, as text,
                             "shown"), and what the project aims at ("aim_ms", "aim_tokens_per_s", "aim_fraction")
-            devices.json    the devices in the order of the page: heading, name of their files, what to know of them
+            devices.json    the devices in the order of the page: heading, name of their files, and by hand what to know
+                            of them (driver, limits, which reference)
             training.json   training runs, each with its train.csv
+            readme.json     the rows of README.md
             commands.txt    what is measured on a GPU and on a CPU, in the order of the tables
 """
 import argparse
@@ -41,11 +43,13 @@ import tempfile
 docs = pathlib.Path(__file__).resolve().parent
 data = docs / "data"
 page = docs / "performance.md"
-not_rows = {"reference.json", "devices.json", "training.json"}
+not_rows = {"reference.json", "devices.json", "training.json", "readme.json"}
 
 # Options that say where and how often something is measured, not what; True: a value follows.
 beside = {"--device": True, "--repeat": True, "--format": True, "--output": True, "--plot": True, "--threads": True,
           "--check": False, "--explain": False}
+# Variables of which the same holds.
+beside_variables = re.compile(r"CLM_(PROGRAM_CACHE|CL_DIR|OPENCL_TRACE|REQUIRE_\w+|TEST_\w+)=")
 
 
 def load(path):
@@ -63,7 +67,7 @@ def words_of(command):
             skip = False
         elif name in beside:
             skip = beside[name] and "=" not in word
-        elif os.path.basename(word) != "mamba-bench":
+        elif os.path.basename(word) != "mamba-bench" and not beside_variables.match(word):
             kept.append(word)
     return kept
 
@@ -184,8 +188,9 @@ def table(device, newest, references):
     for line in commands("gpu") + commands("cpu"):
         order.setdefault(key_of(line), len(order))
     rows = {key: row for (name, key, swept), row in newest.items() if name == device and not swept}
-    plain = {key.replace("CLM_OPENCL_PLAIN=1 ", ""): row for key, row in rows.items() if key.startswith("CLM_")}
-    keys = sorted((key for key in rows if not key.startswith("CLM_")), key=lambda k: (order.get(k, len(order)), k))
+    without = "CLM_OPENCL_PLAIN=1 "
+    plain = {key[len(without):]: row for key, row in rows.items() if key.startswith(without)}
+    keys = sorted((key for key in rows if not key.startswith(without)), key=lambda k: (order.get(k, len(order)), k))
     titles = ["`mamba-bench ...`", "date", "measured", "of floor"]
     columns = [lambda key, row: "`" + shlex.join(words_of(row["command"])) + "`", lambda key, row: row["date"],
                lambda key, row: measured(row), lambda key, row: cell(row, "roofline_fraction")]
@@ -249,6 +254,27 @@ def training():
             "y_scale": "auto", "series": series}
 
 
+def readme_table(newest, references):
+    lines = ["| | on | clmamba | reference | date |", "|---|---|---|---|---|"]
+    for row in load(data / "readme.json"):
+        key = key_of(row["command"])
+        found = newest.get((row["device"], key, ""))
+        if found is None:
+            sys.exit(f"readme.json: no measurement of {row['command']} on {row['device']}")
+        cells = [row["text"], row["on"], measured(found), reference_text(references.get((row["device"], key))),
+                 found["date"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def filled(path, lines):
+    """The text of a page with `lines` between its marks."""
+    begin, end = "<!-- made by docs/performance.py: begin -->\n", "<!-- made by docs/performance.py: end -->\n"
+    text = path.read_text(encoding="utf-8")
+    head, tail = text[:text.index(begin) + len(begin)], text[text.index(end):]
+    return head + "\n" + "\n".join(lines).rstrip("\n") + "\n\n" + tail
+
+
 def draw(program, plot):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "plot.svg"
@@ -276,10 +302,9 @@ def everything(program):
     for name, run, plot in training():
         made[data / name] = draw(program, plot)
         lines += [f"`{run['command']}`, {run['device']}, {run['date']}:", "", f"![{run['title']}](data/{name})", ""]
-    begin, end = "<!-- made by performance.py: begin -->\n", "<!-- made by performance.py: end -->\n"
-    text = page.read_text(encoding="utf-8")
-    head, tail = text[:text.index(begin) + len(begin)], text[text.index(end):]
-    made[page] = head + "\n" + "\n".join(lines).rstrip("\n") + "\n\n" + tail
+    made[page] = filled(page, lines)
+    readme = docs.parent / "README.md"
+    made[readme] = filled(readme, readme_table(newest, references))
     return made
 
 
@@ -329,7 +354,7 @@ def main():
     for path in stale:
         if not options.check and path not in made:
             path.unlink()
-        print(f"{'not what performance.py makes' if options.check else 'renewed'}: {path.relative_to(docs)}")
+        print(f"{'not what performance.py makes' if options.check else 'renewed'}: {path.relative_to(docs.parent)}")
     sys.exit(1 if options.check and stale else 0)
 
 

@@ -4,7 +4,7 @@
 #
 #   sh tools/quickstart.sh [FILE [MINUTES]]     FILE: text to train on; default: the licence texts of this system
 #
-# Works from any folder. Everything it makes lies in build-quickstart/.
+# Works from any folder. Everything it makes is in build-quickstart/.
 set -eu
 here=$(cd -- "$(dirname -- "$0")" && pwd)
 root=$(dirname -- "$here")

@@ -35,6 +35,7 @@ mesa-opencl-icd|file /etc/OpenCL/vendors/mesa.icd
 '
 packages_all='
 clang|cmd clang
+clang-format|cmd clang-format
 oclgrind|cmd oclgrind
 clang-15|cmd clang-15
 llvm-spirv-15|cmd llvm-spirv-15

@@ -93,6 +93,14 @@ CLM_REQUIRE_PLATFORMS=${CLM_REQUIRE_PLATFORMS-$(platforms)}
 export CLM_REQUIRE_PLATFORMS
 say "required OpenCL platforms: ${CLM_REQUIRE_PLATFORMS:-none}"
 
+begun=$(date +%s)
+sh "$here/format.sh" --check
+case $? in
+  0) row format 1 0 0 $(($(date +%s) - begun)) ;;
+  77) row format 0 0 1 $(($(date +%s) - begun)) ;;
+  *) row format 0 1 0 $(($(date +%s) - begun)) ;;
+esac
+
 suite gcc '-Dtools=enabled' ''
 [ $clang = no ] || . "$here/test-clang.sh"
 [ $all = no ] || . "$here/test-all.sh"

@@ -90,7 +90,7 @@ typedef struct backend {
   clm_status (*limits)(clm_context *, int runs, backend_limits *); /* the best of some runs; for tools */
 } backend;
 
-/* Each makes context->backend, ->ops and ->state, or fails with a sentence in the context. */
+/* Each makes context->backend, ->ops and ->state, or fails with a message in the context. */
 clm_status backend_cpu_create(clm_context *, const clm_context_options *);
 clm_status backend_opencl_create(clm_context *, const clm_context_options *, int index); /* or OPENCL_FIRST, ... */
 

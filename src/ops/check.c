@@ -7,7 +7,7 @@
 #define DTYPES 8
 _Static_assert(CLM_I8 == DTYPES - 1, "a set of dtypes has one bit for each");
 
-/* The product of all dimensions of a call stays below this, so that no size in bytes overflows behind this layer. Of
+/* The product of all dimensions of a call stays below this, so that no size in bytes overflows after this layer. Of
  * several weights' dimensions, each with the rest. */
 #define MOST_ELEMENTS ((int64_t)1 << 58)
 

@@ -51,7 +51,7 @@ typedef struct inner_dims {
 static clm_status check_rows(checker *c, const char *name, const clm_tensor *t) {
   if (!check_present(t) || t->shape[0] == 1 || t->shape[1] == 1 || t->stride[0] == t->shape[1] * t->stride[1])
     return CLM_OK;
-  return check_fail(c, "%s has stride %lld between its batch rows, expected %lld: one behind the other", name,
+  return check_fail(c, "%s has stride %lld between its batch rows, expected %lld: contiguous rows", name,
                     (long long)t->stride[0], (long long)(t->shape[1] * t->stride[1]));
 }
 

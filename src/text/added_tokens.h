@@ -6,8 +6,8 @@
 
 typedef struct added_token {
   int32_t id;
-  bool single_word;    /* only where no word character stands beside it */
-  bool lstrip, rstrip; /* takes the white space beside it along         */
+  bool single_word;    /* only where no word character is next to it  */
+  bool lstrip, rstrip; /* takes the white space next to it along        */
   bool special;
 } added_token;
 

@@ -32,7 +32,7 @@ typedef struct bpe_parts {
 } bpe_parts;
 
 /* What is borrowed may be freed afterwards. The tokenizer saves as a tokenizer.json does. A `pre` that is not known,
- * a merge of tokens that are missing, a token twice: a sentence in the context. */
+ * a merge of tokens that are missing, a token twice: a message in the context. */
 clm_status tokenizer_from_bpe(clm_context *context, const bpe_parts *parts, clm_tokenizer **tokenizer);
 
 #endif

@@ -15,7 +15,7 @@ struct clm_sampler {
   int64_t size;
   rng random;
   bool *seen;
-  candidate *candidates; /* a heap, and behind it what was taken from it: the most likely last */
+  candidate *candidates; /* a heap, and after it what was taken from it: the most likely last */
   int64_t count, taken;  /* candidates; of them taken                                         */
   float largest;
 };
@@ -136,7 +136,7 @@ static int64_t cut(clm_sampler *s, double *total) {
   return keep;
 }
 
-/* What is less likely than 2^-64 beside the largest no random number of 53 bits reaches. */
+/* What is less likely than 2^-64 with the largest no random number of 53 bits reaches. */
 static void collect(clm_sampler *s, const float *logits, float largest) {
   float least = largest - 64 * 0.6931472f * s->options.temperature;
   s->largest = largest;

@@ -17,7 +17,7 @@ typedef struct token_entry {
   uint32_t key_bytes, spelling_bytes, text_bytes, first_bytes;
   bool has_first; /* where that differs */
   bool present, special, added;
-  bool in_model; /* else added beside the model, which does not see it  */
+  bool in_model; /* else added with the model, which does not see it    */
   bool is_byte;  /* decodes as one byte of a character: <0x0A> and such */
 } token_entry;
 

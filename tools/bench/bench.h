@@ -66,7 +66,7 @@ typedef struct bench_samples {
 /* What an operation needs at least: each input read once, each output written once. */
 typedef struct bench_cost {
   double bytes;      /* read and written, as a copy does           */
-  double read_bytes; /* where nothing is written beside: weights   */
+  double read_bytes; /* where nothing is written: weights          */
   double flops, exponentials;
   double tokens; /* 0: means nothing here */
 } bench_cost;

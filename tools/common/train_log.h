@@ -18,7 +18,7 @@ typedef struct train_words {
   const char *unit;    /* what `tokens` counts: "tokens"                      */
   const char *loss;    /* what the loss is measured in                        */
   const char *quality; /* a second number of every validation; NULL: there is none */
-  int digits;          /* of a loss, behind the point, on the terminal        */
+  int digits;          /* of a loss, after the point, on the terminal         */
 } train_words;
 
 typedef struct train_log {
@@ -33,7 +33,7 @@ bool train_log_add(train_log *log, train_row row); /* false: out of memory */
  * is then in *damaged (else 0). A file that is absent gives none. False: the message is on stderr. */
 bool train_log_read(train_log *log, const char *path, int64_t last_step, size_t *damaged);
 
-/* Each is written beside, then renamed; false: the sentence is on stderr. */
+/* Each appears whole or not at all; false: the message is on stderr. */
 bool train_log_write_csv(const train_log *log, const char *path);
 bool train_log_write_svg(const train_log *log, const char *path, const char *title, const char *subtitle);
 

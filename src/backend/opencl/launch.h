@@ -1,4 +1,4 @@
-/* What a launcher (one file per operation beside this) needs: a compiled kernel by file, name and defines, and one
+/* What a launcher (one file for each operation) needs: a compiled kernel by file, name and defines, and one
  * call that sets its arguments and enqueues it. Everything is checked here, so that launchers stay short. */
 #ifndef CLM_OPENCL_LAUNCH_H
 #define CLM_OPENCL_LAUNCH_H

@@ -67,8 +67,9 @@ void program_cache_store(const program_cache *, const program_key *, const unsig
  * embedded. free() it. */
 clm_status opencl_source(clm_context *, const char *family, char **text);
 
-/* Late assembly (late_assembly.c), for programs with this among their defines: whether a built program's text has late instructions, and that text with them in
- * place, for the architecture's own target; free() it, NULL without memory. */
+/* Late assembly (late_assembly.c), for programs with this among their defines: whether a built program's text has
+ * late instructions, and that text with them in place, for the architecture's own target; free() it, NULL without
+ * memory. */
 #define OPENCL_LATE "-DLATE_ASSEMBLY"
 bool opencl_is_late(const char *text, size_t size);
 char *opencl_late_text(const char *text, size_t size);
@@ -94,9 +95,9 @@ typedef struct opencl_state {
   program_cache cache;
   kernel_table *kernels;
   plan_cache *plans;
-  int sgemm;                /* what the self-check of CLBlast found: 0 not yet run, 1 right, -1 wrong */
-  bool uses_clblast;        /* it may keep programs for this context                                  */
-  clm_buffer *sgemm_memory; /* for its padded copies; grows, never shrinks                            */
+  int sgemm;                          /* what the self-check of CLBlast found: 0 not yet run, 1 right, -1 wrong */
+  bool uses_clblast;                  /* it may keep programs for this context                                  */
+  clm_buffer *sgemm_memory;           /* for its padded copies; grows, never shrinks                            */
   const struct matmul_engine *engine; /* what the probes found; NULL: none, or not yet asked             */
   bool engine_asked;
 } opencl_state;

@@ -31,7 +31,7 @@ static matrix matrix_of(const clm_tensor *x) {
   return by_rows || by_columns ? m : (matrix){0};
 }
 
-/* Rows of f32, one behind the other. */
+/* Rows of f32, one after the other. */
 static matrix rows_of(const clm_tensor *x) {
   matrix m = matrix_of(x);
   return m.column == 1 && m.row >= x->shape[1] ? m : (matrix){0};
