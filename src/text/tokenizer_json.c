@@ -48,7 +48,10 @@ static json_t *codes_json(const clm_tokenizer *t) {
                    "model", model);
 }
 
-/* Without a tokenizer_config.json transformers takes the tokenizer of its Mamba models, which splits words, whatever
+/* No byte or character is a special token, though the model's files may name one by its number: transformers would
+ * leave it out of a text.
+ *
+ * Without a tokenizer_config.json transformers takes the tokenizer of its Mamba models, which splits words, whatever
  * tokenizer.json says. */
 static json_t *config_json(const clm_tokenizer *t) {
   static const char *const keys[TOKENIZER_SPECIALS] = {"bos_token", "eos_token", "pad_token", "unk_token"};
@@ -56,7 +59,7 @@ static json_t *config_json(const clm_tokenizer *t) {
                            "clean_up_tokenization_spaces", 0);
   int failed = json ? 0 : -1;
   for (int which = 0; which < TOKENIZER_SPECIALS; which++)
-    if (t->special[which] >= 0)
+    if (t->pipeline && t->special[which] >= 0)
       failed |= json_object_set_new(json, keys[which], json_string(clm_tokenizer_spelling(t, t->special[which])));
   if (!failed) return json;
   json_decref(json);
