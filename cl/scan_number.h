@@ -3,6 +3,9 @@
  * fused. A rate is A as the kernels keep it: the real part times log2(e). */
 #define LN_2 0.69314718055994530942f
 
+/* A rate stays finite, so that a step of dt = 0, which pads a tile, decays nothing. NaN stays NaN. */
+static inline float finite_rate(float x) { return fabs(x) > FLT_MAX ? copysign(FLT_MAX, x) : x; }
+
 #if SCAN_COMPLEX
 #define NUMBER_TYPE  c64
 #define NUMBER_PARTS 2
@@ -25,7 +28,7 @@ static inline float2 direction(float angle) {
   return (float2)(cosine, sine);
 }
 static inline float2 negated_exp(float2 x) { return -exp(x.x) * direction(x.y); }
-static inline float2 rate_of(float2 a) { return (float2)(a.x * LOG2_E, a.y); }
+static inline float2 rate_of(float2 a) { return (float2)(finite_rate(a.x * LOG2_E), a.y); }
 static inline float2 of_rate(float2 rate) { return (float2)(rate.x * LN_2, rate.y); }
 
 /* exp(dt A). The angle less k pi is cut to a quarter turn either way, pi in two parts; polynomials of degrees 9 and
@@ -58,7 +61,7 @@ typedef float number;
 #define real_of_product(x, y)           ((x) * (y))
 #define real_of_conjugate_product(x, y) ((x) * (y))
 #define negated_exp(x)                  (-exp(x))
-#define rate_of(a)                      ((a)*LOG2_E)
+#define rate_of(a)                      finite_rate((a)*LOG2_E)
 #define of_rate(rate)                   ((rate)*LN_2)
 #define decay_after(dt, rate)           exp2_fast((dt) * (rate))
 #define along_rate(rate, x)             ((rate) * (x))
