@@ -23,6 +23,7 @@ OPTIONAL = {
     "clm_tokenizer_encode": {"text", "ids"},
     "clm_tokenizer_encode_with": {"options", "text", "ids"},
     "clm_tokenizer_decode": {"options", "text"},
+    "clm_tokenizer_ends": {"ids"},
     "clm_text_stream_create": {"options"},
     "clm_generate": {"tokenizer", "stats"},
     "clm_token_logprobs": {"chosen", "top"},
@@ -58,12 +59,9 @@ def value(type_, name, number, before, after):
         return NUMBERS.get(name, "NULL")
     if base == "char**" and type_.count("const") == 2:
         return "f->names"
-    if base == "char**":
-        before.append(f"const char *text{number} = NULL;")
-        return f"&text{number}"
-    if base == "void**":
-        before.append(f"void *memory{number} = NULL;")
-        return f"&memory{number}"
+    if base.endswith("**"):  # a pointer that is written
+        before.append(f"{type_[:-1]}pointer{number} = NULL;")
+        return f"&pointer{number}"
     if base == "char*" and "const" in type_:
         return "f->folder" if name in ("directory", "path") else '"abc"'
     if re.fullmatch(r"(void|char|float|double|size_t|u?int(32|64)_t)\*", base):
