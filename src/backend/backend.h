@@ -7,7 +7,15 @@
 #define CLM_BACKEND_H
 
 #include "ops/shapes.h"
-#include <clmamba/clmamba.h>
+#include <clmamba/adamw.h>
+#include <clmamba/causal_conv1d.h>
+#include <clmamba/elementwise.h>
+#include <clmamba/language.h>
+#include <clmamba/mamba_inner.h>
+#include <clmamba/matmul.h>
+#include <clmamba/norm.h>
+#include <clmamba/scan.h>
+#include <clmamba/selective_scan.h>
 
 /* name, shape */
 #define BACKEND_OPS(X)                                                                                               \
