@@ -36,7 +36,7 @@ void added_set_free(added_set *set);
 /* Walks over a text from left to right: tokens and what lies between them. Begin with the rest zeroed. */
 typedef struct added_search {
   const added_set *set;
-  const pattern_scratch *scratch;
+  pattern_scratch *scratch;
   byte_string text;
   bool plain_special; /* special tokens are not found */
   size_t at, done;    /* where the search is, where the last piece ended  */

@@ -51,7 +51,7 @@ static bool metaspace_append(byte_buffer *to, byte_string text, const decoder_st
 }
 
 /* As a token of a text, or as its `first` one. */
-static clm_status decode_token(clm_context *ctx, const decoder *d, const pattern_scratch *scratch, vocabulary *v,
+static clm_status decode_token(clm_context *ctx, const decoder *d, pattern_scratch *scratch, vocabulary *v,
                                token_entry *entry, bool first, byte_buffer buffer[2]) {
   byte_string text = vocabulary_spelling(v, entry);
   byte_buffer *to = &buffer[0];
@@ -83,7 +83,7 @@ static clm_status decode_token(clm_context *ctx, const decoder *d, const pattern
              : context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
 }
 
-clm_status decoder_prepare(clm_context *ctx, const decoder *d, const pattern_scratch *scratch, vocabulary *v) {
+clm_status decoder_prepare(clm_context *ctx, const decoder *d, pattern_scratch *scratch, vocabulary *v) {
   byte_buffer buffers[2] = {{0}, {0}};
   clm_status status = CLM_OK;
   bool first_differs = false;

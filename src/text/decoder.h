@@ -39,7 +39,7 @@ typedef struct decoder {
 } decoder;
 
 /* Fills in what every token of the vocabulary decodes to. */
-clm_status decoder_prepare(clm_context *context, const decoder *d, const pattern_scratch *scratch, vocabulary *v);
+clm_status decoder_prepare(clm_context *context, const decoder *d, pattern_scratch *scratch, vocabulary *v);
 void decoder_free(decoder *d);
 
 /* The pieces of a text as they come. Begins with the decoder set and the rest zeroed. */

@@ -133,7 +133,7 @@ static int64_t number_of(const pipeline *p, byte_string spelling, size_t model_t
   return largest >= (int64_t)model_tokens ? largest + 1 : (int64_t)model_tokens;
 }
 
-static clm_status add_to_set(const json_reader *r, pipeline *p, const pattern_scratch *scratch, byte_string spelling,
+static clm_status add_to_set(const json_reader *r, pipeline *p, pattern_scratch *scratch, byte_string spelling,
                              bool normalized, added_token token) {
   byte_buffer buffers[2] = {{0}, {0}};
   added_set *set = normalized ? &p->as_normalized : &p->as_written;
@@ -149,7 +149,7 @@ static clm_status add_to_set(const json_reader *r, pipeline *p, const pattern_sc
   return status;
 }
 
-static clm_status read_added(const json_reader *r, pipeline *p, const pattern_scratch *scratch, const json_t *json,
+static clm_status read_added(const json_reader *r, pipeline *p, pattern_scratch *scratch, const json_t *json,
                              size_t model_tokens, int64_t *largest) {
   byte_string spelling = json_text(json_object_get(json, "content"));
   if (!json_is_string(json_object_get(json, "content"))) return json_misses(r, "an added token", "content");

@@ -25,8 +25,8 @@ static bool lowercase(byte_string text, byte_buffer *to) {
   return true;
 }
 
-static clm_status replace(clm_context *ctx, const normalizer_step *step, const pattern_scratch *scratch,
-                          byte_string text, byte_buffer *to, bool *ok) {
+static clm_status replace(clm_context *ctx, const normalizer_step *step, pattern_scratch *scratch, byte_string text,
+                          byte_buffer *to, bool *ok) {
   pattern_search search = {.pattern = step->pattern, .scratch = scratch, .text = text};
   size_t done = 0, begin = 0, end = 0;
   bool found;
@@ -41,7 +41,7 @@ static clm_status replace(clm_context *ctx, const normalizer_step *step, const p
   return CLM_OK;
 }
 
-clm_status normalizer_step_apply(clm_context *ctx, const normalizer_step *step, const pattern_scratch *scratch,
+clm_status normalizer_step_apply(clm_context *ctx, const normalizer_step *step, pattern_scratch *scratch,
                                  byte_string text, byte_buffer *to) {
   bool ok = true, compose = step->kind == NORMALIZER_NFC || step->kind == NORMALIZER_NFKC;
   switch (step->kind) {
@@ -60,8 +60,8 @@ clm_status normalizer_step_apply(clm_context *ctx, const normalizer_step *step, 
   return ok ? CLM_OK : context_fail(ctx, CLM_OUT_OF_MEMORY, "tokenizer: out of host memory");
 }
 
-clm_status normalizer_apply(clm_context *ctx, const normalizer *n, const pattern_scratch *scratch,
-                            byte_buffer buffers[2], byte_string *text) {
+clm_status normalizer_apply(clm_context *ctx, const normalizer *n, pattern_scratch *scratch, byte_buffer buffers[2],
+                            byte_string *text) {
   for (size_t i = 0; i < n->count; i++) {
     byte_buffer *to = &buffers[i % 2];
     to->bytes = 0;

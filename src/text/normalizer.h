@@ -29,11 +29,11 @@ typedef struct normalizer {
 } normalizer;
 
 /* Appends what the step makes of `text` (UTF-8). */
-clm_status normalizer_step_apply(clm_context *context, const normalizer_step *step, const pattern_scratch *scratch,
+clm_status normalizer_step_apply(clm_context *context, const normalizer_step *step, pattern_scratch *scratch,
                                  byte_string text, byte_buffer *to);
 
 /* All steps; *text becomes the result, which lies in `buffers` if there is a step. */
-clm_status normalizer_apply(clm_context *context, const normalizer *n, const pattern_scratch *scratch,
+clm_status normalizer_apply(clm_context *context, const normalizer *n, pattern_scratch *scratch,
                             byte_buffer buffers[2], byte_string *text);
 void normalizer_free(normalizer *n);
 

@@ -5,7 +5,12 @@
 
 #define MAX_PATTERN_BYTES 65536
 
-enum { MATCH_STEPS = 10000000, MATCH_HEAP_KIB = 65536, JIT_STACK_START = 32768, JIT_STACK_END = 8 << 20 };
+enum { MATCH_HEAP_KIB = 65536, JIT_STACK_START = 32768, JIT_STACK_END = 8 << 20 };
+
+/* PCRE2 counts steps anew for every place where a match may begin, and does not tell how many it took. So places are
+ * cheap, up to CHEAP_STEPS, which is more than sensible patterns take, or are tried one by one with growing limits;
+ * what those limits come to is taken from what the text may cost. */
+enum { CHEAP_STEPS = 2000, TEXT_STEPS = 10000000, STEPS_PER_BYTE = 100 };
 
 /* ---- From Oniguruma to PCRE2 ---- */
 
@@ -243,9 +248,9 @@ clm_status pattern_compile(clm_context *ctx, const char *path, pattern_kind kind
 /* ---- Matching ---- */
 
 bool pattern_scratch_create(pattern_scratch *s) {
-  *s = (pattern_scratch){.data = pcre2_match_data_create(1, NULL), .limits = pcre2_match_context_create(NULL)};
+  *s = (pattern_scratch){
+      .data = pcre2_match_data_create(1, NULL), .limits = pcre2_match_context_create(NULL), .steps = TEXT_STEPS};
   if (!s->data || !s->limits) return false;
-  pcre2_set_match_limit(s->limits, MATCH_STEPS);
   pcre2_set_heap_limit(s->limits, MATCH_HEAP_KIB);
   s->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_END, NULL); /* NULL: without a compiler, no stack */
   if (s->stack) pcre2_jit_stack_assign(s->limits, NULL, s->stack);
@@ -259,20 +264,57 @@ void pattern_scratch_free(pattern_scratch *s) {
   *s = (pattern_scratch){0};
 }
 
-static int match(const pattern_search *s) {
-  int found = pcre2_match(s->pattern, (PCRE2_SPTR)s->text.text, s->text.bytes, s->at, PCRE2_NO_UTF_CHECK,
-                          s->scratch->data, s->scratch->limits);
-  if (found != PCRE2_ERROR_JIT_STACKLIMIT) return found;
-  return pcre2_match(s->pattern, (PCRE2_SPTR)s->text.text, s->text.bytes, s->at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+static int attempt(const pattern_search *s, size_t at, uint32_t options, int64_t limit) {
+  pcre2_set_match_limit(s->scratch->limits, (uint32_t)limit);
+  return pcre2_match(s->pattern, (PCRE2_SPTR)s->text.text, s->text.bytes, at, PCRE2_NO_UTF_CHECK | options,
                      s->scratch->data, s->scratch->limits);
 }
 
-bool pattern_found(const pcre2_code *pattern, const pattern_scratch *scratch, byte_string text) {
+static size_t next_character(byte_string text, size_t at) {
+  do at++;
+  while (at < text.bytes && ((unsigned char)text.text[at] & 0xc0) == 0x80);
+  return at;
+}
+
+/* The first match at or after `at`, as far as every place before it is cheap. */
+static int match_cheaply(const pattern_search *s, size_t at) {
+  int found = attempt(s, at, 0, CHEAP_STEPS);
+  return found == PCRE2_ERROR_JIT_STACKLIMIT ? attempt(s, at, PCRE2_NO_JIT, CHEAP_STEPS) : found;
+}
+
+/* A match that begins at `at`; *cheap: it was no costly place. */
+static int match_here(const pattern_search *s, size_t at, bool *cheap) {
+  const uint32_t here = PCRE2_ANCHORED | PCRE2_NO_JIT;
+  int found = attempt(s, at, here, CHEAP_STEPS);
+  *cheap = found != PCRE2_ERROR_MATCHLIMIT;
+  for (int64_t limit = 10 * CHEAP_STEPS; found == PCRE2_ERROR_MATCHLIMIT && s->scratch->steps > 0; limit *= 10) {
+    if (limit > s->scratch->steps) limit = s->scratch->steps;
+    s->scratch->steps -= limit;
+    found = attempt(s, at, here, limit);
+  }
+  return found;
+}
+
+static int match(const pattern_search *s) {
+  for (size_t at = s->at;;) {
+    int found = match_cheaply(s, at);
+    if (found != PCRE2_ERROR_MATCHLIMIT) return found;
+    for (bool cheap = true; cheap; at = next_character(s->text, at)) {
+      if (at > s->text.bytes) return PCRE2_ERROR_NOMATCH;
+      found = match_here(s, at, &cheap);
+      if (found != PCRE2_ERROR_NOMATCH) return found;
+    }
+    if (at > s->text.bytes) return PCRE2_ERROR_NOMATCH;
+  }
+}
+
+bool pattern_found(const pcre2_code *pattern, pattern_scratch *scratch, byte_string text) {
   return match(&(pattern_search){.pattern = pattern, .scratch = scratch, .text = text}) >= 0;
 }
 
 /* As Oniguruma's iterator: an empty match is one, but not where the last match ended. */
 clm_status pattern_next(clm_context *ctx, pattern_search *s, bool *found, size_t *begin, size_t *end) {
+  if (s->at == 0 && !s->any) s->scratch->steps += (int64_t)s->text.bytes * STEPS_PER_BYTE;
   for (*found = false; s->at <= s->text.bytes;) {
     int got = match(s);
     if (got == PCRE2_ERROR_NOMATCH) return CLM_OK;
@@ -281,8 +323,7 @@ clm_status pattern_next(clm_context *ctx, pattern_search *s, bool *found, size_t
                           "the pattern of the tokenizer takes too many steps, or too much memory, on this text");
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(s->scratch->data);
     if (at[0] == at[1] && s->any && at[1] == s->last) {
-      do s->at++;
-      while (s->at < s->text.bytes && ((unsigned char)s->text.text[s->at] & 0xc0) == 0x80);
+      s->at = next_character(s->text, s->at);
       continue;
     }
     *begin = at[0], *end = at[1];

@@ -18,11 +18,13 @@ typedef enum pattern_kind {
 clm_status pattern_compile(clm_context *context, const char *path, pattern_kind kind, byte_string text,
                            pcre2_code **pattern);
 
-/* What a thread needs to match. */
+/* What a thread needs to match, and how many steps its matches may still take: one scratch serves one text, so that
+ * the limit holds for all matches in it. */
 typedef struct pattern_scratch {
   pcre2_match_data *data;
   pcre2_match_context *limits;
   pcre2_jit_stack *stack;
+  int64_t steps;
 } pattern_scratch;
 
 bool pattern_scratch_create(pattern_scratch *scratch);
@@ -31,7 +33,7 @@ void pattern_scratch_free(pattern_scratch *scratch);
 /* Walks the matches of `text` (UTF-8) from left to right; none overlap. Begin with a zeroed `at` and `any`. */
 typedef struct pattern_search {
   const pcre2_code *pattern;
-  const pattern_scratch *scratch;
+  pattern_scratch *scratch;
   byte_string text;
   size_t at, last;
   bool any;
@@ -41,6 +43,6 @@ typedef struct pattern_search {
 clm_status pattern_next(clm_context *context, pattern_search *search, bool *found, size_t *begin, size_t *end);
 
 /* Whether `text` has a match. */
-bool pattern_found(const pcre2_code *pattern, const pattern_scratch *scratch, byte_string text);
+bool pattern_found(const pcre2_code *pattern, pattern_scratch *scratch, byte_string text);
 
 #endif

@@ -20,7 +20,7 @@ static clm_status encode_word(void *user, byte_string word) {
   return bpe_encode(e->context, &e->pipeline->model, &e->bpe, word, e->sink);
 }
 
-static added_search search_for(const encoder *e, const added_set *set, byte_string text) {
+static added_search search_for(encoder *e, const added_set *set, byte_string text) {
   return (added_search){
       .set = set, .scratch = &e->scratch, .text = text, .plain_special = e->options->plain_special_tokens};
 }

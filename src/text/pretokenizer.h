@@ -47,7 +47,7 @@ typedef struct pretokenizer {
 typedef struct pretokenizer_run {
   clm_context *context;
   const pretokenizer *pretokenizer;
-  const pattern_scratch *scratch;
+  pattern_scratch *scratch;
   byte_buffer buffers[PRETOKENIZER_STAGES];
   bool at_start; /* the piece in work begins where the text does */
   clm_status (*word)(void *user, byte_string word);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -374,6 +375,33 @@ static void test_explosion(const test_device *device, const void *data) {
   clm_tokenizer_destroy(&t);
 }
 
+/* The limit is one for a whole text. Every one of 20,000 places takes 2^20 steps: hours in all, where each may take
+ * them; it ends after those of a few. A long run that costs many steps once is still read, and so are many of them.
+ */
+static void test_explosion_everywhere(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  enum { LENGTH = 20000 };
+  char *text = malloc(LENGTH);
+  int32_t *ids = malloc(LENGTH * sizeof *ids);
+  size_t count;
+  memset(text, 'a', LENGTH);
+  clm_tokenizer *t = load_text("{\"model\": " MODEL("") ", \"pre_tokenizer\": " SPLIT("(?:a|a){20}[bc]") "}");
+  clock_t begin = clock();
+  expect_sentence(clm_tokenizer_encode(t, text, LENGTH, ids, LENGTH, &count), CLM_UNSUPPORTED, "too many steps");
+  assert_true((double)(clock() - begin) / CLOCKS_PER_SEC < 1);
+  for (int i = 9; i < LENGTH; i += 10) text[i] = 'b'; /* too few for a match, which is cheap to find out */
+  assert_int_equal(clm_tokenizer_encode(t, text, LENGTH, ids, LENGTH, &count), CLM_OK);
+  assert_int_equal(count, LENGTH / 10 * 9); /* eight times a, and ab */
+  clm_tokenizer_destroy(&t);
+  t = load_text("{\"model\": " MODEL("") ", \"pre_tokenizer\": " SPLIT("(?:a(?!c))+b") "}");
+  for (int i = 0; i < LENGTH; i++) text[i] = i % 5000 == 4999 ? 'b' : 'a';
+  assert_int_equal(clm_tokenizer_encode(t, text, LENGTH, ids, LENGTH, &count), CLM_OK);
+  assert_int_equal(count, LENGTH - 4);
+  clm_tokenizer_destroy(&t);
+  free(text);
+  free(ids);
+}
+
 static void test_unknown(const test_device *device, const void *data) {
   (void)device, (void)data;
   int32_t ids[8];
@@ -644,6 +672,7 @@ static void add(void) {
     test_add(NULL, test_wrong, &wrongs[i], "tokenizer.json, %s", wrongs[i].sentence);
   test_add(NULL, test_hostile, NULL, "tokenizer.json, hostile");
   test_add(NULL, test_explosion, NULL, "a pattern that explodes");
+  test_add(NULL, test_explosion_everywhere, NULL, "a pattern that explodes at every place");
   test_add(NULL, test_unknown, NULL, "unknown characters");
   test_add(NULL, test_tokens, NULL, "tokens, special tokens");
   test_add(NULL, test_saved, NULL, "saved as it was read");
