@@ -29,7 +29,7 @@ CLM_API void clm_sampler_destroy(clm_sampler **sampler);
 CLM_API void clm_sampler_accept(clm_sampler *sampler, int32_t id);
 
 /* The next token for `logits` (vocab_size floats of the host, changed by the call). The same seed and logits give the
- * same token. Returns 0 if no logit is a number. */
+ * same token. Returns -1 where the logits give no probabilities: one is NaN or +infinity, or all are -infinity. */
 CLM_API int32_t clm_sampler_sample(clm_sampler *sampler, float *logits);
 
 /* ln p of a token by the model itself: before penalty, temperature and cuts. */
@@ -84,7 +84,8 @@ typedef struct clm_generate_args {
   clm_sampler_options sampler;
   const uint64_t *seeds; /* optional, `batch`: one for each sequence. Else sequence i has sampler.seed and the stream
                             sampler.stream + i. Either way a sequence draws the same numbers in any batch          */
-  const char *const *stop_strings; /* optional: zero-terminated, of UTF-8, found wherever tokens begin and end */
+  const char *const *stop_strings; /* optional: zero-terminated, of UTF-8, found wherever tokens begin and end, also
+                                      in the spelling of special tokens, which are not shown */
   size_t stop_string_count;
   const int32_t *stop_ids; /* NULL: the tokens at which generation ends by the model's files
                               (clm_tokenizer_ends)                                                        */
@@ -98,6 +99,11 @@ typedef struct clm_generate_args {
   void *user;
   void (*ready)(void *user); /* optional: called once, before the model runs, when the arguments and all prompts
                                 have been checked: the moment to show a prompt */
+  const int32_t *more_stop_ids; /* optional: tokens that end a sequence beside those of stop_ids */
+  size_t more_stop_id_count;
+  /* Optional: called with `user` after each part of the prompts has run, with tokens done and in all; false stops
+   * with CLM_INTERRUPTED. */
+  bool (*progress)(void *user, int64_t done, int64_t total);
 } clm_generate_args;
 
 typedef struct clm_generate_stats {
@@ -105,8 +111,9 @@ typedef struct clm_generate_stats {
   double prefill_seconds, decode_seconds;
 } clm_generate_stats;
 
-/* Continues prompts, each to its own end. `tokenizer` may be NULL where prompts are tokens and there are no stop
- * strings: pieces have no text then. `stats` may be NULL. */
+/* Continues prompts, each to its own end. Logits without probabilities (see clm_sampler_sample) are CLM_BAD_FORMAT.
+ * `tokenizer` may be NULL where prompts are tokens and there are no stop strings: pieces have no text then. `stats`
+ * may be NULL. */
 CLM_API clm_status clm_generate(clm_model *model, const clm_tokenizer *tokenizer, const clm_generate_args *args,
                                 clm_generate_stats *stats);
 

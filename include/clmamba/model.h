@@ -71,6 +71,9 @@ CLM_API clm_status clm_model_load(clm_context *context, const char *path, clm_mo
 CLM_API clm_status clm_model_load_with(clm_context *context, const char *path, const clm_model_load_options *options,
                                        clm_model **model);
 
+/* The shape of such a model, defaults filled in, without its weights. */
+CLM_API clm_status clm_model_read_config(clm_context *context, const char *path, clm_model_config *config);
+
 /* Writes config.json and model.safetensors into `directory`, which must exist; each is written beside, then renamed.
  * Tensors are written as they are held, so that loading them as stored gives the same bits; those held as int8 as the
  * f32 that they stand for, which any reader takes and CLM_WEIGHTS_INT8 makes the same integers of. The layout is
@@ -126,6 +129,10 @@ typedef struct clm_model_run_args {
       mean_hidden;    /* optional (batch, d_model)                 the final norm's, mean over this run's tokens */
   clm_tensor targets; /* optional (batch, length)                  i32; -1 ignores the position; with losses  */
   clm_tensor losses;  /* optional (batch, length)                  nats of the targets                        */
+  /* Optional: called after each part, with tokens done and in all, when the device has run them; false stops with
+   * CLM_INTERRUPTED, and `state` must be reset before it is used again. */
+  bool (*progress)(void *user, int64_t done, int64_t total);
+  void *user;
 } clm_model_run_args;
 
 CLM_API clm_status clm_model_run(clm_model *model, const clm_model_run_args *args);
@@ -157,9 +164,13 @@ typedef struct clm_score_options {
                      one did not reach: every prediction but the first has window - stride tokens before it or more */
   bool carry;     /* no windows: the state is carried over the whole text, of any length                           */
   float *losses;  /* optional, count - 1 on the host, written: nats of every prediction                            */
+  /* Optional: called after each part, with predictions done and in all; false stops with CLM_INTERRUPTED. */
+  bool (*progress)(void *user, int64_t done, int64_t total);
+  void *user;
 } clm_score_options;
 
-/* Nats per token of a text of `count` tokens, at least two. `options` may be NULL. */
+/* Nats per token of a text of `count` tokens, at least two. `options` may be NULL. A prediction that has no finite
+ * number of nats is CLM_BAD_FORMAT. */
 CLM_API clm_status clm_model_score(clm_model *model, const int32_t *ids, size_t count,
                                    const clm_score_options *options, double *loss);
 
@@ -169,7 +180,8 @@ typedef struct clm_choice {
   size_t count;
 } clm_choice;
 
-/* ln p(choice | context) of each choice, summed over its tokens. The context, at least one token, runs once. */
+/* ln p(choice | context) of each choice, summed over its tokens. The context, at least one token, runs once. A sum
+ * that is not finite is CLM_BAD_FORMAT. */
 CLM_API clm_status clm_model_choices(clm_model *model, const int32_t *context, size_t context_count,
                                      const clm_choice *choices, size_t count, double *log_likelihoods);
 

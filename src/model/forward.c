@@ -299,9 +299,25 @@ static clm_status prepare(run *r) {
   return CLM_OK;
 }
 
+/* Says how far it is, which is so when the device has run the chunk. */
+static clm_status report(const run *r) {
+  clm_context *ctx = r->model->context;
+  int64_t done = 0, total = 0;
+  if (!r->args->progress) return CLM_OK;
+  for (int64_t i = 0; i < r->batch; i++) done += r->done[i], total += tokens_of(r, i);
+  TRY(clm_context_finish(ctx));
+  return r->args->progress(r->args->user, done, total)
+             ? CLM_OK
+             : context_fail(ctx, CLM_INTERRUPTED, "the run was stopped after %lld of %lld tokens", (long long)done,
+                            (long long)total);
+}
+
 static clm_status execute(run *r) {
   TRY(prepare(r));
-  while (next_chunk(r)) TRY(run_chunk(r));
+  while (next_chunk(r)) {
+    TRY(run_chunk(r));
+    TRY(report(r));
+  }
   if (r->args->last_hidden.buffer) TRY(copy(r->model, r->state->hidden, r->args->last_hidden));
   if (r->args->last_logits.buffer) TRY(head_forward(r->model, r->state->hidden, r->args->last_logits));
   for (int64_t i = 0; r->state && i < r->batch; i++) r->state->tokens[i] += tokens_of(r, i);

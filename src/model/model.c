@@ -119,6 +119,20 @@ static clm_status open_directory(clm_context *ctx, const char *directory, clm_mo
   return status;
 }
 
+static clm_status open_model(clm_context *ctx, const char *path, clm_model_config *config, kept *k, source *from) {
+  return (gguf_is(path) ? open_gguf : open_directory)(ctx, path, config, k, from);
+}
+
+clm_status clm_model_read_config(clm_context *ctx, const char *path, clm_model_config *config) {
+  TRY(CONTEXT_NEED(ctx, "model_read_config", path, config));
+  kept k = {0};
+  source from;
+  TRY(open_model(ctx, path, config, &k, &from));
+  source_close(&from);
+  kept_free(&k);
+  return CLM_OK;
+}
+
 clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_model_load_options *options,
                                clm_model **model) {
   if (model) *model = NULL;
@@ -131,7 +145,7 @@ clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_mod
   if ((unsigned)options->weights > CLM_WEIGHTS_INT8)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_load: weights is %d, expected a clm_weights_type",
                         (int)options->weights);
-  TRY((gguf_is(path) ? open_gguf : open_directory)(ctx, path, &config, &k, &from));
+  TRY(open_model(ctx, path, &config, &k, &from));
   clm_status status = load_from(ctx, &config, (weights_ends){0}, &from, options, model);
   if (status == CLM_OK) (*model)->kept = k;
   else kept_free(&k);

@@ -58,6 +58,8 @@ typedef struct scoring {
   int64_t window, stride;
   float *losses; /* optional */
   double sum;
+  int64_t not_finite; /* the first prediction whose nats are not a finite number, -1: none */
+  const clm_score_options *options;
 } scoring;
 
 /* Row `row` has the predictions from `begin` on; those before `counted` are only context. */
@@ -73,8 +75,24 @@ static void take_row(scoring *s, const predictions *p, int64_t row, int64_t begi
   for (int64_t i = counted - begin; i < p->length && begin + i < s->count; i++) {
     float loss = p->host_losses[row * p->length + i];
     s->sum += (double)loss;
+    if (!isfinite(loss) && s->not_finite < 0) s->not_finite = begin + i;
     if (s->losses) s->losses[begin + i] = loss;
   }
+}
+
+/* After `done` predictions: whether all are numbers, and whether to go on. */
+static clm_status report(const scoring *s, int64_t done) {
+  clm_context *ctx = s->model->context;
+  if (s->not_finite >= 0)
+    return context_fail(ctx, CLM_BAD_FORMAT,
+                        "model_score: prediction %lld has no finite number of nats: the model overflows, or its "
+                        "weights are damaged",
+                        (long long)s->not_finite);
+  if (done > s->count) done = s->count;
+  return !s->options->progress || s->options->progress(s->options->user, done, s->count)
+             ? CLM_OK
+             : context_fail(ctx, CLM_INTERRUPTED, "the score was stopped after %lld of %lld predictions",
+                            (long long)done, (long long)s->count);
 }
 
 static int64_t counted_from(const scoring *s, int64_t window) {
@@ -90,6 +108,7 @@ static clm_status score_windows(scoring *s, predictions *p) {
     TRY(predictions_run(s->model, p, NULL, NULL));
     for (int64_t row = 0; row < p->batch && first + row < windows; row++)
       take_row(s, p, row, (first + row) * s->stride, counted_from(s, first + row));
+    TRY(report(s, counted_from(s, first + p->batch)));
   }
   return CLM_OK;
 }
@@ -99,6 +118,7 @@ static clm_status score_carried(scoring *s, predictions *p, clm_model_state *sta
     fill_row(s, p, 0, begin, begin);
     TRY(predictions_run(s->model, p, NULL, state));
     take_row(s, p, 0, begin, begin);
+    TRY(report(s, begin + p->length));
   }
   return CLM_OK;
 }
@@ -144,7 +164,9 @@ clm_status clm_model_score(clm_model *m, const int32_t *ids, size_t count, const
                .count = (int64_t)count - 1,
                .window = o.window,
                .stride = o.stride,
-               .losses = o.losses};
+               .losses = o.losses,
+               .not_finite = -1,
+               .options = &o};
   clm_status status = score(&s, o.carry);
   if (status == CLM_OK) *loss = s.sum / (double)s.count;
   return status;
@@ -189,6 +211,11 @@ static clm_status choose_batch(choosing *c, const clm_model_state *context) {
   if (status == CLM_OK) status = predictions_run(m, &p, lengths, state);
   for (int64_t i = 0; status == CLM_OK && i < c->count; i++)
     for (int64_t k = 0; k < lengths[i]; k++) c->log_likelihoods[i] -= (double)p.host_losses[i * longest + k];
+  for (int64_t i = 0; status == CLM_OK && i < c->count; i++)
+    if (!isfinite(c->log_likelihoods[i]))
+      status = context_fail(m->context, CLM_BAD_FORMAT,
+                            "model_choices: a log-likelihood is not a finite number: the model overflows, or its "
+                            "weights are damaged");
   clm_model_state_destroy(&state);
   predictions_free(&p);
   return status;

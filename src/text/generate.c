@@ -5,6 +5,7 @@
 #include "text/stops.h"
 #include "text/tokenizer.h"
 #include <clmamba/generate.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,7 +14,7 @@ typedef struct sequence {
   int32_t *prompt;
   int64_t prompt_tokens;
   clm_sampler *sampler;
-  clm_text_stream *stream;
+  clm_text_stream *shown, *searched; /* without and with special tokens; `searched` only for stop strings */
   stops stops;
   int64_t made; /* tokens */
   int32_t next; /* the token that was chosen last */
@@ -160,7 +161,8 @@ static clm_status begin_sequence(session *s, int64_t i) {
   for (int64_t k = 0; k < q->prompt_tokens; k++) clm_sampler_accept(q->sampler, q->prompt[k]);
   q->stops = (stops){.strings = a->stop_strings, .count = a->stop_string_count};
   if (s->tokenizer)
-    TRY(clm_text_stream_create(s->tokenizer, &(clm_decode_options){.skip_special_tokens = true}, &q->stream));
+    TRY(clm_text_stream_create(s->tokenizer, &(clm_decode_options){.skip_special_tokens = true}, &q->shown));
+  if (a->stop_string_count) TRY(clm_text_stream_create(s->tokenizer, NULL, &q->searched));
   s->stats.prompt_tokens += q->prompt_tokens;
   return CLM_OK;
 }
@@ -193,7 +195,13 @@ static clm_status prefill(session *s) {
     }
     clm_tensor ids = clm_tensor_of(s->buffer, 0, CLM_I32, 2, (int64_t[]){s->batch, longest});
     status = clm_tensor_write(ids, s->ids, bytes);
-    if (status == CLM_OK) status = clm_model_prefill(s->model, s->state, ids, lengths, device_logits(s));
+    if (status == CLM_OK)
+      status = clm_model_run(s->model, &(clm_model_run_args){.ids = ids,
+                                                             .lengths = lengths,
+                                                             .state = s->state,
+                                                             .last_logits = device_logits(s),
+                                                             .progress = s->args->progress,
+                                                             .user = s->args->user});
   }
   free(lengths);
   return status ? status : read_logits(s);
@@ -207,29 +215,39 @@ static clm_status decode(session *s) {
   return read_logits(s);
 }
 
-static bool is_stop_id(const session *s, int32_t id) {
-  const int32_t *ids = s->args->stop_ids;
-  size_t count = s->args->stop_id_count;
-  if (!ids) count = s->tokenizer ? clm_tokenizer_ends(s->tokenizer, &ids) : 0;
+static bool is_among(int32_t id, const int32_t *ids, size_t count) {
   for (size_t i = 0; i < count; i++)
     if (ids[i] == id) return true;
   return false;
 }
 
+static bool is_stop_id(const session *s, int32_t id) {
+  const clm_generate_args *a = s->args;
+  const int32_t *ids = a->stop_ids;
+  size_t count = a->stop_id_count;
+  if (!ids) count = s->tokenizer ? clm_tokenizer_ends(s->tokenizer, &ids) : 0;
+  return is_among(id, ids, count) || is_among(id, a->more_stop_ids, a->more_stop_id_count);
+}
+
+/* One token more in both texts; `id` -1: what the streams still hold. */
+static clm_status add_text(const session *s, sequence *q, int32_t id) {
+  byte_string texts[2];
+  clm_text_stream *streams[2] = {q->shown, q->searched};
+  for (int i = 0; i < 2; i++) {
+    byte_string *t = &texts[i];
+    if (!streams[i]) *t = texts[0];
+    else if (id < 0) TRY(clm_text_stream_finish(streams[i], &t->text, &t->bytes));
+    else TRY(clm_text_stream_push(streams[i], id, &t->text, &t->bytes));
+  }
+  return stops_add(&q->stops, texts[1], texts[0]) ? CLM_OK : no_memory(s);
+}
+
 /* The text of the token as far as it is certain; at the end of the sequence all that was held back. */
 static clm_status find_text(const session *s, sequence *q, clm_generate_piece *p) {
-  const char *text;
-  size_t bytes;
   bool at_end = p->end != CLM_GENERATE_GOES_ON;
-  if (!q->stream) return CLM_OK;
-  if (p->end != CLM_GENERATE_STOP_ID) {
-    TRY(clm_text_stream_push(q->stream, p->id, &text, &bytes));
-    if (!stops_add(&q->stops, text, bytes)) return no_memory(s);
-  }
-  if (at_end) {
-    TRY(clm_text_stream_finish(q->stream, &text, &bytes));
-    if (!stops_add(&q->stops, text, bytes)) return no_memory(s);
-  }
+  if (!q->shown) return CLM_OK;
+  if (p->end != CLM_GENERATE_STOP_ID) TRY(add_text(s, q, p->id));
+  if (at_end) TRY(add_text(s, q, -1));
   stops_found found = stops_look(&q->stops, at_end);
   if (found.stopped) p->end = CLM_GENERATE_STOP_STRING;
   p->text = found.text;
@@ -237,24 +255,33 @@ static clm_status find_text(const session *s, sequence *q, clm_generate_piece *p
   return CLM_OK;
 }
 
+static clm_status not_finite(const session *s, const sequence *q, int64_t i) {
+  return context_fail(s->context, CLM_BAD_FORMAT,
+                      "generate: after %lld tokens of sequence %lld the logits are not finite numbers: the model "
+                      "overflows, or its weights are damaged",
+                      (long long)(q->prompt_tokens + q->made), (long long)i);
+}
+
 /* The sampler changes what it samples from: it gets a copy where the logits are still wanted. */
-static void choose(session *s, sequence *q, float *logits, clm_generate_piece *p) {
+static clm_status choose(session *s, sequence *q, float *logits, clm_generate_piece *p) {
   const clm_generate_args *a = s->args;
   bool wanted = a->logprobs || a->top_logprobs;
   if (wanted) memcpy(s->scratch, logits, (size_t)s->vocab * sizeof *logits);
   p->id = q->next = clm_sampler_sample(q->sampler, wanted ? s->scratch : logits);
-  if (!wanted) return;
+  if (p->id < 0) return not_finite(s, q, p->sequence);
+  if (!wanted) return CLM_OK;
   clm_token_logprob chosen = {.id = p->id};
   clm_token_logprobs(logits, s->vocab, &chosen, s->top, a->top_logprobs);
   p->logprob = chosen.logprob;
   p->top = s->top;
+  return isfinite(chosen.logprob) ? CLM_OK : not_finite(s, q, p->sequence);
 }
 
 static clm_status step_sequence(session *s, int64_t row) {
   const clm_generate_args *a = s->args;
   sequence *q = &s->sequences[s->active[row]];
   clm_generate_piece p = {.sequence = s->active[row]};
-  choose(s, q, s->logits + row * s->vocab, &p);
+  TRY(choose(s, q, s->logits + row * s->vocab, &p));
   q->made++;
   s->stats.new_tokens++;
   if (is_stop_id(s, p.id)) p.end = CLM_GENERATE_STOP_ID;
@@ -345,7 +372,8 @@ static void free_all(session *s) {
   for (int64_t i = 0; s->sequences && i < s->batch; i++) {
     sequence *q = &s->sequences[i];
     clm_sampler_destroy(&q->sampler);
-    clm_text_stream_destroy(&q->stream);
+    clm_text_stream_destroy(&q->shown);
+    clm_text_stream_destroy(&q->searched);
     stops_free(&q->stops);
     free(q->prompt);
   }

@@ -158,13 +158,16 @@ int32_t clm_sampler_sample(clm_sampler *s, float *logits) {
   if (!s || !logits) return -1;
   penalise(s, logits);
   float largest = -INFINITY;
-  int32_t chosen = 0;
-  for (int64_t i = 0; i < s->size; i++)
-    if (logits[i] > largest) { /* not where it is not a number */
+  int32_t chosen = -1;
+  for (int64_t i = 0; i < s->size; i++) {
+    if (!(logits[i] < INFINITY)) return -1;
+    if (logits[i] > largest) {
       largest = logits[i];
       chosen = (int32_t)i;
     }
-  if (s->options.temperature > 0 && largest > -INFINITY) {
+  }
+  if (chosen < 0) return -1;
+  if (s->options.temperature > 0) {
     collect(s, logits, largest);
     chosen = draw(s);
   }

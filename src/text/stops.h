@@ -1,22 +1,31 @@
-/* Stop strings in a text that comes piece by piece. */
+/* Stop strings in a text that comes piece by piece. What is searched and what is shown of it may differ: special
+ * tokens are searched, but not shown. */
 #ifndef CLM_TEXT_STOPS_H
 #define CLM_TEXT_STOPS_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "text/bytes.h"
+
+/* Bytes of both texts that came together. Alike: they are the same, byte for byte. */
+typedef struct stops_part {
+  size_t searched, shown;
+  bool alike;
+} stops_part;
 
 typedef struct stops {
   const char *const *strings; /* none of them empty */
   size_t count;
-  char *text; /* [0, shown) has been let through, [shown, looked) is held back, the rest is new */
-  size_t shown, looked, bytes, capacity;
+  byte_buffer searched; /* [0, passed) has been let through, [passed, looked) is held back, the rest is new */
+  byte_buffer shown;    /* [0, given) has been let through                                                  */
+  stops_part *parts;    /* of both, in order */
+  size_t part_count, part_capacity;
+  size_t passed, looked, given;
 } stops;
 
-/* Adds text; false: out of memory. */
-bool stops_add(stops *s, const char *text, size_t bytes);
+/* Adds text to both; false: out of memory. */
+bool stops_add(stops *s, byte_string searched, byte_string shown);
 
 typedef struct stops_found {
-  const char *text; /* let through; valid until more is added */
+  const char *text; /* let through, as it is shown; valid until more is added */
   size_t bytes;
   bool stopped; /* a stop string is complete: the text ends before it */
 } stops_found;

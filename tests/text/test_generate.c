@@ -362,6 +362,159 @@ static void test_bytes(const test_device *device, const void *data) {
   clm_model_destroy(&model);
 }
 
+/* A tokenizer of the letters a to c and two special tokens. */
+static clm_tokenizer *special_tokenizer(const fixture *f) {
+  static const char json[] =
+      "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2}, \"merges\": []},"
+      "\"decoder\": {\"type\": \"Fuse\"}, \"added_tokens\": ["
+      "{\"id\": 3, \"content\": \"<end>\", \"special\": true}, {\"id\": 4, \"content\": \"<ab>\", \"special\": "
+      "true}]}";
+  char folder[] = "/tmp/clmamba-test-XXXXXX", path[64];
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+  FILE *file = fopen(path, "w");
+  assert_non_null(file);
+  fputs(json, file);
+  assert_int_equal(fclose(file), 0);
+  clm_tokenizer *tokenizer;
+  CHECK(f, clm_tokenizer_load(f->context, folder, &tokenizer));
+  remove(path);
+  remove(folder);
+  return tokenizer;
+}
+
+/* Stop strings see special tokens, as StopStringCriteria of transformers does; the text shows none of them. */
+static void test_special_stops(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  fixture f = {.context = test_judge};
+  const clm_model_config config = {.vocab_size = 5, .d_model = 8, .n_layer = 1, .untied_head = true};
+  CHECK(&f, clm_model_create(f.context, &config, 3, &f.model));
+  f.tokenizer = special_tokenizer(&f);
+  const clm_prompt prompt = prompt_of("ab");
+  clm_generate_args args = {.prompts = &prompt, .count = 100, .sampler = {.temperature = 1, .seed = 2}};
+  listener *whole = generate(&f, args, NULL);
+  char searched[600] = "", shown[600] = "";
+  size_t ends[100] = {0}, shown_ends[100] = {0};
+  for (int i = 0; i < 100; i++) {
+    static const char *const spellings[] = {"a", "b", "c", "<end>", "<ab>"};
+    strcat(searched, spellings[whole->sequences[0].ids[i]]);
+    if (whole->sequences[0].ids[i] < 3) strcat(shown, spellings[whole->sequences[0].ids[i]]);
+    ends[i] = strlen(searched);
+    shown_ends[i] = strlen(shown);
+  }
+  assert_string_equal(whole->sequences[0].text, shown);
+  static const char *const wanted[] = {"<end>", "b<end>", "<end>c", "d><a", "><", "<ab>"};
+  for (size_t k = 0; k < TEST_COUNT(wanted); k++) {
+    const char *at = strstr(searched, wanted[k]);
+    if (!at) fail_msg("\"%s\" does not come: another seed is needed", wanted[k]);
+    size_t begin = (size_t)(at - searched), calls = 0, bytes = 0;
+    while (ends[calls] < begin + strlen(wanted[k])) calls++;
+    for (int i = 0; i < 100 && ends[i] <= begin; i++) bytes = shown_ends[i];
+    args.stop_strings = &wanted[k];
+    args.stop_string_count = 1;
+    listener *l = generate(&f, args, NULL);
+    assert_int_equal(l->sequences[0].end, CLM_GENERATE_STOP_STRING);
+    assert_int_equal(l->sequences[0].calls, calls + 1);
+    assert_int_equal(l->sequences[0].bytes, bytes);
+    assert_memory_equal(l->sequences[0].text, shown, bytes);
+    free(l);
+  }
+  /* Tokens that end beside the usual ones. */
+  args.stop_string_count = 0;
+  args.more_stop_ids = (const int32_t[]){4, 3};
+  args.more_stop_id_count = 2;
+  listener *l = generate(&f, args, NULL);
+  int first = 0;
+  while (whole->sequences[0].ids[first] < 3) first++;
+  assert_int_equal(l->sequences[0].end, CLM_GENERATE_STOP_ID);
+  assert_int_equal(l->sequences[0].calls, first + 1);
+  free(l);
+  free(whole);
+  fixture_free(&f);
+}
+
+/* Logits that give no probabilities are an error with a message, where transformers raises; no token is made of them.
+ */
+static void test_not_finite(const test_device *device, const void *data) {
+  (void)data;
+  const struct {
+    const char *parameter;
+    size_t at;
+    float value;
+  } rows[] = {{"backbone.norm_f.weight", 3, (float)NAN},
+              {"backbone.norm_f.weight", 0, INFINITY},
+              {"lm_head.weight", 24 * 5 + 1, (float)NAN}};
+  const clm_prompt prompt = prompt_of("word");
+  for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+    fixture f = fixture_make(device->context);
+    clm_tensor parameter;
+    CHECK(&f, clm_model_parameter(f.model, rows[i].parameter, &parameter));
+    CHECK(&f, clm_tensor_write(
+                  clm_tensor_slice(clm_tensor_reshape(parameter, 1, (int64_t[]){clm_tensor_count(parameter)}), 0,
+                                   (int64_t)rows[i].at, 1),
+                  &rows[i].value, sizeof rows[i].value));
+    for (int how = 0; how < 3; how++) {
+      const clm_generate_args args = {.prompts = &prompt,
+                                      .count = 5,
+                                      .sampler = {.temperature = how == 1 ? 0.7f : 0},
+                                      .top_logprobs = how == 2 ? 3 : 0,
+                                      .emit = listen,
+                                      .user = calloc(1, sizeof(listener))};
+      assert_int_equal(clm_generate(f.model, f.tokenizer, &args, NULL), CLM_BAD_FORMAT);
+      assert_non_null(strstr(clm_context_error(f.context), "after 4 tokens of sequence 0 the logits are not finite"));
+      assert_int_equal(((listener *)args.user)->sequences[0].calls, 0);
+      free(args.user);
+    }
+    const int32_t ids[] = {1, 2, 5, 4};
+    const clm_choice choice = {ids + 2, 2};
+    double loss = 0;
+    assert_int_equal(clm_model_score(f.model, ids, 4, NULL, &loss), CLM_BAD_FORMAT);
+    assert_non_null(strstr(clm_context_error(f.context), "prediction 0 has no finite number"));
+    assert_int_equal(clm_model_choices(f.model, ids, 2, &choice, 1, &loss), CLM_BAD_FORMAT);
+    fixture_free(&f);
+  }
+}
+
+/* A callback hears how far the prompts and a score are, and can stop them. */
+typedef struct watcher {
+  int64_t calls, done, total, stop_after;
+} watcher;
+
+static bool watch(void *user, int64_t done, int64_t total) {
+  watcher *w = user;
+  assert_true(done > w->done && done <= total);
+  w->done = done;
+  w->total = total;
+  return ++w->calls != w->stop_after;
+}
+
+static void test_progress(const test_device *device, const void *data) {
+  (void)data;
+  enum { LONG = 5000 };
+  fixture f = fixture_make(device->context);
+  int32_t *ids = calloc(LONG, sizeof *ids);
+  for (int i = 0; i < LONG; i++) ids[i] = i * i % VOCAB;
+  const clm_prompt prompts[] = {{.ids = ids, .count = LONG}, {.ids = ids, .count = 100}};
+  for (int64_t stop_after = 0; stop_after < 2; stop_after++) {
+    watcher w = {.stop_after = stop_after};
+    const clm_status want = stop_after ? CLM_INTERRUPTED : CLM_OK;
+    clm_generate_args args = {.prompts = prompts, .batch = 2, .progress = watch, .user = &w};
+    assert_int_equal(clm_generate(f.model, f.tokenizer, &args, NULL), want);
+    assert_int_equal(w.total, LONG + 100);
+    assert_true(stop_after ? w.done < w.total : w.done == w.total && w.calls > 1);
+    for (int carry = 0; carry < 2; carry++) {
+      w = (watcher){.stop_after = stop_after};
+      double loss;
+      const clm_score_options how = {.carry = carry, .progress = watch, .user = &w};
+      assert_int_equal(clm_model_score(f.model, ids, LONG, &how, &loss), want);
+      assert_int_equal(w.total, LONG - 1);
+      assert_true(stop_after ? w.done < w.total : w.done == w.total && w.calls > 1);
+    }
+  }
+  free(ids);
+  fixture_free(&f);
+}
+
 static void test_bad_arguments(const test_device *device, const void *data) {
   (void)device, (void)data;
   fixture f = fixture_make(test_judge);
@@ -468,14 +621,15 @@ static size_t expected_end(const char *text, size_t bytes, const char *const *st
   return bytes;
 }
 
-/* Random texts over three letters, random stops, cut at random: nothing is shown that had to be taken back. */
+/* Random texts over three letters, random stops, cut at random, some pieces not shown: nothing is shown that had to
+ * be taken back, and all that is shown of the text before the stop. */
 static void test_stops(const test_device *device, const void *data) {
   (void)device, (void)data;
   test_random r = random_seeded(2, "stops");
   for (int round = 0; round < 20000; round++) {
-    char text[25] = "", shown[25] = "", strings[3][5] = {"", "", ""};
+    char text[25] = "", shown[25] = "", visible[25] = "", strings[3][5] = {"", "", ""};
     const char *pointers[3] = {strings[0], strings[1], strings[2]};
-    size_t count = (size_t)random_below(&r, 4), bytes = (size_t)random_below(&r, 24), at = 0;
+    size_t count = (size_t)random_below(&r, 4), bytes = (size_t)random_below(&r, 24), at = 0, want_shown = 0;
     for (size_t i = 0; i < bytes; i++) text[i] = (char)('a' + random_below(&r, 3));
     for (size_t i = 0; i < count; i++)
       for (int64_t k = random_below(&r, 4); k >= 0; k--) strings[i][k] = (char)('a' + random_below(&r, 3));
@@ -486,14 +640,21 @@ static void test_stops(const test_device *device, const void *data) {
       piece = (size_t)random_below(&r, 5);
       if (begin == bytes) piece = 1; /* the end */
       else if (piece > bytes - begin) piece = bytes - begin;
-      if (begin < bytes) assert_true(stops_add(&s, text + begin, piece));
+      const bool hidden = random_below(&r, 4) == 0;
+      const byte_string searched = {text + begin, begin < bytes ? piece : 0};
+      if (!hidden && begin < want) {
+        size_t part = want - begin < searched.bytes ? want - begin : searched.bytes;
+        memcpy(visible + want_shown, searched.text, part);
+        want_shown += part;
+      }
+      assert_true(stops_add(&s, searched, hidden ? (byte_string){NULL, 0} : searched));
       stops_found found = stops_look(&s, begin == bytes);
       if (found.bytes) memcpy(shown + at, found.text, found.bytes);
       at += found.bytes;
-      assert_true(at <= want && strncmp(shown, text, at) == 0);
+      assert_true(at <= want_shown && strncmp(shown, visible, at) == 0);
       stopped = found.stopped;
     }
-    assert_int_equal(at, want);
+    assert_int_equal(at, want_shown);
     assert_int_equal(stopped, want < bytes || expected_end(text, bytes, pointers, count) < bytes);
     stops_free(&s);
   }
@@ -568,6 +729,7 @@ static void add(void) {
   test_add(NULL, test_larger_tokenizer, NULL, "a tokenizer larger than the model");
   test_add(NULL, test_several_ends, NULL, "several end tokens");
   test_add(NULL, test_bad_arguments, NULL, "bad arguments");
+  test_add(NULL, test_special_stops, NULL, "special tokens in stop strings");
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
     for (size_t i = device->slow ? TEST_COUNT(batches) - 1 : 0; i < TEST_COUNT(batches); i++)
@@ -575,6 +737,8 @@ static void add(void) {
     test_add(device, test_states, NULL, "states");
     test_add(device, test_logprobs, NULL, "log-probabilities of a text");
     test_add(device, test_ends, NULL, "ends");
+    test_add(device, test_not_finite, NULL, "logits that are not finite");
+    test_add(device, test_progress, NULL, "progress");
   }
 }
 
