@@ -2,7 +2,8 @@
 # What every tool says of itself: help, manual, completion, errors of the command line. $1: folder of the programs,
 # $2: folder to work in.
 set -eu
-. "$(dirname -- "$0")/expect.sh"
+here=$(cd -- "$(dirname -- "$0")" && pwd)
+. "$here/expect.sh"
 tools=$1 work=$2
 rm -rf "$work"
 mkdir -p "$work"
@@ -48,6 +49,19 @@ for tool in info train generate eval bench; do
 done
 rm -f said.txt log.txt
 
+# The overview: every tool, every variable that the code looks at, the exit statuses as the tools have them.
+overview=$here/../../tools/man/clmamba.7.in
+for word in mamba-info mamba-train mamba-generate mamba-eval mamba-bench \
+  $(grep -rhoE 'getenv\("[A-Z_]+"\)' "$here/../../src" "$here/../../tools" | cut -d'"' -f2 | sort -u | grep -vx 'HOME\|SOURCE_DATE_EPOCH'); do
+  tr -d '\\' < "$overview" | grep -q -e "$word" || fail "clmamba(7) has no $word"
+done
+statuses() { sed -n "/^.SH EXIT STATUS/,/^\.SH [^E]/s/^\([a-z].*\)/\1/p" "$1" | tr -d '\\' | tr '\n' ' '; }
+case $(statuses "$overview") in
+  "$(statuses mamba-train.1)"*) ;;
+  *) fail "exit statuses of clmamba(7): $(statuses "$overview"), of mamba-train(1): $(statuses mamba-train.1)" ;;
+esac
+if command -v mandoc > log.txt; then mandoc -T lint -W warning "$overview" > log.txt || fail "$(cat log.txt)"; fi
+
 # Numbers: what is wrong with one names its option; a number that is given is not the default.
 usage '--threads is "two", expected a whole number' "$tools/mamba-generate" --model m --threads two
 usage '--threads is "", expected a whole number' "$tools/mamba-generate" --model m --threads=
@@ -59,6 +73,8 @@ usage '-n is "1x", expected a whole number' "$tools/mamba-generate" --model m -n
 usage '-n: missing argument' "$tools/mamba-generate" --model m -n
 usage '--length is 0, expected 1 to' "$tools/mamba-bench" scan --length 0
 usage '--repeat is 0, expected 1 to' "$tools/mamba-bench" scan --repeat 0
+usage '--threads is -1, expected 0 or more' "$tools/mamba-eval" --model m --score s --threads -1
+usage '--data FILE is missing' "$tools/mamba-train" --out m
 usage 'there is no model "huge"' "$tools/mamba-bench" lm-decode --model huge
 usage 'unexpected argument "conv"' "$tools/mamba-bench" scan conv
 

@@ -8,6 +8,7 @@
 #define CLM_BENCH_H
 
 #include "common/about.h"
+#include "common/progress.h"
 #include <clmamba/clmamba.h>
 #include <stdio.h>
 
@@ -89,6 +90,7 @@ typedef struct bench_row {
 typedef struct bench {
   bench_settings settings;
   clm_context *context;
+  progress progress;
   clm_device_info device;
   bench_limits limits;
   bench_row *rows;

@@ -14,7 +14,12 @@ static bool run_sweep(bench *b, const bench_op *op) {
     bench_shape shape = b->settings.shape;
     if (sweep->name) *bench_dim(&shape, sweep->name) = size;
     bench_defaults(b, op, &shape);
-    if (!bench_run_op(b, op, &shape)) return false;
+    char text[200];
+    bench_shape_text(op, &shape, text + snprintf(text, 40, "%s ", op->name), 160);
+    progress_wait(&b->progress, text);
+    bool ok = bench_run_op(b, op, &shape);
+    progress_end(&b->progress);
+    if (!ok) return false;
     if (size == 0) break;
   }
   return true;
@@ -22,7 +27,10 @@ static bool run_sweep(bench *b, const bench_op *op) {
 
 static bool run(bench *b) {
   bool all = strcmp(b->settings.op, "all") == 0;
-  if (!bench_measure_limits(b)) return false;
+  progress_wait(&b->progress, "limits of the device");
+  bool measured = bench_measure_limits(b);
+  progress_end(&b->progress);
+  if (!measured) return false;
   if (strcmp(b->settings.op, "limits") == 0) return true;
   if (!all) return run_sweep(b, bench_find_op(b->settings.op));
   for (int i = 0; bench_ops[i]; i++) {
@@ -46,7 +54,7 @@ static bool check_passed(const bench *b) {
 }
 
 int main(int argc, char **argv) {
-  bench b = {0};
+  bench b = {.progress = progress_start()};
   int status;
   if (!bench_options(argc, argv, &b.settings, &status)) return status;
   b.context = tool_context(&(clm_context_options){.profiling = true});

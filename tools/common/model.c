@@ -1,9 +1,8 @@
 #include "common/model.h"
+#include "common/interrupt.h"
 #include "common/progress.h"
 #include "common/tool.h"
 #include <string.h>
-
-#define QUICK_SECONDS 1 /* no bar for less */
 
 static struct { const char *path, *weights; } given = {.weights = "f32"};
 
@@ -40,24 +39,18 @@ bool tool_model_check(void) {
   return true;
 }
 
-typedef struct loading {
-  progress bar;
-  double begin;
-} loading;
-
 static bool show(void *user, uint64_t done, uint64_t total) {
-  loading *l = user;
-  if (tool_seconds() - l->begin > QUICK_SECONDS)
-    progress_bar(&l->bar, total ? (double)done / (double)total : 1, "reading the model");
-  return true;
+  progress_bar(user, total ? (double)done / (double)total : 1, "reading the model");
+  return !interrupt_came();
 }
 
 bool tool_model_load(clm_context *context, clm_model **model) {
-  loading l = {progress_start(), tool_seconds()};
-  clm_model_load_options options = {.progress = show, .user = &l};
+  progress bar = progress_start();
+  clm_model_load_options options = {.progress = show, .user = &bar};
   *model = NULL;
   find_type(&options.weights);
+  progress_wait(&bar, "reading the model");
   clm_status status = clm_model_load_with(context, given.path, &options, model);
-  progress_end(&l.bar);
+  progress_end(&bar);
   return status == CLM_OK || (tool_fail("%s", clm_context_error(context)), false);
 }

@@ -23,12 +23,17 @@ static bool read_all(FILE *f, const char *path, text_file *text) {
   return true;
 }
 
+static bool is_standard(const char *path) { return strcmp(path, "-") == 0; }
+
+const char *text_name(const char *path) { return is_standard(path) ? "standard input" : path; }
+
 bool text_read(const char *path, text_file *text) {
   *text = (text_file){0};
-  FILE *f = fopen(path, "rb");
+  bool standard = is_standard(path);
+  FILE *f = standard ? stdin : fopen(path, "rb");
   if (!f) return tool_fail("cannot read %s: %s", path, strerror(errno)), false;
-  bool ok = read_all(f, path, text);
-  fclose(f);
+  bool ok = read_all(f, text_name(path), text);
+  if (!standard) fclose(f);
   if (!ok) text_free(text);
   return ok;
 }

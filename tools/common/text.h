@@ -9,9 +9,12 @@ typedef struct text_file {
   size_t bytes;
 } text_file;
 
-/* Reads a whole file that must not be empty. */
+/* Reads a whole file that must not be empty; "-" is the standard input. */
 bool text_read(const char *path, text_file *text);
 void text_free(text_file *text);
+
+/* What messages call such a file. */
+const char *text_name(const char *path);
 
 /* The lines of a file that must not be empty, without their ends; they lie in the text that was read. */
 typedef struct text_lines {

@@ -1,4 +1,5 @@
 #include "common/tool.h"
+#include "common/progress.h"
 #include "core/escape.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@ int tool_fail(const char *format, ...) {
   vsnprintf(message, sizeof message, format, args);
   va_end(args);
   escape_text(escaped, sizeof escaped, message, false);
+  progress_erase();
   fflush(stdout);
   fprintf(stderr, "%s: %s\n", tool_name, escaped);
   return TOOL_FAILED;
@@ -34,6 +36,15 @@ static const struct poptOption common_options[] = {
 };
 static const struct poptOption common_group[] = {
     {NULL, '\0', POPT_ARG_INCLUDE_TABLE, (void *)(uintptr_t)common_options, 0, "Common:", NULL},
+    POPT_TABLEEND,
+};
+
+tool_device_choice tool_device = {.device = "auto"};
+struct poptOption tool_device_options[] = {
+    {"device", '\0', POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT, &tool_device.device, 0,
+     "where to run; opencl:N as mamba-info lists them", "auto|cpu|opencl|opencl:N"},
+    {"threads", '\0', POPT_ARG_INT, &tool_device.threads, 0, "threads of the CPU backend (0: one per processor)",
+     "N"},
     POPT_TABLEEND,
 };
 
@@ -65,6 +76,7 @@ bool tool_parse(int argc, char **argv, const tool_about *about, const char **ope
   tool_options_add(&parsed, common_group);
   about_text(&text, &parsed); /* before anything is parsed: it has the defaults */
   if (!tool_options_parse(&parsed, about->name, argc, argv, about->operand ? operand : NULL)) return false;
+  if (tool_device.threads < 0) return tool_fail("--threads is %d, expected 0 or more", tool_device.threads), false;
   if (!show_text(about, &text)) return true;
   *exit_status =
       fflush(stdout) == 0 ? TOOL_OK : tool_fail("cannot write to the standard output: %s", strerror(errno));
@@ -77,14 +89,15 @@ bool tool_given(const void *variable) {
   return false;
 }
 
-tool_device_choice tool_device = {.device = "auto"};
-struct poptOption tool_device_options[] = {
-    {"device", '\0', POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT, &tool_device.device, 0,
-     "where to run; opencl:N as mamba-info lists them", "auto|cpu|opencl|opencl:N"},
-    {"threads", '\0', POPT_ARG_INT, &tool_device.threads, 0, "threads of the CPU backend (0: one per processor)",
-     "N"},
-    POPT_TABLEEND,
-};
+/* Warnings as the library prints them; what it is about to do for the terminal's progress. */
+static void log_message(void *user, clm_log_level level, const char *message) {
+  (void)user;
+  if (level == CLM_LOG_INFO) progress_note(message);
+  if (level > CLM_LOG_WARNING) return;
+  char line[4200];
+  snprintf(line, sizeof line, "clmamba: %s", message);
+  progress_line(NULL, line);
+}
 
 clm_context *tool_context(const clm_context_options *more) {
   clm_context_options options = more ? *more : (clm_context_options){0};
@@ -93,12 +106,12 @@ clm_context *tool_context(const clm_context_options *more) {
   options.threads = tool_device.threads;
   options.error = error;
   options.error_size = sizeof error;
+  options.log = log_message;
   clm_context *context = NULL;
-  if (tool_device.threads < 0) {
-    tool_fail("--threads is %d, at least 0 is expected", tool_device.threads);
-    return NULL;
-  }
+  progress bar = progress_start();
+  progress_wait(&bar, "opening the device");
   clm_status status = clm_context_create(&options, &context);
+  progress_end(&bar);
   if (status) tool_fail("%s", error[0] ? error : clm_status_string(status));
   return context;
 }

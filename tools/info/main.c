@@ -1,5 +1,6 @@
 /* mamba-info: the devices of this machine, what they can do, and what clmamba would run on each. */
 #include "common/output.h"
+#include "common/progress.h"
 #include "common/tool.h"
 #include "info/info.h"
 #include <stdio.h>
@@ -58,7 +59,12 @@ int main(int argc, char **argv) {
   info_automatic(automatic, sizeof automatic);
   if (brief) info_print_brief(entries, count + 1);
   else {
-    for (size_t i = 0; ok && i <= count; i++) ok = info_probe(&entries[i]);
+    progress bar = progress_start();
+    for (size_t i = 0; ok && i <= count; i++) {
+      progress_wait(&bar, entries[i].option);
+      ok = info_probe(&entries[i]);
+      progress_end(&bar);
+    }
     if (ok && json) ok = info_print_json(entries, count + 1, automatic);
     else if (ok) info_print_text(entries, count + 1, automatic);
     if (!ok) tool_fail("out of memory");

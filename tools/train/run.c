@@ -1,4 +1,5 @@
 /* A run from its first step to its last row: rows, lines, validations. */
+#include "common/interrupt.h"
 #include "common/text.h"
 #include "common/tool.h"
 #include "train/train.h"
@@ -12,20 +13,9 @@
 #define LOG_ROWS   100 /* rows of train.csv in a whole run */
 #define PLAIN_ROWS 20  /* lines without a terminal         */
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number) {
-  interrupted = 1;
-  signal(number, SIG_DFL); /* a second one ends the program at once */
-}
-
 /* Interrupts end the run in order; a reader of its lines who goes away does not. */
 static void handle_signals(void) {
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, before;
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-  if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* else nohup */
-    sigaction(SIGHUP, &action, NULL);
+  interrupt_catch();
   signal(SIGPIPE, SIG_IGN);
 }
 
@@ -94,6 +84,7 @@ static const char *quality_text(const run *r, const validation *v, char *text, s
 static bool validate(run *r, const clm_train_status *s) {
   char text[160], quality[40];
   validation v = {.step = s->step};
+  progress_note("validating");
   if (clm_trainer_validate(r->trainer, &v.loss)) return train_fail(r);
   clm_train_status after;
   if (!observe(r, &after)) return false;
@@ -143,10 +134,10 @@ static bool train(run *r, clm_train_status *s) {
   const train_settings *settings = &r->settings;
   double last = tool_seconds();
   clm_train_status before = *s;
-  while (!s->finished && !interrupted && !(settings->stop_at >= 0 && s->step >= settings->stop_at)) {
+  while (!s->finished && !interrupt_came() && !(settings->stop_at >= 0 && s->step >= settings->stop_at)) {
     if (clm_trainer_step(r->trainer)) return train_fail(r);
     s->step++;
-    bool end = s->step == settings->options.steps || s->step == settings->stop_at || interrupted;
+    bool end = s->step == settings->options.steps || s->step == settings->stop_at || interrupt_came();
     bool look = settings->options.steps ? s->step % row_steps(r) == 0 : tool_seconds() - last > 0.25;
     if (!look && !end) continue;
     last = tool_seconds();
@@ -217,6 +208,7 @@ static bool work(run *r) {
   if (settings->resume && !folder_resume(r, s.step, on_schedule)) return false;
   snprintf(text, sizeof text, "%s, on %s", r->about, device.name);
   progress_line(&r->progress, text);
+  progress_wait(&r->progress, "the first steps");
   return train(r, &s) && finish(r, &s);
 }
 

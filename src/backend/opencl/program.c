@@ -109,6 +109,7 @@ static clm_status compile(clm_context *ctx, const char *family, const char *sour
   cl_int error;
   cl_program program = clCreateProgramWithSource(s->context, 1, &source, NULL, &error);
   if (error != CL_SUCCESS) return opencl_check(ctx, error, "clCreateProgramWithSource");
+  if (!quiet) context_log(ctx, CLM_LOG_INFO, "compiling %s.cl", family);
   error = clBuildProgram(program, 1, &s->device.id, options, NULL, NULL);
   if (!quiet) log_build(ctx, program, family, error == CL_SUCCESS ? CLM_LOG_DEBUG : CLM_LOG_ERROR);
   if (error == CL_SUCCESS && strstr(options, OPENCL_LATE) && !late_assembly(s, options, &program))
