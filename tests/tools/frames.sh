@@ -148,6 +148,35 @@ grep -q 'nats, accuracy' log.txt || fail "$(cat log.txt)"
 tr -d ' \n' < m/config.json | grep -q '"output_names":\["down","up"\]' || fail "$(cat m/config.json)"
 tail -n 1 m/train.csv | cut -d, -f7 | awk '{ exit !($1 >= 0.75) }' || fail "$(tail -n 1 m/train.csv)"
 
+# What was trained is used: outputs into a file, and the score, which on the last tenth of the sequences is the
+# validation of train.csv's last row.
+{ head -n 1 walks.csv; awk -F, '/^walk/ { split($1, w, " "); if (w[2] >= 360) print }' walks.csv; } > tenth.csv
+eval="$tools/mamba-eval --device cpu"
+$eval --model whole --data tenth.csv --target sum --features x,noise --output sums.csv > score.txt || fail "mamba-eval --data"
+grep -Eq '^[0-9]+ outputs, mean squared error [0-9.]+, R2 [0-9.]+$' score.txt || fail "$(cat score.txt)"
+awk -v got="$(sed 's/.*error \([0-9.]*\),.*/\1/' score.txt)" -v want="$(tail -n 1 whole/train.csv | cut -d, -f6)" \
+  'BEGIN { d = got - want; exit !(d < 1e-5 && d > -1e-5) }' || fail "score: $(cat score.txt), validation: $(tail -n 1 whole/train.csv)"
+head -n 1 sums.csv | grep -qx '"sum"' || fail "header of sums.csv: $(head -n 1 sums.csv)"
+[ "$(wc -l < sums.csv)" -eq "$(wc -l < tenth.csv)" ] || fail "rows of sums.csv"
+# The file has what the score is of.
+paste -d, sums.csv tenth.csv | awk -F, -v got="$(sed 's/.*error \([0-9.]*\),.*/\1/' score.txt)" \
+  'NR > 1 { s += ($1 - $5) ^ 2; n++ } END { d = s / n - got; exit !(d < 1e-5 && d > -1e-5) }' || fail "sums.csv differs from the score"
+cut -d, -f1-3 tenth.csv > frames.csv # without targets: outputs alone, the same
+$eval --model whole --data frames.csv --output same.csv > score.txt || fail "mamba-eval without targets"
+cmp sums.csv same.csv && [ ! -s score.txt ] || fail "outputs differ without targets"
+$eval --model whole --data frames.csv --output sums.npy || fail "mamba-eval to npy"
+[ "$(wc -c < sums.npy)" -eq $((128 + 4 * ($(wc -l < frames.csv) - 1))) ] || fail "sums.npy has $(wc -c < sums.npy) bytes"
+$eval --model m --data tenth.csv --target trend --features x --output classes.csv > score.txt || fail "mamba-eval of classes"
+grep -Eq '^40 outputs, nats [0-9.]+, accuracy [0-9.]+$' score.txt || fail "$(cat score.txt)"
+head -n 1 classes.csv | grep -qx '"down","up",class' || fail "header of classes.csv: $(head -n 1 classes.csv)"
+[ "$(grep -Ec '^-?[0-9.e-]+,-?[0-9.e-]+,"(up|down)"$' classes.csv)" -eq 40 ] || fail "$(cat classes.csv)"
+expect 'give --output OUT, or --targets or --target' $eval --model whole --data frames.csv
+expect 'are for --data' $eval --model whole --score tenth.csv --target sum
+expect 'frames of 3 numbers, the model takes 2' $eval --model whole --data tenth.csv --output l.csv --features x,noise,sum
+expect 'cannot read nowhere.csv' $eval --model whole --data nowhere.csv --output l.csv
+expect 'cannot write no/where.csv' $eval --model whole --data frames.csv --output no/where.csv
+expect 'cannot read nowhere/config.json' $eval --model nowhere --data frames.csv --output l.csv
+
 # A model meets other data.
 sed 's/,up$/,sideways/' walks.csv > other.csv
 resume="$tools/mamba-train --out m --resume --device cpu"

@@ -130,9 +130,84 @@ $generate -n 15 --prompt 'my lord' --logprobs 2 > b.txt
 [ "$(grep -Ec '^\{"sequence":0,"id":[0-9]+,"logprob":-[0-9.e-]+,"text":".*","top":\[\{.*\},\{.*\}\]' b.txt)" -eq 15 ] || fail "$(cat b.txt)"
 tail -n 1 b.txt | grep -q '"end":"count"' || fail "$(tail -n 1 b.txt)"
 
+# Prompts from files and the standard input, to their last byte; the prompt left out; a line of JSON for each.
+$generate -n 9 -p 'my lord' > a.txt
+printf 'my lord' > prompt.txt
+$generate -n 9 -f prompt.txt | cmp - a.txt || fail "--prompt-file"
+$generate -n 9 --prompt-file - < prompt.txt | cmp - a.txt || fail "--prompt-file -"
+$generate -n 9 --prompts - < prompt.txt | cmp - a.txt || fail "--prompts -"
+[ "my lord$($generate -n 9 -f prompt.txt --no-echo)" = "$(cat a.txt)" ] || fail "--no-echo"
+"$tools/mamba-generate" -m "$out" --device cpu --temperature 0 -n 9 -p 'my lord' | cmp - a.txt || fail "-m"
+$generate -n 9 -p the -p 'my lord' --format json > b.txt
+[ "$(wc -l < b.txt)" -eq 2 ] || fail "--format json: $(cat b.txt)"
+grep -Eq '^\{"sequence":0,"text":".*","tokens":9,"end":"count","prompt":"the"\}$' b.txt || fail "--format json: $(cat b.txt)"
+[ "my lord$(sed -n '2s/.*"text":"\([^"]*\)".*/\1/p' b.txt | sed 's/\\n/\n/g')" = "$(cat a.txt)" ] || fail "--format json: $(cat b.txt)"
+$generate -n 9 -p the --format json --no-echo | grep -Eq '"end":"count"\}$' || fail "--format json --no-echo"
+
+# Stop tokens: the one that comes fifth ends the text, and is not shown.
+id=$($generate -n 9 -p 'my lord' --logprobs 0 | sed -n '5s/.*"id":\([0-9]*\).*/\1/p')
+$generate -n 9 -p 'my lord' --stop-id 9999 --stop-id "$id" --format json > b.txt
+grep -q '"end":"stop id"' b.txt || fail "--stop-id: $(cat b.txt)"
+first=$($generate -n 9 -p 'my lord' --logprobs 0 | grep -n "\"id\":$id," | head -n 1 | cut -d: -f1)
+grep -q "\"tokens\":$first," b.txt || fail "--stop-id: $(cat b.txt)"
+
+# What cannot be is said before the model is loaded: there is none here.
+for wrong in '--temperature -1' '--top-k -5' '--top-p 1.5' '--min-p -0.1' '--repetition-penalty 0' '--logprobs -1' '-n -1' '--stop-id -3'; do
+  # shellcheck disable=SC2086
+  expect "${wrong% *} is ${wrong#* }, expected" "$tools/mamba-generate" --model nowhere $wrong
+done
+expect '--format must be text or json' "$tools/mamba-generate" --model nowhere --format xml
+expect 'exclude each other' "$tools/mamba-generate" --model nowhere -p a -f prompt.txt
+expect '--window is 0, expected 1' "$tools/mamba-eval" --model nowhere --score last.txt --window 0
+expect '--stride is -2, expected 1' "$tools/mamba-eval" --model nowhere --score last.txt --stride -2
+# --top-p 0 is not its absence: the most likely token always.
+[ "$("$tools/mamba-generate" -m "$out" --device cpu -n 9 -p 'my lord' --top-p 0)" = "$(cat a.txt)" ] || fail "--top-p 0"
+
+# Logits that are no numbers (the last weight is NaN) are an error, never a short text.
+cp -r "$out" nan
+printf '\000\000\300\177' | dd of=nan/model.safetensors bs=1 seek=$(($(wc -c < nan/model.safetensors) - 4)) conv=notrunc 2> log.txt
+for how in '' '--logprobs 1' '--temperature 1' '--format json'; do
+  # shellcheck disable=SC2086
+  "$tools/mamba-generate" -m nan -p the -n 6 --temperature 0 $how --device cpu > b.txt 2> log.txt && fail "NaN logits: $how: $(cat b.txt)"
+  [ ! -s b.txt ] || fail "a text of NaN logits: $(cat b.txt)"
+  grep -q 'the logits are not finite numbers' log.txt || fail "NaN logits: $how: $(cat log.txt)"
+done
+"$tools/mamba-eval" -m nan --score last.txt --device cpu > b.txt 2> log.txt && fail "score of NaN logits: $(cat b.txt)"
+grep -q 'prediction 0 has no finite number of nats' log.txt || fail "score of NaN logits: $(cat log.txt)"
+rm -rf nan
+
+# An interrupt ends the text, and what there is of it is saved; in a prompt it leaves nothing. Text so far: the longest
+# that the same command without an interrupt begins with.
+rm -f cut.state
+$generate -n 100000000 -p 'my lord' --save-state cut.state > b.txt 2> log.txt &
+pid=$!
+while [ "$(wc -c < b.txt)" -lt 50 ]; do sleep 0.05; done
+kill -INT $pid
+wait $pid || fail "an interrupted text left with status $?: $(cat log.txt)"
+[ -s cut.state ] || fail "an interrupt lost the state"
+made=$(($(wc -c < b.txt) - 8))
+[ "$(cat b.txt; $generate -n 20 --load-state cut.state)" = "$(cat b.txt; $generate -n $((made + 20)) -p 'my lord' --no-echo | tail -c 21)" ] ||
+  fail "the state of an interrupted text is another one"
+awk 'BEGIN { for (i = 0; i < 400000; i++) printf "my lord the crown is not " }' > long.txt
+$generate -f long.txt -n 1 --save-state lost.state > b.txt 2> log.txt &
+pid=$!
+sleep 1.5
+kill -INT $pid
+status=0
+wait $pid || status=$?
+[ $status -eq 1 ] || fail "an interrupted prompt left with status $status"
+grep -q 'the run was stopped after' log.txt || fail "an interrupted prompt: $(cat log.txt)"
+[ ! -e lost.state ] && [ ! -s b.txt ] || fail "an interrupted prompt left something"
+rm -f long.txt b.txt
+
 # Tokens to and from files.
 eval="$tools/mamba-eval --model $out --device cpu"
 $eval --encode 'the crown is' --tokens-out ids.npy
+printf 'the crown is' > crown.txt
+[ "$($eval --encode-file crown.txt)" = "$($eval --encode 'the crown is')" ] || fail "--encode-file"
+[ "$($eval --encode-file - < crown.txt)" = "$($eval --encode 'the crown is')" ] || fail "--encode-file -"
+[ "$($eval --score - < last.txt)" = "$($eval --score last.txt)" ] || fail "--score -"
+expect 'standard input is empty' $eval --encode-file - < /dev/null
 [ "$($eval --decode ids.npy)" = 'the crown is' ] || fail "--decode: $($eval --decode ids.npy)"
 [ "$($eval --encode 'the crown is' | wc -w)" -eq 12 ] || fail "--encode"
 $generate --tokens ids.npy -n 9 --tokens-out more.npy

@@ -56,8 +56,10 @@ static bool ends_with(const char *path, const char *ending) {
   return length > tail && strcmp(path + length - tail, ending) == 0;
 }
 
+bool array_is_csv(const char *path) { return ends_with(path, ".csv"); }
+
 bool array_open(array_file *a, const char *path, int rank, const int64_t *shape) {
-  *a = (array_file){.width = ends_with(path, ".csv") ? shape[rank - 1] : 0};
+  *a = (array_file){.width = array_is_csv(path) ? shape[rank - 1] : 0};
   if (a->width && rank > 2)
     return tool_fail("%s: an array of %d dimensions has no lines, give it the ending .npy", path, rank), false;
   if (!output_open(&a->output, path)) return false;

@@ -26,6 +26,9 @@ typedef struct array_file {
   long begin; /* of the numbers */
 } array_file;
 
+/* Whether a file of that name is CSV. */
+bool array_is_csv(const char *path);
+
 bool array_open(array_file *a, const char *path, int rank, const int64_t *shape);
 
 /* `count` numbers from number `place` on; CSV in order only. False when the disk takes no more: array_close says it.

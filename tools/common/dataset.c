@@ -1,4 +1,4 @@
-#include "train/dataset.h"
+#include "common/dataset.h"
 #include "common/tool.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@ bool dataset_number_classes(const dataset_request *request, dataset *d, int64_t 
 }
 
 static bool count_classes(const dataset_request *request, dataset *d) {
-  if (request->task != CLM_TASK_CLASSIFICATION) return true;
+  if (request->task != CLM_TASK_CLASSIFICATION || request->frames_only) return true;
   d->name_counts = dataset_memory(request, d->n_outputs, sizeof *d->name_counts);
   int64_t targets = d->output == CLM_OUTPUT_EVERY ? d->frames : d->sequences.count;
   for (int64_t i = 0; d->name_counts && i < targets; i++)
@@ -38,6 +38,7 @@ static bool check_known(const dataset_request *request, const dataset *d) {
     return tool_fail("%s has frames of %lld numbers, the model takes %lld", request->data, (long long)d->embed_dim,
                      (long long)c->embed_dim),
            false;
+  if (request->frames_only) return true;
   if (clm_backbone_output_size(request->known) != d->n_outputs)
     return tool_fail("%s has %lld %s, the model has %lld", request->targets ? request->targets : request->data,
                      (long long)d->n_outputs, d->class_memory ? "classes" : "targets",

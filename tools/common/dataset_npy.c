@@ -1,8 +1,8 @@
 /* X (n, length, embed_dim) and Y: (n, n_outputs) or (n), (n, length, n_outputs), or of whole numbers (n), (n,
  * length). */
+#include "common/dataset.h"
 #include "common/tool.h"
 #include "files/npy.h"
-#include "train/dataset.h"
 #include <math.h>
 
 typedef struct arrays {
@@ -18,13 +18,21 @@ static int output_of(const dataset_request *request, const npy_array *y) {
   return y->rank == 3 ? CLM_OUTPUT_EVERY : -1;
 }
 
-static bool check_shapes(const dataset_request *request, const arrays *a, dataset *d) {
-  const npy_array *x = &a->x, *y = &a->y;
-  bool classes = request->task == CLM_TASK_CLASSIFICATION;
+static bool check_frames(const dataset_request *request, const npy_array *x, dataset *d) {
   if (x->rank != 3 || x->count == 0)
     return tool_fail("%s has %d dimensions%s, (n, length, embed_dim) are expected", request->data, x->rank,
                      x->count ? "" : " and no numbers"),
            false;
+  d->embed_dim = x->shape[2];
+  d->sequences.count = x->shape[0];
+  d->sequences.length = x->shape[1];
+  d->frames = x->shape[0] * x->shape[1];
+  return true;
+}
+
+static bool check_targets(const dataset_request *request, const arrays *a, dataset *d) {
+  const npy_array *x = &a->x, *y = &a->y;
+  bool classes = request->task == CLM_TASK_CLASSIFICATION;
   if (classes && !npy_is_whole(y->dtype))
     return tool_fail("%s does not hold whole numbers, but classes are numbered from 0", request->targets), false;
   int output = output_of(request, y);
@@ -44,10 +52,6 @@ static bool check_shapes(const dataset_request *request, const arrays *a, datase
     return tool_fail("%s has %lld frames in a sequence, %s %lld", request->targets, (long long)y->shape[1],
                      request->data, (long long)x->shape[1]),
            false;
-  d->embed_dim = x->shape[2];
-  d->sequences.count = x->shape[0];
-  d->sequences.length = x->shape[1];
-  d->frames = x->shape[0] * x->shape[1];
   d->n_outputs = (int64_t)y->count / (output == CLM_OUTPUT_EVERY ? d->frames : d->sequences.count);
   return true;
 }
@@ -87,13 +91,22 @@ static bool read_numbers(const dataset_request *request, const npy_array *y, dat
   return check_finite(request->targets, d->target_memory, y->count);
 }
 
-static bool read_arrays(const dataset_request *request, const arrays *a, dataset *d) {
-  if (!check_shapes(request, a, d)) return false;
-  d->frame_memory = dataset_memory(request, (int64_t)a->x.count, sizeof *d->frame_memory);
+static bool read_frames(const dataset_request *request, const npy_array *x, dataset *d) {
+  d->frame_memory = dataset_memory(request, (int64_t)x->count, sizeof *d->frame_memory);
   if (!d->frame_memory) return false;
-  npy_read_f32(&a->x, 0, a->x.count, d->frame_memory);
-  if (!check_finite(request->data, d->frame_memory, a->x.count)) return false;
-  return request->task == CLM_TASK_CLASSIFICATION ? read_classes(request, &a->y, d) : read_numbers(request, &a->y, d);
+  npy_read_f32(x, 0, x->count, d->frame_memory);
+  return check_finite(request->data, d->frame_memory, x->count);
+}
+
+/* Shapes first: what does not fit is said before anything large is read. */
+static bool read_both(const dataset_request *request, arrays *a, dataset *d) {
+  char error[NPY_ERROR_BYTES];
+  if (npy_open(request->targets, &a->y, error)) return tool_fail("%s", error), false;
+  bool ok =
+      check_targets(request, a, d) && read_frames(request, &a->x, d) &&
+      (request->task == CLM_TASK_CLASSIFICATION ? read_classes(request, &a->y, d) : read_numbers(request, &a->y, d));
+  npy_close(&a->y);
+  return ok;
 }
 
 bool dataset_read_npy(const dataset_request *request, dataset *d) {
@@ -101,13 +114,10 @@ bool dataset_read_npy(const dataset_request *request, dataset *d) {
   arrays a;
   if (request->target || request->features)
     return tool_fail("--target and --features name columns of a CSV table, %s is none", request->data), false;
-  if (!request->targets) return tool_fail("--targets Y.npy is missing"), false;
+  if (!request->targets && !request->frames_only) return tool_fail("--targets Y.npy is missing"), false;
   if (npy_open(request->data, &a.x, error)) return tool_fail("%s", error), false;
-  bool ok = npy_open(request->targets, &a.y, error) == CLM_OK;
-  if (ok) {
-    ok = read_arrays(request, &a, d);
-    npy_close(&a.y);
-  } else tool_fail("%s", error);
+  bool ok = check_frames(request, &a.x, d) &&
+            (request->frames_only ? read_frames(request, &a.x, d) : read_both(request, &a, d));
   npy_close(&a.x);
   return ok;
 }

@@ -1,8 +1,8 @@
 /* One row a frame. Rows that follow each other with the same text in the column "sequence" are a sequence; without
  * that column all rows are one. Targets are columns too: numbers, or one column of classes, whatever their names. */
+#include "common/dataset.h"
 #include "common/table.h"
 #include "common/tool.h"
-#include "train/dataset.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,7 +79,7 @@ static bool assign_roles(reading *r, dataset *d) {
   if (!r->roles || !r->targets) return false;
   r->group = table_column(t, SEQUENCE);
   if (r->group < t->columns) r->roles[r->group] = GROUP;
-  if (!name_columns(r, "--target", q->target, TARGET, r->targets, &r->target_count)) return false;
+  if (q->target && !name_columns(r, "--target", q->target, TARGET, r->targets, &r->target_count)) return false;
   if (q->task == CLM_TASK_CLASSIFICATION && r->target_count > 1)
     return tool_fail("--target names %zu columns, the classes are in one", r->target_count), false;
   if (q->features) return name_columns(r, "--features", q->features, FEATURE, NULL, &r->feature_count);
@@ -248,16 +248,20 @@ static bool read_classes(const reading *r, dataset *d) {
   return ok;
 }
 
+static bool read_targets(const reading *r, dataset *d) {
+  if (r->request->frames_only) return true;
+  return r->request->task == CLM_TASK_CLASSIFICATION ? read_classes(r, d) : read_numbers(r, d);
+}
+
 bool dataset_read_csv(const dataset_request *request, dataset *d) {
   reading r = {.request = request};
   if (request->targets)
     return tool_fail("--targets is for npy arrays: the targets of %s are columns", request->data), false;
-  if (!request->target)
+  if (!request->target && !request->frames_only)
     return tool_fail("--target NAME is missing: which columns of %s are to be learnt", request->data), false;
   if (!table_read(request->data, &r.table)) return false;
   d->output = request->output < 0 ? CLM_OUTPUT_EVERY : (clm_backbone_output)request->output;
-  bool ok = assign_roles(&r, d) && group_rows(&r, d) && read_features(&r, d) &&
-            (request->task == CLM_TASK_CLASSIFICATION ? read_classes(&r, d) : read_numbers(&r, d));
+  bool ok = assign_roles(&r, d) && group_rows(&r, d) && read_features(&r, d) && read_targets(&r, d);
   free(r.roles);
   free(r.targets);
   table_free(&r.table);

@@ -1,62 +1,74 @@
-/* mamba-eval: what a model makes of a text: scores, likelihoods of choices, logits, hidden states, embeddings,
- * tokens. */
+/* What a model makes of a text: scores, likelihoods of choices, logits, hidden states, embeddings, tokens. */
 #include "common/arrays.h"
+#include "common/interrupt.h"
 #include "common/model.h"
+#include "common/progress.h"
 #include "common/text.h"
 #include "common/tool.h"
 #include "core/json.h"
-#include <clmamba/clmamba.h>
+#include "eval/eval.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CHUNK 512 /* positions whose logits and hidden states are on the way at once */
 
-static struct {
-  const char *score, *choices, *tokens, *texts, *logits, *hidden, *embed, *output, *encode, *decode, *tokens_out;
-  long long window, stride;
-  int carry;
-} given;
+eval_given given;
 
 static const struct poptOption options[] = {
-    {"score", '\0', POPT_ARG_STRING, &given.score, 0, "text to predict: nats per token, perplexity", "FILE"},
+    {"score", '\0', POPT_ARG_STRING, &given.score, 0, "text to predict: nats per token, perplexity", "FILE|-"},
     {"window", '\0', POPT_ARG_LONGLONG, &given.window, 0,
      "predictions in a window, which starts from zero state (256)", "N"},
     {"stride", '\0', POPT_ARG_LONGLONG, &given.stride, 0,
-     "a window begins N predictions behind the one before, and counts only what that one did not reach", "N"},
+     "a window begins N predictions after the one before, and counts only what that one did not reach", "N"},
     {"carry", '\0', POPT_ARG_NONE, &given.carry, 0, "no windows: the state is carried over the whole text", NULL},
     {"choices", '\0', POPT_ARG_STRING, &given.choices, 0,
-     "lines of {\"context\": ..., \"choices\": [...], \"answer\": I}: log-likelihoods, accuracy", "FILE"},
+     "lines of {\"context\": ..., \"choices\": [...], \"answer\": I}: log-likelihoods, accuracy", "FILE|-"},
     {"tokens", '\0', POPT_ARG_STRING, &given.tokens, 0, "tokens to run: (1, length) of int32 or int64", "IDS.npy"},
-    {"texts", '\0', POPT_ARG_STRING, &given.texts, 0, "texts to embed, one a line", "FILE"},
+    {"texts", '\0', POPT_ARG_STRING, &given.texts, 0, "texts to embed, one a line", "FILE|-"},
     {"logits", '\0', POPT_ARG_STRING, &given.logits, 0, "write the logits of every position: (length, vocab)",
      "OUT.npy"},
     {"hidden", '\0', POPT_ARG_STRING, &given.hidden, 0,
      "write the output of every block, then of the final norm: (n_layer + 1, length, d_model)", "OUT.npy"},
     {"embed", '\0', POPT_ARG_STRING, &given.embed, 0,
      "write the final norm's output at the last token, or its mean: (sequences, d_model)", "last|mean"},
-    {"output", '\0', POPT_ARG_STRING, &given.output, 0, "where --embed writes: .npy, .csv, or else raw float32",
-     "OUT"},
+    {"output", '\0', POPT_ARG_STRING, &given.output, 0,
+     "where --embed and --data write: .npy, .csv, or else raw float32", "OUT"},
     {"encode", '\0', POPT_ARG_STRING, &given.encode, 0, "print the tokens of a text", "TEXT"},
+    {"encode-file", '\0', POPT_ARG_STRING, &given.encode_file, 0, "print the tokens of a file's text", "FILE|-"},
     {"tokens-out", '\0', POPT_ARG_STRING, &given.tokens_out, 0, "write them instead: (1, length) of int32",
      "IDS.npy"},
     {"decode", '\0', POPT_ARG_STRING, &given.decode, 0, "print the text of tokens", "IDS.npy"},
+    {"data", '\0', POPT_ARG_STRING, &given.data, 0,
+     "sequences for a backbone: X.npy, (n, length, embed_dim), or a CSV table", "FILE"},
+    {"targets", '\0', POPT_ARG_STRING, &given.targets, 0, "what its outputs should be, of X.npy: prints the score",
+     "Y.npy"},
+    {"target", '\0', POPT_ARG_STRING, &given.target, 0,
+     "columns of the table that its outputs should be: prints the score", "NAME[,NAME]"},
+    {"features", '\0', POPT_ARG_STRING, &given.features, 0,
+     "columns of the table that it takes (default: all with numbers but the targets)", "NAME[,NAME]"},
     {NULL, '\0', POPT_ARG_INCLUDE_TABLE, tool_model_options, 0, "Model:", NULL},
     {NULL, '\0', POPT_ARG_INCLUDE_TABLE, tool_device_options, 0, "Device:", NULL},
     POPT_TABLEEND,
 };
 
 static const tool_entry examples[] = {
-    {"mamba-eval --model model --score book.txt --carry", "nats per token and perplexity of a text"},
+    {"mamba-eval -m model --score book.txt --carry", "nats per token and perplexity of a text"},
+    {"mamba-eval -m model --tokens ids.npy --logits logits.npy", "logits of every position"},
+    {"mamba-eval -m backbone --data walks.csv --target sum --output sums.csv",
+     "outputs of a backbone, and its score"},
     {NULL, NULL},
 };
 
 static const tool_about about = {
     .name = "mamba-eval",
     .summary = "score texts with a Mamba model, or run it over tokens",
-    .description = "Scores a text or the choices that may continue one; writes logits, hidden states or embeddings; "
-                   "encodes and decodes with the tokenizer of a model.",
+    .description =
+        "Scores a text or the choices that may continue one; writes logits, hidden states or embeddings; "
+        "encodes and decodes with the tokenizer of a model. Of a backbone that mamba-train --task has made, "
+        "writes the outputs for sequences of vectors, and scores them against targets.",
     .options = options,
     .examples = examples,
 };
@@ -72,33 +84,56 @@ static int fail_memory(void) { return tool_fail("out of memory"); }
 
 /* ---- A text ---- */
 
+static bool show_score(void *user, int64_t done, int64_t total) {
+  progress_bar(user, (double)done / (double)total, "scoring");
+  return !interrupt_came();
+}
+
 static int score(const session *s) {
   text_file text;
   token_list tokens;
   double loss;
   if (!text_read(given.score, &text)) return TOOL_FAILED;
-  bool encoded = text_encode(s->tokenizer, s->context, &text, given.score, &tokens);
+  progress bar = progress_start();
+  progress_wait(&bar, "encoding the text");
+  bool encoded = text_encode(s->tokenizer, s->context, &text, text_name(given.score), &tokens);
+  progress_end(&bar);
   text_free(&text);
   if (!encoded) return TOOL_FAILED;
-  const clm_score_options how = {.window = given.window, .stride = given.stride, .carry = given.carry};
+  const clm_score_options how = {
+      .window = given.window, .stride = given.stride, .carry = given.carry, .progress = show_score, .user = &bar};
+  interrupt_catch(); /* now that the text has been read: reading from a terminal ends at once */
+  progress_wait(&bar, "scoring");
   clm_status status = clm_model_score(s->model, tokens.ids, tokens.count, &how, &loss);
+  progress_end(&bar);
   if (status == CLM_OK)
     printf("%zu tokens, %.6f nats per token, perplexity %.4f\n", tokens.count - 1, loss, exp(loss));
   free(tokens.ids);
-  return status ? tool_fail("%s: %s", given.score, clm_context_error(s->context)) : TOOL_OK;
+  return status ? tool_fail("%s: %s", text_name(given.score), clm_context_error(s->context)) : TOOL_OK;
 }
 
-static int encode(const session *s) {
-  text_file text = {(char *)(uintptr_t)given.encode, strlen(given.encode)};
+static int encode_text(const session *s, const text_file *text, const char *name) {
   token_list tokens;
-  if (!text.bytes) return tool_fail("--encode: the text is empty");
-  if (!text_encode(s->tokenizer, s->context, &text, "--encode", &tokens)) return TOOL_FAILED;
+  if (!text_encode(s->tokenizer, s->context, text, name, &tokens)) return TOOL_FAILED;
   bool ok = true;
   if (given.tokens_out) ok = tokens_write(given.tokens_out, &(token_rows){tokens.ids, 1, (int64_t)tokens.count});
   else
     for (size_t i = 0; i < tokens.count; i++) printf("%d%c", (int)tokens.ids[i], i + 1 < tokens.count ? ' ' : '\n');
   free(tokens.ids);
   return ok ? TOOL_OK : TOOL_FAILED;
+}
+
+static int encode(const session *s) {
+  const text_file text = {(char *)(uintptr_t)given.encode, strlen(given.encode)};
+  return text.bytes ? encode_text(s, &text, "--encode") : tool_fail("--encode: the text is empty");
+}
+
+static int encode_file(const session *s) {
+  text_file text;
+  if (!text_read(given.encode_file, &text)) return TOOL_FAILED;
+  int status = encode_text(s, &text, text_name(given.encode_file));
+  text_free(&text);
+  return status;
 }
 
 static int decode(const session *s) {
@@ -172,7 +207,7 @@ static const char *wrong_with(const json_t *json) {
 
 static int choose_line(const session *s, size_t line, const json_t *json, tally *t) {
   const char *wrong = wrong_with(json);
-  if (wrong) return tool_fail("%s: line %zu: %s", given.choices, line, wrong);
+  if (wrong) return tool_fail("%s: line %zu: %s", text_name(given.choices), line, wrong);
   const json_t *texts = json_object_get(json, "choices");
   size_t count = json_array_size(texts);
   token_list context, *lists = calloc(count, sizeof *lists);
@@ -186,7 +221,7 @@ static int choose_line(const session *s, size_t line, const json_t *json, tally 
   }
   ok = ok && clm_model_choices(s->model, context.ids, context.count, choices, count, sums) == CLM_OK;
   if (ok) report(line, json, choices, sums, count, t);
-  else tool_fail("%s: line %zu: %s", given.choices, line, clm_context_error(s->context));
+  else tool_fail("%s: line %zu: %s", text_name(given.choices), line, clm_context_error(s->context));
   for (size_t i = 0; lists && i < count; i++) free(lists[i].ids);
   free(context.ids);
   free(lists);
@@ -200,14 +235,20 @@ static int choose(const session *s) {
   tally t = {0};
   if (!text_read_lines(given.choices, &lines)) return TOOL_FAILED;
   int status = TOOL_OK;
+  progress bar = progress_start();
+  interrupt_catch();
+  if (!isatty(STDOUT_FILENO)) progress_wait(&bar, "scoring the choices"); /* else the lines themselves show it */
   for (size_t i = 0; i < lines.count && status == TOOL_OK; i++) {
-    if (!lines.at[i].bytes) continue;
+    if (interrupt_came()) status = tool_fail("interrupted in line %zu", i + 1);
+    if (!isatty(STDOUT_FILENO)) progress_bar(&bar, (double)i / (double)lines.count, "scoring the choices");
+    if (status || !lines.at[i].bytes) continue;
     json_error_t error;
     json_t *json = json_parse(lines.at[i].data, lines.at[i].bytes, JSON_EXACT, &error);
     status = json ? choose_line(s, i + 1, json, &t)
-                  : tool_fail("%s: line %zu is not JSON: %.100s", given.choices, i + 1, error.text);
+                  : tool_fail("%s: line %zu is not JSON: %.100s", text_name(given.choices), i + 1, error.text);
     json_decref(json);
   }
+  progress_end(&bar);
   text_free_lines(&lines);
   if (status || !t.answered) return status;
   printf("accuracy of %zu:", t.answered);
@@ -256,7 +297,7 @@ static clm_status export_chunk(exporting *e, int64_t begin, int64_t count, bool 
   return status;
 }
 
-static int export_all(exporting *e) {
+static int export_all(exporting *e, progress *bar) {
   const session *s = e->session;
   int64_t vocab = vocab_of(s), planes = planes_of(s), d_model = d_model_of(s), length = e->rows->length;
   int64_t numbers = CHUNK * ((given.logits ? vocab : 0) + (given.hidden ? planes * d_model : 0));
@@ -269,8 +310,12 @@ static int export_all(exporting *e) {
   if (given.hidden && !array_open(&e->hidden, given.hidden, 3, (int64_t[]){planes, length, d_model}))
     return TOOL_FAILED;
   bool written = true;
-  for (int64_t begin = 0; begin < length && written; begin += CHUNK)
+  progress_wait(bar, "running the tokens");
+  for (int64_t begin = 0; begin < length && written; begin += CHUNK) {
+    if (interrupt_came()) return tool_fail("interrupted: nothing is written");
+    progress_bar(bar, (double)begin / (double)length, "running the tokens");
     if (export_chunk(e, begin, length - begin < CHUNK ? length - begin : CHUNK, &written)) return fail(s);
+  }
   return TOOL_OK; /* what the disk did not take, array_close says */
 }
 
@@ -279,7 +324,10 @@ static int export_states(const session *s, const token_rows *rows) {
   if (rows->batch != 1)
     return tool_fail("%s has %lld rows, expected (1, length)", given.tokens, (long long)rows->batch);
   exporting e = {.session = s, .rows = rows};
-  int status = export_all(&e);
+  progress bar = progress_start();
+  interrupt_catch();
+  int status = export_all(&e, &bar);
+  progress_end(&bar);
   array_file *files[] = {&e.logits, &e.hidden};
   for (int i = 0; i < 2 && status == TOOL_OK; i++)
     if (files[i]->output.stream && !array_sync(files[i])) status = TOOL_FAILED;
@@ -315,7 +363,10 @@ static int embed(const session *s, const token_rows *rows, const int64_t *length
   if (!vectors) return fail_memory();
   clm_buffer *buffer = NULL;
   array_file file;
+  progress bar = progress_start();
+  progress_wait(&bar, "running the texts");
   int status = embed_rows(s, rows, lengths, &buffer, vectors) ? fail(s) : TOOL_OK;
+  progress_end(&bar);
   clm_buffer_destroy(&buffer);
   if (status == TOOL_OK) {
     if (!array_open(&file, given.output, 2, (int64_t[]){rows->batch, d_model})) status = TOOL_FAILED;
@@ -327,6 +378,8 @@ static int embed(const session *s, const token_rows *rows, const int64_t *length
   free(vectors);
   return status;
 }
+
+static int run_backbone(const session *s) { return eval_backbone(s->context, tool_model_path()); }
 
 static int run_tokens(const session *s) {
   token_rows rows;
@@ -369,12 +422,17 @@ static const struct job {
   const char *name, *const *file;
   int (*run)(const session *);
   bool model, tokenizer;
-} jobs[] = {{"--score", &given.score, score, true, true},         {"--choices", &given.choices, choose, true, true},
-            {"--tokens", &given.tokens, run_tokens, true, false}, {"--texts", &given.texts, run_texts, true, true},
-            {"--encode", &given.encode, encode, false, true},     {"--decode", &given.decode, decode, false, true}};
+} jobs[] = {{"--score", &given.score, score, true, true},
+            {"--choices", &given.choices, choose, true, true},
+            {"--tokens", &given.tokens, run_tokens, true, false},
+            {"--texts", &given.texts, run_texts, true, true},
+            {"--encode", &given.encode, encode, false, true},
+            {"--encode-file", &given.encode_file, encode_file, false, true},
+            {"--data", &given.data, run_backbone, false, false},
+            {"--decode", &given.decode, decode, false, true}};
 enum { JOBS = sizeof jobs / sizeof *jobs };
 
-/* NULL, with a sentence, unless the command line asks for one thing and has what it takes. */
+/* NULL, with a message, unless the command line asks for one thing and has what it takes. */
 static const struct job *find_job(void) {
   const struct job *job = NULL;
   if (!tool_model_check()) return NULL;
@@ -383,15 +441,16 @@ static const struct job *find_job(void) {
       if (job) return tool_fail("%s and %s exclude each other", job->name, jobs[i].name), NULL;
       job = &jobs[i];
     }
-  bool tokens = given.tokens != NULL, texts = given.texts != NULL, windows = given.window || given.stride;
+  bool tokens = given.tokens != NULL, texts = given.texts != NULL, encodes = given.encode || given.encode_file;
+  bool windows = tool_given(&given.window) || tool_given(&given.stride), judged = given.targets || given.target;
   const struct {
     bool wrong;
-    const char *sentence;
+    const char *message;
   } rules[] = {
-      {!job, "nothing to do: give --score, --choices, --tokens, --texts, --encode or --decode"},
+      {!job,
+       "nothing to do: give --score, --choices, --tokens, --texts, --encode, --encode-file, --decode or --data"},
       {(windows || given.carry) && !given.score, "--window, --stride and --carry are for --score"},
       {windows && given.carry, "--carry has no windows: leave out --window and --stride"},
-      {given.window < 0 || given.stride < 0, "--window and --stride must be at least 1"},
       {(given.logits || given.hidden) && !tokens, "--logits and --hidden are for --tokens"},
       {given.embed && !tokens && !texts, "--embed is for --tokens or --texts"},
       {tokens && !given.logits && !given.hidden && !given.embed, "--tokens: give --logits, --hidden or --embed"},
@@ -399,11 +458,20 @@ static const struct job *find_job(void) {
       {given.embed && strcmp(given.embed, "last") != 0 && strcmp(given.embed, "mean") != 0,
        "--embed takes last or mean"},
       {given.embed && !given.output, "--embed: give --output OUT"},
-      {given.output && !given.embed, "--output is for --embed"},
-      {given.tokens_out && !given.encode, "--tokens-out is for --encode"},
+      {given.output && !given.embed && !given.data, "--output is for --embed and --data"},
+      {given.tokens_out && !encodes, "--tokens-out is for --encode and --encode-file"},
+      {(judged || given.features) && !given.data, "--targets, --target and --features are for --data"},
+      {given.data && !given.output && !judged, "--data: give --output OUT, or --targets or --target for a score"},
   };
   for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
-    if (rules[i].wrong) return tool_fail("%s", rules[i].sentence), NULL;
+    if (rules[i].wrong) return tool_fail("%s", rules[i].message), NULL;
+  const struct {
+    const char *option;
+    const long long *value;
+  } counts[] = {{"--window", &given.window}, {"--stride", &given.stride}};
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+    if (tool_given(counts[i].value) && *counts[i].value < 1)
+      return tool_fail("%s is %lld, expected 1 or more", counts[i].option, *counts[i].value), NULL;
   return job;
 }
 
