@@ -38,6 +38,24 @@ typedef struct clm_dropout_args {
 
 CLM_API clm_status clm_dropout(clm_context *context, const clm_dropout_args *args);
 
+/* out = silu(gate) up, silu(x) = x / (1 + e^-x): the gate of a SwiGLU layer (Shazeer 2020). Any strides. */
+typedef struct clm_swiglu_args {
+  clm_tensor gate; /* (rows, dim)         f32, f16 or bf16                    */
+  clm_tensor up;   /* (rows, dim)         as gate                             */
+  clm_tensor out;  /* (rows, dim)         as gate, written; may be gate or up */
+} clm_swiglu_args;
+
+CLM_API clm_status clm_swiglu(clm_context *context, const clm_swiglu_args *args);
+
+/* Gradients; optional ones are zeroed tensors, those given are overwritten. */
+typedef struct clm_swiglu_backward_args {
+  clm_swiglu_args forward; /* out is not read                       */
+  clm_tensor dout;         /* (rows, dim)                   as gate */
+  clm_tensor dgate, dup;   /* optional (rows, dim)          as gate */
+} clm_swiglu_backward_args;
+
+CLM_API clm_status clm_swiglu_backward(clm_context *context, const clm_swiglu_backward_args *args);
+
 /* out[j] = sum_i x[i][j], in a fixed order: the gradient of a bias. */
 typedef struct clm_column_sum_args {
   clm_tensor x;   /* (rows, dim)            */

@@ -36,6 +36,8 @@
   X(axpby, elementwise_shape)                                                                                        \
   X(cast, elementwise_shape)                                                                                         \
   X(dropout, elementwise_shape)                                                                                      \
+  X(swiglu, matrix_shape)                                                                                            \
+  X(swiglu_backward, matrix_shape)                                                                                   \
   X(column_sum, matrix_shape)                                                                                        \
   X(sum_squares, elementwise_shape)                                                                                  \
   X(embedding, embedding_shape)                                                                                      \

@@ -167,6 +167,8 @@ static void add_matrices(void) {
   static const clm_axpby_args axpby = {.alpha = 1};
   static const clm_cast_args cast;
   static const clm_dropout_args dropout = {.rate = 0.5f};
+  static const clm_swiglu_args swiglu;
+  static const clm_swiglu_backward_args swiglu_backward;
   static const clm_column_sum_args column_sum;
   static const clm_sum_squares_args sum_squares;
   valid_call *call;
@@ -197,6 +199,17 @@ static void add_matrices(void) {
 #define ARGS clm_dropout_args
   call = begin(&op_dropout, &dropout);
   IN(x, 3, 4), MAY(residual, 3, 4), OUT(out, 3, 4);
+#undef ARGS
+#define ARGS   clm_swiglu_args
+#define INPUTS IN(gate, 3, 4), IN(up, 3, 4)
+  call = begin(&op_swiglu, &swiglu);
+  INPUTS, OUT(out, 3, 4);
+  call = begin(&op_swiglu_backward, &swiglu_backward);
+  INPUTS;
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_swiglu_backward_args
+  IN(dout, 3, 4), MAY_OUT(dgate, 3, 4), MAY_OUT(dup, 3, 4);
 #undef ARGS
 #define ARGS clm_column_sum_args
   call = begin(&op_column_sum, &column_sum);

@@ -301,6 +301,21 @@ const catalog_op catalog[] = {
       OUT_OR(out, OF_STORAGE, "x", DIM_ROWS, DIM_COLUMNS)},
      {SCALAR(rate, SCALAR_FLOAT, 0, 0.9)}},
 #undef ARGS
+#define ARGS clm_swiglu_args
+    {&op_swiglu,
+     false,
+     {IN(gate, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), IN(up, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
+      OUT_OR(out, OF_STORAGE, "gate", DIM_ROWS, DIM_COLUMNS)},
+     {{0}}},
+    {&op_swiglu_backward,
+     false,
+     {IN(gate, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), IN(up, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
+#undef ARGS
+#define ARGS clm_swiglu_backward_args
+      IN(dout, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY_OUT(dgate, OF_STORAGE, DIM_ROWS, DIM_COLUMNS),
+      MAY_OUT(dup, OF_STORAGE, DIM_ROWS, DIM_COLUMNS)},
+     {{0}}},
+#undef ARGS
 #define ARGS clm_column_sum_args
     {&op_column_sum,
      false,

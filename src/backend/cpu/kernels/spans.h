@@ -5,7 +5,7 @@
 
 #include "storage.h"
 
-#define SPANS_TENSORS 4
+#define SPANS_TENSORS 5
 
 typedef struct spans {
   const clm_tensor *tensor[SPANS_TENSORS]; /* some may be absent */
