@@ -36,6 +36,8 @@ typedef struct clm_backbone_config {
   float dropout;     /* [0] rate on the output of every mixer, in training; below 1                        */
   clm_backbone_output output;
   clm_backbone_task task;
+  const char
+      *layers; /* [every block is "mamba1"] the blocks' layers, as in clm_model_config; borrowed for the call */
 } clm_backbone_config;
 
 typedef struct clm_backbone_preset {

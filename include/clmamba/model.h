@@ -31,6 +31,11 @@ typedef struct clm_model_config {
   bool layer_norm;          /* LayerNorm with bias for RMSNorm: original checkpoints with rms_norm false       */
   bool mixer_norm;          /* RMS norms without weight on delta, B and C in every mixer, as FalconMamba has   */
   float mixer_norm_epsilon; /* [1e-6] of these                                                         */
+  /* [every block is "mamba1"] The layers of the blocks, e.g. "mamba1 mlp(width=512)" (docs/models.md): blocks are
+   * separated by spaces, layers of one block that run in parallel by "+"; the list is repeated to n_layer blocks,
+   * which it gives the default of. Borrowed for the call; of a model's configuration: the model's. */
+  const char *layers;
+  float residual_scale; /* [1] of a block's layers where they are added to the residual stream */
 } clm_model_config;
 
 typedef struct clm_model clm_model;
@@ -71,7 +76,7 @@ CLM_API clm_status clm_model_load(clm_context *context, const char *path, clm_mo
 CLM_API clm_status clm_model_load_with(clm_context *context, const char *path, const clm_model_load_options *options,
                                        clm_model **model);
 
-/* The shape of such a model, defaults filled in, without its weights. */
+/* The shape of such a model, defaults filled in, without its weights; `layers` is left NULL. */
 CLM_API clm_status clm_model_read_config(clm_context *context, const char *path, clm_model_config *config);
 
 /* Writes config.json and model.safetensors into `directory`, which must exist; each is written beside, then renamed.

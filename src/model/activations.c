@@ -3,13 +3,12 @@
 #include "core/try.h"
 #include <stdlib.h>
 
-#define ALIGN              64
 #define LOGITS_BLOCK_BYTES ((int64_t)32 << 20) /* of a block of logits, at most (but at least one row) */
 
 clm_status activations_create(clm_context *ctx, int64_t n_layer, activations *a) {
-  clm_tensor *views = calloc(3 * (size_t)n_layer + 1, sizeof *views);
-  if (!views) return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
-  *a = (activations){.x = views, .xz = views + n_layer + 1, .dbc = views + 2 * n_layer + 1};
+  clm_tensor *x = calloc((size_t)n_layer + 1, sizeof *x);
+  if (!x) return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  *a = (activations){.x = x};
   return CLM_OK;
 }
 
@@ -19,63 +18,76 @@ void activations_destroy(activations *a) {
   *a = (activations){0};
 }
 
-/* Hands out views one after another; without a buffer it only counts. */
-typedef struct planner {
-  clm_buffer *buffer;
-  int64_t batch, length;
-  size_t used;
-} planner;
+typedef void layer_memory(const model_layer *, const layer_shape *, tensor_list *);
 
-static clm_tensor take_matrix(planner *p, int64_t rows, int64_t width) {
-  clm_tensor t = clm_tensor_of(p->buffer, p->used, CLM_F32, 2, (int64_t[]){rows, width});
-  p->used += ((size_t)(rows * width) * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
-  return t;
+/* Describes and places a layer's tensors from *used on. */
+static void place(const model_layer *l, layer_memory *memory, const layer_shape *shape, clm_buffer *buffer,
+                  size_t *used, clm_tensor *views) {
+  tensor_list list = {.count = 0};
+  if (memory) memory(l, shape, &list);
+  for (int i = 0; i < TENSOR_LIST_MAX; i++) views[i] = (clm_tensor){0};
+  tensor_list_place(&list, buffer, used, views);
 }
 
-static clm_tensor take(planner *p, int64_t width) {
-  return clm_tensor_reshape(take_matrix(p, p->batch * p->length, width), 3, (int64_t[]){p->batch, p->length, width});
-}
-
-static size_t lay_out(activations *a, clm_buffer *buffer, const clm_model_config *c) {
-  planner p = {buffer, a->batch, a->length, 0};
-  int64_t dbc = c->dt_rank + 2 * c->d_state, rows = a->batch * a->length;
-  bool train = a->mode == ACTIVATIONS_TRAIN;
-  for (int64_t i = 0; i < c->n_layer; i++) {
-    bool own = train || i == 0;
-    a->x[i] = own ? take(&p, c->d_model) : a->x[0];
-    a->xz[i] = own ? take(&p, 2 * c->d_inner) : a->xz[0];
-    a->dbc[i] = own ? take(&p, dbc) : a->dbc[0];
+/* What layers keep stands one behind the other where there is a way back; all else is shared by all layers. */
+static void place_layers(model_blocks *b, const layer_shape *shape, clm_buffer *buffer, size_t *used) {
+  const size_t begin = *used;
+  size_t kept = begin, end = begin;
+  for (size_t i = 0; i < b->layer_count; i++) {
+    model_layer *l = &b->layers[i];
+    if (!shape->train) kept = begin;
+    place(l, l->kind->kept, shape, buffer, &kept, l->kept);
+    if (kept > end) end = kept;
   }
-  a->x[c->n_layer] = train ? take(&p, c->d_model) : a->x[0];
-  a->normed = take(&p, c->d_model);
-  a->step_conv = take_matrix(&p, a->batch, c->d_inner);
-  a->step_delta = take_matrix(&p, a->batch, c->d_inner);
-  a->step_y = take_matrix(&p, a->batch, c->d_inner);
-  a->last = take_matrix(&p, a->batch, c->d_model);
+  const size_t shared = end;
+  for (size_t i = 0; i < b->layer_count; i++) {
+    model_layer *l = &b->layers[i];
+    size_t scratch = shared;
+    place(l, l->kind->scratch, shape, buffer, &scratch, l->scratch);
+    if (scratch > end) end = scratch;
+  }
+  *used = end;
+}
+
+/* (batch, length, d_model) */
+static clm_tensor rows(const activations *a, const clm_model_config *c, clm_buffer *buffer, size_t *used) {
+  return tensor_place(buffer, used, CLM_F32, 3, (int64_t[]){a->batch, a->length, c->d_model});
+}
+
+static size_t lay_out(activations *a, clm_buffer *buffer, const clm_model_config *c, model_blocks *b) {
+  const bool train = a->mode == ACTIVATIONS_TRAIN;
+  size_t used = 0;
+  for (int64_t i = 0; i <= c->n_layer; i++) a->x[i] = train || i == 0 ? rows(a, c, buffer, &used) : a->x[0];
+  a->normed = rows(a, c, buffer, &used);
+  a->branch = train || b->branched ? rows(a, c, buffer, &used) : (clm_tensor){0};
+  a->last = tensor_place(buffer, &used, CLM_F32, 2, (int64_t[]){a->batch, c->d_model});
   if (a->mode != ACTIVATIONS_INFER && c->vocab_size > 0) {
-    int64_t block = LOGITS_BLOCK_BYTES / (int64_t)sizeof(float) / c->vocab_size;
-    a->logits = take_matrix(&p, block < 1 ? 1 : block < rows ? block : rows, c->vocab_size);
+    int64_t block = LOGITS_BLOCK_BYTES / (int64_t)sizeof(float) / c->vocab_size, all = a->batch * a->length;
+    a->logits = tensor_place(buffer, &used, CLM_F32, 2,
+                             (int64_t[]){block < 1     ? 1
+                                         : block < all ? block
+                                                       : all,
+                                         c->vocab_size});
   }
   if (train) {
-    a->branch = take(&p, c->d_model);
-    a->dx = take(&p, c->d_model);
-    a->dnormed = take(&p, c->d_model);
-    a->dxz = take(&p, 2 * c->d_inner);
+    a->dx = rows(a, c, buffer, &used);
+    a->dnormed = rows(a, c, buffer, &used);
   }
-  return p.used;
+  place_layers(b, &(layer_shape){a->batch, a->length, train}, buffer, &used);
+  return used;
 }
 
-clm_status activations_prepare(clm_context *ctx, activations *a, const clm_model_config *c, int64_t batch,
-                               int64_t length, activations_mode mode) {
+clm_status activations_prepare(clm_context *ctx, activations *a, const clm_model_config *c, model_blocks *b,
+                               int64_t batch, int64_t length, activations_mode mode) {
   if (a->buffer && a->batch == batch && a->length == length && a->mode == mode) return CLM_OK;
   a->batch = batch;
   a->length = length;
   a->mode = mode;
-  size_t bytes = lay_out(a, NULL, c);
+  size_t bytes = lay_out(a, NULL, c, b);
   if (!a->buffer || clm_buffer_size(a->buffer) < bytes) {
     clm_buffer_destroy(&a->buffer);
     TRY(clm_buffer_create(ctx, bytes, &a->buffer));
   }
-  lay_out(a, a->buffer, c);
+  lay_out(a, a->buffer, c, b);
   return CLM_OK;
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static weights_ends ends_of(const clm_backbone_config *c) { return (weights_ends){c->embed_dim, c->n_outputs}; }
+static model_ends ends_of(const clm_backbone_config *c) { return (model_ends){c->embed_dim, c->n_outputs}; }
 
 static clm_status new_backbone(clm_context *ctx, clm_backbone **backbone) {
   *backbone = calloc(1, sizeof **backbone);
@@ -32,6 +32,7 @@ clm_status clm_backbone_create(clm_context *ctx, const clm_backbone_config *conf
   b->config = *config;
   clm_status status = backbone_config_complete(ctx, &b->config, &blocks);
   if (status == CLM_OK) status = model_create(ctx, &blocks, ends_of(&b->config), seed, &b->model);
+  if (status == CLM_OK) b->config.layers = b->model->config.layers;
   return backbone_made(status, backbone);
 }
 
@@ -40,7 +41,10 @@ static clm_status load(clm_backbone *b, const char *config_path, const char *wei
   if (!config_path || !weights_path)
     return context_fail(b->context, CLM_OUT_OF_MEMORY, "backbone: out of host memory");
   TRY(backbone_config_read(b->context, config_path, &b->config, &blocks, &b->names));
-  return model_load(b->context, &blocks, ends_of(&b->config), weights_path, &b->model);
+  clm_status status = model_load(b->context, &blocks, ends_of(&b->config), weights_path, &b->model);
+  backbone_config_free(&b->config);
+  if (status == CLM_OK) b->config.layers = b->model->config.layers;
+  return status;
 }
 
 clm_status clm_backbone_load(clm_context *ctx, const char *directory, clm_backbone **backbone) {

@@ -1,4 +1,4 @@
-/* The inside of a backbone, for src/model and src/train: a model of frames (weights.h) and what stands around it. */
+/* The inside of a backbone, for src/model and src/train: a model of frames (ends.h) and what stands around it. */
 #ifndef CLM_MODEL_BACKBONE_H
 #define CLM_MODEL_BACKBONE_H
 
@@ -26,11 +26,14 @@ struct clm_backbone_state {
 /* Defaults of zeroed members, then ranges; and the blocks' part of it. */
 clm_status backbone_config_complete(clm_context *context, clm_backbone_config *config, clm_model_config *blocks);
 
-/* config.json. Names are NULL, or output_size of them (to be freed by backbone_names_free). */
+/* config.json. Names are NULL, or output_size of them (to be freed by backbone_names_free); config->layers is memory
+ * of its own: backbone_config_free. */
 clm_status backbone_config_read(clm_context *context, const char *path, clm_backbone_config *config,
                                 clm_model_config *blocks, char ***names);
 clm_status backbone_config_write(clm_context *context, const char *path, const clm_backbone_config *config,
                                  char *const *names);
+
+void backbone_config_free(clm_backbone_config *config);
 
 int64_t backbone_config_output_size(const clm_backbone_config *config);
 void backbone_names_free(char **names, int64_t count);

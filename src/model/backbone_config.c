@@ -5,13 +5,14 @@
 #include "core/json_print.h"
 #include "core/try.h"
 #include "model/backbone.h"
-#include "model/config.h"
+#include "model/config/config.h"
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MODEL_TYPE       "clmamba_backbone"
 #define NAMES_KEY        "output_names"
+#define LAYERS_KEY       "layers"
 #define MAX_CONFIG_BYTES ((size_t)64 << 20) /* names of a million outputs */
 #define MAX_DIMENSION    ((int64_t)1 << 20)
 
@@ -44,6 +45,7 @@ static const char *const tasks[] = {
 int64_t backbone_config_output_size(const clm_backbone_config *c) { return c->n_outputs ? c->n_outputs : c->d_model; }
 
 clm_status backbone_config_complete(clm_context *ctx, clm_backbone_config *c, clm_model_config *blocks) {
+  if (c->layers && c->n_layers == 0) c->n_layers = blocks_count(c->layers);
   for (int i = 0; i < COUNT(sizes); i++) {
     int64_t *value = &MEMBER(c, sizes[i]);
     if (*value == 0) *value = sizes[i].standard;
@@ -64,7 +66,8 @@ clm_status backbone_config_complete(clm_context *ctx, clm_backbone_config *c, cl
                                .n_layer = c->n_layers,
                                .d_state = c->d_state,
                                .d_conv = c->d_conv,
-                               .expand = c->expand};
+                               .expand = c->expand,
+                               .layers = c->layers};
   TRY(config_complete(ctx, blocks));
   blocks->vocab_size = 0;
   return CLM_OK;
@@ -104,6 +107,10 @@ static clm_status read_members(clm_context *ctx, const char *path, const json_t 
       task = read_choice(json, "task", tasks, COUNT(tasks));
   if (output < 0) return bad_key(ctx, path, "output", "\"last\" or \"every\"");
   if (task < 0) return bad_key(ctx, path, "task", "\"regression\" or \"classification\"");
+  const json_t *layers = json_object_get(json, LAYERS_KEY);
+  if (layers && !json_is_string(layers)) return bad_key(ctx, path, LAYERS_KEY, "a text, as in \"mamba1 mlp\"");
+  if (layers && !(c->layers = strdup(json_string_value(layers))))
+    return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
   c->output = (clm_backbone_output)output;
   c->task = (clm_backbone_task)task;
   return CLM_OK;
@@ -154,7 +161,13 @@ clm_status backbone_config_read(clm_context *ctx, const char *path, clm_backbone
   TRY(json_read_object(ctx, path, MAX_CONFIG_BYTES, JSON_PYTHON, &json));
   clm_status status = read_json(ctx, path, json, c, blocks, names);
   json_decref(json);
+  if (status) backbone_config_free(c);
   return status;
+}
+
+void backbone_config_free(clm_backbone_config *c) {
+  free((char *)(uintptr_t)c->layers);
+  c->layers = NULL;
 }
 
 clm_status backbone_config_write(clm_context *ctx, const char *path, const clm_backbone_config *c,
@@ -168,6 +181,7 @@ clm_status backbone_config_write(clm_context *ctx, const char *path, const clm_b
   for (int64_t i = 0; names && i < backbone_config_output_size(c); i++)
     failed |= json_array_append_new(list, json_string(names[i]));
   if (names) failed |= json_object_set_new(json, NAMES_KEY, list);
+  if (c->layers) failed |= json_object_set_new(json, LAYERS_KEY, json_string(c->layers));
   char *text = failed ? NULL : json_print(json, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
   json_decref(json);
   if (!text) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);

@@ -8,8 +8,6 @@
 #include <clmamba/norm.h>
 #include <stdlib.h>
 
-#define ALIGN 64
-
 /* One run over (batch, length). "Taken" rows are those of (batch * length) that have an output. */
 typedef struct pass {
   int64_t batch, length, taken;
@@ -26,9 +24,7 @@ typedef struct pass {
 /* ---- Memory ---- */
 
 static clm_tensor place(clm_buffer *buffer, size_t *used, clm_dtype dtype, int64_t rows, int64_t width) {
-  clm_tensor t = clm_tensor_of(buffer, *used, dtype, 2, (int64_t[]){rows, width});
-  *used += ((size_t)(rows * width) * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
-  return t;
+  return tensor_place(buffer, used, dtype, 2, (int64_t[]){rows, width});
 }
 
 static size_t lay_out(const clm_backbone *b, pass *p) {
@@ -45,7 +41,7 @@ static size_t lay_out(const clm_backbone *b, pass *p) {
 
 static clm_status begin(clm_backbone *b, pass *p, int64_t batch, int64_t length, bool last, activations_mode mode) {
   *p = (pass){.batch = batch, .length = length, .last = last, .taken = last ? batch : batch * length};
-  TRY(activations_prepare(b->context, &b->model->act, &b->model->config, batch, length, mode));
+  TRY(model_prepare(b->model, batch, length, mode));
   size_t bytes = lay_out(b, p);
   if (!b->scratch || clm_buffer_size(b->scratch) < bytes) {
     b->last_length = 0;
@@ -111,15 +107,15 @@ static clm_status take_rows(clm_backbone *b, pass *p, const int64_t *lengths, in
 static linear input_projection(const clm_backbone *b, const pass *p) {
   const clm_model *m = b->model;
   return (linear){.input = rows_of(p->frames),
-                  .weight = m->weights[0][W_INPUT],
-                  .bias = m->weights[0][W_INPUT_BIAS],
+                  .weight = m->ends.value[END_INPUT],
+                  .bias = m->ends.value[END_INPUT_BIAS],
                   .out = rows_of(m->act.x[0])};
 }
 
 static linear head(const clm_backbone *b, const pass *p) {
   return (linear){.input = p->normed,
-                  .weight = b->model->weights[0][W_HEAD],
-                  .bias = b->model->weights[0][W_HEAD_BIAS],
+                  .weight = b->model->ends.value[END_HEAD],
+                  .bias = b->model->ends.value[END_HEAD_BIAS],
                   .out = p->out};
 }
 
@@ -146,7 +142,7 @@ static clm_status outputs(clm_backbone *b, pass *p) {
 static clm_status run(clm_backbone *b, pass *p, const blocks_dropout *dropout) {
   linear l = input_projection(b, p);
   TRY(linear_forward(b->context, &l));
-  TRY(blocks_forward(b->model, NULL, dropout));
+  TRY(blocks_forward(b->model, &(blocks_pass){.dropout = dropout}));
   return outputs(b, p);
 }
 
@@ -351,7 +347,7 @@ static clm_status cross_entropy(clm_backbone *b, const pass *p, const backbone_b
 /* From dout, the outputs' gradient, to all parameters'. */
 static clm_status run_backward(clm_backbone *b, const pass *p, clm_tensor dout, const blocks_dropout *dropout) {
   clm_model *m = b->model;
-  const clm_tensor *dw = m->dweights[0];
+  const clm_tensor *dw = m->ends.gradient;
   clm_tensor dx = rows_of(m->act.dx), dnormed = dout;
   bool gathered = p->last && p->length > 1;
   if (b->config.n_outputs) {
@@ -359,20 +355,20 @@ static clm_status run_backward(clm_backbone *b, const pass *p, clm_tensor dout, 
     linear l = head(b, p);
     TRY(linear_backward(
         b->context, &l,
-        &(linear_gradients){.dout = dout, .dinput = dnormed, .dweight = dw[W_HEAD], .dbias = dw[W_HEAD_BIAS]}));
+        &(linear_gradients){.dout = dout, .dinput = dnormed, .dweight = dw[END_HEAD], .dbias = dw[END_HEAD_BIAS]}));
   }
   clm_tensor dtaken = gathered ? clm_tensor_slice(rows_of(m->act.branch), 0, 0, p->taken) : dx;
   TRY(clm_norm_backward(b->context, &(clm_norm_backward_args){.forward = final_norm_args(m, p->x, p->normed),
                                                               .dout = dnormed,
                                                               .dx = dtaken,
-                                                              .dweight = dw[W_NORM_F]}));
+                                                              .dweight = dw[END_NORM]}));
   if (gathered)
     TRY(clm_embedding_backward(b->context,
                                &(clm_embedding_backward_args){.ids = p->rows, .dout = dtaken, .dtable = dx}));
   TRY(blocks_backward(m, dropout));
   linear l = input_projection(b, p);
   return linear_backward(b->context, &l,
-                         &(linear_gradients){.dout = dx, .dweight = dw[W_INPUT], .dbias = dw[W_INPUT_BIAS]});
+                         &(linear_gradients){.dout = dx, .dweight = dw[END_INPUT], .dbias = dw[END_INPUT_BIAS]});
 }
 
 static clm_status loss_of(clm_backbone *b, pass *p, const backbone_batch *batch) {

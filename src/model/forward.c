@@ -186,15 +186,17 @@ static clm_status embed(const run *r) {
   return CLM_OK;
 }
 
-static clm_status run_layers(const run *r) {
-  clm_model *m = r->model;
-  for (int layer = 0; layer < m->config.n_layer; layer++) {
-    mixer_pass pass = {.layer = layer, .state = r->state};
-    if (!r->even) pass.cu_seqlens = r->state->cu_seqlens;
-    TRY(mixer_forward(m, &pass));
-    if (r->args->hidden.buffer) TRY(copy_out(r, m->act.x[layer + 1], layer_of(r->args->hidden, layer)));
-  }
-  return CLM_OK;
+/* A block's output to its place among the hidden states. */
+static clm_status keep_hidden(void *user, int number) {
+  const run *r = user;
+  return copy_out(r, r->model->act.x[number + 1], layer_of(r->args->hidden, number));
+}
+
+static clm_status run_blocks(run *r) {
+  blocks_pass pass = {.state = r->state, .user = r};
+  if (!r->even) pass.cu_seqlens = r->state->cu_seqlens;
+  if (r->args->hidden.buffer) pass.after = keep_hidden;
+  return blocks_forward(r->model, &pass);
 }
 
 /* ---- What is wanted of a chunk ---- */
@@ -257,15 +259,15 @@ static clm_status keep_last(const run *r) {
   return CLM_OK;
 }
 
-static clm_status run_chunk(const run *r) {
+static clm_status run_chunk(run *r) {
   clm_model *m = r->model;
   const clm_model_run_args *a = r->args;
   activations_mode mode = a->losses.buffer ? ACTIVATIONS_LOSS : ACTIVATIONS_INFER;
   int64_t batch = r->even ? r->batch : 1;
-  TRY(activations_prepare(m->context, &m->act, &m->config, batch, r->rows / batch, mode));
+  TRY(model_prepare(m, batch, r->rows / batch, mode));
   if (!r->even) TRY(clm_tensor_write(r->state->cu_seqlens, r->ends, (size_t)(r->batch + 1) * sizeof *r->ends));
   TRY(embed(r));
-  TRY(run_layers(r));
+  TRY(run_blocks(r));
   if (r->state) TRY(keep_last(r));
   if (!a->hidden.buffer && !a->logits.buffer && !a->losses.buffer && !a->mean_hidden.buffer) return CLM_OK;
   TRY(norm(m, rows_of(m->act.x[m->config.n_layer]), rows_of(m->act.normed)));
@@ -359,7 +361,7 @@ clm_status clm_model_decode(clm_model *m, clm_model_state *state, clm_tensor ids
   TRY(check_tensor(m, "model_decode", "ids", ids, CLM_I32, 1, &r.batch));
   TRY(check_tensor(m, "model_decode", "logits", logits, CLM_F32, 2, (int64_t[]){r.batch, m->config.vocab_size}));
   TRY(check_state(&r, "model_decode"));
-  TRY(activations_prepare(m->context, &m->act, &m->config, r.batch, 1, ACTIVATIONS_INFER));
+  TRY(model_prepare(m, r.batch, 1, ACTIVATIONS_INFER));
   TRY(embedding_forward(m, ids, rows_of(m->act.x[0])));
   TRY(blocks_step(m, state));
   TRY(norm(m, model_last_rows(m), state->hidden));

@@ -6,11 +6,11 @@
 #include <clmamba/language.h>
 #include <stdlib.h>
 
-weight_id head_id(const clm_model *m) { return m->config.untied_head ? W_LM_HEAD : W_EMBEDDING; }
+int head_id(const clm_model *m) { return m->config.untied_head ? END_LM_HEAD : END_EMBEDDING; }
 
 static linear head_of(const clm_model *m, clm_tensor input, clm_tensor logits) {
-  const weight_id id = head_id(m);
-  return (linear){.input = input, .weight = m->weights[0][id], .scale = m->scales[0][id], .out = logits};
+  const int id = head_id(m);
+  return (linear){.input = input, .weight = m->ends.value[id], .scale = m->ends.scale[id], .out = logits};
 }
 
 clm_status head_forward(const clm_model *m, clm_tensor input, clm_tensor logits) {
@@ -20,8 +20,8 @@ clm_status head_forward(const clm_model *m, clm_tensor input, clm_tensor logits)
 
 clm_status embedding_forward(const clm_model *m, clm_tensor ids, clm_tensor out) {
   return clm_embedding(m->context, &(clm_embedding_args){.ids = ids,
-                                                         .table = m->weights[0][W_EMBEDDING],
-                                                         .table_scale = m->scales[0][W_EMBEDDING],
+                                                         .table = m->ends.value[END_EMBEDDING],
+                                                         .table_scale = m->ends.scale[END_EMBEDDING],
                                                          .out = out});
 }
 
@@ -31,7 +31,7 @@ static clm_status embed(clm_model *m, clm_tensor ids) {
 
 static clm_status run_layers(clm_model *m, clm_tensor ids, const blocks_dropout *dropout) {
   TRY(embed(m, ids));
-  return blocks_forward(m, NULL, dropout);
+  return blocks_forward(m, &(blocks_pass){.dropout = dropout});
 }
 
 static bool is_matrix(clm_tensor t, clm_dtype dtype, int rank) {
@@ -61,7 +61,7 @@ static clm_status head_block(clm_model *m, const clm_model_loss_args *args, int6
   return linear_backward(m->context, &head,
                          &(linear_gradients){.dout = logits,
                                              .dinput = clm_tensor_slice(rows_of(m->act.dnormed), 0, begin, count),
-                                             .dweight = m->dweights[0][head_id(m)],
+                                             .dweight = m->ends.gradient[head_id(m)],
                                              .accumulate_dweight = begin > 0});
 }
 
@@ -73,13 +73,13 @@ static clm_status run_layers_backward(clm_model *m, const clm_model_loss_args *a
                                                                              rows_of(m->act.normed)),
                                                   .dout = rows_of(m->act.dnormed),
                                                   .dx = rows_of(m->act.dx),
-                                                  .dweight = m->dweights[0][W_NORM_F],
-                                                  .dbias = m->dweights[0][W_NORM_F_BIAS]}));
+                                                  .dweight = m->ends.gradient[END_NORM],
+                                                  .dbias = m->ends.gradient[END_NORM_BIAS]}));
   TRY(blocks_backward(m, dropout));
   return clm_embedding_backward(m->context,
                                 &(clm_embedding_backward_args){.ids = clm_tensor_reshape(args->ids, 1, &rows),
                                                                .dout = rows_of(m->act.dx),
-                                                               .dtable = m->dweights[0][W_EMBEDDING],
+                                                               .dtable = m->ends.gradient[END_EMBEDDING],
                                                                .accumulate = !m->config.untied_head});
 }
 
@@ -106,7 +106,7 @@ clm_status clm_model_loss(clm_model *m, const clm_model_loss_args *args) {
   if (args->gradient) TRY(model_need_gradients(m));
   /* Dropout needs memory for the branch, which only training has. */
   activations_mode mode = args->gradient || args->dropout > 0 ? ACTIVATIONS_TRAIN : ACTIVATIONS_LOSS;
-  TRY(activations_prepare(m->context, &m->act, &m->config, args->ids.shape[0], args->ids.shape[1], mode));
+  TRY(model_prepare(m, args->ids.shape[0], args->ids.shape[1], mode));
   const blocks_dropout dropout = {args->dropout, args->seed};
   TRY(run_layers(m, args->ids, &dropout));
   clm_norm_args norm = final_norm_args(m, rows_of(m->act.x[m->config.n_layer]), rows_of(m->act.normed));

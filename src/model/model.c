@@ -5,29 +5,56 @@
 #include "core/try.h"
 #include "files/gguf.h"
 #include "files/safetensors.h"
-#include "model/config.h"
+#include "model/config/config.h"
 #include <clmamba/elementwise.h>
 #include <stdlib.h>
 
-typedef clm_tensor (*parameter_view)(const weights_layout *, clm_buffer *, int layer, weight_id);
+/* The model's own parameters, every block's, every layer's. */
+typedef struct owners {
+  param *rows; /* PARAMS_MAX for each owner */
+  weights_owner *items;
+  size_t count;
+} owners;
 
-static void bind_views(const clm_model *m, clm_buffer *flat, parameter_view view, parameter_views *views) {
-  for (int layer = 0; layer < m->config.n_layer; layer++)
-    for (int id = 0; id < W_COUNT; id++) views[layer][id] = view(&m->layout, flat, layer, (weight_id)id);
+static param *add_owner(owners *o, param_views *views, int block, int part, int parts) {
+  param *rows = o->rows + o->count * PARAMS_MAX;
+  o->items[o->count++] =
+      (weights_owner){.params = rows, .views = views, .block = block, .part = part, .parts = parts};
+  return rows;
+}
+
+static void list_owners(clm_model *m, model_ends ends, owners *o) {
+  ends_params(&m->config, ends, add_owner(o, &m->ends, -1, -1, 0));
+  for (int i = 0; i < m->config.n_layer; i++) {
+    model_block *b = &m->blocks.items[i];
+    block_params(&m->config, add_owner(o, &b->params, i, -1, 0));
+    for (int k = 0; k < b->layer_count; k++) {
+      model_layer *l = &b->layers[k];
+      l->kind->params(l, add_owner(o, &l->params, i, k, b->layer_count));
+    }
+  }
+}
+
+clm_status model_lay_out(clm_model *m, const clm_model_config *config, model_ends ends) {
+  m->config = *config;
+  TRY(blocks_make(m->context, &m->config, &m->blocks));
+  const size_t most = 1 + (size_t)m->config.n_layer + m->blocks.layer_count;
+  owners o = {.rows = calloc(most * PARAMS_MAX, sizeof *o.rows), .items = calloc(most, sizeof *o.items)};
+  clm_status status = CLM_OK;
+  if (o.rows && o.items) {
+    list_owners(m, ends, &o);
+    status = weights_layout_make(m->context, o.items, o.count, &m->layout);
+  } else status = context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  free(o.rows);
+  free(o.items);
+  return status;
 }
 
 static clm_status make_parameters(clm_model *m) {
-  size_t n_layer = (size_t)m->config.n_layer;
   TRY(activations_create(m->context, m->config.n_layer, &m->act));
-  m->weights = calloc(n_layer, sizeof *m->weights);
-  m->scales = calloc(n_layer, sizeof *m->scales);
-  m->dweights = calloc(n_layer, sizeof *m->dweights);
-  if (!m->weights || !m->scales || !m->dweights)
-    return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
   TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &m->parameters));
   TRY(clm_buffer_keep_packed(m->parameters, true));
-  bind_views(m, m->parameters, weights_view, m->weights);
-  bind_views(m, m->parameters, weights_scale, m->scales);
+  weights_bind(&m->layout, m->parameters);
   return CLM_OK;
 }
 
@@ -44,9 +71,8 @@ static clm_status new_model(clm_context *ctx, clm_model **model) {
   return CLM_OK;
 }
 
-static clm_status initialise(clm_model *m, const clm_model_config *config, weights_ends ends, uint64_t seed) {
-  m->config = *config;
-  TRY(weights_layout_make(m->context, &m->config, ends, &m->layout));
+static clm_status initialise(clm_model *m, const clm_model_config *config, model_ends ends, uint64_t seed) {
+  TRY(model_lay_out(m, config, ends));
   float *flat = malloc(m->layout.total * sizeof *flat);
   if (!flat)
     return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory for %lld parameters",
@@ -58,7 +84,7 @@ static clm_status initialise(clm_model *m, const clm_model_config *config, weigh
   return status;
 }
 
-clm_status model_create(clm_context *ctx, const clm_model_config *config, weights_ends ends, uint64_t seed,
+clm_status model_create(clm_context *ctx, const clm_model_config *config, model_ends ends, uint64_t seed,
                         clm_model **model) {
   TRY(new_model(ctx, model));
   return model_made(initialise(*model, config, ends, seed), model);
@@ -69,20 +95,20 @@ clm_status clm_model_create(clm_context *ctx, const clm_model_config *config, ui
   TRY(CONTEXT_NEED(ctx, "model_create", config, model));
   clm_model_config complete = *config;
   TRY(config_complete(ctx, &complete));
-  return model_create(ctx, &complete, (weights_ends){0}, seed, model);
+  return model_create(ctx, &complete, (model_ends){0}, seed, model);
 }
 
-static clm_status load(clm_model *m, const clm_model_config *config, weights_ends ends, const source *from,
+static clm_status load(clm_model *m, const clm_model_config *config, model_ends ends, const source *from,
                        const clm_model_load_options *options) {
-  m->config = *config;
-  if (ends.inputs == 0) TRY(weights_check_tie(m->context, from, &m->config));
-  TRY(weights_layout_make(m->context, &m->config, ends, &m->layout));
+  clm_model_config own = *config;
+  if (ends.inputs == 0) TRY(model_check_tie(m->context, from, &own));
+  TRY(model_lay_out(m, &own, ends));
   TRY(weights_layout_fit(m->context, &m->layout, from, options->weights));
   TRY(make_parameters(m));
   return weights_load(m->context, &m->layout, from, options, m->parameters);
 }
 
-static clm_status load_from(clm_context *ctx, const clm_model_config *config, weights_ends ends, source *from,
+static clm_status load_from(clm_context *ctx, const clm_model_config *config, model_ends ends, source *from,
                             const clm_model_load_options *options, clm_model **model) {
   clm_status status = new_model(ctx, model);
   if (status == CLM_OK) status = model_made(load(*model, config, ends, from, options), model);
@@ -90,7 +116,7 @@ static clm_status load_from(clm_context *ctx, const clm_model_config *config, we
   return status;
 }
 
-clm_status model_load(clm_context *ctx, const clm_model_config *config, weights_ends ends, const char *weights_path,
+clm_status model_load(clm_context *ctx, const clm_model_config *config, model_ends ends, const char *weights_path,
                       clm_model **model) {
   source from;
   *model = NULL;
@@ -115,7 +141,10 @@ static clm_status open_directory(clm_context *ctx, const char *directory, clm_mo
   free(path);
   if (status == CLM_OK) status = kept_read(ctx, directory, k);
   if (status == CLM_OK) status = source_open_directory(ctx, directory, from);
-  if (status) kept_free(k);
+  if (status) {
+    kept_free(k);
+    config_free(config);
+  }
   return status;
 }
 
@@ -128,6 +157,7 @@ clm_status clm_model_read_config(clm_context *ctx, const char *path, clm_model_c
   kept k = {0};
   source from;
   TRY(open_model(ctx, path, config, &k, &from));
+  config_free(config);
   source_close(&from);
   kept_free(&k);
   return CLM_OK;
@@ -146,7 +176,8 @@ clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_mod
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_load: weights is %d, expected a clm_weights_type",
                         (int)options->weights);
   TRY(open_model(ctx, path, &config, &k, &from));
-  clm_status status = load_from(ctx, &config, (weights_ends){0}, &from, options, model);
+  clm_status status = load_from(ctx, &config, (model_ends){0}, &from, options, model);
+  config_free(&config);
   if (status == CLM_OK) (*model)->kept = k;
   else kept_free(&k);
   return status;
@@ -165,7 +196,7 @@ clm_status clm_model_save(clm_model *m, const char *directory) {
   char *config_path = file_path(directory, "config.json"), *weights_path = file_path(directory, "model.safetensors");
   clm_status status =
       config_path && weights_path
-          ? config_write(m->context, config_path, &m->config, m->weights[0][W_IN_PROJ].dtype, m->kept.ids)
+          ? config_write(m->context, config_path, &m->config, weights_matrix_dtype(&m->layout), m->kept.ids)
           : context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
   if (status == CLM_OK) status = model_save_weights(m, weights_path);
   if (status == CLM_OK) status = kept_write(m->context, directory, &m->kept);
@@ -181,10 +212,8 @@ void clm_model_destroy(clm_model **model) {
   kept_free(&m->kept);
   clm_buffer_destroy(&m->parameters);
   clm_buffer_destroy(&m->gradients);
-  free(m->weights);
-  free(m->scales);
-  free(m->dweights);
   weights_layout_free(&m->layout);
+  blocks_free(&m->blocks);
   free(m);
   *model = NULL;
 }
@@ -193,13 +222,17 @@ clm_context *clm_model_context(const clm_model *m) { return m ? m->context : NUL
 const clm_model_config *clm_model_configuration(const clm_model *m) { return m ? &m->config : NULL; }
 int64_t clm_model_parameter_count(const clm_model *m) { return m ? m->layout.parameters : 0; }
 
+clm_status model_prepare(clm_model *m, int64_t batch, int64_t length, activations_mode mode) {
+  return activations_prepare(m->context, &m->act, &m->config, &m->blocks, batch, length, mode);
+}
+
 clm_status model_need_gradients(clm_model *m) {
   if (m->gradients) return CLM_OK;
   if (!weights_are_f32(&m->layout))
     return context_fail(m->context, CLM_INVALID_ARGUMENT,
                         "model: gradients need weights that are held as f32: load the model with CLM_WEIGHTS_F32");
   TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &m->gradients));
-  bind_views(m, m->gradients, weights_view, m->dweights);
+  weights_bind_gradients(&m->layout, m->gradients);
   /* The padding between parameters is never written again: it must not hold anything that counts as gradient. */
   clm_tensor all = clm_tensor_of(m->gradients, 0, CLM_F32, 1, (int64_t[]){(int64_t)m->layout.total});
   return clm_axpby(m->context, &(clm_axpby_args){.out = all});

@@ -3,29 +3,36 @@
 #define CLM_MODEL_MODEL_H
 
 #include "model/activations.h"
+#include "model/blocks.h"
+#include "model/ends.h"
 #include "model/kept.h"
 #include "model/weights.h"
 #include <clmamba/norm.h>
 
-typedef clm_tensor parameter_views[W_COUNT]; /* of one layer; the model's own stand in layer 0 */
-
 struct clm_model {
   clm_context *context;
   clm_model_config config;
+  model_blocks blocks;
+  param_views ends;
   weights_layout layout;
   clm_buffer *parameters, *gradients; /* flat; gradients is NULL before the first loss with gradients */
-  parameter_views *weights, *dweights;
-  parameter_views *scales; /* of the rows of weights in i8; absent beside others */
   activations act;
   kept kept; /* what is saved with it as it was loaded */
 };
+
+/* A tensor of the layers' states: those of one name and shape stand together, one layer after another. */
+typedef struct state_tensor {
+  char name[48];
+  clm_tensor all; /* (layers, batch, ...) */
+} state_tensor;
 
 struct clm_model_state {
   clm_model *model;
   int64_t batch;
   clm_buffer *buffer;
-  clm_tensor conv;       /* (n_layer, batch, d_inner, d_conv - 1), absent if d_conv is 1 */
-  clm_tensor scan;       /* (n_layer, batch, d_inner, d_state)                           */
+  state_tensor *tensors;
+  size_t tensor_count;
+  clm_tensor *views;     /* [layer * TENSOR_LIST_MAX + i]: item i of what the layer's kind describes */
   clm_tensor hidden;     /* (batch, d_model): the final norm's output at the last token  */
   clm_tensor cu_seqlens; /* (batch + 1) i32: where the sequences of a packed run begin   */
   int64_t *tokens;       /* of each sequence so far                                      */
@@ -33,26 +40,47 @@ struct clm_model_state {
 
 /* A model around `config`, which is complete: initialised from a seed, or with the weights of a file. A model of
  * frames has vocab_size 0. */
-clm_status model_create(clm_context *context, const clm_model_config *config, weights_ends ends, uint64_t seed,
+clm_status model_create(clm_context *context, const clm_model_config *config, model_ends ends, uint64_t seed,
                         clm_model **model);
-clm_status model_load(clm_context *context, const clm_model_config *config, weights_ends ends,
-                      const char *weights_path, clm_model **model);
+clm_status model_load(clm_context *context, const clm_model_config *config, model_ends ends, const char *weights_path,
+                      clm_model **model);
+
+/* The blocks and the places of all parameters, which have no memory yet. */
+clm_status model_lay_out(clm_model *model, const clm_model_config *config, model_ends ends);
+
 clm_status model_save_weights(clm_model *model, const char *path);
+
+/* Of a configuration that ties the head to the embedding: unties them, with a warning, if the source has both with
+ * different values, as transformers 5 does. */
+clm_status model_check_tie(clm_context *context, const source *from, clm_model_config *config);
 
 /* Makes the flat buffer of gradients, cleared. */
 clm_status model_need_gradients(clm_model *model);
 
-/* The blocks one after another. Dropout NULL: none. */
+/* Makes model->act and the memory of the layers fit a pass over (batch, length); nothing to do if they do already.
+ * Waits for the stream if the buffer has to grow. */
+clm_status model_prepare(clm_model *model, int64_t batch, int64_t length, activations_mode mode);
+
+/* Dropout NULL: none. */
 typedef struct blocks_dropout {
   float rate;
   uint64_t seed; /* of the masks: another one for every step */
 } blocks_dropout;
 
-/* act.x[0] -> act.x[n_layer] */
-clm_status blocks_forward(clm_model *model, clm_model_state *state, const blocks_dropout *dropout);
-clm_status blocks_step(clm_model *model, clm_model_state *state); /* of length 1 */
+typedef struct blocks_pass {
+  clm_model_state *state;        /* NULL: from zero state, which is not kept                                     */
+  clm_tensor cu_seqlens;         /* given: a batch row of packed sequences, each with a row of the state         */
+  const blocks_dropout *dropout; /* NULL: none */
+  /* Optional: called when the output of a block is in act.x[number + 1]. */
+  clm_status (*after)(void *user, int number);
+  void *user;
+} blocks_pass;
 
-/* act.dx: from the gradient of act.x[n_layer] to that of act.x[0]; writes the blocks' dweights. */
+/* act.x[0] -> act.x[n_layer]; blocks_step: of length 1, with a state. */
+clm_status blocks_forward(clm_model *model, const blocks_pass *pass);
+clm_status blocks_step(clm_model *model, clm_model_state *state);
+
+/* act.dx: from the gradient of act.x[n_layer] to that of act.x[0]; writes the blocks' gradients. */
 clm_status blocks_backward(clm_model *model, const blocks_dropout *dropout);
 
 /* The norm behind the blocks, of matrices (rows, d_model). */
@@ -61,8 +89,8 @@ clm_norm_args final_norm_args(const clm_model *model, clm_tensor x, clm_tensor o
 /* ln sum exp, of host memory. */
 double model_log_sum(const float *logits, int64_t count);
 
-/* Of a language model: its head, and logits = input head^T. */
-weight_id head_id(const clm_model *model);
+/* Of a language model: its head (an END_), and logits = input head^T. */
+int head_id(const clm_model *model);
 clm_status head_forward(const clm_model *model, clm_tensor input, clm_tensor logits);
 
 /* Of `count` ids. */
@@ -70,23 +98,5 @@ clm_status embedding_forward(const clm_model *model, clm_tensor ids, clm_tensor 
 
 /* The last position of act.x[n_layer], (batch, d_model). */
 clm_tensor model_last_rows(const clm_model *model);
-
-/* One residual block: norm, mixer, skip. */
-typedef struct mixer_pass {
-  int layer;
-  clm_model_state *state; /* NULL: from zero state, which is not kept */
-  float dropout;
-  uint64_t seed;
-  clm_tensor cu_seqlens; /* given: a batch row of packed sequences, each with a row of the state */
-} mixer_pass;
-
-/* act.x[layer] -> act.x[layer + 1], keeping act.xz[layer] and act.dbc[layer]. */
-clm_status mixer_forward(clm_model *model, const mixer_pass *pass);
-
-/* act.dx: from the gradient of act.x[layer + 1] to that of act.x[layer]; writes the layer's dweights. */
-clm_status mixer_backward(clm_model *model, const mixer_pass *pass);
-
-/* One step with pass->state; activations prepared for length 1. */
-clm_status mixer_step(clm_model *model, const mixer_pass *pass);
 
 #endif

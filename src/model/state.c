@@ -4,35 +4,96 @@
 #include "model/linear.h"
 #include "model/model.h"
 #include <clmamba/elementwise.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN 64
+static clm_tensor *views_of(clm_model_state *s, size_t layer) { return &s->views[layer * TENSOR_LIST_MAX]; }
 
-/* A view of the next `rank` dimensions; without a buffer it only counts. */
-static clm_tensor take(clm_buffer *buffer, size_t *used, clm_dtype dtype, int rank, const int64_t *shape) {
-  clm_tensor t = clm_tensor_of(buffer, *used, dtype, rank, shape);
-  *used += ((size_t)clm_tensor_count(t) * clm_dtype_size(dtype) + ALIGN - 1) / ALIGN * ALIGN;
+/* Without the dimension of layers. */
+static clm_tensor of_layer(clm_tensor all, int64_t number) {
+  clm_tensor t = clm_tensor_slice(all, 0, number, 1);
+  return clm_tensor_reshape(t, t.rank - 1, t.shape + 1);
+}
+
+static bool is_like(const clm_tensor *all, const tensor_description *d) {
+  return all->dtype == d->dtype && all->rank == d->rank + 1 &&
+         memcmp(all->shape + 1, d->shape, (size_t)d->rank * sizeof *d->shape) == 0;
+}
+
+/* The tensor in which such an item stands with those of other layers: a new one, of no layers yet, where there is
+ * none. A second one of the same name is numbered. */
+static state_tensor *tensor_for(clm_model_state *s, const tensor_description *d) {
+  int same = 0;
+  for (size_t i = 0; i < s->tensor_count; i++) {
+    state_tensor *t = &s->tensors[i];
+    const size_t length = strlen(d->name);
+    if (strncmp(t->name, d->name, length) != 0 || (t->name[length] && t->name[length] != '.')) continue;
+    if (is_like(&t->all, d)) return t;
+    same++;
+  }
+  state_tensor *t = &s->tensors[s->tensor_count++];
+  if (same) snprintf(t->name, sizeof t->name, "%s.%d", d->name, same);
+  else snprintf(t->name, sizeof t->name, "%s", d->name);
+  t->all = (clm_tensor){.dtype = d->dtype, .rank = d->rank + 1};
+  memcpy(t->all.shape + 1, d->shape, (size_t)d->rank * sizeof *d->shape);
   return t;
 }
 
-static size_t lay_out(clm_model_state *s, clm_buffer *buffer) {
-  const clm_model_config *c = &s->model->config;
+static void describe(const model_layer *l, int64_t batch, tensor_list *list) {
+  *list = (tensor_list){.count = 0};
+  if (l->kind->state) l->kind->state(l, batch, list);
+}
+
+/* How many layers each tensor is of. */
+static void list_tensors(clm_model_state *s) {
+  const model_blocks *b = &s->model->blocks;
+  tensor_list list;
+  for (size_t i = 0; i < b->layer_count; i++) {
+    describe(&b->layers[i], s->batch, &list);
+    for (int k = 0; k < list.count; k++) tensor_for(s, &list.items[k])->all.shape[0]++;
+  }
+}
+
+static size_t place(clm_model_state *s) {
   size_t used = 0;
-  s->scan = take(buffer, &used, CLM_F32, 4, (int64_t[]){c->n_layer, s->batch, c->d_inner, c->d_state});
-  s->hidden = take(buffer, &used, CLM_F32, 2, (int64_t[]){s->batch, c->d_model});
-  s->cu_seqlens = take(buffer, &used, CLM_I32, 1, (int64_t[]){s->batch + 1});
-  if (c->d_conv > 1)
-    s->conv = take(buffer, &used, CLM_F32, 4, (int64_t[]){c->n_layer, s->batch, c->d_inner, c->d_conv - 1});
+  for (size_t i = 0; i < s->tensor_count; i++) {
+    clm_tensor *t = &s->tensors[i].all;
+    *t = tensor_place(s->buffer, &used, t->dtype, t->rank, t->shape);
+  }
+  s->hidden = tensor_place(s->buffer, &used, CLM_F32, 2, (int64_t[]){s->batch, s->model->config.d_model});
+  s->cu_seqlens = tensor_place(s->buffer, &used, CLM_I32, 1, (int64_t[]){s->batch + 1});
   return used;
 }
 
+/* Each layer's part of the tensors, in the order of the layers. */
+static void bind(clm_model_state *s, int64_t *next) {
+  const model_blocks *b = &s->model->blocks;
+  tensor_list list;
+  for (size_t i = 0; i < b->layer_count; i++) {
+    describe(&b->layers[i], s->batch, &list);
+    for (int k = 0; k < list.count; k++) {
+      const state_tensor *t = tensor_for(s, &list.items[k]);
+      views_of(s, i)[k] = of_layer(t->all, next[t - s->tensors]++);
+    }
+  }
+}
+
 static clm_status make(clm_model_state *s) {
+  const size_t most = s->model->blocks.layer_count * TENSOR_LIST_MAX; /* one for each item */
+  int64_t *next = calloc(most, sizeof *next);
   s->tokens = calloc((size_t)s->batch, sizeof *s->tokens);
-  if (!s->tokens) return context_fail(s->model->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
-  TRY(clm_buffer_create(s->model->context, lay_out(s, NULL), &s->buffer));
-  lay_out(s, s->buffer);
-  return clm_model_state_reset(s);
+  s->tensors = calloc(most, sizeof *s->tensors);
+  s->views = calloc(most, sizeof *s->views);
+  clm_status status = CLM_OUT_OF_MEMORY;
+  if (next && s->tokens && s->tensors && s->views) {
+    list_tensors(s);
+    status = clm_buffer_create(s->model->context, place(s), &s->buffer);
+    place(s);
+    bind(s, next);
+  } else context_fail(s->model->context, status, "model_state: out of host memory");
+  free(next);
+  return status ? status : clm_model_state_reset(s);
 }
 
 clm_status clm_model_state_create(clm_model *m, int64_t batch, clm_model_state **state) {
@@ -62,6 +123,8 @@ void clm_model_state_destroy(clm_model_state **state) {
   if (!state || !*state) return;
   clm_buffer_destroy(&(*state)->buffer);
   free((*state)->tokens);
+  free((*state)->tensors);
+  free((*state)->views);
   free(*state);
   *state = NULL;
 }
@@ -74,9 +137,8 @@ int64_t clm_model_state_tokens(const clm_model_state *s, int64_t row) {
 
 /* ---- Copies ---- */
 
-/* Row `row` of a state's tensor `count` times, or `count` rows from there on. */
-static clm_tensor rows_from(clm_tensor t, int64_t row, int64_t count, bool repeated) {
-  int dim = t.rank == 4; /* batch stands behind n_layer, or first */
+/* Row `row` of dimension `dim` `count` times, or `count` rows from there on. */
+static clm_tensor rows_from(clm_tensor t, int dim, int64_t row, int64_t count, bool repeated) {
   t = clm_tensor_slice(t, dim, row, repeated ? 1 : count);
   if (!repeated) return t;
   t.shape[dim] = count;
@@ -84,15 +146,23 @@ static clm_tensor rows_from(clm_tensor t, int64_t row, int64_t count, bool repea
   return t;
 }
 
-static clm_status copy_rows(clm_model_state *to, int64_t to_row, const clm_model_state *from, int64_t from_row,
-                            int64_t count, bool repeated) {
-  const clm_tensor *pairs[][2] = {{&from->scan, &to->scan}, {&from->hidden, &to->hidden}, {&from->conv, &to->conv}};
-  for (int i = 0; i < 3; i++)
-    if (pairs[i][0]->buffer)
-      TRY(clm_axpby(to->model->context, &(clm_axpby_args){.x = rows_from(*pairs[i][0], from_row, count, repeated),
-                                                          .out = rows_from(*pairs[i][1], to_row, count, false),
-                                                          .alpha = 1}));
-  for (int64_t i = 0; i < count; i++) to->tokens[to_row + i] = from->tokens[from_row + (repeated ? 0 : i)];
+typedef struct row_copy {
+  int64_t to, from, count;
+  bool repeated; /* row `from` again and again */
+} row_copy;
+
+/* Dimension `dim` is the batch. */
+static clm_status copy_tensor(clm_context *ctx, const row_copy *c, int dim, clm_tensor to, clm_tensor from) {
+  return clm_axpby(ctx, &(clm_axpby_args){.x = rows_from(from, dim, c->from, c->count, c->repeated),
+                                          .out = rows_from(to, dim, c->to, c->count, false),
+                                          .alpha = 1});
+}
+
+static clm_status copy_rows(clm_model_state *to, const clm_model_state *from, const row_copy *c) {
+  clm_context *ctx = to->model->context;
+  for (size_t i = 0; i < to->tensor_count; i++) TRY(copy_tensor(ctx, c, 1, to->tensors[i].all, from->tensors[i].all));
+  TRY(copy_tensor(ctx, c, 0, to->hidden, from->hidden));
+  for (int64_t i = 0; i < c->count; i++) to->tokens[c->to + i] = from->tokens[c->from + (c->repeated ? 0 : i)];
   return CLM_OK;
 }
 
@@ -115,7 +185,7 @@ clm_status clm_model_state_copy(clm_model_state *to, int64_t to_row, const clm_m
         (long long)from_row, (long long)to_row, (long long)count, (long long)from->batch, (long long)to->batch);
   if (to == from && from_row < to_row + count && to_row < from_row + count)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_state_copy: the rows overlap");
-  return copy_rows(to, to_row, from, from_row, count, false);
+  return copy_rows(to, from, &(row_copy){.to = to_row, .from = from_row, .count = count});
 }
 
 /* Runs of rows that follow one another, or of one row repeated, are one copy each. */
@@ -128,7 +198,7 @@ static clm_status fork_rows(const clm_model_state *from, const int64_t *rows, cl
       if (count == 1) repeated = next == row;
       if (next != (repeated ? row : row + count)) break;
     }
-    TRY(copy_rows(to, i, from, row, count, repeated));
+    TRY(copy_rows(to, from, &(row_copy){i, row, count, repeated}));
   }
   return CLM_OK;
 }

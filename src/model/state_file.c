@@ -12,14 +12,23 @@
 #define FORMAT      "clmamba.state.1"
 #define BLOCK_BYTES ((size_t)4 << 20)
 
-enum { SHAPE_TEXT = 200, HASH_TEXT = 33 };
+enum { SHAPE_TEXT = 1024, HASH_TEXT = 33 };
 
-static void shape_text(const clm_model_config *c, char text[SHAPE_TEXT]) {
-  snprintf(text, SHAPE_TEXT,
-           "vocab_size %" PRId64 ", d_model %" PRId64 ", n_layer %" PRId64 ", d_state %" PRId64 ", d_conv %" PRId64
-           ", d_inner %" PRId64 ", dt_rank %" PRId64 "%s",
-           c->vocab_size, c->d_model, c->n_layer, c->d_state, c->d_conv, c->d_inner, c->dt_rank,
-           c->mixer_norm ? ", normed delta, B and C" : "");
+/* What the kinds of layers say of their states, each once, and where it is not the one that all are, the list of
+ * layers. */
+static void shape_text(const clm_model *m, char text[SHAPE_TEXT]) {
+  const clm_model_config *c = &m->config;
+  int at = snprintf(text, SHAPE_TEXT, "vocab_size %" PRId64 ", d_model %" PRId64 ", n_layer %" PRId64, c->vocab_size,
+                    c->d_model, c->n_layer);
+  for (size_t i = 0; i < m->blocks.layer_count; i++) {
+    const model_layer *l = &m->blocks.layers[i];
+    char own[LAYER_TEXT];
+    if (!l->kind->describe) continue;
+    l->kind->describe(l, own);
+    if (!strstr(text, own)) at += snprintf(text + at, SHAPE_TEXT - (size_t)at, ", %s", own);
+    if (at >= SHAPE_TEXT) return;
+  }
+  if (c->layers) snprintf(text + at, SHAPE_TEXT - (size_t)at, ", layers %s", c->layers);
 }
 
 /* ---- The fingerprint: XXH3 over every parameter's name and bytes ---- */
@@ -67,16 +76,18 @@ static clm_status fingerprint(clm_model *m, char text[HASH_TEXT]) {
 
 /* ---- The file ---- */
 
-/* The device's tensors of a file, in the order in which they stand there. */
+/* The device's tensors of a file, in the order in which they stand there: the layers' and the last hidden state. */
 typedef struct state_part {
   const char *name;
   const clm_tensor *tensor;
 } state_part;
-enum { PARTS = 3 };
-#define PARTS_OF(s)                                                                                                  \
-  {                                                                                                                  \
-    {"scan", &(s)->scan}, {"hidden", &(s)->hidden}, { "conv", &(s)->conv }                                           \
-  }
+
+static size_t part_count(const clm_model_state *s) { return s->tensor_count + 1; }
+
+static state_part part_of(const clm_model_state *s, size_t i) {
+  if (i == s->tensor_count) return (state_part){"hidden", &s->hidden};
+  return (state_part){s->tensors[i].name, &s->tensors[i].all};
+}
 
 static safetensor describe(const char *name, const char *dtype, int rank, const int64_t *shape, void *data,
                            size_t bytes) {
@@ -85,20 +96,19 @@ static safetensor describe(const char *name, const char *dtype, int rank, const 
   return t;
 }
 
-static clm_status write_file(clm_model_state *s, const char *path, char *host) {
-  const state_part parts[PARTS] = PARTS_OF(s);
+/* `tensors` has room for one more than there are parts, `host` for all that they hold. */
+static clm_status write_file(clm_model_state *s, const char *path, safetensor *tensors, char *host) {
   char shape[SHAPE_TEXT], hash[HASH_TEXT];
-  safetensor tensors[PARTS + 1];
   size_t count = 0, at = 0;
-  shape_text(&s->model->config, shape);
+  shape_text(s->model, shape);
   TRY(fingerprint(s->model, hash));
   tensors[count++] = describe("tokens", "I64", 1, &s->batch, s->tokens, (size_t)s->batch * sizeof *s->tokens);
-  for (int i = 0; i < PARTS; i++) {
-    const clm_tensor *t = parts[i].tensor;
-    if (!t->buffer) continue;
+  for (size_t i = 0; i < part_count(s); i++) {
+    const state_part part = part_of(s, i);
+    const clm_tensor *t = part.tensor;
     size_t bytes = (size_t)clm_tensor_count(*t) * sizeof(float);
     TRY(clm_tensor_read(*t, host + at, bytes));
-    tensors[count++] = describe(parts[i].name, "F32", t->rank, t->shape, host + at, bytes);
+    tensors[count++] = describe(part.name, "F32", t->rank, t->shape, host + at, bytes);
     at += bytes;
   }
   return safetensors_write(
@@ -110,8 +120,11 @@ clm_status clm_model_state_save(clm_model_state *s, const char *path) {
   if (!s) return CLM_INVALID_ARGUMENT;
   TRY(HANDLE_NEED(s->model, "model_state_save", path));
   char *host = malloc(clm_buffer_size(s->buffer));
-  clm_status status = host ? write_file(s, path, host)
-                           : context_fail(s->model->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
+  safetensor *tensors = calloc(part_count(s) + 1, sizeof *tensors);
+  clm_status status = host && tensors
+                          ? write_file(s, path, tensors, host)
+                          : context_fail(s->model->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
+  free(tensors);
   free(host);
   return status;
 }
@@ -122,7 +135,7 @@ static clm_status check_origin(clm_model *m, const source *file) {
   char shape[SHAPE_TEXT], hash[HASH_TEXT];
   if (!format || strcmp(format, FORMAT) != 0 || !model || !weights)
     return context_fail(m->context, CLM_BAD_FORMAT, "%s is not a state that clmamba saved", file->path);
-  shape_text(&m->config, shape);
+  shape_text(m, shape);
   if (strcmp(model, shape) != 0)
     return context_fail(m->context, CLM_INVALID_ARGUMENT,
                         "%s is the state of another model: of %.200s, this one has %s", file->path, model, shape);
@@ -145,16 +158,15 @@ static bool is_like(const source_tensor *t, const char *dtype, int rank, const i
 }
 
 static clm_status read_file(clm_model_state *s, const source *file) {
-  const state_part parts[PARTS] = PARTS_OF(s);
   TRY(source_read(s->model->context, source_find(file, "tokens"), 0, (size_t)s->batch * sizeof *s->tokens,
                   s->tokens));
   for (int64_t i = 0; i < s->batch; i++)
     if (s->tokens[i] < 0) return damaged(s->model, file, "tokens");
-  for (int i = 0; i < PARTS; i++) {
-    const clm_tensor *t = parts[i].tensor;
-    if (!t->buffer) continue;
-    const source_tensor *saved = source_find(file, parts[i].name);
-    if (!is_like(saved, "F32", t->rank, t->shape)) return damaged(s->model, file, parts[i].name);
+  for (size_t i = 0; i < part_count(s); i++) {
+    const state_part part = part_of(s, i);
+    const clm_tensor *t = part.tensor;
+    const source_tensor *saved = source_find(file, part.name);
+    if (!is_like(saved, "F32", t->rank, t->shape)) return damaged(s->model, file, part.name);
     void *data;
     TRY(source_read_all(s->model->context, saved, &data));
     clm_status status = clm_tensor_write(*t, data, saved->bytes);

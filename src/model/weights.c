@@ -9,112 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define ALIGN_FLOATS 16                /* every parameter begins on a cache line                      */
 #define PIECE        ((size_t)1 << 20) /* elements that are converted at once: whole blocks of a dtype */
 #define ROWS         ((size_t)32)      /* of any length: whole blocks too                             */
 
-/* Sequences of random numbers: a seed keeps its weights when W_COUNT grows. Ids past this and 0 to 2 are the model's
- * own, so that no two parameters share a sequence. */
-#define STREAMS_PER_LAYER 15
-
-typedef enum dim { NONE, ONE, VOCAB, MODEL, INNER, INNER_2, STATE, CONV, RANK, RANK_2STATE, INPUTS, OUTPUTS } dim;
-
-typedef enum init {
-  INIT_ZERO,
-  INIT_ONE,
-  INIT_EMBEDDING, /* normal, embedding_range                                  */
-  INIT_FAN_IN,    /* uniform, 1/sqrt(inputs)                                  */
-  INIT_CONV_BIAS, /* uniform, 1/sqrt(d_conv)                                  */
-  INIT_OUT,       /* INIT_FAN_IN / sqrt(n_layer): one residual branch a layer */
-  INIT_DT_WEIGHT, /* uniform, dt_rank^-0.5                                    */
-  INIT_DT_BIAS,   /* inverse softplus of a log-uniform step                   */
-  INIT_A_LOG      /* log(1 .. d_state)                                        */
-} init;
-
-typedef enum present { ALWAYS, TOKENS, UNTIED, CONV_BIAS, PROJECTION_BIAS, LAYER_NORM, FRAMES, HEAD } present;
-
-/* clang-format off */
-static const struct {
-  const char *name; /* after "backbone.layers.N." in a layer */
-  const char *gguf; /* after "blk.N."; NULL: that has none   */
-  dim shape[3];
-  init init;
-  present present;
-  bool layer, decay;
-  bool matrix; /* may be held in halves or i8 */
-} specs[W_COUNT] = {
-    /*                    name                          in GGUF                shape                   initial values  present          layer  decay  matrix */
-    [W_EMBEDDING] =      {"backbone.embeddings.weight", "token_embd.weight",   {VOCAB, MODEL},         INIT_EMBEDDING, TOKENS,          false, true,  true},
-    [W_NORM_F] =         {"backbone.norm_f.weight",     "output_norm.weight",  {MODEL},                INIT_ONE,       ALWAYS,          false, false, false},
-    [W_LM_HEAD] =        {"lm_head.weight",             "output.weight",       {VOCAB, MODEL},         INIT_EMBEDDING, UNTIED,          false, true,  true},
-    [W_NORM] =           {"norm.weight",                "attn_norm.weight",    {MODEL},                INIT_ONE,       ALWAYS,          true,  false, false},
-    [W_IN_PROJ] =        {"mixer.in_proj.weight",       "ssm_in.weight",       {INNER_2, MODEL},       INIT_FAN_IN,    ALWAYS,          true,  true,  true},
-    [W_IN_PROJ_BIAS] =   {"mixer.in_proj.bias",         "ssm_in.bias",         {INNER_2},              INIT_ZERO,      PROJECTION_BIAS, true,  false, false},
-    [W_CONV] =           {"mixer.conv1d.weight",        "ssm_conv1d.weight",   {INNER, ONE, CONV},     INIT_FAN_IN,    ALWAYS,          true,  true,  false},
-    [W_CONV_BIAS] =      {"mixer.conv1d.bias",          "ssm_conv1d.bias",     {INNER},                INIT_CONV_BIAS, CONV_BIAS,       true,  false, false},
-    [W_X_PROJ] =         {"mixer.x_proj.weight",        "ssm_x.weight",        {RANK_2STATE, INNER},   INIT_FAN_IN,    ALWAYS,          true,  true,  true},
-    [W_DT_PROJ] =        {"mixer.dt_proj.weight",       "ssm_dt.weight",       {INNER, RANK},          INIT_DT_WEIGHT, ALWAYS,          true,  true,  true},
-    [W_DT_BIAS] =        {"mixer.dt_proj.bias",         "ssm_dt.bias",         {INNER},                INIT_DT_BIAS,   ALWAYS,          true,  false, false},
-    [W_A_LOG] =          {"mixer.A_log",                "ssm_a",               {INNER, STATE},         INIT_A_LOG,     ALWAYS,          true,  false, false},
-    [W_D] =              {"mixer.D",                    "ssm_d",               {INNER},                INIT_ONE,       ALWAYS,          true,  false, false},
-    [W_OUT_PROJ] =       {"mixer.out_proj.weight",      "ssm_out.weight",      {MODEL, INNER},         INIT_OUT,       ALWAYS,          true,  true,  true},
-    [W_OUT_PROJ_BIAS] =  {"mixer.out_proj.bias",        "ssm_out.bias",        {MODEL},                INIT_ZERO,      PROJECTION_BIAS, true,  false, false},
-    [W_INPUT] =          {"input_proj.weight",          NULL,                  {MODEL, INPUTS},        INIT_FAN_IN,    FRAMES,          false, true,  true},
-    [W_INPUT_BIAS] =     {"input_proj.bias",            NULL,                  {MODEL},                INIT_ZERO,      FRAMES,          false, false, false},
-    [W_HEAD] =           {"head.weight",                NULL,                  {OUTPUTS, MODEL},       INIT_FAN_IN,    HEAD,            false, true,  true},
-    [W_HEAD_BIAS] =      {"head.bias",                  NULL,                  {OUTPUTS},              INIT_ZERO,      HEAD,            false, false, false},
-    [W_NORM_F_BIAS] =    {"backbone.norm_f.bias",       NULL,                  {MODEL},                INIT_ZERO,      LAYER_NORM,      false, false, false},
-    [W_NORM_BIAS] =      {"norm.bias",                  NULL,                  {MODEL},                INIT_ZERO,      LAYER_NORM,      true,  false, false},
-};
-/* clang-format on */
-
-/* The one name that the original checkpoints have otherwise. */
-#define ORIGINAL_EMBEDDING "backbone.embedding.weight"
-
-static int64_t dim_size(const clm_model_config *c, const weights_ends *ends, dim d) {
-  switch (d) {
-  case NONE:
-  case ONE: return 1;
-  case VOCAB: return c->vocab_size;
-  case MODEL: return c->d_model;
-  case INNER: return c->d_inner;
-  case INNER_2: return 2 * c->d_inner;
-  case STATE: return c->d_state;
-  case CONV: return c->d_conv;
-  case RANK: return c->dt_rank;
-  case RANK_2STATE: return c->dt_rank + 2 * c->d_state;
-  case INPUTS: return ends->inputs;
-  case OUTPUTS: return ends->outputs;
-  }
-  return 1;
-}
-
-static bool is_present(const clm_model_config *c, const weights_ends *ends, present p) {
-  switch (p) {
-  case ALWAYS: return true;
-  case TOKENS: return ends->inputs == 0;
-  case UNTIED: return ends->inputs == 0 && c->untied_head;
-  case CONV_BIAS: return !c->no_conv_bias;
-  case PROJECTION_BIAS: return c->projection_bias;
-  case LAYER_NORM: return c->layer_norm;
-  case FRAMES: return ends->inputs > 0;
-  case HEAD: return ends->outputs > 0;
-  }
-  return false;
-}
-
-static void add_weight(weights_layout *l, const clm_model_config *c, int layer, weight_id id) {
-  weight *w = &l->items[l->item_count];
-  *w = (weight){.id = id, .layer = layer, .dtype = CLM_F32, .count = 1};
-  for (; w->rank < 3 && specs[id].shape[w->rank] != NONE; w->rank++) {
-    w->shape[w->rank] = dim_size(c, &l->ends, specs[id].shape[w->rank]);
-    w->count *= (size_t)w->shape[w->rank];
-  }
-  l->index[layer * W_COUNT + (int)id] = l->item_count++;
-  l->parameters += (int64_t)w->count;
-}
+/* Random sequences of a block's parameters; those of layers in parallel to the first stand far from all others. */
+#define STREAMS_PER_BLOCK 15
+#define STREAMS_PER_PART  ((uint64_t)1 << 32)
 
 static size_t bytes_of(const weight *w) { return w->count * clm_dtype_size(w->dtype); }
 
@@ -135,54 +37,89 @@ static void place_all(weights_layout *l) {
     l->total += padded(bytes_of(w)) / sizeof(float);
     w->scales = l->total;
     l->total += padded(scale_bytes(w)) / sizeof(float);
-    if (specs[w->id].decay) l->decayed = l->total;
+    if (w->param.decay) l->decayed = l->total;
   }
 }
 
-clm_status weights_layout_make(clm_context *ctx, const clm_model_config *c, weights_ends ends, weights_layout *l) {
-  size_t slots = (size_t)c->n_layer * W_COUNT;
-  *l = (weights_layout){
-      .ends = ends, .items = calloc(slots, sizeof *l->items), .index = malloc(slots * sizeof *l->index)};
-  if (!l->items || !l->index) {
-    weights_layout_free(l);
-    return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
+/* As in a file: a depthwise weight has a dimension of 1 in the middle there. */
+static weight weight_of(const weights_owner *owner, int id, const param *p) {
+  weight w = {.param = *p, .owner = *owner, .id = id, .dtype = CLM_F32, .count = param_count(p)};
+  for (int i = 0; i < p->rank; i++) {
+    if (p->depthwise && i == 1) w.shape[w.rank++] = 1;
+    w.shape[w.rank++] = p->shape[i];
   }
-  for (size_t i = 0; i < slots; i++) l->index[i] = SIZE_MAX;
-  for (int decay = 1; decay >= 0; decay--)
-    for (int layer = 0; layer < c->n_layer; layer++)
-      for (int id = 0; id < W_COUNT; id++)
-        if (specs[id].decay == decay && is_present(c, &ends, specs[id].present) && (specs[id].layer || layer == 0))
-          add_weight(l, c, layer, (weight_id)id);
+  return w;
+}
+
+static int compare(int a, int b) { return (a > b) - (a < b); }
+
+/* The model's own stand with those of block 0. */
+static int by_place(const void *left, const void *right) {
+  const weight *a = left, *b = right;
+  int order = compare(b->param.decay, a->param.decay);
+  if (!order) order = compare(weight_block(a), weight_block(b));
+  if (!order) order = compare(weight_part(a), weight_part(b));
+  return order ? order : compare((int)a->param.number, (int)b->param.number);
+}
+
+clm_status weights_layout_make(clm_context *ctx, const weights_owner *owners, size_t count, weights_layout *l) {
+  *l = (weights_layout){.items = calloc(count * PARAMS_MAX, sizeof *l->items)};
+  if (!l->items) return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
+  for (size_t i = 0; i < count; i++)
+    for (int id = 0; id < PARAMS_MAX; id++) {
+      const param *p = &owners[i].params[id];
+      if (!p->name) continue;
+      weight *w = &l->items[l->item_count++];
+      *w = weight_of(&owners[i], id, p);
+      w->owner.params = NULL; /* the table need not stay */
+      l->parameters += (int64_t)w->count;
+    }
+  qsort(l->items, l->item_count, sizeof *l->items, by_place);
+  weight *shorter = realloc(l->items, l->item_count * sizeof *shorter);
+  if (shorter) l->items = shorter;
   place_all(l);
   return CLM_OK;
 }
 
 void weights_layout_free(weights_layout *l) {
   free(l->items);
-  free(l->index);
   *l = (weights_layout){0};
 }
 
+/* "backbone.layers.3.mixer.", or nothing for what is the model's own. */
+static void write_name(const weight *w, const char *block, bool mixer, const char *name, char out[WEIGHT_NAME_MAX]) {
+  char part[24] = "";
+  if (mixer && w->owner.part >= 0) {
+    if (w->owner.parts == 1) snprintf(part, sizeof part, "mixer.");
+    else snprintf(part, sizeof part, "mixers.%d.", w->owner.part);
+  }
+  if (w->owner.block < 0) snprintf(out, WEIGHT_NAME_MAX, "%s", name);
+  else snprintf(out, WEIGHT_NAME_MAX, "%s.%d.%s%s", block, w->owner.block, part, name);
+}
+
 void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
-  if (specs[w->id].layer) snprintf(name, WEIGHT_NAME_MAX, "backbone.layers.%d.%s", w->layer, specs[w->id].name);
-  else snprintf(name, WEIGHT_NAME_MAX, "%s", specs[w->id].name);
+  write_name(w, "backbone.layers", true, w->param.name, name);
 }
 
 void weights_original_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
-  if (w->id == W_EMBEDDING) snprintf(name, WEIGHT_NAME_MAX, "%s", ORIGINAL_EMBEDDING);
+  if (w->param.aliases[0]) snprintf(name, WEIGHT_NAME_MAX, "%s", w->param.aliases[0]);
   else weights_name(w, name);
 }
 
 static void gguf_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
-  const char *own = specs[w->id].gguf ? specs[w->id].gguf : "";
-  if (specs[w->id].layer) snprintf(name, WEIGHT_NAME_MAX, "blk.%d.%s", w->layer, own);
-  else snprintf(name, WEIGHT_NAME_MAX, "%s", own);
+  write_name(w, "blk", false, w->param.gguf ? w->param.gguf : "", name);
 }
 
 bool weights_are_f32(const weights_layout *l) {
   for (size_t i = 0; i < l->item_count; i++)
     if (l->items[i].dtype != CLM_F32) return false;
   return true;
+}
+
+clm_dtype weights_matrix_dtype(const weights_layout *l) {
+  for (size_t i = 0; i < l->item_count; i++)
+    if (l->items[i].param.matrix && l->items[i].owner.part >= 0) return l->items[i].dtype;
+  return CLM_F32;
 }
 
 static clm_tensor scales_of(const weight *w, clm_buffer *flat) {
@@ -209,51 +146,22 @@ bool weights_find(const weights_layout *l, clm_buffer *flat, const char *name, c
   return false;
 }
 
-clm_tensor weights_view(const weights_layout *l, clm_buffer *flat, int layer, weight_id id) {
-  size_t item = l->index[layer * W_COUNT + (int)id];
-  if (item == SIZE_MAX || !flat) return (clm_tensor){0};
-  const weight *w = &l->items[item];
-  int64_t shape[3];
-  int rank = 0; /* without the dimension of size 1 in the middle of conv1d.weight */
-  for (int i = 0; i < w->rank; i++)
-    if (specs[id].shape[i] != ONE) shape[rank++] = w->shape[i];
-  return clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, rank, shape);
+static clm_tensor view_of(const weight *w, clm_buffer *flat) {
+  return clm_tensor_of(flat, w->offset * sizeof(float), w->dtype, w->param.rank, w->param.shape);
 }
 
-clm_tensor weights_scale(const weights_layout *l, clm_buffer *flat, int layer, weight_id id) {
-  size_t item = l->index[layer * W_COUNT + (int)id];
-  if (item == SIZE_MAX || !flat || l->items[item].dtype != CLM_I8) return (clm_tensor){0};
-  return scales_of(&l->items[item], flat);
+void weights_bind(const weights_layout *l, clm_buffer *flat) {
+  for (size_t i = 0; i < l->item_count; i++) {
+    const weight *w = &l->items[i];
+    w->owner.views->value[w->id] = view_of(w, flat);
+    if (w->dtype == CLM_I8) w->owner.views->scale[w->id] = scales_of(w, flat);
+  }
 }
 
-static void fill_uniform(float *out, size_t count, rng *r, double bound) {
-  for (size_t i = 0; i < count; i++) out[i] = (float)((2 * rng_uniform(r) - 1) * bound);
-}
-
-static void initialise_one(const weight *w, const clm_model_config *c, rng *r, float *out) {
-  double fan_in = (double)w->count / (double)w->shape[0];
-  switch (specs[w->id].init) {
-  case INIT_ZERO: break;
-  case INIT_ONE:
-    for (size_t i = 0; i < w->count; i++) out[i] = 1;
-    break;
-  case INIT_EMBEDDING:
-    for (size_t i = 0; i < w->count; i++) out[i] = (float)(rng_normal(r) * (double)c->embedding_range);
-    break;
-  case INIT_FAN_IN: fill_uniform(out, w->count, r, 1 / sqrt(fan_in)); break;
-  case INIT_CONV_BIAS: fill_uniform(out, w->count, r, 1 / sqrt((double)c->d_conv)); break;
-  case INIT_OUT: fill_uniform(out, w->count, r, 1 / sqrt(fan_in * (double)c->n_layer)); break;
-  case INIT_DT_WEIGHT: fill_uniform(out, w->count, r, 1 / sqrt((double)c->dt_rank)); break;
-  case INIT_DT_BIAS:
-    for (size_t i = 0; i < w->count; i++) {
-      double low = log((double)c->dt_min), high = log((double)c->dt_max);
-      double dt = fmax(exp(low + rng_uniform(r) * (high - low)), (double)c->dt_floor);
-      out[i] = (float)(dt + log(-expm1(-dt)));
-    }
-    break;
-  case INIT_A_LOG:
-    for (size_t i = 0; i < w->count; i++) out[i] = (float)log((double)((int64_t)i % c->d_state + 1));
-    break;
+void weights_bind_gradients(const weights_layout *l, clm_buffer *flat) {
+  for (size_t i = 0; i < l->item_count; i++) {
+    const weight *w = &l->items[i];
+    w->owner.views->gradient[w->id] = view_of(w, flat);
   }
 }
 
@@ -261,8 +169,10 @@ void weights_initialise(const weights_layout *l, const clm_model_config *c, uint
   memset(flat, 0, l->total * sizeof *flat);
   for (size_t i = 0; i < l->item_count; i++) { /* a sequence of its own for each: independent of the layout */
     const weight *w = &l->items[i];
-    rng r = rng_seed(seed, (uint64_t)w->layer * STREAMS_PER_LAYER + (uint64_t)w->id);
-    initialise_one(w, c, &r, flat + w->offset);
+    if (!w->param.init) continue;
+    rng r = rng_seed(seed, (uint64_t)weight_block(w) * STREAMS_PER_BLOCK +
+                               (uint64_t)weight_part(w) * STREAMS_PER_PART + w->param.number);
+    w->param.init(&w->param, c, &r, flat + w->offset);
   }
 }
 
@@ -284,20 +194,19 @@ static const source_tensor *find_named(const source *from, const char *name) {
 
 /* `name` becomes what is looked for first. */
 static const source_tensor *find(const source *from, const weight *w, char name[WEIGHT_NAME_MAX]) {
-  char original[WEIGHT_NAME_MAX];
   if (from->naming == NAMING_GGUF) {
     gguf_name(w, name);
     return source_find(from, name);
   }
   weights_name(w, name);
-  weights_original_name(w, original);
   const source_tensor *t = find_named(from, name);
-  return t ? t : find_named(from, original);
+  for (int i = 0; !t && i < PARAM_ALIASES && w->param.aliases[i]; i++) t = find_named(from, w->param.aliases[i]);
+  return t;
 }
 
-static const source_tensor *find_id(const source *from, weight_id id) {
+const source_tensor *weights_find_own(const source *from, const param *p) {
   char name[WEIGHT_NAME_MAX];
-  return find(from, &(weight){.id = id}, name);
+  return find(from, &(weight){.param = *p, .owner = {.block = -1, .part = -1}}, name);
 }
 
 static void print_shape(char *text, size_t size, int rank, const int64_t *shape) {
@@ -319,12 +228,9 @@ static bool same_shape(const source_tensor *t, const weight *w) {
 }
 
 /* The tensor that holds this parameter, in the right shape and in a dtype that is read. */
-static clm_status locate(clm_context *ctx, const weights_layout *l, const source *from, const weight *w,
-                         const source_tensor **found) {
+static clm_status locate(clm_context *ctx, const source *from, const weight *w, const source_tensor **found) {
   char name[WEIGHT_NAME_MAX], have[96], want[96];
   const source_tensor *t = find(from, w, name);
-  const bool tied = l->index[W_LM_HEAD] == SIZE_MAX;
-  if (!t && w->id == W_EMBEDDING && tied) t = find_id(from, W_LM_HEAD); /* one of the two is stored, whichever */
   if (!t) return context_fail(ctx, CLM_BAD_FORMAT, "%s has no tensor \"%s\"", from->path, name);
   if (!same_shape(t, w)) {
     print_shape(have, sizeof have, t->rank, t->shape);
@@ -339,48 +245,6 @@ static clm_status locate(clm_context *ctx, const weights_layout *l, const source
   return CLM_OK;
 }
 
-/* Of a tensor's values as f32; two that are equal have one hash. */
-static clm_status hash_values(clm_context *ctx, const source_tensor *t, XXH128_hash_t *hash) {
-  const size_t block = source_block_elements(t->dtype), block_bytes = source_block_bytes(t->dtype);
-  const size_t bytes = PIECE / block * block_bytes;
-  XXH3_state_t *state = XXH3_createState();
-  char *raw = malloc(bytes);
-  float *values = malloc(PIECE * sizeof *values);
-  clm_status status = state && raw && values && XXH3_128bits_reset(state) == XXH_OK
-                          ? CLM_OK
-                          : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", t->from->path);
-  for (size_t at = 0, n; at < t->bytes && !status; at += n) {
-    n = t->bytes - at < bytes ? t->bytes - at : bytes;
-    status = source_read(ctx, t, at, n, raw);
-    if (status) break;
-    const size_t count = n / block_bytes * block;
-    convert(&(conversion){.from = t->dtype}, raw, count, values);
-    for (size_t i = 0; i < count; i++) values[i] += 0.0f; /* -0 is 0 */
-    XXH3_128bits_update(state, values, count * sizeof *values);
-  }
-  if (status == CLM_OK) *hash = XXH3_128bits_digest(state);
-  XXH3_freeState(state);
-  free(raw);
-  free(values);
-  return status;
-}
-
-clm_status weights_check_tie(clm_context *ctx, const source *from, clm_model_config *c) {
-  const source_tensor *head = find_id(from, W_LM_HEAD), *embedding = find_id(from, W_EMBEDDING);
-  if (c->untied_head || !head || !embedding || source_same_bytes(head, embedding)) return CLM_OK;
-  if (head->dtype == SOURCE_OTHER || embedding->dtype == SOURCE_OTHER) return CLM_OK; /* locate refuses one of them */
-  XXH128_hash_t hashes[2];
-  TRY(hash_values(ctx, embedding, &hashes[0]));
-  TRY(hash_values(ctx, head, &hashes[1]));
-  if (XXH128_isEqual(hashes[0], hashes[1])) return CLM_OK;
-  c->untied_head = true;
-  context_log(ctx, CLM_LOG_WARNING,
-              "%s: the configuration ties the head to the embedding, but \"%s\" has other values than \"%s\": they "
-              "are not tied",
-              from->path, head->name, embedding->name);
-  return CLM_OK;
-}
-
 static clm_dtype held_as(const source_tensor *t, clm_weights_type type) {
   if (type == CLM_WEIGHTS_INT8) return CLM_I8;
   if (type == CLM_WEIGHTS_F16 || (type == CLM_WEIGHTS_AS_STORED && t->dtype == SOURCE_F16)) return CLM_F16;
@@ -392,8 +256,8 @@ clm_status weights_layout_fit(clm_context *ctx, weights_layout *l, const source 
   for (size_t i = 0; i < l->item_count; i++) {
     weight *w = &l->items[i];
     const source_tensor *t;
-    TRY(locate(ctx, l, from, w, &t));
-    w->dtype = specs[w->id].matrix ? held_as(t, type) : CLM_F32;
+    TRY(locate(ctx, from, w, &t));
+    w->dtype = w->param.matrix ? held_as(t, type) : CLM_F32;
   }
   place_all(l);
   return CLM_OK;
@@ -429,7 +293,7 @@ static clm_status fetch(loading *l, const source_tensor *t, size_t at, size_t co
 /* Elements [at, at + count) of a tensor: straight into the buffer where the host can address it. */
 static clm_status load_piece(loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
                              size_t *strange) {
-  const conversion c = {t->dtype, w->dtype, w->id == W_A_LOG && t->from->naming == NAMING_GGUF};
+  const conversion c = {t->dtype, w->dtype, w->param.is_A && t->from->naming == NAMING_GGUF};
   const size_t to = w->offset * sizeof(float) + at * clm_dtype_size(w->dtype);
   const void *in;
   TRY(fetch(l, t, at, count, &in));
@@ -488,11 +352,11 @@ static size_t most_elements(const weights_layout *layout) {
 static clm_status load_all(loading *l, const weights_layout *layout, const source *from) {
   const source_tensor *t;
   for (size_t i = 0; i < layout->item_count; i++) {
-    TRY(locate(l->context, layout, from, &layout->items[i], &t));
+    TRY(locate(l->context, from, &layout->items[i], &t));
     l->total += t->bytes;
   }
   for (size_t i = 0; i < layout->item_count; i++) {
-    TRY(locate(l->context, layout, from, &layout->items[i], &t));
+    TRY(locate(l->context, from, &layout->items[i], &t));
     TRY(load_one(l, &layout->items[i], t));
   }
   return CLM_OK;

@@ -1,70 +1,51 @@
 /* All parameters of a model live in one flat buffer: those with weight decay first, the others after, so that the
  * optimizer is two calls, the norm of the gradient one, a checkpoint one transfer. Gradients and the optimizer's
  * moments have the same layout: what is trained is f32 throughout. Of a model that only runs, matrices may be halves,
- * or i8 with a scale for each row behind them. One table describes every parameter; everything walks it. */
+ * or i8 with a scale for each row behind them. Tables of rows (params.h) describe the parameters; everything here
+ * walks them. */
 #ifndef CLM_MODEL_WEIGHTS_H
 #define CLM_MODEL_WEIGHTS_H
 
 #include "files/source.h"
-#include <clmamba/model.h>
-
-typedef enum weight_id {
-  W_EMBEDDING, /* of the model   */
-  W_NORM_F,
-  W_LM_HEAD,
-  W_NORM, /* of every layer */
-  W_IN_PROJ,
-  W_IN_PROJ_BIAS,
-  W_CONV,
-  W_CONV_BIAS,
-  W_X_PROJ,
-  W_DT_PROJ,
-  W_DT_BIAS,
-  W_A_LOG,
-  W_D,
-  W_OUT_PROJ,
-  W_OUT_PROJ_BIAS,
-  W_INPUT, /* of a model of frames */
-  W_INPUT_BIAS,
-  W_HEAD,
-  W_HEAD_BIAS,
-  W_NORM_F_BIAS, /* with layer_norm: of the model */
-  W_NORM_BIAS,   /* and of every layer            */
-  W_COUNT
-} weight_id;
+#include "model/params.h"
 
 #define WEIGHT_NAME_MAX CLM_PARAMETER_NAME
 
+/* Who has parameters: the model itself, a block ("backbone.layers.3."), or a layer in it ("...mixer.", and
+ * "...mixers.1." where several are parallel). */
+typedef struct weights_owner {
+  const param *params; /* PARAMS_MAX rows             */
+  param_views *views;  /* where their tensors are kept */
+  int block;           /* -1: the model                */
+  int part, parts;     /* the layer's number among those of its block; -1: the block itself */
+} weights_owner;
+
 typedef struct weight {
-  weight_id id;
-  int layer; /* 0 for those of the model */
+  param param;
+  weights_owner owner;
+  int id; /* in the owner's table */
   int rank;
-  int64_t shape[3]; /* as in model.safetensors */
+  int64_t shape[PARAM_RANK + 1]; /* as in model.safetensors */
   clm_dtype dtype;
   size_t offset; /* in the flat buffer, in units of 4 bytes: floats where all is f32 */
   size_t scales; /* of i8: where the f32 scales of its rows begin, likewise          */
   size_t count;  /* elements                                                         */
 } weight;
 
-/* What stands around the blocks of a model of frames (clm_backbone); zeroed, a language model's embedding and head.
- */
-typedef struct weights_ends {
-  int64_t inputs;  /* numbers in a frame         */
-  int64_t outputs; /* of the head; 0: it has none */
-} weights_ends;
+/* Where it counts: the model's own parameters with block 0, the block's own with its first layer. */
+static inline int weight_block(const weight *w) { return w->owner.block < 0 ? 0 : w->owner.block; }
+static inline int weight_part(const weight *w) { return w->owner.part < 0 ? 0 : w->owner.part; }
 
 typedef struct weights_layout {
-  weights_ends ends;
   weight *items; /* in the order of the flat buffer */
   size_t item_count;
-  size_t *index;  /* [layer * W_COUNT + id] -> item, SIZE_MAX where there is none */
   size_t decayed; /* of the front, which gets weight decay: in units of 4 bytes, as the next */
   size_t total;   /* padding included                                                       */
   int64_t parameters;
 } weights_layout;
 
-/* All in f32. */
-clm_status weights_layout_make(clm_context *context, const clm_model_config *config, weights_ends ends,
+/* Of the owners' parameters, all in f32. */
+clm_status weights_layout_make(clm_context *context, const weights_owner *owners, size_t count,
                                weights_layout *layout);
 void weights_layout_free(weights_layout *layout);
 
@@ -75,6 +56,9 @@ clm_status weights_layout_fit(clm_context *context, weights_layout *layout, cons
 
 /* False: there are parameters that are not f32. */
 bool weights_are_f32(const weights_layout *layout);
+
+/* How the layers' matrices are held: the first one's dtype. */
+clm_dtype weights_matrix_dtype(const weights_layout *layout);
 
 /* As they are called by Hugging Face's models, and by the original ones. */
 void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]);
@@ -87,18 +71,15 @@ bool weights_find(const weights_layout *layout, clm_buffer *flat, const char *na
 /* The view of the parameter at `item`, shaped as in model.safetensors. */
 clm_tensor weights_tensor(const weights_layout *layout, clm_buffer *flat, size_t item);
 
-/* A view of `flat`, shaped as the operations take it; absent if the model does not have this parameter. */
-clm_tensor weights_view(const weights_layout *layout, clm_buffer *flat, int layer, weight_id id);
-
-/* The scales beside it; absent if it is not i8. */
-clm_tensor weights_scale(const weights_layout *layout, clm_buffer *flat, int layer, weight_id id);
+/* Gives the owners their views of `flat`: parameters with the scales of those in i8, or gradients. */
+void weights_bind(const weights_layout *layout, clm_buffer *flat);
+void weights_bind_gradients(const weights_layout *layout, clm_buffer *flat);
 
 /* Into `flat` (layout->total floats on the host). */
 void weights_initialise(const weights_layout *layout, const clm_model_config *config, uint64_t seed, float *flat);
 
-/* Of a configuration that ties the head to the embedding: unties them, with a warning, if the source has both with
- * different values, as transformers 5 does. */
-clm_status weights_check_tie(clm_context *context, const source *from, clm_model_config *config);
+/* Where a source has a parameter of the model's own; NULL: it has not. */
+const source_tensor *weights_find_own(const source *from, const param *p);
 
 /* Converts every parameter from the source into `flat`, a buffer of layout->total * 4 bytes. The layout must fit. */
 clm_status weights_load(clm_context *context, const weights_layout *layout, const source *from,

@@ -70,6 +70,16 @@ static const backbone_case cases[] = {
      4,
      false,
      false},
+    {"mixed layers, last",
+     {.embed_dim = 7,
+      .d_model = 16,
+      .d_state = 4,
+      .n_outputs = 3,
+      .layers = "mamba1 mlp(width=20) mamba1+mlp(width=9)"},
+     3,
+     21,
+     true,
+     true},
     {"wide, long", {.embed_dim = 40, .d_model = 64, .n_layers = 2, .n_outputs = 9, EVERY}, 3, 150, false, false},
 };
 

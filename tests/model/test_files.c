@@ -4,7 +4,7 @@
 #include "devices.h"
 #include "files/convert.h"
 #include "files/safetensors.h"
-#include "model/config.h"
+#include "model/config/config.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -44,6 +44,11 @@ static const run_case cases[] = {
      3,
      {5, 31, 12},
      false},
+    {"ragged, mixed and parallel layers",
+     {.vocab_size = 11, .d_model = 16, .n_layer = 3, .layers = "mamba1 mlp(width=24) mlp(width=8)+mamba1", LIVELY},
+     3,
+     {5, 31, 12},
+     true},
     {"equal, shorter than the row", {.vocab_size = 9, .d_model = 16, .n_layer = 2, LIVELY}, 2, {6, 6}, false},
     {"several chunks", {.vocab_size = 5, .d_model = 4, .n_layer = 2, .d_state = 2, LIVELY}, 1, {4500}, true},
     {"several chunks, ragged",
@@ -244,13 +249,14 @@ static float *state_floats(const fixture *f, const clm_model_state *s) {
 }
 
 static void assert_same_state(const fixture *f, const clm_model_state *a, const clm_model_state *b) {
-  const clm_tensor *pairs[][2] = {{&a->scan, &b->scan}, {&a->hidden, &b->hidden}, {&a->conv, &b->conv}};
   assert_int_equal(a->batch, b->batch);
   assert_memory_equal(a->tokens, b->tokens, (size_t)a->batch * sizeof *a->tokens);
-  for (int i = 0; i < 3; i++) {
-    if (!pairs[i][0]->buffer) continue;
-    float *x = read_floats(f, *pairs[i][0]), *y = read_floats(f, *pairs[i][1]);
-    assert_memory_equal(x, y, (size_t)clm_tensor_count(*pairs[i][0]) * sizeof *x);
+  assert_int_equal(a->tensor_count, b->tensor_count);
+  for (size_t i = 0; i <= a->tensor_count; i++) {
+    const bool last = i == a->tensor_count;
+    const clm_tensor *left = last ? &a->hidden : &a->tensors[i].all, *right = last ? &b->hidden : &b->tensors[i].all;
+    float *x = read_floats(f, *left), *y = read_floats(f, *right);
+    assert_memory_equal(x, y, (size_t)clm_tensor_count(*left) * sizeof *x);
     free(x);
     free(y);
   }
@@ -381,7 +387,7 @@ static void test_state_file(const test_device *device, const void *data) {
 static void test_parts(const test_device *device, const void *data) {
   const run_case *c = data;
   fixture f = fixture_make(c, device->context);
-  clm_model_state *state = state_after(&f), *parts, *kept;
+  clm_model_state *state = state_after(&f), *parts, *before;
   CHECK(&f, clm_model_state_create(f.model, c->batch, &parts));
   outputs o = outputs_make(&f, c->batch, f.length, f.ids, f.targets);
   clm_tensor ids = clm_tensor_of(o.buffer, o.args.ids.offset, CLM_I32, 2, (int64_t[]){c->batch, f.length});
@@ -393,17 +399,17 @@ static void test_parts(const test_device *device, const void *data) {
     memcpy(shifted + b * f.length, f.ids + b * f.length + first[b], (size_t)rest[b] * sizeof *shifted);
   }
   CHECK(&f, clm_model_prefill(f.model, parts, ids, first, o.args.last_logits));
-  CHECK(&f, clm_model_state_fork(parts, NULL, c->batch, &kept));
+  CHECK(&f, clm_model_state_fork(parts, NULL, c->batch, &before));
   CHECK(&f, clm_tensor_write(ids, shifted, (size_t)(c->batch * f.length) * 4));
   CHECK(&f, clm_model_prefill(f.model, parts, ids, rest, o.args.last_logits)); /* some have none left */
   for (int64_t b = 0; b < c->batch; b++) {
     clm_model_state *x, *y;
     assert_int_equal(clm_model_state_tokens(parts, b), c->lengths[b]);
     CHECK(&f, clm_model_state_fork(parts, &b, 1, &x));
-    CHECK(&f, clm_model_state_fork(rest[b] ? state : kept, &b, 1, &y));
+    CHECK(&f, clm_model_state_fork(rest[b] ? state : before, &b, 1, &y));
     if (rest[b] == 0) assert_same_state(&f, x, y);
     float *got = state_floats(&f, x), *want = state_floats(&f, y);
-    size_t floats = (size_t)clm_tensor_count(x->scan);
+    size_t floats = (size_t)clm_tensor_count(x->tensors[0].all);
     compare("state", b, got, want, floats, 1e-5);
     free(got);
     free(want);
@@ -412,7 +418,7 @@ static void test_parts(const test_device *device, const void *data) {
   }
   free(shifted);
   clm_buffer_destroy(&o.buffer);
-  clm_model_state_destroy(&kept);
+  clm_model_state_destroy(&before);
   clm_model_state_destroy(&parts);
   clm_model_state_destroy(&state);
   fixture_free(&f);

@@ -1,6 +1,6 @@
 #include "files/gguf.h"
 #include "fuzz.h"
-#include "model/config.h"
+#include "model/config/config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   source file;

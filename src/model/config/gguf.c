@@ -1,7 +1,7 @@
 /* The configuration that a GGUF file of architecture mamba carries, under llama.cpp's keys. */
 #include "core/context.h"
 #include "core/try.h"
-#include "model/config.h"
+#include "model/config/config.h"
 #include <stddef.h>
 #include <string.h>
 

@@ -1,0 +1,95 @@
+#include "model/config/config.h"
+#include "core/context.h"
+#include "core/file.h"
+#include "core/json_file.h"
+#include "core/json_print.h"
+#include "core/try.h"
+#include "model/blocks.h"
+#include "model/config/family.h"
+#include "model/config/members.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_CONFIG_BYTES (1u << 20)
+
+/* The first that can write a configuration does. */
+static const config_family *const families[] = {&config_huggingface, &config_original, &config_own};
+#define FAMILIES (sizeof families / sizeof *families)
+
+static clm_status check_layers(clm_context *ctx, const clm_model_config *c) {
+  clm_model_config copy = *c;
+  model_blocks b;
+  TRY(blocks_make(ctx, &copy, &b));
+  blocks_free(&b);
+  return CLM_OK;
+}
+
+clm_status config_complete(clm_context *ctx, clm_model_config *c) {
+  if (c->layers && c->n_layer == 0) c->n_layer = blocks_count(c->layers);
+  if (c->d_inner == 0 && c->d_model > 0 && c->d_model <= MAX_DIMENSION && c->expand >= 0 && c->expand <= MAX_EXPAND)
+    c->d_inner = (c->expand ? c->expand : 2) * c->d_model;
+  if (c->dt_rank == 0 && c->d_model > 0) c->dt_rank = (c->d_model - 1) / 16 + 1;
+  TRY(members_complete(ctx, c));
+  if (c->layer_norm && c->mixer_norm)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: layer_norm and mixer_norm exclude each other");
+  if (c->dt_max < c->dt_min)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: dt_max %g is less than dt_min %g", (double)c->dt_max,
+                        (double)c->dt_min);
+  return c->layers ? check_layers(ctx, c) : CLM_OK;
+}
+
+clm_status config_check(clm_context *ctx, const char *path, clm_model_config *c) {
+  if (c->d_model > 0 && c->d_inner > 0) { /* d_inner counts, whatever the file says of expand */
+    const int64_t whole = c->d_inner / c->d_model;
+    c->expand = whole < 1 ? 1 : whole > MAX_EXPAND ? MAX_EXPAND : whole;
+  }
+  if (config_complete(ctx, c) == CLM_OK) return CLM_OK;
+  char why[256];
+  strncpy(why, clm_context_error(ctx), sizeof why - 1);
+  why[sizeof why - 1] = '\0';
+  return context_fail(ctx, CLM_BAD_FORMAT, "%s: %s", path, why);
+}
+
+const char *config_type(const json_t *json) { return json_string_value(json_object_get(json, "model_type")); }
+
+static clm_status read_json(clm_context *ctx, const char *path, const json_t *json, clm_model_config *c) {
+  for (size_t i = 0; i < FAMILIES; i++) {
+    if (!families[i]->is(json)) continue;
+    TRY(families[i]->read(ctx, path, json, c));
+    return config_check(ctx, path, c);
+  }
+  const char *type = config_type(json);
+  return context_fail(ctx, CLM_UNSUPPORTED, "%s: model_type is \"%.40s\", expected \"mamba\" or \"falcon_mamba\"",
+                      path, type ? type : "absent");
+}
+
+clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c) {
+  *c = (clm_model_config){0};
+  json_t *json;
+  TRY(json_read_object(ctx, path, MAX_CONFIG_BYTES, JSON_PYTHON, &json));
+  clm_status status = read_json(ctx, path, json, c);
+  json_decref(json);
+  if (status) config_free(c);
+  return status;
+}
+
+void config_free(clm_model_config *c) {
+  free((char *)(uintptr_t)c->layers);
+  c->layers = NULL;
+}
+
+clm_status config_write(clm_context *ctx, const char *path, const clm_model_config *c, clm_dtype dtype, json_t *ids) {
+  size_t i = 0;
+  while (!families[i]->can_write(c)) i++;
+  json_t *json = families[i]->write(c, dtype);
+  if (json && ids && families[i]->has_ids && json_object_update(json, ids)) {
+    json_decref(json);
+    json = NULL;
+  }
+  char *text = json_print(json, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
+  json_decref(json);
+  if (!text) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  clm_status status = file_replace(ctx, path, (file_part[]){{text, strlen(text)}, {"\n", 1}}, 2);
+  free(text);
+  return status;
+}

@@ -1,0 +1,23 @@
+/* A family of config.json: who can read what. A new one is a file with a table, and a line in config.c. */
+#ifndef CLM_MODEL_CONFIG_FAMILY_H
+#define CLM_MODEL_CONFIG_FAMILY_H
+
+#include <clmamba/model.h>
+#include <jansson.h>
+
+typedef struct config_family {
+  bool (*is)(const json_t *json);
+  clm_status (*read)(clm_context *context, const char *path, const json_t *json, clm_model_config *config);
+  bool (*can_write)(const clm_model_config *config);
+  json_t *(*write)(const clm_model_config *config, clm_dtype dtype); /* NULL: out of memory                 */
+  bool has_ids; /* numbers of special tokens, bos_token_id and its like, stand there too */
+} config_family;
+
+extern const config_family config_huggingface; /* MambaConfig and FalconMambaConfig of transformers   */
+extern const config_family config_original;    /* of the state-spaces checkpoints                     */
+extern const config_family config_own;         /* clmamba's own, which can say everything             */
+
+/* "model_type", or NULL. */
+const char *config_type(const json_t *json);
+
+#endif

@@ -1,0 +1,155 @@
+#include "model/config/members.h"
+#include "core/context.h"
+#include "core/json.h"
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONV_MAX   32 /* what clm_causal_conv1d takes */
+#define FILE_FORMS 2  /* those that have keys of their own */
+
+/* The numbers of a config: where they live, what each form calls them (a key that begins with a dot stands in
+ * "ssm_cfg"; NULL: the form has none), what stands there by default (0: none or worked out from others), and the
+ * range that is accepted. */
+static const struct {
+  size_t member;
+  const char *name, *keys[FILE_FORMS];
+  int64_t standard, low, high;
+} sizes[] = {
+#define SIZE(member) offsetof(clm_model_config, member), #member
+    {SIZE(vocab_size), {"vocab_size", "vocab_size"}, 0, 1, MAX_VOCAB},
+    {SIZE(d_model), {"hidden_size", "d_model"}, 0, 1, MAX_DIMENSION},
+    {SIZE(n_layer), {"num_hidden_layers", "n_layer"}, 0, 1, 4096},
+    {SIZE(d_state), {"state_size", ".d_state"}, 16, 1, 1024},
+    {SIZE(d_conv), {"conv_kernel", ".d_conv"}, 4, 1, CONV_MAX},
+    {SIZE(expand), {"expand", ".expand"}, 2, 1, MAX_EXPAND},
+    {SIZE(d_inner), {"intermediate_size", NULL}, 0, 1, MAX_DIMENSION},
+    {SIZE(dt_rank), {"time_step_rank", ".dt_rank"}, 0, 1, MAX_DIMENSION},
+#undef SIZE
+};
+
+static const struct {
+  size_t member;
+  const char *name, *keys[FILE_FORMS];
+  float standard;
+} reals[] = {
+#define REAL(member) offsetof(clm_model_config, member), #member
+    {REAL(norm_epsilon), {"layer_norm_epsilon", "norm_epsilon"}, 1e-5f}, /* the original has always 1e-5 */
+    {REAL(dt_min), {"time_step_min", ".dt_min"}, 1e-3f},
+    {REAL(dt_max), {"time_step_max", ".dt_max"}, 0.1f},
+    {REAL(dt_floor), {"time_step_floor", ".dt_init_floor"}, 1e-4f},
+    {REAL(embedding_range), {"initializer_range", NULL}, 0.02f},
+    {REAL(mixer_norm_epsilon), {"mixer_rms_eps", NULL}, 1e-6f},
+    {REAL(residual_scale), {NULL, NULL}, 1},
+#undef REAL
+};
+
+/* Flags, and the value of the forms' keys at which each is set. */
+static const struct {
+  size_t member;
+  const char *name, *keys[FILE_FORMS];
+  bool set_when;
+} flags[] = {
+#define FLAG(member) offsetof(clm_model_config, member), #member
+    {FLAG(projection_bias), {"use_bias", ".bias"}, true},
+    {FLAG(no_conv_bias), {"use_conv_bias", ".conv_bias"}, false},
+    {FLAG(untied_head), {"tie_word_embeddings", "tie_embeddings"}, false},
+    {FLAG(layer_norm), {NULL, "rms_norm"}, false},
+    {FLAG(mixer_norm), {NULL, NULL}, true},
+#undef FLAG
+};
+
+#define COUNT(table)         (sizeof(table) / sizeof *(table))
+#define MEMBER(type, c, row) (*(type *)(void *)((char *)(c) + (row).member))
+#define KEY(row, form)       ((form) == FORM_OWN ? (row).name : (row).keys[form])
+
+clm_status members_complete(clm_context *ctx, clm_model_config *c) {
+  for (size_t i = 0; i < COUNT(sizes); i++) {
+    int64_t *value = &MEMBER(int64_t, c, sizes[i]);
+    if (*value == 0) *value = sizes[i].standard;
+    if (*value < sizes[i].low || *value > sizes[i].high)
+      return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: %s is %lld, expected %lld to %lld", sizes[i].name,
+                          (long long)*value, (long long)sizes[i].low, (long long)sizes[i].high);
+  }
+  for (size_t i = 0; i < COUNT(reals); i++) {
+    float *value = &MEMBER(float, c, reals[i]);
+    if (*value == 0) *value = reals[i].standard;
+    if (!(*value > 0) || !isfinite(*value))
+      return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: %s is %g, expected a positive number", reals[i].name,
+                          (double)*value);
+  }
+  return CLM_OK;
+}
+
+clm_status members_bad_key(clm_context *ctx, const char *path, const char *key, const char *expected) {
+  return context_fail(ctx, CLM_BAD_FORMAT, "%s: \"%s\" is not %s", path, key, expected);
+}
+
+static bool is_nested(const char *key) { return *key == '.'; }
+
+static const char *name_of(const char *key) { return key + is_nested(key); }
+
+const json_t *members_find(const json_t *json, const char *key) {
+  if (!key) return NULL;
+  const json_t *value = json_object_get(is_nested(key) ? json_object_get(json, "ssm_cfg") : json, name_of(key));
+  return json_is_null(value) ? NULL : value;
+}
+
+clm_status members_read(clm_context *ctx, const char *path, const json_t *json, config_form f, clm_model_config *c) {
+  for (size_t i = 0; i < COUNT(sizes); i++) {
+    const char *key = KEY(sizes[i], f);
+    const json_t *value = members_find(json, key);
+    if (!value || strcmp(json_string_value(value) ? json_string_value(value) : "", "auto") == 0) continue;
+    if (!json_is_integer(value) || json_integer_value(value) < 1)
+      return members_bad_key(ctx, path, name_of(key), "a whole number of at least 1");
+    MEMBER(int64_t, c, sizes[i]) = json_integer_value(value);
+  }
+  for (size_t i = 0; i < COUNT(reals); i++) {
+    const char *key = KEY(reals[i], f);
+    const json_t *value = members_find(json, key);
+    if (!value) continue;
+    double number;
+    if (!json_to_double(value, &number) || !(number > 0))
+      return members_bad_key(ctx, path, name_of(key), "a positive number");
+    MEMBER(float, c, reals[i]) = (float)number;
+  }
+  for (size_t i = 0; i < COUNT(flags); i++) {
+    const char *key = KEY(flags[i], f);
+    const json_t *value = members_find(json, key);
+    if (!value) continue;
+    if (!json_is_boolean(value)) return members_bad_key(ctx, path, name_of(key), "true or false");
+    MEMBER(bool, c, flags[i]) = json_boolean_value(value) == (f == FORM_OWN || flags[i].set_when);
+  }
+  return CLM_OK;
+}
+
+static int set(json_t *json, const char *key, json_t *value) {
+  if (key) return json_object_set_new(is_nested(key) ? json_object_get(json, "ssm_cfg") : json, name_of(key), value);
+  json_decref(value);
+  return 0;
+}
+
+/* The shortest decimal number that reads back as this f32: 0.001, not 0.0010000000474974513. */
+static double shortest(float value) {
+  char text[32];
+  for (int digits = 1; digits < 9; digits++) {
+    snprintf(text, sizeof text, "%.*g", digits, (double)value);
+    if (strtof(text, NULL) == value) break;
+  }
+  return strtod(text, NULL);
+}
+
+int members_write(const clm_model_config *c, config_form f, json_t *json) {
+  int failed = json ? 0 : -1;
+  for (size_t i = 0; i < COUNT(sizes); i++)
+    failed |= set(json, KEY(sizes[i], f), json_integer(MEMBER(const int64_t, c, sizes[i])));
+  for (size_t i = 0; i < COUNT(reals); i++)
+    failed |= set(json, KEY(reals[i], f), json_real(shortest(MEMBER(const float, c, reals[i]))));
+  for (size_t i = 0; i < COUNT(flags); i++) {
+    const bool set_when = f == FORM_OWN || flags[i].set_when;
+    failed |= set(json, KEY(flags[i], f), json_boolean(MEMBER(const bool, c, flags[i]) == set_when));
+  }
+  return failed;
+}
