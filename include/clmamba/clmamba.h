@@ -20,5 +20,6 @@
 #include <clmamba/tensor.h>
 #include <clmamba/tokenizer.h>
 #include <clmamba/train.h>
+#include <clmamba/version.h>
 
 #endif

@@ -1,4 +1,5 @@
 #include <clmamba/context.h>
+#include <clmamba/version.h>
 
 const char *clm_status_string(clm_status status) {
   switch (status) {
@@ -10,4 +11,7 @@ const char *clm_status_string(clm_status status) {
   return "unknown status";
 }
 
-const char *clm_version(void) { return CLM_VERSION; }
+#define TEXT(x)          #x
+#define VERSION(a, b, c) TEXT(a) "." TEXT(b) "." TEXT(c)
+
+const char *clm_version(void) { return VERSION(CLM_VERSION_MAJOR, CLM_VERSION_MINOR, CLM_VERSION_PATCH); }

@@ -1,6 +1,12 @@
 /* An outside program: adds two vectors on the CPU backend through the public headers alone. */
 #include <clmamba/clmamba.h>
 #include <stdio.h>
+#include <string.h>
+
+#if !CLM_VERSION_AT_LEAST(0, 2, 0) ||                                                                                \
+    CLM_VERSION_AT_LEAST(CLM_VERSION_MAJOR, CLM_VERSION_MINOR, CLM_VERSION_PATCH + 1)
+#error "CLM_VERSION_AT_LEAST is wrong"
+#endif
 
 int main(void) {
   enum { N = 1000 };
@@ -26,6 +32,9 @@ int main(void) {
   clm_context_destroy(&context);
   int wrong = status != CLM_OK;
   for (int i = 0; i < N; i++) wrong += y[i] != 2.0f * (float)i + 1.0f;
+  char version[40];
+  snprintf(version, sizeof version, "%d.%d.%d", CLM_VERSION_MAJOR, CLM_VERSION_MINOR, CLM_VERSION_PATCH);
+  wrong += strcmp(version, clm_version()) != 0; /* headers and library are of one version */
   printf("clmamba %s: %s, %d wrong\n", clm_version(), clm_status_string(status), wrong);
   return wrong != 0;
 }
