@@ -7,7 +7,8 @@ static void rest(double seconds) {
 }
 
 int main(void) {
-  static const char *const text = "compiling the kernels of a model whose name is longer than any terminal is wide, and more";
+  static const char *const text =
+      "compiling the kernels of a model whose name is longer than any terminal is wide, and more";
   progress p = progress_start();
   progress_wait(&p, "quick");
   rest(0.2);

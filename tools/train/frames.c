@@ -1,6 +1,6 @@
 /* The tasks of learning from sequences of frames: a backbone. */
-#include "common/tool.h"
 #include "common/dataset.h"
+#include "common/tool.h"
 #include "train/train.h"
 #include <stdio.h>
 #include <stdlib.h>
