@@ -500,8 +500,10 @@ static void test_scores(const test_device *device, const void *data) {
     float *losses = calloc((size_t)count, sizeof *losses);
     double loss = NAN, sum = 0;
     for (int64_t k = 0; k < count; k++) losses[k] = (float)NAN;
-    CHECK(&f, clm_model_score(f.model, f.ids, (size_t)s->tokens,
-                              &(clm_score_options){s->window, s->stride, s->carry, losses}, &loss));
+    CHECK(&f, clm_model_score(
+                  f.model, f.ids, (size_t)s->tokens,
+                  &(clm_score_options){.window = s->window, .stride = s->stride, .carry = s->carry, .losses = losses},
+                  &loss));
     for (int64_t begin = 0, reached = 0; reached < count; begin += stride) {
       int64_t end = begin + window < count ? begin + window : count;
       double *want = direct_losses(&f, f.ids + begin, end - begin + 1);
