@@ -11,7 +11,6 @@
 /* Tile rows share columns of b while they are in the second cache: a few, or all where a stays there and b does not.
  */
 enum { BAND = 8, MOST_PARTS = 16, LEAST_STEPS = 8 };
-#define CACHED_BYTES (INT64_C(24) << 20)
 
 /* Rounds of all work-groups that the tiles of the last round take when each is cut into `parts`, in times of a tile.
  */
@@ -30,10 +29,9 @@ matmul_plan schedule_matmul(const schedule_device *d, const matmul_tile *tile, c
   for (int64_t p = 2; p <= MOST_PARTS && p * LEAST_STEPS <= w->steps; p++)
     if (last_round(left, groups, p, tile_time) < last_round(left, groups, parts, tile_time)) parts = p;
   const int64_t whole = parts == 1 ? tiles : tiles - left, units = whole + (tiles - whole) * parts;
-  const bool columns = w->b_bytes > CACHED_BYTES && w->a_bytes <= CACHED_BYTES;
   return (matmul_plan){.tiles_m = (int32_t)tiles_m,
                        .tiles_n = (int32_t)tiles_n,
-                       .band = columns ? (int32_t)tiles_m : BAND,
+                       .band = BAND,
                        .whole = (int32_t)whole,
                        .parts = (int32_t)parts,
                        .units = (int32_t)units,

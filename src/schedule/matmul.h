@@ -21,9 +21,8 @@ typedef struct matmul_plan {
 
 typedef struct matmul_work {
   int64_t m, n;
-  int64_t steps;            /* of a tile, each 32 bytes of k                                  */
-  int64_t products;         /* of planes in a step                                            */
-  int64_t a_bytes, b_bytes; /* of all panels of an operand                                    */
+  int64_t steps;    /* of a tile, each 32 bytes of k                                  */
+  int64_t products; /* of planes in a step                                            */
 } matmul_work;
 
 /* Depends on nothing but its arguments, so that the bits of a

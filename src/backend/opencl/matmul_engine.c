@@ -211,9 +211,7 @@ clm_status opencl_engine_matmul(clm_context *ctx, const matmul_engine *e, const 
   const matmul_work work = {.m = p.a.rows,
                             .n = p.b.rows,
                             .steps = p.panels * (together ? 1 : p.products),
-                            .products = together ? p.products : 1,
-                            .a_bytes = p.a.planes * p.a.plane_bytes,
-                            .b_bytes = p.b.planes * p.b.plane_bytes};
+                            .products = together ? p.products : 1};
   const matmul_plan plan = schedule_matmul(opencl_schedule_device(ctx), &tile, &work);
   int64_t partial = 0;
   place(&p, &p.a, &partial);
