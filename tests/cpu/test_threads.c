@@ -1,6 +1,7 @@
 /* On the CPU the number of threads changes no bit of any result: sums are cut by the shape alone. */
 #include "cmocka_all.h"
 #include <clmamba/clmamba.h>
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,7 +226,45 @@ static void test_bits(void **state) {
   }
 }
 
+/* ---- Which threads there are ---- */
+
+static int count_threads(void) {
+  DIR *folder = opendir("/proc/self/task");
+  if (!folder) return -1;
+  int count = -2; /* "." and ".." */
+  while (readdir(folder)) count++;
+  closedir(folder);
+  return count;
+}
+
+static int threads_at_start;
+
+/* The program's own thread and nobody else's before a context is made and after it has gone; with a context those
+ * that it was told to have, whatever library makes its products (OpenBLAS has a thread for each processor, unless it
+ * is kept from it as it is loaded). */
+static void test_own_threads(void **state) {
+  (void)state;
+  static const char *const levels[] = {"reference", "baseline", "avx2", "avx512", "neon"};
+  if (threads_at_start < 0) skip();
+  assert_int_equal(threads_at_start, 1);
+  for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+    run r = {.random = 7};
+    if (clm_context_create(&(clm_context_options){.device = "cpu", .threads = 3, .cpu_level = levels[i]}, &r.context))
+      continue; /* of another processor */
+    assert_int_equal(count_threads(), 3);
+    if (product(&r) || product_of_few(&r)) fail_msg("%s: %s", levels[i], clm_context_error(r.context));
+    assert_int_equal(count_threads(), 3);
+    for (size_t k = 0; k < r.count; k++) {
+      clm_buffer_destroy(&r.buffers[k]);
+      free(r.out[k]);
+    }
+    clm_context_destroy(&r.context);
+    assert_int_equal(count_threads(), 1);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_bits)};
+  threads_at_start = count_threads();
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_own_threads), cmocka_unit_test(test_bits)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,14 +13,19 @@ typedef struct matrix {
   int64_t row, column; /* strides */
 } matrix;
 
-#define gemm KERNEL(gemm)
-void gemm(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out, float *scratch);
+typedef void gemm_fn(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out,
+                     float *scratch);
 
-/* Switches threads of the library's own off, for the whole process: work is divided over the context's pool. */
-#define gemm_init KERNEL(gemm_init)
-void gemm_init(void);
+#define gemm_own KERNEL(gemm_own)
+gemm_fn gemm_own;
 
-#define gemm_name KERNEL(gemm_name)
-const char *gemm_name(void);
+typedef struct gemm_choice {
+  gemm_fn *run;
+  const char *name;
+} gemm_choice;
+
+/* The product of this instruction set, for `threads` threads that call it at once. */
+#define gemm_choose KERNEL(gemm_choose)
+gemm_choice gemm_choose(int threads);
 
 #endif

@@ -1,7 +1,6 @@
-#include "gemm.h"
+#include "kernels.h"
 
 void KERNEL(kernels_init)(backend_ops *ops) {
-  gemm_init();
 #define X(name, shape) ops->name = KERNEL(name);
   CPU_KERNELS(X)
 #undef X

@@ -1,13 +1,14 @@
 /* Matrix product with epilogue. The output is cut into blocks by its shape alone (so that results do not depend on
  * the number of threads); each block is one single-threaded product, its epilogue applied while it is in cache.
- * OpenBLAS's own threads stay off (gemm_init): two teams of spinning threads on the same cores cost more than either
- * gains. */
+ * OpenBLAS has no threads of its own (openblas.c): two teams of spinning threads on the same cores cost more than
+ * either gains. */
 #include "epilogue.h"
 #include "gemm.h"
 #include "matvec.h"
 
 typedef struct matmul_task {
   matmul_shape s;
+  gemm_choice gemm;
   clm_matmul_args args;              /* perhaps those of the transposed product */
   epilogue end;                      /* of them                                 */
   matrix a, b;                       /* no data: converted to f32 by slices     */
@@ -77,7 +78,7 @@ static void multiply(const matmul_task *task, const block *at, float beta, matri
     if (!a.data) a = converted(&args->a, NULL, at->i, k0, at->m, depth, at->slices);
     if (!b.data)
       b = converted(&args->b, &args->b_scale, k0, at->j, depth, at->n, at->slices + task->rows * GEMM_DEPTH);
-    gemm(at->m, at->n, depth, args->scale == 0 ? 1 : args->scale, a, b, beta, into, at->scratch);
+    task->gemm.run(at->m, at->n, depth, args->scale == 0 ? 1 : args->scale, a, b, beta, into, at->scratch);
   }
 }
 
@@ -163,6 +164,7 @@ clm_status KERNEL(matmul)(clm_context *ctx, const matmul_shape *s, const clm_mat
   if (!lines) return ref_matmul(ctx, s, args);
   arrange(s, args, &task);
   choose_blocks(&task);
+  task.gemm = gemm_choose(cpu_pool_threads(cpu_context_pool(ctx)));
   bool slices = !task.a.data || !task.b.data;
   int64_t floats = GEMM_SCRATCH + (task.aside ? task.rows * task.columns : 0) + 3 * task.columns +
                    (slices ? (task.rows + task.columns) * GEMM_DEPTH : 0);
@@ -170,7 +172,7 @@ clm_status KERNEL(matmul)(clm_context *ctx, const matmul_shape *s, const clm_mat
   if (status) return status;
   int64_t blocks = task.row_blocks * div_up(task.s.n, task.columns);
   cpu_pool_run(cpu_context_pool(ctx), blocks, run_block, &task);
-  context_explain(ctx, "matmul: cpu %s, %s, %lld blocks of %lld x %lld%s", cpu_context_level(ctx), gemm_name(),
+  context_explain(ctx, "matmul: cpu %s, %s, %lld blocks of %lld x %lld%s", cpu_context_level(ctx), task.gemm.name,
                   (long long)blocks, (long long)task.rows, (long long)task.columns,
                   slices ? ", operands converted by slices of k" : "");
   return CLM_OK;
