@@ -4,6 +4,7 @@
 #include "scratch_folder.h"
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,7 +12,7 @@ enum { PAYLOAD = 300 };
 
 static void open_in(program_cache *cache, const char *folder) {
   const clm_context_options options = {.cache_dir = folder};
-  program_cache_open(cache, &options);
+  program_cache_open(cache, NULL, &options);
 }
 
 static program_key key_of(const char *text) { return program_cache_key(&text, 1); }
@@ -35,7 +36,7 @@ static void write_all(const char *path, const unsigned char *data, size_t size) 
   assert_int_equal(fclose(file), 0);
 }
 
-static bool loads(const program_cache *cache, const program_key *key) {
+static bool loads(program_cache *cache, const program_key *key) {
   size_t size = 0;
   unsigned char *data = program_cache_load(cache, key, &size);
   free(data);
@@ -114,7 +115,7 @@ static void test_switched_off(const test_device *device, const void *unused) {
   make_payload(payload, sizeof payload, 2);
   scratch_create(folder, sizeof folder);
 
-  program_cache_open(&cache, &(clm_context_options){.cache_dir = folder, .no_program_cache = true});
+  program_cache_open(&cache, NULL, &(clm_context_options){.cache_dir = folder, .no_program_cache = true});
   program_cache_store(&cache, &key, payload, sizeof payload);
   assert_false(loads(&cache, &key));
   setenv("CLM_PROGRAM_CACHE", "0", 1);
@@ -144,18 +145,18 @@ static void test_places(const test_device *device, const void *unused) {
   program_cache cache;
   setenv("HOME", "/home/of", 1);
   setenv("XDG_CACHE_HOME", "/xdg", 1);
-  program_cache_open(&cache, &(clm_context_options){0});
+  program_cache_open(&cache, NULL, &(clm_context_options){0});
   assert_string_equal(cache.folder, "/xdg/clmamba");
   setenv("XDG_CACHE_HOME", "relative", 1);
-  program_cache_open(&cache, &(clm_context_options){0});
+  program_cache_open(&cache, NULL, &(clm_context_options){0});
   assert_string_equal(cache.folder, "/home/of/.cache/clmamba");
   unsetenv("XDG_CACHE_HOME");
-  program_cache_open(&cache, &(clm_context_options){0});
+  program_cache_open(&cache, NULL, &(clm_context_options){0});
   assert_string_equal(cache.folder, "/home/of/.cache/clmamba");
-  program_cache_open(&cache, &(clm_context_options){.cache_dir = "/here"});
+  program_cache_open(&cache, NULL, &(clm_context_options){.cache_dir = "/here"});
   assert_string_equal(cache.folder, "/here");
   unsetenv("HOME");
-  program_cache_open(&cache, &(clm_context_options){0});
+  program_cache_open(&cache, NULL, &(clm_context_options){0});
   assert_string_equal(cache.folder, "");
   if (xdg[0]) setenv("XDG_CACHE_HOME", xdg, 1);
   if (home[0]) setenv("HOME", home, 1);
@@ -197,6 +198,84 @@ static void test_processes(const test_device *device, const void *unused) {
     assert_int_equal(WEXITSTATUS(status), 0);
   }
   assert_int_equal(scratch_files(folder, NULL, 0), 1); /* nobody left a temporary file */
+  scratch_remove(folder);
+}
+
+static void count_warnings(void *user, clm_log_level level, const char *message) {
+  if (level == CLM_LOG_WARNING && strstr(message, "are not used")) ++*(int *)user;
+}
+
+/* What a driver runs must be what this user stored: an entry, and a folder, that others own or may write are ignored
+ * with one warning; nothing is stored there either. (Giving files away takes root.) */
+static void test_owners(const test_device *device, const void *unused) {
+  (void)device, (void)unused;
+  enum { ENTRY, FOLDER };
+  static const struct {
+    const char *what;
+    int target;
+    mode_t mode;
+    uid_t owner;
+    bool used;
+  } cases[] = {{"an entry that only its owner may write", ENTRY, 0644, 0, true},
+               {"an entry that the group may write", ENTRY, 0620, 0, false},
+               {"an entry that all may write", ENTRY, 0602, 0, false},
+               {"another user's entry", ENTRY, 0644, 12345, false},
+               {"a folder that only its owner may write", FOLDER, 0755, 0, true},
+               {"a folder that the group may write", FOLDER, 0770, 0, false},
+               {"a folder that all may write", FOLDER, 0777, 0, false},
+               {"another user's folder", FOLDER, 0755, 12345, false}};
+  unsigned char payload[PAYLOAD];
+  make_payload(payload, sizeof payload, 5);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    if (cases[i].owner && geteuid() != 0) continue;
+    char folder[200], path[400];
+    program_cache cache;
+    program_key key = key_of("a program"), other = key_of("another program");
+    int warnings = 0;
+    clm_context *context;
+    assert_int_equal(
+        clm_context_create(
+            &(clm_context_options){.device = "cpu", .threads = 1, .log = count_warnings, .log_user = &warnings},
+            &context),
+        CLM_OK);
+    scratch_create(folder, sizeof folder);
+    program_cache_open(&cache, context, &(clm_context_options){.cache_dir = folder});
+    program_cache_store(&cache, &key, payload, sizeof payload);
+    assert_int_equal(scratch_files(folder, path, sizeof path), 1);
+    const char *target = cases[i].target == ENTRY ? path : folder;
+    assert_int_equal(chmod(target, cases[i].mode), 0);
+    if (cases[i].owner) assert_int_equal(chown(target, cases[i].owner, cases[i].owner), 0);
+    if (loads(&cache, &key) != cases[i].used || loads(&cache, &key) != cases[i].used)
+      fail_msg("%s: it should %sbe used", cases[i].what, cases[i].used ? "" : "not ");
+    if (warnings != !cases[i].used) fail_msg("%s: %d warnings", cases[i].what, warnings);
+    program_cache_store(&cache, &other, payload, sizeof payload);
+    bool stored = cases[i].used || cases[i].target == ENTRY;
+    if (loads(&cache, &other) != stored)
+      fail_msg("%s: another entry should %sbe stored", cases[i].what, stored ? "" : "not ");
+    scratch_remove(folder);
+    clm_context_destroy(&context);
+  }
+}
+
+/* A FIFO or a link where an entry should be: neither waited for nor followed. */
+static void test_no_regular_file(const test_device *device, const void *unused) {
+  (void)device, (void)unused;
+  char folder[200], path[400], moved[420];
+  unsigned char payload[PAYLOAD];
+  program_cache cache;
+  program_key key = key_of("a program");
+  scratch_create(folder, sizeof folder);
+  open_in(&cache, folder);
+  make_payload(payload, sizeof payload, 6);
+  program_cache_store(&cache, &key, payload, sizeof payload);
+  scratch_files(folder, path, sizeof path);
+  snprintf(moved, sizeof moved, "%s.moved", path);
+  assert_int_equal(rename(path, moved), 0);
+  assert_int_equal(symlink(moved, path), 0);
+  assert_false(loads(&cache, &key));
+  assert_int_equal(unlink(path), 0);
+  assert_int_equal(mkfifo(path, 0600), 0);
+  assert_false(loads(&cache, &key));
   scratch_remove(folder);
 }
 
@@ -265,6 +344,8 @@ static void add(void) {
   test_add(NULL, test_damage, NULL, "a damaged entry is ignored");
   test_add(NULL, test_switched_off, NULL, "switched off, or no place to write");
   test_add(NULL, test_places, NULL, "where the cache is");
+  test_add(NULL, test_owners, NULL, "what others may have written is not used");
+  test_add(NULL, test_no_regular_file, NULL, "a FIFO or a link for an entry");
   test_add(NULL, test_processes, NULL, "several processes at once");
   for (size_t i = 0; i < test_device_count; i++)
     if (test_devices[i].opencl)

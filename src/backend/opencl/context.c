@@ -56,7 +56,7 @@ static clm_status begin(clm_context *ctx, const clm_context_options *options, co
   s->device = *d;
   s->quirks = opencl_quirks_of(d);
   s->trace = getenv("CLM_OPENCL_TRACE") != NULL;
-  program_cache_open(&s->cache, options);
+  program_cache_open(&s->cache, ctx, options);
   ctx->state = s;
   ctx->backend = &opencl_backend;
   ctx->ops = opencl_ops;

@@ -44,7 +44,9 @@ opencl_quirks opencl_quirks_of(const opencl_device *);
 /* ---- programs on disk (program_cache.c) ---- */
 
 typedef struct program_cache {
-  char folder[4096]; /* "": switched off */
+  clm_context *context; /* whose log gets a warning; NULL: nobody's */
+  bool warned;          /* it has                                   */
+  char folder[4096];    /* "": switched off                         */
 } program_cache;
 
 typedef struct program_key {
@@ -52,14 +54,15 @@ typedef struct program_key {
 } program_key;
 
 /* Where compiled programs are kept, from options and environment. */
-void program_cache_open(program_cache *, const clm_context_options *);
+void program_cache_open(program_cache *, clm_context *, const clm_context_options *);
 program_key program_cache_key(const char *const *texts, size_t count);
 
-/* The stored bytes (free them), or NULL if there are none or they are damaged. */
-unsigned char *program_cache_load(const program_cache *, const program_key *, size_t *size);
+/* The stored bytes (free them), or NULL if there are none, they are damaged, or others could have written them: of
+ * that the log gets a warning. */
+unsigned char *program_cache_load(program_cache *, const program_key *, size_t *size);
 
 /* Failures are silent: the next process compiles again. */
-void program_cache_store(const program_cache *, const program_key *, const unsigned char *data, size_t size);
+void program_cache_store(program_cache *, const program_key *, const unsigned char *data, size_t size);
 
 /* ---- programs (source.c, program.c) ---- */
 

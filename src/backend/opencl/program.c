@@ -89,7 +89,7 @@ static bool late_assembly(opencl_state *s, const char *options, cl_program *prog
 }
 
 /* Some drivers compile when a kernel is created: only then is the binary worth keeping. */
-static void store_program(const opencl_state *s, const program_key *key, cl_program program) {
+static void store_program(opencl_state *s, const program_key *key, cl_program program) {
   cl_uint count = 0;
   if (!s->cache.folder[0] || clCreateKernelsInProgram(program, 0, NULL, &count) != CL_SUCCESS || count == 0) return;
   cl_kernel *kernels = calloc(count, sizeof(cl_kernel));

@@ -2,9 +2,12 @@
  *
  * An entry that is damaged, of another format or of another key is ignored, and written anew once the program has
  * been compiled. Writers make a file of their own beside it and rename it, so that readers and other writers, in this
- * process or another, see either the old entry or the whole new one. */
+ * process or another, see either the old entry or the whole new one.
+ *
+ * A driver runs what an entry holds: so a folder or an entry that someone else owns, or may write, is not used. */
 #include "backend/opencl/opencl.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +28,8 @@ typedef struct cache_header {
   XXH128_canonical_t checksum; /* of what follows the header */
 } cache_header;
 
-void program_cache_open(program_cache *cache, const clm_context_options *options) {
-  cache->folder[0] = '\0';
+void program_cache_open(program_cache *cache, clm_context *ctx, const clm_context_options *options) {
+  *cache = (program_cache){.context = ctx};
   const char *off = getenv("CLM_PROGRAM_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   if (options->no_program_cache || (off && strcmp(off, "0") == 0)) return;
   int n = -1;
@@ -38,19 +41,20 @@ void program_cache_open(program_cache *cache, const clm_context_options *options
   if (n < 0 || (size_t)n + 64 > sizeof cache->folder) cache->folder[0] = '\0';
 }
 
+/* Text after text, the digest of each with that of all before it: of one size, so that texts cannot run into each
+ * other, and without an allocation, so that there is always an answer. */
 program_key program_cache_key(const char *const *texts, size_t count) {
+  struct {
+    XXH128_canonical_t before, text;
+  } link;
+  const uint32_t format = CACHE_FORMAT;
   program_key key;
-  XXH3_state_t *state = XXH3_createState();
-  memset(&key, 0, sizeof key);
-  if (!state) return key;
-  uint32_t format = CACHE_FORMAT;
-  XXH3_128bits_reset(state);
-  XXH3_128bits_update(state, &format, sizeof format);
-  for (size_t i = 0; i < count; i++) XXH3_128bits_update(state, texts[i], strlen(texts[i]) + 1);
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
-  memcpy(key.bytes, canonical.digest, sizeof key.bytes);
-  XXH3_freeState(state);
+  XXH128_canonicalFromHash(&link.before, XXH3_128bits(&format, sizeof format));
+  for (size_t i = 0; i < count; i++) {
+    XXH128_canonicalFromHash(&link.text, XXH3_128bits(texts[i], strlen(texts[i])));
+    XXH128_canonicalFromHash(&link.before, XXH3_128bits(&link, sizeof link));
+  }
+  memcpy(key.bytes, link.before.digest, sizeof key.bytes);
   return key;
 }
 
@@ -90,11 +94,45 @@ static unsigned char *read_entry(FILE *file, const program_key *key, size_t *siz
   return NULL;
 }
 
-unsigned char *program_cache_load(const program_cache *cache, const program_key *key, size_t *size) {
+/* Nobody but this user can have put there what lies there. Says otherwise once, not for every program. */
+static bool is_own(program_cache *cache, const char *what, int fd, mode_t type) {
+  struct stat about;
+  if (fstat(fd, &about) != 0 || (about.st_mode & S_IFMT) != type) return false;
+  const char *wrong = about.st_uid != geteuid()                    ? "it belongs to another user"
+                      : (about.st_mode & (S_IWGRP | S_IWOTH)) != 0 ? "others may write it"
+                                                                   : NULL;
+  if (!wrong) return true;
+  if (!cache->warned && cache->context)
+    context_log(cache->context, CLM_LOG_WARNING, "compiled programs in %s are not used: %s", what, wrong);
+  cache->warned = true;
+  return false;
+}
+
+/* The folder, if it is there and this user's alone; else -1. */
+static int open_folder(program_cache *cache) {
+  if (!cache->folder[0]) return -1;
+  int folder = open(cache->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0 || is_own(cache, cache->folder, folder, S_IFDIR)) return folder;
+  close(folder);
+  return -1;
+}
+
+/* An entry; NULL if there is none that may be used. O_NONBLOCK: a FIFO of that name must not hold us up. */
+static FILE *open_entry(program_cache *cache, const program_key *key) {
   char path[sizeof cache->folder + 64];
-  if (!cache->folder[0]) return NULL;
+  int folder = open_folder(cache);
+  if (folder < 0) return NULL;
   entry_path(cache, key, ".bin", path, sizeof path);
-  FILE *file = fopen(path, "rb");
+  int fd = openat(folder, strrchr(path, '/') + 1, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  close(folder);
+  if (fd < 0) return NULL;
+  FILE *file = is_own(cache, path, fd, S_IFREG) ? fdopen(fd, "rb") : NULL;
+  if (!file) close(fd);
+  return file;
+}
+
+unsigned char *program_cache_load(program_cache *cache, const program_key *key, size_t *size) {
+  FILE *file = open_entry(cache, key);
   if (!file) return NULL;
   unsigned char *data = read_entry(file, key, size);
   fclose(file);
@@ -116,9 +154,12 @@ static bool make_folder(const char *folder) {
   return mkdir(path, 0700) == 0 || errno == EEXIST;
 }
 
-void program_cache_store(const program_cache *cache, const program_key *key, const unsigned char *data, size_t size) {
+void program_cache_store(program_cache *cache, const program_key *key, const unsigned char *data, size_t size) {
   char path[sizeof cache->folder + 64], own[sizeof cache->folder + 64];
   if (!cache->folder[0] || size == 0 || size > CACHE_LARGEST || !make_folder(cache->folder)) return;
+  int folder = open_folder(cache);
+  if (folder < 0) return;
+  close(folder);
   entry_path(cache, key, ".bin", path, sizeof path);
   entry_path(cache, key, ".XXXXXX", own, sizeof own);
   int fd = mkstemp(own);
