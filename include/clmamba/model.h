@@ -116,6 +116,9 @@ CLM_API clm_status clm_model_tensor(clm_model *model, int64_t index, clm_paramet
  * final norm's output at the last token. A few hundred KiB a sequence, however long it was. */
 typedef struct clm_model_state clm_model_state;
 
+/* A call that fails leaves the state as it was, or unfinished: then every further call with it says so, until it is
+ * reset or copied over as a whole. */
+
 /* A pass over a batch of sequences of any length: it works in chunks with the state carried, so that its memory does
  * not grow with them. Sequences of different lengths run packed one behind the other, not padded; each gives what it
  * gives alone, up to rounding. Optional members are left zeroed; outputs are f32, contiguous, and written only where

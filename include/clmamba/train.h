@@ -58,7 +58,9 @@ CLM_API clm_status clm_trainer_create_backbone(clm_backbone *backbone, const clm
 
 CLM_API void clm_trainer_destroy(clm_trainer **trainer);
 
-/* One step; the work is enqueued, and waited for now and then. */
+/* One step; the work is enqueued, and waited for now and then. Where it fails, the run stands where it stood before,
+ * so that the step may be tried again; or, where parameters had begun to change, every further call with the trainer
+ * says so, until clm_trainer_resume. */
 CLM_API clm_status clm_trainer_step(clm_trainer *trainer);
 
 typedef struct clm_train_status {

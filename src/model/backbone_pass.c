@@ -266,8 +266,11 @@ static clm_status step_blocks(clm_backbone *b, clm_backbone_state *s, clm_tensor
   p.out = out;
   linear l = input_projection(b, &p);
   TRY(linear_forward(b->context, &l));
+  s->blocks->unfinished = true;
   TRY(blocks_step(b->model, s->blocks));
-  return outputs(b, &p);
+  TRY(outputs(b, &p));
+  s->blocks->unfinished = false;
+  return CLM_OK;
 }
 
 /* Keeps the frame; the place from which on the ring holds the window that ends with it. */
@@ -297,10 +300,12 @@ clm_status clm_backbone_step(clm_backbone *b, clm_backbone_state *state, clm_ten
     return context_fail(b->context, CLM_INVALID_ARGUMENT,
                         "backbone_step: out must be an f32 tensor (batch %lld, %lld)", (long long)state->batch,
                         (long long)size);
+  TRY(model_state_check(state->blocks, "backbone_step"));
   if (window) TRY(keep(b, state, frame, &begin_at));
+  if (window && state->seen >= window) TRY(infer(b, part(state->ring, begin_at, window), true, out));
+  else TRY(step_blocks(b, state, frame, out));
   state->seen++;
-  if (window && state->seen > window) return infer(b, part(state->ring, begin_at, window), true, out);
-  return step_blocks(b, state, frame, out);
+  return CLM_OK;
 }
 
 /* ---- Loss and the way back ---- */

@@ -79,7 +79,7 @@ static clm_status check_state(const run *r, const char *call) {
   if (state->batch != r->batch)
     return context_fail(r->model->context, CLM_INVALID_ARGUMENT, "%s: ids has batch %lld, the state %lld", call,
                         (long long)r->batch, (long long)state->batch);
-  return CLM_OK;
+  return model_state_check(state, call);
 }
 
 static clm_status check(run *r, const char *call) {
@@ -267,6 +267,7 @@ static clm_status run_chunk(run *r) {
   TRY(model_prepare(m, batch, r->rows / batch, mode));
   if (!r->even) TRY(clm_tensor_write(r->state->cu_seqlens, r->ends, (size_t)(r->batch + 1) * sizeof *r->ends));
   TRY(embed(r));
+  if (r->state) r->state->unfinished = true; /* until the run has come to its end */
   TRY(run_blocks(r));
   if (r->state) TRY(keep_last(r));
   if (!a->hidden.buffer && !a->logits.buffer && !a->losses.buffer && !a->mean_hidden.buffer) return CLM_OK;
@@ -322,7 +323,9 @@ static clm_status execute(run *r) {
   }
   if (r->args->last_hidden.buffer) TRY(copy(r->model, r->state->hidden, r->args->last_hidden));
   if (r->args->last_logits.buffer) TRY(head_forward(r->model, r->state->hidden, r->args->last_logits));
-  for (int64_t i = 0; r->state && i < r->batch; i++) r->state->tokens[i] += tokens_of(r, i);
+  if (!r->state) return CLM_OK;
+  for (int64_t i = 0; i < r->batch; i++) r->state->tokens[i] += tokens_of(r, i);
+  r->state->unfinished = false;
   return CLM_OK;
 }
 
@@ -363,8 +366,11 @@ clm_status clm_model_decode(clm_model *m, clm_model_state *state, clm_tensor ids
   TRY(check_state(&r, "model_decode"));
   TRY(model_prepare(m, r.batch, 1, ACTIVATIONS_INFER));
   TRY(embedding_forward(m, ids, rows_of(m->act.x[0])));
+  state->unfinished = true;
   TRY(blocks_step(m, state));
   TRY(norm(m, model_last_rows(m), state->hidden));
+  TRY(head_forward(m, state->hidden, logits));
   for (int64_t i = 0; i < r.batch; i++) state->tokens[i]++;
-  return head_forward(m, state->hidden, logits);
+  state->unfinished = false;
+  return CLM_OK;
 }

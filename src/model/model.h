@@ -36,7 +36,11 @@ struct clm_model_state {
   clm_tensor hidden;     /* (batch, d_model): the final norm's output at the last token  */
   clm_tensor cu_seqlens; /* (batch + 1) i32: where the sequences of a packed run begin   */
   int64_t *tokens;       /* of each sequence so far                                      */
+  bool unfinished;       /* a call that ran from it failed part of the way               */
 };
+
+/* CLM_INVALID_ARGUMENT and a message where the state is unfinished. */
+clm_status model_state_check(const clm_model_state *state, const char *call);
 
 /* A model around `config`, which is complete: initialised from a seed, or with the weights of a file. A model of
  * frames has vocab_size 0. */

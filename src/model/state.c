@@ -112,11 +112,22 @@ clm_status clm_model_state_create(clm_model *m, int64_t batch, clm_model_state *
   return status;
 }
 
+clm_status model_state_check(const clm_model_state *s, const char *call) {
+  if (!s->unfinished) return CLM_OK;
+  return context_fail(s->model->context, CLM_INVALID_ARGUMENT,
+                      "%s: the state is unfinished, as a call that ran from it failed: reset it, or copy another one "
+                      "over it",
+                      call);
+}
+
 clm_status clm_model_state_reset(clm_model_state *s) {
   if (!s) return CLM_INVALID_ARGUMENT;
   int64_t floats = (int64_t)(clm_buffer_size(s->buffer) / sizeof(float));
+  s->unfinished = true;
   memset(s->tokens, 0, (size_t)s->batch * sizeof *s->tokens);
-  return clm_axpby(s->model->context, &(clm_axpby_args){.out = clm_tensor_of(s->buffer, 0, CLM_F32, 1, &floats)});
+  TRY(clm_axpby(s->model->context, &(clm_axpby_args){.out = clm_tensor_of(s->buffer, 0, CLM_F32, 1, &floats)}));
+  s->unfinished = false;
+  return CLM_OK;
 }
 
 void clm_model_state_destroy(clm_model_state **state) {
@@ -160,9 +171,11 @@ static clm_status copy_tensor(clm_context *ctx, const row_copy *c, int dim, clm_
 
 static clm_status copy_rows(clm_model_state *to, const clm_model_state *from, const row_copy *c) {
   clm_context *ctx = to->model->context;
+  to->unfinished = true; /* until everything is copied */
   for (size_t i = 0; i < to->tensor_count; i++) TRY(copy_tensor(ctx, c, 1, to->tensors[i].all, from->tensors[i].all));
   TRY(copy_tensor(ctx, c, 0, to->hidden, from->hidden));
   for (int64_t i = 0; i < c->count; i++) to->tokens[c->to + i] = from->tokens[c->from + (c->repeated ? 0 : i)];
+  to->unfinished = false;
   return CLM_OK;
 }
 
@@ -185,6 +198,8 @@ clm_status clm_model_state_copy(clm_model_state *to, int64_t to_row, const clm_m
         (long long)from_row, (long long)to_row, (long long)count, (long long)from->batch, (long long)to->batch);
   if (to == from && from_row < to_row + count && to_row < from_row + count)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_state_copy: the rows overlap");
+  TRY(model_state_check(from, "model_state_copy"));
+  if (count < to->batch) TRY(model_state_check(to, "model_state_copy"));
   return copy_rows(to, from, &(row_copy){.to = to_row, .from = from_row, .count = count});
 }
 
@@ -213,6 +228,7 @@ clm_status clm_model_state_fork(const clm_model_state *from, const int64_t *rows
       return context_fail(from->model->context, CLM_INVALID_ARGUMENT,
                           "model_state_fork: row %lld is asked for, the state has batch %lld", (long long)rows[i],
                           (long long)from->batch);
+  TRY(model_state_check(from, "model_state_fork"));
   TRY(clm_model_state_create(from->model, count, fork));
   clm_status status = fork_rows(from, rows, *fork);
   if (status) clm_model_state_destroy(fork);
@@ -222,6 +238,7 @@ clm_status clm_model_state_fork(const clm_model_state *from, const int64_t *rows
 clm_status clm_model_state_logits(clm_model_state *s, clm_tensor logits) {
   if (!s) return CLM_INVALID_ARGUMENT;
   clm_model *m = s->model;
+  TRY(model_state_check(s, "model_state_logits"));
   for (int64_t i = 0; i < s->batch; i++)
     if (s->tokens[i] == 0)
       return context_fail(m->context, CLM_INVALID_ARGUMENT, "model_state_logits: row %lld has seen no tokens",

@@ -119,6 +119,7 @@ static clm_status write_file(clm_model_state *s, const char *path, safetensor *t
 clm_status clm_model_state_save(clm_model_state *s, const char *path) {
   if (!s) return CLM_INVALID_ARGUMENT;
   TRY(HANDLE_NEED(s->model, "model_state_save", path));
+  TRY(model_state_check(s, "model_state_save"));
   char *host = malloc(clm_buffer_size(s->buffer));
   safetensor *tensors = calloc(part_count(s) + 1, sizeof *tensors);
   clm_status status = host && tensors

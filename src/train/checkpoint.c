@@ -89,6 +89,7 @@ static clm_status write_state(clm_trainer *t, const char *path, const char *desc
 
 clm_status clm_trainer_save(clm_trainer *t, const char *directory) {
   TRY(HANDLE_NEED(t, "trainer_save", directory));
+  TRY(trainer_check(t, "trainer_save"));
   TRY(t->task->save(t, directory));
   return clm_trainer_save_state(t, directory);
 }
@@ -183,6 +184,7 @@ static clm_status restore(clm_trainer *t, const checkpoint *c, float *flat) {
                           "%s does not fit the model: \"%s\" is absent or of another size", c->file.path,
                           flat_names[i]);
   }
+  t->unfinished = true;
   for (int i = 0; i < FLAT_BUFFERS; i++) {
     TRY(source_read(t->context, tensors[i], 0, bytes, flat));
     TRY(clm_buffer_write(flat_buffer(t, i), 0, bytes, flat));
@@ -192,6 +194,7 @@ static clm_status restore(clm_trainer *t, const checkpoint *c, float *flat) {
         json_integer_value(json_object_get(c->json, counter_keys[i].key));
   t->positions[0] = position;
   t->queued = t->used = t->summed = 0;
+  t->unfinished = false;
   t->seconds_before = seconds;
   return CLM_OK;
 }

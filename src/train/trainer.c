@@ -121,6 +121,12 @@ static clm_status fill_queue(clm_trainer *t) {
   return clm_buffer_write(t->queue, 0, trainer_slot(t, TRAIN_QUEUE), t->host_queue);
 }
 
+clm_status trainer_check(const clm_trainer *t, const char *call) {
+  if (!t->unfinished) return CLM_OK;
+  return context_fail(t->context, CLM_INVALID_ARGUMENT,
+                      "%s: a call before failed with the parameters changed in part: resume from a checkpoint", call);
+}
+
 /* Gradients and loss of one batch of the queue. */
 static clm_status run_batch(clm_trainer *t, int64_t number) {
   if (t->used == t->queued) TRY(fill_queue(t));
@@ -153,12 +159,13 @@ static clm_status update(clm_trainer *t, clm_buffer *gradients) {
                            .max_norm = t->options.clip > 0 ? (float)t->options.clip : 0,
                            .step = t->step + 1};
     TRY(clm_adamw(t->context, &args));
+    t->unfinished = true;
   }
+  t->unfinished = false;
   return CLM_OK;
 }
 
-clm_status clm_trainer_step(clm_trainer *t) {
-  if (!t) return CLM_INVALID_ARGUMENT;
+static clm_status step(clm_trainer *t) {
   clm_buffer *gradients = t->model->gradients;
   for (int64_t i = 0; i < t->options.accumulate; i++) {
     TRY(run_batch(t, t->step * t->options.accumulate + i));
@@ -177,8 +184,37 @@ clm_status clm_trainer_step(clm_trainer *t) {
   return CLM_OK;
 }
 
+/* Whether the queue holds all batches of the next step. */
+static bool holds_step(const clm_trainer *t) { return t->queued - t->used >= t->options.accumulate; }
+
+/* Takes back what a step that failed has counted; where it had filled the queue anew, its batches are cut again. */
+static void take_back(clm_trainer *t, const clm_trainer *before) {
+  if (holds_step(before)) {
+    t->used = before->used;
+  } else {
+    t->positions[0] = before->positions[before->used];
+    t->queued = t->used = t->summed = 0;
+  }
+  t->tokens = before->tokens;
+  t->loss_sum = before->loss_sum;
+  t->loss_count = before->loss_count;
+  t->lr = before->lr;
+}
+
+clm_status clm_trainer_step(clm_trainer *t) {
+  if (!t) return CLM_INVALID_ARGUMENT;
+  TRY(trainer_check(t, "trainer_step"));
+  /* Losses of the steps before: those of this one may have to be taken back. */
+  if (!holds_step(t)) TRY(fetch_losses(t));
+  const clm_trainer before = *t;
+  clm_status status = step(t);
+  if (status && !t->unfinished) take_back(t, &before);
+  return status;
+}
+
 clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
   TRY(HANDLE_NEED(t, "trainer_status", status));
+  TRY(trainer_check(t, "trainer_status"));
   float squares = 0;
   TRY(fetch_losses(t));
   TRY(clm_context_finish(t->context));
@@ -201,6 +237,7 @@ clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
 clm_status clm_trainer_validate(clm_trainer *t, double *loss) {
   TRY(HANDLE_NEED(t, "trainer_validate", loss));
   double begin = now();
+  TRY(trainer_check(t, "trainer_validate"));
   TRY(fetch_losses(t));
   TRY(t->task->validate(t, loss));
   t->validation_seconds = now() - begin;

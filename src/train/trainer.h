@@ -39,6 +39,7 @@ struct clm_trainer {
   int queued, used;                         /* batches in the queue, and those of them that have been run */
   int summed;                               /* of those, the ones whose losses have been fetched          */
   data_position positions[TRAIN_QUEUE + 1]; /* before each batch of the queue                             */
+  bool unfinished; /* a call failed with the parameters changed in part: they are of no step              */
 
   int64_t step, tokens;
   int64_t validation_tokens;
@@ -55,6 +56,9 @@ struct clm_trainer {
 clm_status trainer_new(clm_model *model, const train_task *task, size_t state_bytes, clm_trainer **trainer);
 clm_status trainer_prepare(clm_trainer *trainer);
 clm_status trainer_made(clm_status status, clm_trainer **trainer);
+
+/* An error and a message where the trainer is unfinished. */
+clm_status trainer_check(const clm_trainer *trainer, const char *call);
 
 /* Where batch `slot` lies in the queue, in bytes. */
 size_t trainer_slot(const clm_trainer *trainer, int slot);
