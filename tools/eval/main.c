@@ -7,6 +7,7 @@
 #include "common/tool.h"
 #include "core/json.h"
 #include "eval/eval.h"
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +82,7 @@ typedef struct session {
 
 static int fail(const session *s) { return tool_fail("%s", clm_context_error(s->context)); }
 static int fail_memory(void) { return tool_fail("out of memory"); }
+static int fail_output(void) { return tool_fail("cannot write to the standard output: %s", strerror(errno)); }
 
 /* ---- A text ---- */
 
@@ -118,7 +120,8 @@ static int encode_text(const session *s, const text_file *text, const char *name
   bool ok = true;
   if (given.tokens_out) ok = tokens_write(given.tokens_out, &(token_rows){tokens.ids, 1, (int64_t)tokens.count});
   else
-    for (size_t i = 0; i < tokens.count; i++) printf("%d%c", (int)tokens.ids[i], i + 1 < tokens.count ? ' ' : '\n');
+    for (size_t i = 0; i < tokens.count && !ferror(stdout); i++)
+      printf("%d%c", (int)tokens.ids[i], i + 1 < tokens.count ? ' ' : '\n');
   free(tokens.ids);
   return ok ? TOOL_OK : TOOL_FAILED;
 }
@@ -174,8 +177,8 @@ static bool encode_string(const session *s, const json_t *json, bool special, to
          CLM_OK;
 }
 
-/* Prints the line's choices and counts whether the likeliest by each rule is the answer. */
-static void report(size_t line, const json_t *json, const clm_choice *choices, const double *sums, size_t count,
+/* Prints the line's choices, which may fail, and counts whether the likeliest by each rule is the answer. */
+static bool report(size_t line, const json_t *json, const clm_choice *choices, const double *sums, size_t count,
                    tally *t) {
   const json_t *texts = json_object_get(json, "choices"), *answer = json_object_get(json, "answer");
   size_t best[RULES] = {0};
@@ -183,13 +186,15 @@ static void report(size_t line, const json_t *json, const clm_choice *choices, c
   for (size_t i = 0; i < count; i++) {
     size_t bytes = json_string_length(json_array_get(texts, i));
     const double values[RULES] = {sums[i], sums[i] / (double)choices[i].count, sums[i] / (double)bytes};
-    printf("%zu\t%zu\t%.6f\t%.6f\t%.6f\t%zu\n", line, i, values[0], values[1], values[2], choices[i].count);
+    if (printf("%zu\t%zu\t%.6f\t%.6f\t%.6f\t%zu\n", line, i, values[0], values[1], values[2], choices[i].count) < 0)
+      return false;
     for (int r = 0; r < RULES; r++)
       if (i == 0 || values[r] > most[r]) most[r] = values[r], best[r] = i;
   }
-  if (!answer) return;
+  if (!answer) return true;
   t->answered++;
   for (int r = 0; r < RULES; r++) t->right[r] += best[r] == (size_t)json_integer_value(answer);
+  return true;
 }
 
 static const char *wrong_with(const json_t *json) {
@@ -220,8 +225,8 @@ static int choose_line(const session *s, size_t line, const json_t *json, tally 
     choices[i] = (clm_choice){lists[i].ids, lists[i].count};
   }
   ok = ok && clm_model_choices(s->model, context.ids, context.count, choices, count, sums) == CLM_OK;
-  if (ok) report(line, json, choices, sums, count, t);
-  else tool_fail("%s: line %zu: %s", text_name(given.choices), line, clm_context_error(s->context));
+  if (!ok) tool_fail("%s: line %zu: %s", text_name(given.choices), line, clm_context_error(s->context));
+  else if (!report(line, json, choices, sums, count, t)) ok = (fail_output(), false);
   for (size_t i = 0; lists && i < count; i++) free(lists[i].ids);
   free(context.ids);
   free(lists);
@@ -251,10 +256,11 @@ static int choose(const session *s) {
   progress_end(&bar);
   text_free_lines(&lines);
   if (status || !t.answered) return status;
-  printf("accuracy of %zu:", t.answered);
-  for (int r = 0; r < RULES; r++)
-    printf(" %.4f %s%s", (double)t.right[r] / (double)t.answered, rule_names[r], r + 1 < RULES ? "," : "\n");
-  return TOOL_OK;
+  bool printed = printf("accuracy of %zu:", t.answered) > 0;
+  for (int r = 0; r < RULES && printed; r++)
+    printed =
+        printf(" %.4f %s%s", (double)t.right[r] / (double)t.answered, rule_names[r], r + 1 < RULES ? "," : "\n") > 0;
+  return printed ? TOOL_OK : fail_output();
 }
 
 /* ---- Logits and hidden states: chunk after chunk, the state carried ---- */
@@ -485,7 +491,7 @@ int main(int argc, char **argv) {
   if (job->model && !tool_model_load(s.context, &s.model)) status = TOOL_FAILED;
   else if (job->tokenizer && clm_tokenizer_load(s.context, tool_model_path(), &s.tokenizer)) status = fail(&s);
   else status = job->run(&s);
-  if (status == TOOL_OK && fflush(stdout) != 0) status = tool_fail("cannot write to the standard output");
+  if (status == TOOL_OK && (fflush(stdout) != 0 || ferror(stdout))) status = fail_output();
   clm_tokenizer_destroy(&s.tokenizer);
   clm_model_destroy(&s.model);
   clm_context_destroy(&s.context);
