@@ -29,6 +29,7 @@ by_hand = [
     (r"^python3 tests/cpu/hot_loops.py", "needs valgrind and llvm-mca"),
     (r"^sh tests/fuzz/loaders/run.sh", "a build of its own"),
     (r"B/tests/fuzz/fuzz", "a build of its own"),
+    (r"^build/tests/faults/faults", "takes minutes"),
     (r"^OCL_ICD_VENDORS=", "needs another driver"),
 ]
 runs = r"^((CLM_\w+=\S+ )*mamba-[a-z]+|for|awk|cc|man)\b"
