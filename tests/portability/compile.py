@@ -50,10 +50,12 @@ def clang(source, options, out, *more):
 # ---- Targets: each gives a list of kernels: name, registers, local, spills (bytes or registers), occupancy ----
 
 
-def amd(processor):
+def amd(processor, library=True):
+    """Without the library of functions such as exp, where it does not know the processor: they are calls then, around
+    which registers are saved, so that spills say nothing."""
     def compile(source, options, out):
-        clang(source, options, out, '-target', 'amdgcn-amd-amdhsa', '-mcpu=' + processor, '-S',
-              '--rocm-device-lib-path=' + os.path.dirname(DEVICE_LIBRARY) + '/bitcode')
+        functions = '--rocm-device-lib-path=' + os.path.dirname(DEVICE_LIBRARY) + '/bitcode' if library else '-nogpulib'
+        clang(source, options, out, '-target', 'amdgcn-amd-amdhsa', '-mcpu=' + processor, '-S', functions)
         text = open(out).read()
         occupancy = dict(re.findall(r'^(\w+):.*?; Occupancy: (\d+)', text, re.S | re.M))
         kernels = []
@@ -63,7 +65,7 @@ def amd(processor):
                 return int(found.group(1)) if found else 0
             name = re.search(r'\.name:\s+(\w+)\n\s+\.private_segment', block).group(1)
             kernels.append(dict(name=name, registers=number('vgpr_count'), local=number('group_segment_fixed_size'),
-                                spills=number('vgpr_spill_count'),  # scalar ones go to vector registers
+                                spills=number('vgpr_spill_count') if library else 0,  # scalar ones go to vector registers
                                 stack=number('private_segment_fixed_size'), occupancy=int(occupancy.get(name, 0))))
         return kernels
     return compile
@@ -76,7 +78,8 @@ def nvidia(architecture):
         clang(source, options, out + '.ptx', '-target', 'nvptx64-nvidia-nvcl', '-S', '-Xclang', '-target-cpu',
               '-Xclang', 'sm_%d' % min(architecture, 80), '-Xclang', '-target-feature', '-Xclang', '+ptx%d' % ptx,
               '-Xclang', '-mlink-builtin-bitcode', '-Xclang', LIBCLC)
-        text = run([PTXAS, '-v', '-arch=sm_%d' % architecture, out + '.ptx', '-o', out])
+        own = late_assembly(out + '.ptx') if 'LATE_ASSEMBLY' in options else ''
+        text = run([PTXAS, '-v', '-arch=sm_%d%s' % (architecture, own), out + '.ptx', '-o', out])
         os.remove(out + '.ptx')
         work_groups = work_groups_of(source, options)
         kernels = []
@@ -91,6 +94,14 @@ def nvidia(architecture):
                                 occupancy=resident_warps(architecture, work_groups.get(name, 0), registers, local)))
         return kernels
     return compile
+
+
+def late_assembly(path):
+    """As src/backend/opencl/late_assembly.c does; gives what is added to the architecture's name."""
+    text = open(path).read().replace('//@ ', '').replace('.version 7.5', '.version 8.0')
+    with open(path, 'w') as file:
+        file.write(re.sub(r'\.target sm_\d+', '.target sm_90a', text))
+    return 'a'
 
 
 def work_groups_of(source, options):
@@ -123,6 +134,12 @@ def spirv(version, environment, *more):
     return compile
 
 
+def knows(processor):
+    """Whether this clang knows an AMD processor."""
+    return CLANG and subprocess.run([CLANG, '-x', 'cl', '-target', 'amdgcn-amd-amdhsa', '-mcpu=' + processor, '-nogpulib',
+                                     '-c', '-o', os.devnull, os.devnull], capture_output=True).returncode == 0
+
+
 def missing(**needed):
     return [name for name, path in needed.items() if not path]
 
@@ -131,17 +148,21 @@ def missing(**needed):
 AMD = missing(clang=CLANG, rocm_device_libs=DEVICE_LIBRARY)
 NVIDIA = missing(clang=CLANG, libclc=LIBCLC, ptxas=PTXAS)
 SPIRV = missing(clang=CLANG, llvm_spirv=TRANSLATOR, spirv_val=VALIDATOR)
+HERE = os.path.dirname(__file__)
 TARGETS = {
-    'gfx90a': (amd('gfx90a'), ('plain', 'gfx90a'), AMD),
+    'gfx90a': (amd('gfx90a'), ('plain', 'gfx90a', 'mfma'), AMD),
+    'gfx942': (amd('gfx942', False), ('mfma',), [] if knows('gfx942') else ['clang that knows it']),
+    'gfx1100': (amd('gfx1100', False), ('wmma',), [] if knows('gfx1100') else ['clang that knows it']),
     'gfx1030': (amd('gfx1030'), ('plain', 'gfx1030'), AMD),
     'sm_75': (nvidia(75), ('plain', 'nvidia'), NVIDIA),
-    'sm_80': (nvidia(80), ('plain', 'nvidia', 'nvidia_bf16'), NVIDIA),
-    'sm_90': (nvidia(90), ('plain', 'nvidia', 'nvidia_bf16'), NVIDIA),
+    'sm_80': (nvidia(80), ('plain', 'nvidia', 'nvidia_bf16', 'mma'), NVIDIA),
+    'sm_90': (nvidia(90), ('plain', 'nvidia', 'nvidia_bf16', 'mma', 'wgmma'), NVIDIA),
     'spirv1.0': (spirv('1.0', 'opencl1.2'), ('plain', 'gfx90a', 'gfx1030'), SPIRV),
-    'spirv1.3': (spirv('1.3', 'spv1.3', '-include', os.path.join(os.path.dirname(__file__), 'shuffle.h')), ('shuffle',), SPIRV),
+    'spirv1.3': (spirv('1.3', 'spv1.3', '-include', os.path.join(HERE, 'shuffle.h')), ('shuffle',), SPIRV),
+    'dpas': (spirv('1.3', 'spv1.3', '-include', os.path.join(HERE, 'dpas.h')), ('dpas',), SPIRV),
 }
 
-RECIPES = 4  # another number: what was compiled is forgotten
+RECIPES = 5  # another number: what was compiled is forgotten
 
 # ---- One program for one target ----
 

@@ -4,6 +4,7 @@
  *   variants FOLDER [few]     FOLDER/variants.tsv: device, source, options; the sources beside it
  *
  * "few": the calls that a short run compiles. */
+#include "backend/opencl/engine.h"
 #include "backend/opencl/opencl.h"
 #include "catalog.h"
 #include "recorder.h"
@@ -15,28 +16,53 @@
 typedef struct target {
   const char *name;
   schedule_device device;
+  const char *engine; /* a matrix engine, whose programs alone are kept */
 } target;
 
 #define GPU(...)                                                                                                     \
   { .max_allocation_bytes = (int64_t)1 << 40, __VA_ARGS__ }
 static const target targets[] = {
-    {"gfx90a", GPU(.compute_units = 104, .max_work_group = 256, .subgroup = 64, .resident_work_items = 2048,
+    {.name = "gfx90a",
+     .device = GPU(.compute_units = 104, .max_work_group = 256, .subgroup = 64, .resident_work_items = 2048,
                    .local_memory_bytes = 65536)},
-    {"gfx1030", GPU(.compute_units = 40, .max_work_group = 256, .subgroup = 32, .resident_work_items = 2048,
-                    .local_memory_bytes = 65536)},
-    {"nvidia", GPU(.ptx = PTX_BASIC, .shuffle = SHUFFLE_PTX, .compute_units = 132, .max_work_group = 1024,
+    {.name = "gfx1030",
+     .device = GPU(.compute_units = 40, .max_work_group = 256, .subgroup = 32, .resident_work_items = 2048,
+                   .local_memory_bytes = 65536)},
+    {.name = "nvidia",
+     .device = GPU(.ptx = PTX_BASIC, .shuffle = SHUFFLE_PTX, .compute_units = 132, .max_work_group = 1024,
                    .subgroup = 32, .resident_work_items = 2048, .local_memory_bytes = 49152)},
-    {"nvidia_bf16", GPU(.ptx = PTX_BF16, .shuffle = SHUFFLE_PTX, .compute_units = 132, .max_work_group = 1024,
-                        .subgroup = 32, .resident_work_items = 2048, .local_memory_bytes = 49152)},
-    {"shuffle", GPU(.shuffle = SHUFFLE_KHR, .compute_units = 128, .max_work_group = 1024, .subgroup = 32,
-                    .local_memory_bytes = 65536)},
-    {"plain", GPU(.compute_units = 16, .max_work_group = 256, .subgroup = 1, .local_memory_bytes = 32768)},
+    {.name = "nvidia_bf16",
+     .device = GPU(.ptx = PTX_BF16, .shuffle = SHUFFLE_PTX, .compute_units = 132, .max_work_group = 1024,
+                   .subgroup = 32, .resident_work_items = 2048, .local_memory_bytes = 49152)},
+    {.name = "shuffle",
+     .device = GPU(.shuffle = SHUFFLE_KHR, .compute_units = 128, .max_work_group = 1024, .subgroup = 32,
+                   .local_memory_bytes = 65536)},
+    {.name = "mfma",
+     .device = GPU(.compute_units = 104, .max_work_group = 256, .subgroup = 64, .local_memory_bytes = 65536),
+     .engine = "mfma"},
+    {.name = "wmma",
+     .device = GPU(.compute_units = 96, .max_work_group = 256, .subgroup = 32, .local_memory_bytes = 65536),
+     .engine = "wmma"},
+    {.name = "dpas",
+     .device = GPU(.compute_units = 512, .max_work_group = 1024, .subgroup = 16, .local_memory_bytes = 65536),
+     .engine = "dpas"},
+    {.name = "mma",
+     .device = GPU(.ptx = PTX_BF16, .compute_units = 108, .max_work_group = 1024, .subgroup = 32,
+                   .local_memory_bytes = 49152),
+     .engine = "mma"},
+    {.name = "wgmma",
+     .device = GPU(.ptx = PTX_BF16, .compute_units = 132, .max_work_group = 1024, .subgroup = 32,
+                   .local_memory_bytes = 49152),
+     .engine = "wgmma"},
+    {.name = "plain",
+     .device = GPU(.compute_units = 16, .max_work_group = 256, .subgroup = 1, .local_memory_bytes = 32768)},
 };
 
 /* ---- The list ---- */
 
 static FILE *list;
 static const char *folder, *current;
+static bool engine_only; /* programs of a matrix engine */
 static uint64_t *seen;
 static size_t seen_count, seen_room;
 
@@ -67,6 +93,7 @@ static void keep(const char *source, const char *options) {
   char family[64], path[4096];
   if (strcmp(current, "nvidia_bf16") == 0 && !strstr(options, "=bf16")) return; /* as for nvidia */
   family_of(source, family, sizeof family);
+  if (engine_only && strcmp(family, "matmul_engine") != 0 && strcmp(family, "pack") != 0) return;
   uint64_t hash = XXH3_64bits(source, strlen(source));
   if (is_new(hash)) {
     snprintf(path, sizeof path, "%s/%s.cl", folder, family);
@@ -196,7 +223,7 @@ static void choose(catalog_choice *c, presence which) {
     bool there = which != REQUIRED || !(row->flags & ROW_OPTIONAL);
     const bool fixed = strcmp(row->name, "B") == 0 || strcmp(row->name, "C") == 0;
     if (which != PACKED && fixed && row->flags & ROW_OPTIONAL) there = false;
-    for (size_t k = 0; which == MAMBA && k < TEST_COUNT(not_in_mamba); k++)
+    for (size_t k = 0; which == MAMBA && row->flags & ROW_OPTIONAL && k < TEST_COUNT(not_in_mamba); k++)
       if (strcmp(row->name, not_in_mamba[k]) == 0) there = false;
     if (strcmp(row->name, which == PACKED ? "seq_idx" : "cu_seqlens") == 0) there = false;
     if (there) c->present |= catalog_bit(i);
@@ -290,6 +317,9 @@ static void open_device(const target *t) {
   s->schedule = t->device;
   s->scheduled = true; /* no probes */
   s->sgemm = -1;       /* no CLBlast: its kernels are not ours */
+  s->engine = t->engine ? opencl_engine_named(t->engine) : NULL;
+  s->engine_asked = true;
+  engine_only = t->engine != NULL;
   current = t->name;
 }
 
@@ -306,6 +336,7 @@ int main(int argc, char **argv) {
     open_device(&targets[t]);
     for (size_t i = 0; i < catalog_count; i++) {
       if (has_dim(&catalog[i], DIM_BOTH)) continue; /* mamba_inner: made of others */
+      if (engine_only && strcmp(catalog[i].op->name, "matmul") != 0) continue;
       call_kinds(&catalog[i], few);
       call_sizes(&catalog[i], few);
     }

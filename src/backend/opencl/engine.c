@@ -109,6 +109,12 @@ static bool is_candidate(const clm_context *ctx, const matmul_engine *e) {
   return false;
 }
 
+const matmul_engine *opencl_engine_named(const char *name) {
+  for (int i = 0; i < ENGINES; i++)
+    if (!engines[i].emulated && strcmp(engines[i].name, name) == 0) return &engines[i];
+  return NULL;
+}
+
 const matmul_engine *opencl_engine(clm_context *ctx) {
   opencl_state *s = opencl_state_of(ctx);
   if (s->engine_asked) return s->engine;

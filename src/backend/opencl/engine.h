@@ -29,6 +29,9 @@ typedef struct matmul_engine {
 /* The engine of this device: candidates are built, run and compared when first asked. NULL: none. */
 const matmul_engine *opencl_engine(clm_context *);
 
+/* The engine of this name, here or not, not emulated: for tests. NULL: there is none. */
+const matmul_engine *opencl_engine_named(const char *name);
+
 /* A product by this engine, whatever it is worth; args as checked by clm_matmul. CLM_UNSUPPORTED where it has no form
  * for them. `defines` are added to the kernel's. */
 clm_status opencl_engine_matmul(clm_context *, const matmul_engine *, const matmul_shape *, const clm_matmul_args *,
