@@ -40,8 +40,9 @@ static void write_files(const json_t *c) {
   const char *name;
   json_t *content;
   empty(folder);
-  json_t *base =
-      json_load_file(in(FIXTURES, in(json_string_value(json_object_get(c, "tokenizer")), "tokenizer.json")), 0, NULL);
+  char inside[200];
+  snprintf(inside, sizeof inside, "%s/tokenizer.json", json_string_value(json_object_get(c, "tokenizer")));
+  json_t *base = json_load_file(in(FIXTURES, inside), 0, NULL);
   assert_non_null(base);
   char *text = json_dumps(base, 0);
   write_text("tokenizer.json", text);
