@@ -37,7 +37,9 @@ typedef struct sweep {
   sweep_totals totals;
 } sweep;
 
-static void path_in(const sweep *s, const char *name, char *path) { snprintf(path, 300, "%s/%s", s->base, name); }
+static void path_in(const sweep *s, const char *name, char *path) {
+  snprintf(path, 300, "%.150s/%.140s", s->base, name);
+}
 
 /* ---- Verdicts ---- */
 
