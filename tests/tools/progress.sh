@@ -2,6 +2,7 @@
 # Progress on a terminal, on a dumb one, and on none. $1: the program of progress.c, $2: folder to work in.
 set -eu
 . "$(dirname -- "$0")/expect.sh"
+program=$(realpath -- "$1")
 rm -rf "$2"
 mkdir -p "$2"
 cd "$2"
@@ -12,7 +13,6 @@ on() {
   TERM=$1 script -qec "stty cols $2; $program" all.txt < /dev/null > log.txt || fail "script: $(cat log.txt)"
   sed -e '/^Script /d' all.txt | tr '\r' '\n' | sed "s/$(printf '\033')\[K//g" | sed '/^$/d' > lines.txt
 }
-program=$1
 
 "$program" > out.txt 2> plain.txt
 [ "$(cat plain.txt)" = 'a line that stays' ] && [ ! -s out.txt ] || fail "without a terminal: $(cat plain.txt)"
