@@ -1,6 +1,6 @@
 #!/bin/sh
 # A Meson project that is built for debugging, with this tree as subprojects/clmamba and the .wrap of packaging/, finds
-# the dependency "clmamba", shared and static, with optimised kernels and without tools, tests and documents; its
+# the dependency "clmamba", with optimised kernels and without tools, tests and documents; its
 # installation into an empty prefix has a library that an outside program finds.
 # usage: subproject.sh SOURCE_ROOT CC
 set -eu
@@ -34,9 +34,3 @@ quiet $cc "$source/docs/examples/scan.c" $(pkg-config --cflags --libs clmamba) -
 "$work/scan"
 echo
 "$work/prefix/bin/consumer"
-
-# The same objects, as an archive: nothing is compiled again.
-quiet meson configure "$work/build" -Dclmamba:default_library=static
-quiet ninja -C "$work/build"
-if ldd "$work/build/consumer" | grep -q libclmamba; then echo "the static consumer needs the shared library"; exit 1; fi
-"$work/build/consumer"
