@@ -37,6 +37,13 @@ static clm_status bad(clm_context *ctx, const source *s, const char *what) {
   return context_fail(ctx, CLM_BAD_FORMAT, "%s is not a valid file of tensors: %s", s->path, what);
 }
 
+/* What libzip could not do with an archive, or an entry of it. */
+static clm_status fail_zip(clm_context *ctx, const char *path, zip_error_t *error) {
+  if (zip_error_code_zip(error) == ZIP_ER_MEMORY)
+    return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", path, zip_error_strerror(error));
+}
+
 static clm_status read_bytes(clm_context *ctx, const source *s, zip_file_t *file, void *out, size_t bytes) {
   for (size_t at = 0; at < bytes;) {
     zip_int64_t got = zip_fread(file, (char *)out + at, bytes - at);
@@ -53,8 +60,7 @@ static clm_status open_entry(clm_context *ctx, const source_tensor *t, pytorch *
   char skipped[SKIP_BYTES];
   if (p->open) zip_fclose(p->open);
   p->open = zip_fopen_index(p->archive, t->place < p->count ? t->place : p->entries[t->place - p->count], 0);
-  if (!p->open)
-    return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", t->from->path, zip_strerror(p->archive));
+  if (!p->open) return fail_zip(ctx, t->from->path, zip_get_error(p->archive));
   for (size_t at = 0, n; at < t->skip; at += n) {
     n = t->skip - at < sizeof skipped ? t->skip - at : sizeof skipped;
     TRY(read_bytes(ctx, t->from, p->open, skipped, n));
@@ -128,7 +134,7 @@ static clm_status find_entry(clm_context *ctx, const source *s, const char *name
 static clm_status read_small(clm_context *ctx, const source *s, const zip_stat_t *about, unsigned char *out) {
   pytorch *p = s->state;
   zip_file_t *file = zip_fopen_index(p->archive, about->index, 0);
-  if (!file) return context_fail(ctx, CLM_BAD_FORMAT, "%s is damaged: %s", s->path, zip_strerror(p->archive));
+  if (!file) return fail_zip(ctx, s->path, zip_get_error(p->archive));
   clm_status status = read_bytes(ctx, s, file, out, (size_t)about->size);
   if (status == CLM_OK) status = check_end(ctx, s, file);
   zip_fclose(file);

@@ -31,6 +31,7 @@ typedef struct fault_leak {
 typedef struct fault_report {
   uint32_t seen[FAULT_KINDS]; /* calls that could have failed                            */
   uint32_t failed;            /* that did                                                */
+  bool leaks_allowed;         /* in a library that does not free what it has when it fails */
   bool ended;                 /* main returned: what follows is filled                   */
   int64_t opencl_objects;     /* made and not released                                   */
   int open_files;

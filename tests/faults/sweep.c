@@ -110,7 +110,8 @@ static void judge_leaks(sweep *s, const job *j) {
     blame(s, j, "memory leaks", text);
   }
   if (r->opencl_objects) blame(s, j, "OpenCL objects leak", "");
-  if (r->open_files) blame(s, j, "files stay open", "");
+  /* A driver keeps files open as it likes. */
+  if (r->open_files && strcmp(s->device, "cpu") == 0) blame(s, j, "files stay open", "");
 }
 
 /* After `run`. True: `after` follows. */
@@ -121,7 +122,7 @@ static bool judge_run(sweep *s, job *j, int wait_status) {
     return s->what->after.main != NULL;
   }
   j->status = WEXITSTATUS(wait_status);
-  if (j->report->ended) judge_leaks(s, j);
+  if (j->report->ended && !j->report->leaks_allowed) judge_leaks(s, j);
   s->totals.injected += j->report->failed > 0;
   s->totals.survived += j->status == 0;
   folder_read(j->folder, &now);
