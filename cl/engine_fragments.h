@@ -134,7 +134,8 @@ INLINE void engine_consume(engine_state *s, const tile_unit *t, __global const u
 #endif
   UNROLL
   for (int i = 0; i < ACCUMULATORS; i++) x[i] = 0.0f;
-  step_walk w = walk_begin(g, t, a, b);
+  step_walk w;
+  walk_begin(&w, g, t, a, b);
   const int a_rows = g->m - t->m0, b_rows = g->n - t->n0, steps = t->last - t->first;
   __local uchar *exchange = s->memory + STAGES * STAGE_BYTES;
   fetched f;

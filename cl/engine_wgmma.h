@@ -100,7 +100,8 @@ INLINE void expect(uint barrier, int bytes) {
 INLINE void engine_produce(engine_state *s, const tile_unit *t, __global const uchar *a, __global const uchar *b,
                            const matmul_engine_args *g) {
   const int a_bytes = min(TILE_M, g->m - t->m0) * PANEL_BYTES, b_bytes = min(TILE_N, g->n - t->n0) * PANEL_BYTES;
-  step_walk w = walk_begin(g, t, a, b);
+  step_walk w;
+  walk_begin(&w, g, t, a, b);
   for (int i = t->first; i < t->last; i++) {
 #ifdef PLANES_A
     UNROLL

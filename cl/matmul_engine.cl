@@ -31,7 +31,8 @@ typedef STORAGE(OUT_TYPE) out_t;
 #else
 #define UNROLL _Pragma("unroll")
 #endif
-/* Functions that are given arrays of registers: not inlined, the arrays would go to memory. */
+/* Functions that are given arrays of registers: not inlined, the arrays would go to memory. They return no structs:
+ * Oclgrind does not know what inlining makes of those. */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef struct tile_unit {
@@ -64,14 +65,12 @@ INLINE void walk_product(step_walk *w, const matmul_engine_args *g, const tile_u
   w->left = g->panels - panel;
 }
 
-INLINE step_walk walk_begin(const matmul_engine_args *g, const tile_unit *t, __global const uchar *a,
-                            __global const uchar *b) {
-  step_walk w;
-  w.a_panel = (long)g->m * PANEL_BYTES;
-  w.b_panel = (long)g->n * PANEL_BYTES;
-  w.product = t->first / g->panels;
-  walk_product(&w, g, t, a, b, t->first - w.product * g->panels);
-  return w;
+INLINE void walk_begin(step_walk *w, const matmul_engine_args *g, const tile_unit *t, __global const uchar *a,
+                       __global const uchar *b) {
+  w->a_panel = (long)g->m * PANEL_BYTES;
+  w->b_panel = (long)g->n * PANEL_BYTES;
+  w->product = t->first / g->panels;
+  walk_product(w, g, t, a, b, t->first - w->product * g->panels);
 }
 
 INLINE void walk_next(step_walk *w, const matmul_engine_args *g, const tile_unit *t, __global const uchar *a,
@@ -90,21 +89,19 @@ INLINE void walk_next(step_walk *w, const matmul_engine_args *g, const tile_unit
 #include "engine_fragments.h"
 #endif
 
-INLINE tile_unit unit_at(const matmul_engine_args *g, int unit) {
-  tile_unit t;
+INLINE void unit_at(tile_unit *t, const matmul_engine_args *g, int unit) {
   const int steps = g->products * g->panels, split = unit - g->whole;
   if (split < 0) {
-    place_tile(g, unit, TILE_M, TILE_N, &t);
-    t.part = -1;
-    t.first = 0;
-    t.last = steps;
+    place_tile(g, unit, TILE_M, TILE_N, t);
+    t->part = -1;
+    t->first = 0;
+    t->last = steps;
   } else {
-    place_tile(g, g->whole + split / g->parts, TILE_M, TILE_N, &t);
-    t.part = split % g->parts;
-    t.first = (int)((long)steps * t.part / g->parts);
-    t.last = (int)((long)steps * (t.part + 1) / g->parts);
+    place_tile(g, g->whole + split / g->parts, TILE_M, TILE_N, t);
+    t->part = split % g->parts;
+    t->first = (int)((long)steps * t->part / g->parts);
+    t->last = (int)((long)steps * (t->part + 1) / g->parts);
   }
-  return t;
 }
 
 /* ---- Results ---- */
@@ -220,7 +217,8 @@ matmul_engine(__global const uchar *a, __global const uchar *b, __global const f
   if (item < CONSUMERS) {
     const result_buffers p = {bias, b_scale, residual, out};
     for (int unit = (int)get_group_id(0); unit < g->units; unit += groups) {
-      const tile_unit t = unit_at(g, unit);
+      tile_unit t;
+      unit_at(&t, g, unit);
       float sum[ACCUMULATORS];
       engine_consume(&state, &t, a, b, g, sum, item);
       if (t.part < 0) {
@@ -235,7 +233,8 @@ matmul_engine(__global const uchar *a, __global const uchar *b, __global const f
 #if CONSUMERS < ENGINE_ITEMS
   else if (item == CONSUMERS) {
     for (int unit = (int)get_group_id(0); unit < g->units; unit += groups) {
-      const tile_unit t = unit_at(g, unit);
+      tile_unit t;
+      unit_at(&t, g, unit);
       engine_produce(&state, &t, a, b, g);
     }
   }

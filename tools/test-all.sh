@@ -8,10 +8,10 @@ required=$CLM_REQUIRE_PLATFORMS
 # the CPU alone: a driver's threads that end with the process can crash the leak check.
 CLM_TEST_DEVICES=cpu CLM_REQUIRE_PLATFORMS= OCL_ICD_VENDORS=/etc/OpenCL/vendors/pocl.icd
 export CLM_TEST_DEVICES OCL_ICD_VENDORS
-suite address '-Db_sanitize=address,undefined -Ddefault_library=static -Doptimization=1' '--no-suite package -t 3'
+suite address '-Db_sanitize=address,undefined -Ddefault_library=static -Doptimization=1' '--no-suite package --no-suite engines -t 3'
 CLM_TEST_DEVICES=pocl CLM_TEST_EVERY=8 CLM_REQUIRE_PLATFORMS=pocl
 export CLM_TEST_EVERY
-tests address-opencl address '--suite ops --no-suite samples -t 3' "$(date +%s)" \
+tests address-opencl address '--suite ops --no-suite samples --no-suite engines -t 3' "$(date +%s)" \
   'env ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0'
 unset CLM_TEST_DEVICES CLM_TEST_EVERY OCL_ICD_VENDORS
 CLM_REQUIRE_PLATFORMS=
@@ -45,6 +45,6 @@ fi
 
 # The kernels' memory accesses and races, on small shapes.
 say '== oclgrind'
-tests oclgrind gcc '--suite ops --no-suite samples' "$(date +%s)" "'$root/tests/support/oclgrind.sh'"
+tests oclgrind gcc '--suite ops --no-suite samples --no-suite engines' "$(date +%s)" "'$root/tests/support/oclgrind.sh'"
 unset CLM_TEST_EVERY
 CLM_REQUIRE_PLATFORMS=$required

@@ -1,6 +1,8 @@
 /* Matrix product with its epilogues. */
 #include "problem.h"
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 TEST_OP(matmul);
@@ -255,6 +257,18 @@ static void test_nan_contained(const test_device *device, const void *data) {
   run_destroy(run);
 }
 
+/* An engine that a test run asks for is used: without this, its tests would pass on what it falls back to. */
+static void test_emulated(const test_device *device, const void *data) {
+  const clm_matmul_args args = args_of(data);
+  const test_problem p = problem_of(data, &args);
+  test_run *run = run_create(&p, device->context, false);
+  run_call(run);
+  char wanted[64];
+  snprintf(wanted, sizeof wanted, "matmul: opencl, %s (", getenv("CLM_OPENCL_EMULATE"));
+  if (!strstr(clm_context_explain(device->context), wanted)) fail_msg("%s", clm_context_explain(device->context));
+  run_destroy(run);
+}
+
 static const matmul_case *find_case(const char *why) {
   for (size_t i = 0; i < CASES; i++)
     if (strcmp(cases[i].why, why) == 0) return &cases[i];
@@ -264,6 +278,8 @@ static const matmul_case *find_case(const char *why) {
 static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
+    if (device->opencl && getenv("CLM_OPENCL_EMULATE"))
+      test_add(device, test_emulated, &cases[0], "matmul: the engine that is asked for");
     for (size_t i = 0; i < CASES; i++) {
       const matmul_case *c = &cases[i];
       if ((c->flags & LARGE && device->slow) || (c->flags & GPU && (!device->opencl || device->slow))) continue;
