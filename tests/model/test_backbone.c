@@ -522,7 +522,7 @@ static const struct bad_file {
   clm_status status;
   const char *sentence;
 } bad_files[] = {
-    {"", CLM_BAD_FORMAT, "not a JSON object"},
+    {"", CLM_BAD_FORMAT, "is not valid JSON"},
     {"[]", CLM_BAD_FORMAT, "not a JSON object"},
     {"{}", CLM_UNSUPPORTED, "model_type is \"absent\", expected \"clmamba_backbone\""},
     {"{\"model_type\": \"mamba\"}", CLM_UNSUPPORTED, "\"mamba\""},

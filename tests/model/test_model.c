@@ -388,7 +388,7 @@ static void test_bad_configs(const test_device *device, const void *data) {
       {.vocab_size = 8, .d_model = -8, .n_layer = 1},
       {.vocab_size = 8, .d_model = 8, .n_layer = 100000},
       {.vocab_size = 8, .d_model = 8, .n_layer = 1, .d_conv = 33},
-      {.vocab_size = 8, .d_model = 8, .n_layer = 1, .d_inner = 20},
+      {.vocab_size = 8, .d_model = 8, .n_layer = 1, .d_inner = -20},
       {.vocab_size = 8, .d_model = 8, .n_layer = 1, .dt_min = 1, .dt_max = 0.5f},
       {.vocab_size = 8, .d_model = 8, .n_layer = 1, .norm_epsilon = (float)NAN},
   };
