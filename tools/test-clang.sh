@@ -4,6 +4,6 @@
 all_required=$CLM_REQUIRE_PLATFORMS
 CC=clang CLM_TEST_DEVICES=cpu CLM_REQUIRE_PLATFORMS=
 export CC CLM_TEST_DEVICES
-suite clang '' ''
+suite clang '' '--no-suite package --no-suite engines'
 unset CC CLM_TEST_DEVICES
 CLM_REQUIRE_PLATFORMS=$all_required
