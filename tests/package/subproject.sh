@@ -1,6 +1,6 @@
 #!/bin/sh
 # A Meson project that is built for debugging, with this tree as subprojects/clmamba and the .wrap of packaging/, finds
-# the dependency "clmamba", with optimised kernels and without tools, tests and documents; its
+# the dependency "clmamba", shared and static, with optimised kernels and without tools, tests and documents; its
 # installation into an empty prefix has a library that an outside program finds.
 # usage: subproject.sh SOURCE_ROOT CC
 set -eu
@@ -34,3 +34,12 @@ quiet $cc "$source/docs/examples/scan.c" $(pkg-config --cflags --libs clmamba) -
 "$work/scan"
 echo
 "$work/prefix/bin/consumer"
+
+if ldd "$work/build/consumer_static" | grep -q libclmamba; then echo "consumer_static needs the shared library"; exit 1; fi
+"$work/build/consumer_static"
+
+# A project that asks for static libraries when it is set up has the archive as the dependency.
+quiet meson setup "$work/static" "$work" --wrap-mode=nodownload --buildtype=debug -Dclmamba:default_library=static
+ninja -C "$work/static" -t commands consumer >"$work/commands"
+grep -q 'libclmamba\.a' "$work/commands" || { echo "default_library=static has no libclmamba.a"; exit 1; }
+! grep -q 'libclmamba\.so' "$work/commands" || { echo "default_library=static builds a shared library"; exit 1; }
