@@ -27,10 +27,9 @@ quiet ninja -C "$work/build"
 "$work/build/consumer"
 
 quiet meson install -C "$work/build" --no-rebuild
-PKG_CONFIG_LIBDIR=$(dirname "$(find "$work/prefix" -name clmamba.pc)")
-export PKG_CONFIG_LIBDIR
-# shellcheck disable=SC2046,SC2086
-quiet $cc "$source/docs/examples/scan.c" $(pkg-config --cflags --libs clmamba) -o "$work/scan"
+flags=$(PKG_CONFIG_LIBDIR=$(dirname "$(find "$work/prefix" -name clmamba.pc)") pkg-config --cflags --libs clmamba)
+# shellcheck disable=SC2086
+quiet $cc "$source/docs/examples/scan.c" $flags -o "$work/scan"
 "$work/scan"
 echo
 "$work/prefix/bin/consumer"
