@@ -34,6 +34,7 @@ pocl-opencl-icd|file /etc/OpenCL/vendors/pocl.icd
 mesa-opencl-icd|file /etc/OpenCL/vendors/mesa.icd
 '
 packages_all='
+doxygen|cmd doxygen
 clang|cmd clang
 clang-format|cmd clang-format
 oclgrind|cmd oclgrind

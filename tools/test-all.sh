@@ -3,6 +3,14 @@
 
 required=$CLM_REQUIRE_PLATFORMS
 
+# The reference of the headers: a warning of Doxygen's fails.
+say '== reference'
+begun=$(date +%s)
+if configure reference -Dreference=enabled && ninja -C build-test/reference docs/reference/html >build-test/reference.build.log 2>&1
+then row reference 1 0 0 $(($(date +%s) - begun))
+else tail -n 30 build-test/reference.build.log; row reference 0 1 0 $(($(date +%s) - begun))
+fi
+
 # Both sanitizers that bear foreign drivers; only one driver, not all of them do. Of the tests on it every sixteenth: the
 # kernels are those of the first run, the host side is the same for all cases of an operation. Leaks are looked for on
 # the CPU alone: a driver's threads that end with the process can crash the leak check.

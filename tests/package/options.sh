@@ -44,6 +44,7 @@ says OpenBLAS 'NO (openblas was not found)'
 says tools 'NO (popt was not found)'
 says tests 'NO (cmocka was not found)'
 says docs YES
+says reference 'NO (-Dreference=disabled)'
 says 'CMake package' 'NO (cmake was not found)'
 fails ops 'cmocka was not found'
 fails grid 'cmocka was not found'
