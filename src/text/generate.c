@@ -231,7 +231,7 @@ static bool is_stop_id(const session *s, int32_t id) {
 
 /* One token more in both texts; `id` -1: what the streams still hold. */
 static clm_status add_text(const session *s, sequence *q, int32_t id) {
-  byte_string texts[2];
+  byte_string texts[2] = {0};
   clm_text_stream *streams[2] = {q->shown, q->searched};
   for (int i = 0; i < 2; i++) {
     byte_string *t = &texts[i];

@@ -26,6 +26,10 @@ if [ ! -e "$folder/root/complete" ]; then
   rm -rf "$folder/root"
   mkdir -p "$folder/root"
   for package in "$state"/cache/archives/*.deb; do dpkg -x "$package" "$folder/root"; done
+  # A link from / would leave the root: libm.so does, and the linker would take libm.a, which lacks functions of libc.a.
+  find "$folder/root" -type l -lname '/*' | while read -r link; do
+    ln -sf "$folder/root$(readlink "$link")" "$link"
+  done
   : >"$folder/root/complete"
 fi
 
