@@ -174,16 +174,22 @@ static void draw_layouts(test_random *r, fuzz_call *c) {
     t->buffer = i;
     lay_out(r, t, shape);
   }
-  for (size_t i = 0; c->choice.op->rows[i].name; i++) { /* an output in the place of its input */
+  bool taken[CATALOG_ROWS] = {false};
+  for (size_t i = 0; c->choice.op->rows[i].name; i++) { /* an output in the place of an input */
     const catalog_row *row = &c->choice.op->rows[i];
-    int in = row->alias ? catalog_find(c->choice.op, row->alias) : -1;
-    if (in < 0 || !fuzz_present(c, i) || !fuzz_present(c, (size_t)in) || !chance(r, 30)) continue;
-    fuzz_tensor *t = &c->tensors[i], *of = &c->tensors[in];
-    if (t->view.dtype != of->view.dtype || of->layout == LAYOUT_REPEATED || of->buffer != (size_t)in) continue;
-    t->view = of->view;
-    t->layout = of->layout;
-    t->buffer = (size_t)in;
-    t->bytes = 0;
+    if (!row->alias || !fuzz_present(c, i)) continue;
+    for (size_t in = 0; c->choice.op->rows[in].name; in++) {
+      fuzz_tensor *t = &c->tensors[i], *of = &c->tensors[in];
+      if (!catalog_may_be(row, c->choice.op->rows[in].name) || !fuzz_present(c, in) || taken[in] ||
+          t->view.dtype != of->view.dtype || of->layout == LAYOUT_REPEATED || of->buffer != in || !chance(r, 30))
+        continue;
+      t->view = of->view;
+      t->layout = of->layout;
+      t->buffer = in;
+      t->bytes = 0;
+      taken[in] = true;
+      break;
+    }
   }
 }
 
@@ -422,9 +428,7 @@ static bool make(test_random *r, fuzz_call *c, mistake m, size_t row) {
         c->tensors[other].buffer != other || clm_dtype_size(c->tensors[other].view.dtype) != size)
       return false;
     const catalog_row *named = &c->choice.op->rows[other];
-    if ((info->alias && strcmp(info->alias, named->name) == 0) ||
-        (named->alias && strcmp(named->alias, info->name) == 0) || strcmp(named->name, "residual") == 0)
-      return false;
+    if (catalog_may_be(info, named->name) || catalog_may_be(named, info->name)) return false;
     for (size_t i = 0; c->choice.op->rows[i].name; i++) /* what lies in its buffer stays there */
       if (i != row && fuzz_present(c, i) && c->tensors[i].buffer == row) return false;
     v->offset = c->tensors[other].view.offset;

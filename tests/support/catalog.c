@@ -271,7 +271,7 @@ const catalog_op catalog[] = {
      false,
      {NORM_INPUTS, MAY(residual, OF_ANY, NULL, DIM_ROWS, DIM_COLUMNS),
       OUT_OR(out, OF_ANY, "x", DIM_ROWS, DIM_COLUMNS),
-      MAY_OUT_OR(residual_out, OF_ANY, "residual", DIM_ROWS, DIM_COLUMNS)},
+      MAY_OUT_OR(residual_out, OF_ANY, "residual,x", DIM_ROWS, DIM_COLUMNS)},
      {NORM_SCALARS}},
     {&op_norm_backward,
      false,
@@ -282,7 +282,7 @@ const catalog_op catalog[] = {
       ROW(residual, OF_ANY, NULL, TEST_IN, ROW_OPTIONAL, "dx", NULL, DIM_ROWS, DIM_COLUMNS),
       MAY_OUT_OR(dx, OF_STORAGE, "residual", DIM_ROWS, DIM_COLUMNS), MAY_OUT_WEIGHT(dweight, DIM_COLUMNS),
       MAY_OUT_WEIGHT(dbias, DIM_COLUMNS),
-      ROW(dresidual, OF_ANY, NULL, TEST_OUT, ROW_OPTIONAL, "forward.residual", NULL, DIM_ROWS, DIM_COLUMNS)},
+      ROW(dresidual, OF_ANY, NULL, TEST_OUT, ROW_OPTIONAL, "forward.residual", "residual", DIM_ROWS, DIM_COLUMNS)},
      {SCALAR(forward.kind, SCALAR_CHOICE, 0, CLM_LAYER_NORM), SCALAR(forward.epsilon, SCALAR_FLOAT, 1e-6, 1e-2)}},
 #undef ARGS
 #define ARGS clm_axpby_args
@@ -298,14 +298,14 @@ const catalog_op catalog[] = {
     {&op_dropout,
      false,
      {IN(x, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), MAY(residual, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
-      OUT_OR(out, OF_STORAGE, "x", DIM_ROWS, DIM_COLUMNS)},
+      OUT_OR(out, OF_STORAGE, "x,residual", DIM_ROWS, DIM_COLUMNS)},
      {SCALAR(rate, SCALAR_FLOAT, 0, 0.9)}},
 #undef ARGS
 #define ARGS clm_swiglu_args
     {&op_swiglu,
      false,
      {IN(gate, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS), IN(up, OF_STORAGE, NULL, DIM_ROWS, DIM_COLUMNS),
-      OUT_OR(out, OF_STORAGE, "gate", DIM_ROWS, DIM_COLUMNS)},
+      OUT_OR(out, OF_STORAGE, "gate,up", DIM_ROWS, DIM_COLUMNS)},
      {{0}}},
     {&op_swiglu_backward,
      false,
@@ -458,4 +458,11 @@ int catalog_find(const catalog_op *op, const char *name) {
   for (int i = 0; op->rows[i].name; i++)
     if (strcmp(op->rows[i].name, name) == 0) return i;
   return -1;
+}
+
+bool catalog_may_be(const catalog_row *row, const char *name) {
+  const size_t length = strlen(name);
+  for (const char *at = row->alias; at && *at; at += strcspn(at, ","), at += *at == ',')
+    if (strcspn(at, ",") == length && strncmp(at, name, length) == 0) return true;
+  return false;
 }

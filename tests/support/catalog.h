@@ -67,7 +67,7 @@ typedef struct catalog_row {
   unsigned flags;
   const char *with;  /* only where this tensor is present; a gradient of it    */
   const char *when;  /* only where this scalar is set                          */
-  const char *alias; /* an output that may be the very same view as this input */
+  const char *alias; /* an output that may be the very same view as one of these inputs: "gate,up" */
   int rank;
   int64_t dims[CLM_MAX_RANK];
 } catalog_row;
@@ -130,5 +130,8 @@ int catalog_shape(const catalog_choice *, size_t row, int64_t shape[CLM_MAX_RANK
 
 /* The row's number; -1: there is none of this name. */
 int catalog_find(const catalog_op *, const char *name);
+
+/* Whether the output `row` may be the very same view as the input `name`. */
+bool catalog_may_be(const catalog_row *row, const char *name);
 
 #endif
