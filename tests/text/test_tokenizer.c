@@ -336,7 +336,7 @@ static void test_hostile(const test_device *device, const void *data) {
   byte_buffer text = {0};
   for (int i = 0; i < 100000; i++) append(&text, "[", 1);
   write_file("tokenizer.json", text.data, text.bytes);
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "maximum parsing depth");
+  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "brackets nest too deep");
   text.bytes = 0;
   append(&text, "{\"model\": " MODEL("") ", \"normalizer\": ", strlen("{\"model\": " MODEL("") ", \"normalizer\": "));
   for (int i = 0; i < 900; i++) append(&text, sequence, strlen(sequence));
