@@ -5,8 +5,8 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -143,8 +143,8 @@ static clm_status measure(const parser *p, npy_array *a, bool fortran, size_t *b
 }
 
 static clm_status check_file(parser *p, npy_array *a) {
-  const unsigned char *file = a->map;
-  size_t bytes = a->map_bytes, wanted = 0;
+  const unsigned char *file = (const unsigned char *)a->file;
+  size_t bytes = a->bytes, wanted = 0;
   if (bytes < LENGTH_AT || memcmp(file, magic, sizeof magic) != 0) return malformed(p, "it does not begin as one");
   unsigned version = file[VERSION_AT];
   if (version < 1 || version > 3 || file[VERSION_AT + 1] != 0)
@@ -167,36 +167,43 @@ static clm_status check_file(parser *p, npy_array *a) {
   return CLM_OK;
 }
 
-static clm_status map_file(const char *path, npy_array *a, char *error) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC), problem = errno;
+/* Reads what fstat says is there: a mapped file that another program cuts short would kill the process. */
+static clm_status read_bytes(int fd, size_t bytes, const char *path, npy_array *a, char *error) {
+  a->file = malloc(bytes ? bytes : 1);
+  if (!a->file) return fail(error, CLM_OUT_OF_MEMORY, "out of memory for the %zu bytes of %s", bytes, path);
+  for (ssize_t got; a->bytes < bytes; a->bytes += (size_t)got) {
+    got = pread(fd, a->file + a->bytes, bytes - a->bytes, (off_t)a->bytes);
+    if (got < 0 && errno == EINTR) got = 0;
+    else if (got < 0) return fail(error, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(errno));
+    else if (got == 0) return fail(error, CLM_IO_ERROR, "cannot read %s: it became shorter", path);
+  }
+  return CLM_OK;
+}
+
+static clm_status read_file(const char *path, npy_array *a, char *error) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), problem = errno; /* no wait for the writer of a FIFO */
   if (fd < 0) return fail(error, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(problem));
   struct stat about;
-  problem = fstat(fd, &about) != 0 ? errno : 0;
-  bool regular = !problem && S_ISREG(about.st_mode);
-  if (regular && about.st_size > 0) {
-    void *map = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED) problem = errno;
-    else {
-      a->map = map;
-      a->map_bytes = (size_t)about.st_size;
-    }
-  }
+  clm_status status = CLM_OK;
+  if (fstat(fd, &about) != 0) status = fail(error, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(errno));
+  else if (!S_ISREG(about.st_mode))
+    status = fail(error, CLM_IO_ERROR, "cannot read %s: it is not a regular file", path);
+  else status = read_bytes(fd, (size_t)about.st_size, path, a, error);
   close(fd);
-  if (problem) return fail(error, CLM_IO_ERROR, "cannot read %s: %s", path, strerror(problem));
-  return regular ? CLM_OK : fail(error, CLM_IO_ERROR, "cannot read %s: it is not a regular file", path);
+  return status;
 }
 
 clm_status npy_open(const char *path, npy_array *a, char error[NPY_ERROR_BYTES]) {
   *a = (npy_array){0};
   parser p = {.path = path, .error = error};
-  clm_status status = map_file(path, a, error);
+  clm_status status = read_file(path, a, error);
   if (status == CLM_OK) status = check_file(&p, a);
   if (status) npy_close(a);
   return status;
 }
 
 void npy_close(npy_array *a) {
-  if (a->map) munmap(a->map, a->map_bytes);
+  free(a->file);
   *a = (npy_array){0};
 }
 

@@ -1,7 +1,7 @@
 /* NumPy's file format (.npy): a header that says dtype, order and shape, then the elements.
  *
- * Files are mapped, and checked in full when they are opened. Nothing here knows a context, so that the tools have it
- * too: the message of a failure goes to `error` of NPY_ERROR_BYTES. */
+ * Files are read whole and checked in full when they are opened. Nothing here knows a context, so that the tools have
+ * it too: the message of a failure goes to `error` of NPY_ERROR_BYTES. */
 #ifndef CLM_FILES_NPY_H
 #define CLM_FILES_NPY_H
 
@@ -32,8 +32,8 @@ typedef enum npy_dtype {
 bool npy_is_whole(npy_dtype dtype);
 
 typedef struct npy_array {
-  void *map;
-  size_t map_bytes;
+  char *file; /* all of it */
+  size_t bytes;
   npy_dtype dtype;
   int rank; /* 0: one number */
   int64_t shape[NPY_MAX_RANK];

@@ -75,7 +75,7 @@ static void expect_sentence(clm_status want, const char *part) {
   clm_status got = npy_open(path, &a, error);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
-  assert_null(a.map);
+  assert_null(a.file);
 }
 
 static void test_hostile(const test_device *device, const void *data) {
