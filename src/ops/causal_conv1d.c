@@ -1,153 +1,167 @@
+#include "ops/ready.h"
 #include "ops/sequences.h"
 #include "ops/view.h"
 
 #define MOST_WIDTH 32
 
-typedef struct conv_dims {
-  sequence_dims row;
-  check_dim channels, width, history;
-} conv_dims;
-
-static void conv_dims_init(conv_dims *d) {
-  *d = (conv_dims){.row = SEQUENCE_DIMS, CHECK_DIM(channels), CHECK_DIM(width)};
-  d->history = (check_dim){.name = "width - 1", .of = &d->width, .plus = -1};
-}
+static const op_dim dims[] = {SEQUENCE_DIMS,
+                              OP_DIM('d', "channels"),
+                              OP_DIM('w', "width"),
+                              OP_DIM('h', "width - 1", .of = 'w', .plus = -1),
+                              {0}};
 
 /* clang-format off */
-#define SEQUENCE  .dims = {&d.row.batch, &d.row.length, &d.channels}
-#define STATE     .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.channels, &d.history}
-#define PARAMETER .dtypes = check_weight_of(a->x.dtype)
-#define FILTER(channels, width)                                                                                       \
-  CHECK_ROW(a, weight, 0, PARAMETER, .dims = {channels, width}),                                                      \
-  CHECK_ROW(a, bias, CHECK_OPTIONAL, PARAMETER, .dims = {channels})
-#define INPUTS                                                                                                        \
-  CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, SEQUENCE), FILTER(&d.channels, &d.width), SEQUENCE_ROWS(a, &d.row),       \
-  CHECK_ROW(a, initial_state, CHECK_OPTIONAL, .as = &a->x, STATE)
+OP_FORWARD_FIRST(causal_conv1d);
+static const op_tensor inputs[] = {
+    OP_TENSOR(clm_causal_conv1d_args, x, OP_IN, OP_IS_FLOAT, "b l d"),
+    OP_TENSOR(clm_causal_conv1d_args, weight, OP_IN, OP_IS_WEIGHT, "d w"),
+    OP_TENSOR(clm_causal_conv1d_args, bias, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+    SEQUENCE_TENSORS(clm_causal_conv1d_args),
+    OP_TENSOR(clm_causal_conv1d_args, initial_state, OP_IN, OP_AS("x"), "s d h", .flags = OP_OPTIONAL),
+};
+
+static const op_tensor outputs[] = {
+    OP_TENSOR(clm_causal_conv1d_args, out, OP_OUT, OP_AS("x"), "b l d"),
+    OP_TENSOR(clm_causal_conv1d_args, final_state, OP_OUT, OP_AS("x"), "s d h", .flags = OP_OPTIONAL,
+              .may_be = "initial_state"),
+};
+
+static const op_tensor gradients[] = {
+    OP_TENSOR(clm_causal_conv1d_backward_args, dout, OP_IN, OP_AS("x"), "b l d"),
+    OP_TENSOR(clm_causal_conv1d_backward_args, dfinal_state, OP_IN, OP_AS("x"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_backward_args, dx, OP_OUT, OP_AS("x"), "b l d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_backward_args, dweight, OP_OUT, OP_IS_WEIGHT, "d w", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_backward_args, dbias, OP_OUT, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_backward_args, dinitial_state, OP_OUT, OP_AS("x"), "s d h", .flags = OP_OPTIONAL),
+};
+
+static const op_scalar scalars[] = {
+    OP_SCALAR(clm_causal_conv1d_args, silu, OP_BOOL),
+    OP_SCALAR(clm_causal_conv1d_args, reverse, OP_BOOL),
+    {0},
+};
 /* clang-format on */
 
-static clm_status check_width(checker *c, int64_t width) {
+const op_table causal_conv1d_table = {.name = "causal_conv1d",
+                                      .main = "x",
+                                      .dims = dims,
+                                      .parts = {OP_PART(inputs), OP_PART(outputs)},
+                                      .scalars = scalars};
+const op_table causal_conv1d_backward_table = {.name = "causal_conv1d_backward",
+                                               .main = "x",
+                                               .dims = dims,
+                                               .parts = {OP_PART(inputs), OP_PART(gradients)},
+                                               .scalars = scalars};
+
+static clm_status check_width(const op_call *c) {
+  const int64_t width = op_length(c, 'w');
   if (width <= MOST_WIDTH) return CLM_OK;
-  return check_fail(c, "weight has width %lld, expected 1 to %d", (long long)width, MOST_WIDTH);
+  return op_fail(c, "weight has width %lld, expected 1 to %d", (long long)width, MOST_WIDTH);
 }
 
-static clm_status shape_of(checker *c, const conv_dims *d, const clm_causal_conv1d_args *a, causal_conv1d_shape *s) {
-  clm_status status = check_width(c, d->width.size);
-  if (!status) status = check_sequences(c, &d->row, "x", &a->seq_idx, &a->cu_seqlens);
+static clm_status shape_of(const op_call *c, const clm_causal_conv1d_args *a, causal_conv1d_shape *s) {
+  TRY(check_width(c));
+  TRY(check_sequences(c, "x"));
   *s = (causal_conv1d_shape){
-      .batch = d->row.batch.size,
-      .length = d->row.length.size,
-      .channels = d->channels.size,
-      .width = d->width.size,
-      .dtype = a->x.dtype,
-      .sequences = sequence_count(&d->row, &a->cu_seqlens),
-      .packed = check_present(&a->cu_seqlens),
+      .batch = op_length(c, 'b'),
+      .length = op_length(c, 'l'),
+      .channels = op_length(c, 'd'),
+      .width = op_length(c, 'w'),
+      .dtype = c->main,
+      .sequences = sequence_count(c),
+      .packed = sequences_packed(c),
       .reversed = a->reverse,
   };
-  return status;
-}
-
-static clm_status check(checker *c, const clm_causal_conv1d_args *a, causal_conv1d_shape *s) {
-  conv_dims d;
-  conv_dims_init(&d);
-  clm_status status = CHECK_TENSORS(
-      c, INPUTS, CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, SEQUENCE),
-      CHECK_ROW(a, final_state, CHECK_OPTIONAL | CHECK_WRITTEN, .as = &a->x, STATE, .may_be = {&a->initial_state}));
-  return status ? status : shape_of(c, &d, a, s);
-}
-
-static clm_status check_backward(checker *c, const clm_causal_conv1d_backward_args *b, causal_conv1d_shape *s) {
-  const clm_causal_conv1d_args *a = &b->forward;
-  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
-  conv_dims d;
-  conv_dims_init(&d);
-  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(b, dout, 0, .as = &a->x, SEQUENCE),
-                                    CHECK_ROW(b, dfinal_state, CHECK_OPTIONAL, .as = &a->x, STATE),
-                                    CHECK_ROW(b, dx, gradient, .as = &a->x, SEQUENCE),
-                                    CHECK_ROW(b, dweight, gradient, PARAMETER, .dims = {&d.channels, &d.width}),
-                                    CHECK_ROW(b, dbias, gradient, PARAMETER, .dims = {&d.channels}),
-                                    CHECK_ROW(b, dinitial_state, gradient, .as = &a->x, STATE));
-  return status ? status : shape_of(c, &d, a, s);
+  return CLM_OK;
 }
 
 /* Backends know one direction: the other one is the same call on views that run backwards. */
-static void turn(clm_causal_conv1d_args *a) {
-  clm_tensor *const sequences[] = {&a->x, &a->seq_idx, &a->out};
-  for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) view_reverse(sequences[i], 1);
+static void turn(const op_call *c, void *ready, clm_causal_conv1d_args *a) {
+  if (!a->reverse) return;
+  ready_reverse(c, ready, 'l');
   a->reverse = false;
 }
 
 clm_status clm_causal_conv1d(clm_context *context, const clm_causal_conv1d_args *args) {
-  checker c;
+  op_call c;
   causal_conv1d_shape s;
-  clm_status status = check_begin(&c, context, "causal_conv1d", args);
-  if (!status) status = check(&c, args, &s);
-  if (status) return status;
+  TRY(op_check(&c, context, &causal_conv1d_table, args));
+  TRY(shape_of(&c, args, &s));
   clm_causal_conv1d_args ready = *args;
-  if (args->reverse) turn(&ready);
-  return OPS_CALL(&c, causal_conv1d, &s, &ready);
+  turn(&c, &ready, &ready);
+  return OP_RUN(&c, causal_conv1d, &s, &ready);
 }
 
 clm_status clm_causal_conv1d_backward(clm_context *context, const clm_causal_conv1d_backward_args *args) {
-  checker c;
+  op_call c;
   causal_conv1d_shape s;
-  clm_status status = check_begin(&c, context, "causal_conv1d_backward", args);
-  if (!status) status = check_backward(&c, args, &s);
-  if (status) return status;
+  TRY(op_check(&c, context, &causal_conv1d_backward_table, args));
+  TRY(shape_of(&c, &args->forward, &s));
   clm_causal_conv1d_backward_args ready = *args;
-  if (args->forward.reverse) {
-    turn(&ready.forward);
-    view_reverse(&ready.dout, 1);
-    view_reverse(&ready.dx, 1);
-  }
-  return OPS_CALL(&c, causal_conv1d_backward, &s, &ready);
+  turn(&c, &ready, &ready.forward);
+  return OP_RUN(&c, causal_conv1d_backward, &s, &ready);
 }
 
 /* ---- The update ---- */
 
-static clm_status check_update(checker *c, const clm_causal_conv1d_update_args *a, conv_update_shape *s) {
-  check_dim CHECK_NAMED(batch), CHECK_NAMED(steps), CHECK_NAMED(channels), CHECK_NAMED(width), CHECK_NAMED(pool),
-      CHECK_NAMED(size);
-  const bool pooled = check_present(&a->state_indices);
-  clm_status status = CHECK_TENSORS(
-      c,
-      CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, .dims = {&batch, &steps, &channels}, .or_dims = {&batch, &channels}),
-      FILTER(&channels, &width),
-      CHECK_ROW(a, state, CHECK_OPTIONAL | CHECK_WRITTEN, .as = &a->x,
-                .dims = {pooled ? &pool : &batch, &channels, &size}),
-      CHECK_ROW(a, cache_seqlens, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&batch}),
-      CHECK_ROW(a, state_indices, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&batch}),
-      CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, .dims = {&batch, &steps, &channels},
-                .or_dims = {&batch, &channels}, .shape_as = &a->x));
-  if (!status) status = check_width(c, width.size);
+static const op_dim update_dims[] = {OP_DIM('b', "batch"),
+                                     OP_DIM('t', "steps"),
+                                     OP_DIM('d', "channels"),
+                                     OP_DIM('w', "width"),
+                                     OP_DIM('p', "pool", .with = "state_indices", .otherwise = 'b'),
+                                     OP_DIM('h', "size"),
+                                     {0}};
+
+/* clang-format off */
+static const op_tensor update[] = {
+    OP_TENSOR(clm_causal_conv1d_update_args, x, OP_IN, OP_IS_FLOAT, "b t d | b d"),
+    OP_TENSOR(clm_causal_conv1d_update_args, weight, OP_IN, OP_IS_WEIGHT, "d w"),
+    OP_TENSOR(clm_causal_conv1d_update_args, bias, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_update_args, state, OP_INOUT, OP_AS("x"), "p d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_update_args, cache_seqlens, OP_IN, OP_IS_INDEX, "b", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_update_args, state_indices, OP_IN, OP_IS_INDEX, "b", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_update_args, out, OP_OUT, OP_AS("x"), "b t d | b d", .shape_as = "x"),
+};
+
+static const op_scalar update_scalars[] = {OP_SCALAR(clm_causal_conv1d_update_args, silu, OP_BOOL), {0}};
+/* clang-format on */
+
+const op_table causal_conv1d_update_table = {.name = "causal_conv1d_update",
+                                             .main = "x",
+                                             .dims = update_dims,
+                                             .parts = {OP_PART(update)},
+                                             .scalars = update_scalars};
+
+static clm_status update_shape_of(const op_call *c, const clm_causal_conv1d_update_args *a, conv_update_shape *s) {
+  const int64_t width = op_length(c, 'w'), size = op_length(c, 'h');
+  const bool stateful = op_present(&a->state);
+  TRY(check_width(c));
   /* A filter of width 1 has no state, and a tensor cannot be empty. */
-  if (!status && width.size > 1 && !check_present(&a->state)) return check_fail(c, "state is missing");
-  if (!status && check_present(&a->state) && size.size < width.size - 1)
-    return check_fail(c, "state has size %lld, expected at least width - 1 = %lld", (long long)size.size,
-                      (long long)width.size - 1);
+  if (width > 1 && !stateful) return op_fail(c, "state is missing");
+  if (stateful && size < width - 1)
+    return op_fail(c, "state has size %lld, expected at least width - 1 = %lld", (long long)size,
+                   (long long)width - 1);
   *s = (conv_update_shape){
-      .batch = batch.size,
-      .steps = a->x.rank == 3 ? steps.size : 1,
-      .channels = channels.size,
-      .width = width.size,
-      .pool = pooled && check_present(&a->state) ? pool.size
-              : pooled                           ? INT32_MAX
-                                                 : batch.size,
-      .size = check_present(&a->state) ? size.size : 0,
-      .dtype = a->x.dtype,
+      .batch = op_length(c, 'b'),
+      .steps = a->x.rank == 3 ? op_length(c, 't') : 1,
+      .channels = op_length(c, 'd'),
+      .width = width,
+      .pool = op_present(&a->state_indices) && !stateful ? INT32_MAX : op_length(c, 'p'),
+      .size = size,
+      .dtype = c->main,
   };
-  return status;
+  return CLM_OK;
 }
 
 clm_status clm_causal_conv1d_update(clm_context *context, const clm_causal_conv1d_update_args *args) {
-  checker c;
+  op_call c;
   conv_update_shape s;
-  clm_status status = check_begin(&c, context, "causal_conv1d_update", args);
-  if (!status) status = check_update(&c, args, &s);
-  if (status) return status;
+  TRY(op_check(&c, context, &causal_conv1d_update_table, args));
+  TRY(update_shape_of(&c, args, &s));
   clm_causal_conv1d_update_args ready = *args;
   if (args->x.rank == 2) {
     view_insert(&ready.x, 1);
     view_insert(&ready.out, 1);
   }
-  return OPS_CALL(&c, causal_conv1d_update, &s, &ready);
+  return OP_RUN(&c, causal_conv1d_update, &s, &ready);
 }

@@ -2,238 +2,318 @@
 #include "ops/view.h"
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
 #define DTYPES 8
-_Static_assert(CLM_I8 == DTYPES - 1, "a set of dtypes has one bit for each");
+_Static_assert(CLM_I8 == DTYPES - 1 && OP_MAIN == 1 << DTYPES, "a set of dtypes has one bit for each");
 
 /* The product of all dimensions of a call stays below this, so that no size in bytes overflows after this layer. Of
  * several weights' dimensions, each with the rest. */
 #define MOST_ELEMENTS ((int64_t)1 << 58)
 
-clm_status check_fail(checker *c, const char *format, ...) {
-  char sentence[400];
+clm_status op_fail(const op_call *c, const char *format, ...) {
+  char message[400];
   va_list args;
   va_start(args, format);
-  vsnprintf(sentence, sizeof sentence, format, args);
+  vsnprintf(message, sizeof message, format, args);
   va_end(args);
-  return context_fail(c->context, CLM_INVALID_ARGUMENT, "%s: %s", c->op, sentence);
+  return context_fail(c->context, CLM_INVALID_ARGUMENT, "%s: %s", c->table->name, message);
 }
 
-clm_status check_begin(checker *c, clm_context *context, const char *op, const void *args) {
-  *c = (checker){.context = context, .op = op, .elements = 1};
-  if (!context) return CLM_INVALID_ARGUMENT;
-  context->error[0] = '\0';
-  context->explain[0] = '\0';
-  return args ? CLM_OK : check_fail(c, "args is NULL");
+/* ---- Names ---- */
+
+static const clm_tensor *tensor_at(const op_call *c, size_t i) {
+  return (const clm_tensor *)(const void *)((const char *)c->args + c->rows[i]->member);
 }
 
-clm_dtype check_real_of(clm_dtype dtype) { return dtype == CLM_F64 || dtype == CLM_C128 ? CLM_F64 : CLM_F32; }
-clm_dtype check_complex_of(clm_dtype dtype) { return dtype == CLM_F64 || dtype == CLM_C128 ? CLM_C128 : CLM_C64; }
-unsigned check_storage_of(clm_dtype dtype) {
-  return check_real_of(dtype) == CLM_F64 ? CHECK_DTYPE(CLM_F64) : CHECK_FLOAT & ~CHECK_DTYPE(CLM_F64);
-}
-bool check_is_complex(clm_dtype dtype) { return dtype == CLM_C64 || dtype == CLM_C128; }
-unsigned check_weight_of(clm_dtype storage) { return CHECK_DTYPE(check_real_of(storage)) | CHECK_DTYPE(storage); }
-unsigned check_number_beside(clm_dtype storage, clm_dtype A) {
-  return CHECK_DTYPE(check_is_complex(A) ? check_complex_of(storage) : check_real_of(storage));
-}
-unsigned check_weight_beside(clm_dtype storage, clm_dtype A) {
-  return check_is_complex(A) ? check_number_beside(storage, A) : check_weight_of(storage);
-}
-bool check_present(const clm_tensor *tensor) { return tensor->buffer != NULL; }
+static bool present(const op_call *c, size_t i) { return op_present(tensor_at(c, i)); }
 
-/* ---- One row ---- */
+const clm_tensor *op_tensor_of(const op_call *c, const char *name) {
+  size_t i = 0;
+  while (strcmp(c->rows[i]->name, name) != 0) i++; /* tables name their own tensors */
+  return tensor_at(c, i);
+}
 
-static int rank_of(check_dim *const *dims) {
+static bool is_given(const op_call *c, const char *name) { return op_present(op_tensor_of(c, name)); }
+
+static const op_scalar *scalar_named(const op_call *c, const char *name) {
+  const op_scalar *s = c->table->scalars;
+  while (strcmp(s->name, name) != 0) s++;
+  return s;
+}
+
+/* Which of the table's dimensions this one is in the call; OP_DIMS where there is none. */
+static unsigned char place_of(const op_call *c, unsigned char i) {
+  const op_dim *dims = c->table->dims, *dim = &dims[i];
+  if (op_lacks(c, dim->letter)) return OP_DIMS;
+  if (!(dim->with && !is_given(c, dim->with)) && !(dim->along && op_lacks(c, dim->along))) return i;
+  unsigned char other = 0;
+  while (dims[other].letter != dim->otherwise) other++;
+  return other;
+}
+
+/* The dimensions of a shape that the call has; the rank. */
+static int sizes_of(const op_call *c, const char *shape, const op_size *sizes[CLM_MAX_RANK]) {
   int rank = 0;
-  while (rank < CLM_MAX_RANK && dims[rank]) rank++;
+  for (char letter; (letter = op_next(&shape)) != '\0';) {
+    const op_size *s = op_size_of(c, letter);
+    if (s->dim) sizes[rank++] = s;
+  }
   return rank;
 }
 
-static const char *name_of(const clm_tensor *tensor, const check_tensor *rows, size_t count) {
-  for (size_t i = 0; i < count; i++)
-    if (rows[i].tensor == tensor) return rows[i].name;
-  return "?";
-}
+/* ---- Dtypes ---- */
 
 /* "f32, f16 or bf16" */
 static void dtype_list(char *text, size_t size, unsigned dtypes) {
   text[0] = '\0';
   for (int i = 0; i < DTYPES; i++) {
-    if (!(dtypes & CHECK_DTYPE(i))) continue;
-    dtypes &= ~CHECK_DTYPE(i);
+    if (!(dtypes & OP_DTYPE(i))) continue;
+    dtypes &= ~OP_DTYPE(i);
     size_t used = strlen(text);
     const char *join = used == 0 ? "" : dtypes ? ", " : " or ";
     snprintf(text + used, size - used, "%s%s", join, clm_dtype_name((clm_dtype)i));
   }
 }
 
+static int rank_of(const char *shape) {
+  int rank = 0;
+  while (op_next(&shape)) rank++;
+  return rank;
+}
+
+bool op_has_second(const op_tensor *row, const clm_tensor *t) {
+  const char *second = op_second(row);
+  return second && t->rank == rank_of(second);
+}
+
+static clm_status check_dtype(const op_call *c, const op_tensor *row, const clm_tensor *t) {
+  if ((unsigned)t->dtype >= DTYPES) return op_fail(c, "%s has the unknown dtype %d", row->name, (int)t->dtype);
+  const clm_tensor *as = row->dtypes.as ? op_tensor_of(c, row->dtypes.as) : NULL;
+  if (as && !row->dtypes.set) {
+    if (t->dtype == as->dtype || !op_present(as)) return CLM_OK;
+    return op_fail(c, "%s is %s, expected %s as %s", row->name, clm_dtype_name(t->dtype), clm_dtype_name(as->dtype),
+                   row->dtypes.as);
+  }
+  const bool second = row->dtypes.second && op_has_second(row, t);
+  const unsigned set =
+      op_dtype_set(&row->dtypes, c->main, c->complex, second) | (as && op_present(as) ? OP_DTYPE(as->dtype) : 0);
+  if (set & OP_DTYPE(t->dtype)) return CLM_OK;
+  char expected[64];
+  dtype_list(expected, sizeof expected, set);
+  return op_fail(c, "%s is %s, expected %s", row->name, clm_dtype_name(t->dtype), expected);
+}
+
+/* ---- Shapes ---- */
+
 /* "(batch, length, d_inner)" */
-static void dim_list(char *text, size_t size, check_dim *const *dims) {
+static void dim_list(const op_call *c, char *text, size_t size, const char *shape) {
+  const op_size *sizes[CLM_MAX_RANK];
+  const int rank = sizes_of(c, shape, sizes);
   size_t used = 0;
-  for (int i = 0; i < rank_of(dims) && used < size; i++)
-    used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "(", dims[i]->name);
+  for (int i = 0; i < rank && used < size; i++)
+    used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "(", sizes[i]->dim->name);
   if (used < size) snprintf(text + used, size - used, ")");
 }
 
-static clm_status check_dtype(checker *c, const check_tensor *row, const check_tensor *rows, size_t count) {
-  clm_dtype dtype = row->tensor->dtype;
-  if ((unsigned)dtype >= DTYPES) return check_fail(c, "%s has the unknown dtype %d", row->name, (int)dtype);
-  if (row->as) {
-    if (dtype == row->as->dtype) return CLM_OK;
-    return check_fail(c, "%s is %s, expected %s as %s", row->name, clm_dtype_name(dtype),
-                      clm_dtype_name(row->as->dtype), name_of(row->as, rows, count));
-  }
-  if (row->dtypes & CHECK_DTYPE(dtype)) return CLM_OK;
-  char expected[64];
-  dtype_list(expected, sizeof expected, row->dtypes);
-  return check_fail(c, "%s is %s, expected %s", row->name, clm_dtype_name(dtype), expected);
-}
-
 /* A shape that can be walked and a view that lies inside its buffer, whatever the numbers in the descriptor are. */
-static clm_status check_view(checker *c, const char *name, const clm_tensor *t) {
-  if (t->buffer->context != c->context) return check_fail(c, "%s belongs to another context", name);
+static clm_status check_view(const op_call *c, const char *name, const clm_tensor *t) {
+  if (t->buffer->context != c->context) return op_fail(c, "%s belongs to another context", name);
   int64_t elements = 1;
   for (int i = 0; i < t->rank; i++) {
     if (t->shape[i] < 1)
-      return check_fail(c, "%s has size %lld in dimension %d, expected at least 1", name, (long long)t->shape[i], i);
+      return op_fail(c, "%s has size %lld in dimension %d, expected at least 1", name, (long long)t->shape[i], i);
     if (t->stride[i] < 0)
-      return check_fail(c, "%s has stride %lld in dimension %d, expected at least 0", name, (long long)t->stride[i],
-                        i);
+      return op_fail(c, "%s has stride %lld in dimension %d, expected at least 0", name, (long long)t->stride[i], i);
     if (__builtin_mul_overflow(elements, t->shape[i], &elements) || elements > MOST_ELEMENTS)
-      return check_fail(c, "%s has too many elements", name);
+      return op_fail(c, "%s has too many elements", name);
   }
   size_t size = clm_dtype_size(t->dtype), have = t->buffer->bytes;
-  if (t->offset % size) return check_fail(c, "%s has offset %zu, expected a multiple of %zu", name, t->offset, size);
-  const size_t number = check_is_complex(t->dtype) ? size / 2 : size;
+  if (t->offset % size) return op_fail(c, "%s has offset %zu, expected a multiple of %zu", name, t->offset, size);
+  const size_t number = op_is_complex(t->dtype) ? size / 2 : size;
   if (t->buffer->host && ((uintptr_t)t->buffer->host + t->offset) % number) /* memory that the caller wrapped */
-    return check_fail(c, "%s lies at an address that is not a multiple of %zu", name, number);
+    return op_fail(c, "%s lies at an address that is not a multiple of %zu", name, number);
   int64_t bytes;
   if (!view_extent(t, &bytes) || t->offset > have || (uint64_t)bytes > have - t->offset)
-    return check_fail(c, "%s reaches past its buffer of %zu bytes", name, have);
+    return op_fail(c, "%s reaches past its buffer of %zu bytes", name, have);
   return CLM_OK;
 }
 
-static clm_status bind(checker *c, check_dim *dim, int64_t size, const char *name) {
+static clm_status set_size(op_call *c, op_size *s, int64_t size, const char *name) {
   int64_t elements;
-  dim->size = size;
-  dim->from = name;
+  s->size = size;
+  s->from = name;
   bool fits = !__builtin_mul_overflow(c->elements, size, &elements) && elements <= MOST_ELEMENTS;
-  if (!dim->beside) c->elements = elements;
-  if (!fits)
-    return check_fail(c, "%s has %s %lld, the sizes together are too large", name, dim->name, (long long)size);
+  if (!s->dim->apart) c->elements = elements;
+  if (fits) return CLM_OK;
+  return op_fail(c, "%s has %s %lld, the sizes together are too large", name, s->dim->name, (long long)size);
+}
+
+static clm_status check_size(op_call *c, const char *name, const op_size *s, int64_t size) {
+  const op_dim *dim = s->dim;
+  if (dim->of) {
+    const op_size *of = op_size_of(c, dim->of);
+    const int64_t expected = of->size + dim->plus;
+    if (size == expected) return CLM_OK;
+    return op_fail(c, "%s has %s %lld, expected %lld as %s has %s %lld", name, dim->name, (long long)size,
+                   (long long)expected, of->from, of->dim->name, (long long)of->size);
+  }
+  if (s->size == 0) return set_size(c, &c->sizes[s - c->sizes], size, name);
+  if (size == s->size) return CLM_OK;
+  if (!s->from)
+    return op_fail(c, "%s has %s %lld, expected %lld", name, dim->name, (long long)size, (long long)s->size);
+  return op_fail(c, "%s has %s %lld, expected %lld as in %s", name, dim->name, (long long)size, (long long)s->size,
+                 s->from);
+}
+
+static clm_status check_shape(op_call *c, const op_tensor *row, const clm_tensor *t) {
+  if (t->rank < 1 || t->rank > CLM_MAX_RANK)
+    return op_fail(c, "%s has rank %d, expected 1 to %d", row->name, t->rank, CLM_MAX_RANK);
+  TRY(check_view(c, row->name, t));
+  if (!row->shape) return CLM_OK;
+  const op_size *sizes[CLM_MAX_RANK];
+  if (t->rank != sizes_of(c, row->shape, sizes) &&
+      !(op_has_second(row, t) && t->rank == sizes_of(c, op_second(row), sizes))) {
+    char expected[80], or_expected[80] = "";
+    dim_list(c, expected, sizeof expected, row->shape);
+    if (op_second(row)) dim_list(c, or_expected, sizeof or_expected, op_second(row));
+    return op_fail(c, "%s has rank %d, expected %s%s%s", row->name, t->rank, expected, *or_expected ? " or " : "",
+                   or_expected);
+  }
+  for (int i = 0; i < t->rank; i++) TRY(check_size(c, row->name, sizes[i], t->shape[i]));
   return CLM_OK;
 }
 
-static clm_status check_size(checker *c, const char *name, check_dim *dim, int64_t size) {
-  if (dim->of) {
-    int64_t expected = dim->of->size + dim->plus;
-    if (size == expected) return CLM_OK;
-    return check_fail(c, "%s has %s %lld, expected %lld as %s has %s %lld", name, dim->name, (long long)size,
-                      (long long)expected, dim->of->from, dim->of->name, (long long)dim->of->size);
-  }
-  if (dim->size == 0) return bind(c, dim, size, name);
-  if (size == dim->size) return CLM_OK;
-  if (!dim->from)
-    return check_fail(c, "%s has %s %lld, expected %lld", name, dim->name, (long long)size, (long long)dim->size);
-  return check_fail(c, "%s has %s %lld, expected %lld as in %s", name, dim->name, (long long)size,
-                    (long long)dim->size, dim->from);
-}
-
-static clm_status check_shape(checker *c, const check_tensor *row) {
-  const clm_tensor *t = row->tensor;
-  if (t->rank < 1 || t->rank > CLM_MAX_RANK)
-    return check_fail(c, "%s has rank %d, expected 1 to %d", row->name, t->rank, CLM_MAX_RANK);
-  clm_status status = check_view(c, row->name, t);
-  if (status || !row->dims[0]) return status;
-  check_dim *const *dims = row->or_dims[0] && t->rank == rank_of(row->or_dims) ? row->or_dims : row->dims;
-  if (t->rank != rank_of(dims)) {
-    char expected[80], or_expected[80] = "";
-    dim_list(expected, sizeof expected, row->dims);
-    if (row->or_dims[0]) dim_list(or_expected, sizeof or_expected, row->or_dims);
-    return check_fail(c, "%s has rank %d, expected %s%s%s", row->name, t->rank, expected,
-                      row->or_dims[0] ? " or " : "", or_expected);
-  }
-  for (int i = 0; i < t->rank && !status; i++) status = check_size(c, row->name, dims[i], t->shape[i]);
-  return status;
-}
-
-static clm_status check_same_shape(checker *c, const check_tensor *row, const char *expected_name) {
-  const clm_tensor *t = row->tensor, *expected = row->shape_as;
+static clm_status check_same_shape(const op_call *c, const op_tensor *row, const clm_tensor *t) {
+  if (!row->shape_as) return CLM_OK;
+  const clm_tensor *expected = op_tensor_of(c, row->shape_as);
   if (t->rank != expected->rank)
-    return check_fail(c, "%s has rank %d, expected %d as %s", row->name, t->rank, expected->rank, expected_name);
+    return op_fail(c, "%s has rank %d, expected %d as %s", row->name, t->rank, expected->rank, row->shape_as);
   for (int i = 0; i < t->rank; i++)
     if (t->shape[i] != expected->shape[i])
-      return check_fail(c, "%s has size %lld in dimension %d, expected %lld as in %s", row->name,
-                        (long long)t->shape[i], i, (long long)expected->shape[i], expected_name);
+      return op_fail(c, "%s has size %lld in dimension %d, expected %lld as in %s", row->name, (long long)t->shape[i],
+                     i, (long long)expected->shape[i], row->shape_as);
   return CLM_OK;
 }
 
-/* ---- The table ---- */
+/* ---- Between tensors ---- */
 
-static bool allowed(const check_tensor *written, const clm_tensor *other) {
-  for (int i = 0; i < 2; i++)
-    if (written->may_be[i] == other && view_same(written->tensor, other)) return true;
-  return false;
-}
-
-static clm_status check_overlap(checker *c, const check_tensor *rows, size_t count) {
-  for (size_t i = 0; i < count; i++) {
-    if (!(rows[i].flags & CHECK_WRITTEN) || !check_present(rows[i].tensor)) continue;
-    c->written++;
-    rows[i].tensor->buffer->version++;
-    if (view_repeats(rows[i].tensor))
-      return check_fail(c, "%s is written, but its strides let elements share memory", rows[i].name);
-    for (size_t j = 0; j < count; j++) {
-      bool seen = j == i || (j < i && (rows[j].flags & CHECK_WRITTEN)); /* each pair of outputs once */
-      if (seen || !check_present(rows[j].tensor) || allowed(&rows[i], rows[j].tensor)) continue;
-      if (view_overlap(rows[i].tensor, rows[j].tensor))
-        return check_fail(c, "%s overlaps %s", rows[i].name, rows[j].name);
-    }
+static clm_status check_written(op_call *c, size_t i) {
+  const op_tensor *row = c->rows[i];
+  const clm_tensor *t = tensor_at(c, i);
+  c->written++;
+  t->buffer->version++;
+  if (view_repeats(t)) return op_fail(c, "%s is written, but its strides let elements share memory", row->name);
+  for (size_t j = 0; j < c->count; j++) {
+    const bool seen = j == i || (j < i && c->rows[j]->role != OP_IN); /* each pair of outputs once */
+    const clm_tensor *other = tensor_at(c, j);
+    if (seen || !op_present(other) || !view_overlap(t, other)) continue;
+    if (!op_lists(row->may_be, c->rows[j]->name) || !view_same(t, other))
+      return op_fail(c, "%s overlaps %s", row->name, c->rows[j]->name);
   }
   return CLM_OK;
 }
 
-clm_status check_tensors(checker *c, const check_tensor *rows, size_t count) {
-  clm_status status = CLM_OK;
-  for (size_t i = 0; i < count && !status; i++) {
-    if (check_present(rows[i].tensor)) status = check_dtype(c, &rows[i], rows, count);
-    else if (!(rows[i].flags & CHECK_OPTIONAL)) status = check_fail(c, "%s is missing", rows[i].name);
+/* What is given only with another tensor or a scalar, and scales of matrices in i8. */
+static clm_status check_company(const op_call *c, const op_tensor *row, const clm_tensor *t) {
+  if (row->scale_of) {
+    const clm_tensor *matrix = op_tensor_of(c, row->scale_of);
+    const bool wanted = op_present(matrix) && matrix->dtype == CLM_I8;
+    if (wanted && !op_present(t))
+      return op_fail(c, "%s is missing, expected it as %s is i8", row->name, row->scale_of);
+    if (!wanted && op_present(t)) return op_fail(c, "%s is given, but %s is not i8", row->name, row->scale_of);
   }
-  for (size_t i = 0; i < count && !status; i++)
-    if (check_present(rows[i].tensor)) status = check_shape(c, &rows[i]);
-  for (size_t i = 0; i < count && !status; i++)
-    if (check_present(rows[i].tensor) && rows[i].shape_as)
-      status = check_same_shape(c, &rows[i], name_of(rows[i].shape_as, rows, count));
-  return status ? status : check_overlap(c, rows, count);
+  if (!op_present(t)) return CLM_OK;
+  if (row->with && !is_given(c, row->with)) return op_fail(c, "%s is given, but %s is missing", row->name, row->with);
+  if (row->when && !*((const bool *)c->args + scalar_named(c, row->when)->member))
+    return op_fail(c, "%s is given, but %s is not set", row->name, row->when);
+  if (!(row->flags & OP_ROWS) || t->shape[0] == 1 || t->shape[1] == 1 || t->stride[0] == t->shape[1] * t->stride[1])
+    return CLM_OK;
+  return op_fail(c, "%s has stride %lld between its batch rows, expected %lld: contiguous rows", row->name,
+                 (long long)t->stride[0], (long long)(t->shape[1] * t->stride[1]));
 }
 
-/* ---- What is not a tensor ---- */
-
-clm_status check_number(checker *c, const char *name, double value, double low, double high, const char *expected) {
-  if (value >= low && value < high) return CLM_OK;
-  return check_fail(c, "%s is %g, expected %s", name, value, expected);
+static clm_status check_tensors(op_call *c) {
+  for (size_t i = 0; i < c->count; i++) {
+    if (present(c, i)) TRY(check_dtype(c, c->rows[i], tensor_at(c, i)));
+    else if (!(c->rows[i]->flags & OP_OPTIONAL)) return op_fail(c, "%s is missing", c->rows[i]->name);
+  }
+  for (size_t i = 0; i < c->count; i++)
+    if (present(c, i)) TRY(check_shape(c, c->rows[i], tensor_at(c, i)));
+  for (size_t i = 0; i < c->count; i++)
+    if (present(c, i)) TRY(check_same_shape(c, c->rows[i], tensor_at(c, i)));
+  for (size_t i = 0; i < c->count; i++)
+    if (present(c, i) && c->rows[i]->role != OP_IN) TRY(check_written(c, i));
+  for (size_t i = 0; i < c->count; i++) TRY(check_company(c, c->rows[i], tensor_at(c, i)));
+  return CLM_OK;
 }
 
-clm_status check_choice(checker *c, const char *name, int value, int count) {
-  if (value >= 0 && value < count) return CLM_OK;
-  return check_fail(c, "%s is %d, expected 0 to %d", name, value, count - 1);
+/* ---- Scalars ---- */
+
+static clm_status check_scalar(const op_call *c, const op_scalar *s) {
+  const void *at = (const char *)c->args + s->member;
+  if (!s->expected && s->kind != OP_CHOICE) return CLM_OK;
+  if (s->with && !is_given(c, s->with)) return CLM_OK;
+  switch (s->kind) {
+  case OP_CHOICE: {
+    const int value = *(const int *)at;
+    if (value >= 0 && value < s->high) return CLM_OK;
+    return op_fail(c, "%s is %d, expected 0 to %d", s->name, value, (int)s->high - 1);
+  }
+  case OP_COUNT: {
+    const int64_t value = *(const int64_t *)at;
+    if ((double)value >= s->low && (double)value < s->high) return CLM_OK;
+    return op_fail(c, "%s is %lld, expected %s", s->name, (long long)value, s->expected);
+  }
+  default: {
+    const double value = (double)*(const float *)at; /* not a number is outside */
+    if (value >= s->low && value < s->high) return CLM_OK;
+    return op_fail(c, "%s is %g, expected %s", s->name, value, s->expected);
+  }
+  }
 }
 
-clm_status check_scale(checker *c, const char *name, const clm_tensor *scale, const char *matrix_name,
-                       const clm_tensor *matrix) {
-  const bool wanted = check_present(matrix) && matrix->dtype == CLM_I8;
-  if (wanted == check_present(scale)) return CLM_OK;
-  if (wanted) return check_fail(c, "%s is missing, expected it as %s is i8", name, matrix_name);
-  return check_fail(c, "%s is given, but %s is not i8", name, matrix_name);
+/* ---- The call ---- */
+
+static clm_status begin(op_call *c, clm_context *context, const op_table *table, const void *args) {
+  c->context = context; /* not all of it: every call of every operation comes by here */
+  c->table = table;
+  c->args = args;
+  c->lacks = "";
+  c->count = 0;
+  c->main = CLM_F32;
+  c->elements = 1;
+  c->written = 0;
+  c->sizes[OP_DIMS] = (op_size){0};
+  if (!context) return CLM_INVALID_ARGUMENT;
+  context->error[0] = '\0';
+  context->explain[0] = '\0';
+  if (!args) return op_fail(c, "args is NULL");
+  for (size_t part = 0; part < OP_PARTS; part++)
+    for (size_t i = 0; i < table->parts[part].count; i++) c->rows[c->count++] = &table->parts[part].tensors[i];
+  if (table->main) c->main = op_tensor_of(c, table->main)->dtype;
+  c->complex = table->rate && op_is_complex(op_tensor_of(c, table->rate)->dtype);
+  if (table->form) TRY(table->form(c));
+  for (unsigned char i = 0; table->dims && table->dims[i].letter; i++) {
+    c->sizes[i] = (op_size){.size = table->dims[i].size, .dim = &table->dims[i]};
+    c->at[(int)table->dims[i].letter] = place_of(c, i);
+  }
+  return CLM_OK;
 }
 
-bool ops_only_rehearsed(const clm_context *context) { return context->rehearsing && !context->backend->rehearses; }
+clm_status op_check(op_call *c, clm_context *context, const op_table *table, const void *args) {
+  TRY(begin(c, context, table, args));
+  TRY(check_tensors(c));
+  for (const op_scalar *s = table->scalars; s && s->name; s++) TRY(check_scalar(c, s));
+  return CLM_OK;
+}
 
-clm_status ops_finished(clm_context *context, const char *op, clm_status status) {
-  if (status == CLM_UNSUPPORTED && context->error[0] == '\0')
-    return context_fail(context, status, "%s: the %s backend does not have this operation for these arguments", op,
-                        context->backend->name);
+/* ---- The backend ---- */
+
+bool op_only_rehearsed(const clm_context *context) { return context->rehearsing && !context->backend->rehearses; }
+
+clm_status op_finished(const op_call *c, clm_status status) {
+  if (status == CLM_UNSUPPORTED && c->context->error[0] == '\0')
+    return context_fail(c->context, status, "%s: the %s backend does not have this operation for these arguments",
+                        c->table->name, c->context->backend->name);
   return status;
 }

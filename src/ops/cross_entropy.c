@@ -1,24 +1,29 @@
 #include "ops/check.h"
-#include <math.h>
+#include <float.h>
 
-static clm_status check(checker *c, const clm_cross_entropy_args *a, matrix_shape *s) {
-  const unsigned optional = CHECK_OPTIONAL | CHECK_WRITTEN;
-  check_dim CHECK_NAMED(rows), CHECK_NAMED(vocab);
-  clm_status status = CHECK_TENSORS(
-      c, CHECK_ROW(a, logits, 0, .dtypes = CHECK_FLOAT, .dims = {&rows, &vocab}),
-      CHECK_ROW(a, targets, 0, .dtypes = CHECK_I32, .dims = {&rows}),
-      CHECK_ROW(a, losses, optional, .dtypes = CHECK_DTYPE(check_real_of(a->logits.dtype)), .dims = {&rows}),
-      CHECK_ROW(a, dlogits, optional, .as = &a->logits, .dims = {&rows, &vocab}, .may_be = {&a->logits}));
-  if (!status && check_present(&a->dlogits) && !isfinite(a->scale))
-    return check_fail(c, "scale is %g, expected a finite number", (double)a->scale);
-  *s = (matrix_shape){rows.size, vocab.size};
-  return status;
-}
+static const op_dim dims[] = {OP_DIM('r', "rows"), OP_DIM('v', "vocab"), {0}};
+
+/* clang-format off */
+static const op_tensor tensors[] = {
+    OP_TENSOR(clm_cross_entropy_args, logits, OP_IN, OP_IS_FLOAT, "r v"),
+    OP_TENSOR(clm_cross_entropy_args, targets, OP_IN, OP_IS_INDEX, "r"),
+    OP_TENSOR(clm_cross_entropy_args, losses, OP_OUT, OP_IS_REAL, "r", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_cross_entropy_args, dlogits, OP_OUT, OP_AS("logits"), "r v", .flags = OP_OPTIONAL, .may_be = "logits"),
+};
+
+static const op_scalar scalars[] = {
+    OP_SCALAR(clm_cross_entropy_args, scale, OP_NUMBER, .low = -FLT_MAX, .high = INFINITY,
+              .expected = "a finite number", .with = "dlogits"),
+    {0},
+};
+/* clang-format on */
+
+const op_table cross_entropy_table = {
+    .name = "cross_entropy", .main = "logits", .dims = dims, .parts = {OP_PART(tensors)}, .scalars = scalars};
 
 clm_status clm_cross_entropy(clm_context *context, const clm_cross_entropy_args *args) {
-  checker c;
-  matrix_shape s;
-  clm_status status = check_begin(&c, context, "cross_entropy", args);
-  if (!status) status = check(&c, args, &s);
-  return status ? status : OPS_CALL(&c, cross_entropy, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &cross_entropy_table, args));
+  const matrix_shape s = {op_length(&c, 'r'), op_length(&c, 'v')};
+  return OP_RUN(&c, cross_entropy, &s, args);
 }

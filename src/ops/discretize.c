@@ -1,86 +1,76 @@
-#include "core/try.h"
-#include "ops/check.h"
 #include "ops/halves.h"
 
-typedef struct discretize_dims {
-  check_dim batch, length, d_inner, d_state;
-} discretize_dims;
-
-static unsigned weight_dtypes(const clm_discretize_args *a) {
-  return check_weight_beside(a->delta.dtype, a->A.dtype);
-}
+static const op_dim dims[] = {
+    OP_DIM('b', "batch"), OP_DIM('l', "length"), OP_DIM('d', "d_inner"), OP_DIM('n', "d_state"), {0}};
 
 /* clang-format off */
-#define DIMS {CHECK_DIM(batch), CHECK_DIM(length), CHECK_DIM(d_inner), CHECK_DIM(d_state)}
-#define STEP    .dims = {&d.batch, &d.length, &d.d_inner}
-#define MATRIX  .dims = {&d.d_inner, &d.d_state}
-#define INPUT   .dims = {&d.batch, &d.length, &d.d_state}, .or_dims = {&d.d_inner, &d.d_state}
-#define PAIR    .dtypes = weight_dtypes(a), .dims = {&d.batch, &d.length, &d.d_inner, &d.d_state}
-#define INPUTS                                                                                                        \
-  CHECK_ROW(a, delta, 0, .dtypes = CHECK_FLOAT, STEP),                                                                 \
-  CHECK_ROW(a, A, 0, .dtypes = check_weight_of(a->delta.dtype) | CHECK_DTYPE(check_complex_of(a->delta.dtype)), MATRIX), \
-  CHECK_ROW(a, B, 0, .dtypes = weight_dtypes(a), INPUT)
+#define IS_GRADIENT_OF_B {.set = OP_REAL, .complex = OP_COMPLEX, .as = "B"}
+
+OP_FORWARD_FIRST(discretize);
+static const op_tensor inputs[] = {
+    OP_TENSOR(clm_discretize_args, delta, OP_IN, OP_IS_FLOAT, "b l d"),
+    OP_TENSOR(clm_discretize_args, A, OP_IN, OP_IS_RATE, "d n", .flags = OP_WIDENED),
+    OP_TENSOR(clm_discretize_args, B, OP_IN, OP_IS_NUMBER_WEIGHT, "b l n | d n", .flags = OP_WIDENED_SECOND),
+};
+
+static const op_tensor outputs[] = {
+    OP_TENSOR(clm_discretize_args, A_bar, OP_OUT, OP_IS_NUMBER_WEIGHT, "b l d n"),
+    OP_TENSOR(clm_discretize_args, B_bar, OP_OUT, OP_AS("A_bar"), "b l d n"),
+};
+
+static const op_tensor gradients[] = {
+    OP_TENSOR(clm_discretize_backward_args, dA_bar, OP_IN, OP_IS_NUMBER_WEIGHT, "b l d n", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_discretize_backward_args, dB_bar, OP_IN, OP_IS_NUMBER_WEIGHT, "b l d n", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_discretize_backward_args, ddelta, OP_OUT, OP_AS("delta"), "b l d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_discretize_backward_args, dA, OP_OUT, OP_IS_NUMBER_WEIGHT, "d n", .flags = OP_OPTIONAL | OP_WIDENED),
+    OP_TENSOR(clm_discretize_backward_args, dB, OP_OUT, IS_GRADIENT_OF_B, "b l n | d n",
+              .flags = OP_OPTIONAL | OP_WIDENED_SECOND, .shape_as = "B"),
+};
+
+static const op_scalar scalars[] = {
+    OP_SCALAR(clm_discretize_args, method, OP_CHOICE, .high = CLM_BILINEAR + 1), {0}};
 /* clang-format on */
 
-static clm_status shape_of(checker *c, const discretize_dims *d, const clm_discretize_args *a, discretize_shape *s) {
-  *s = (discretize_shape){
-      .batch = d->batch.size,
-      .length = d->length.size,
-      .d_inner = d->d_inner.size,
-      .d_state = d->d_state.size,
+const op_table discretize_table = {.name = "discretize",
+                                   .main = "delta",
+                                   .rate = "A",
+                                   .dims = dims,
+                                   .parts = {OP_PART(inputs), OP_PART(outputs)},
+                                   .scalars = scalars};
+const op_table discretize_backward_table = {.name = "discretize_backward",
+                                            .main = "delta",
+                                            .rate = "A",
+                                            .dims = dims,
+                                            .parts = {OP_PART(inputs), OP_PART(gradients)},
+                                            .scalars = scalars};
+
+static discretize_shape shape_of(const op_call *c, const clm_discretize_args *a) {
+  return (discretize_shape){
+      .batch = op_length(c, 'b'),
+      .length = op_length(c, 'l'),
+      .d_inner = op_length(c, 'd'),
+      .d_state = op_length(c, 'n'),
       .B_varies = a->B.rank == 3,
-      .complex = check_is_complex(a->A.dtype),
+      .complex = c->complex,
   };
-  return check_choice(c, "method", (int)a->method, CLM_BILINEAR + 1);
-}
-
-static clm_status check(checker *c, const clm_discretize_args *a, discretize_shape *s) {
-  discretize_dims d = DIMS;
-  clm_status status = CHECK_TENSORS(c, INPUTS, CHECK_ROW(a, A_bar, CHECK_WRITTEN, PAIR),
-                                    CHECK_ROW(a, B_bar, CHECK_WRITTEN, .as = &a->A_bar, PAIR));
-  return status ? status : shape_of(c, &d, a, s);
-}
-
-static clm_status check_backward(checker *c, const clm_discretize_backward_args *b, discretize_shape *s) {
-  const clm_discretize_args *a = &b->forward;
-  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
-  discretize_dims d = DIMS;
-  clm_status status = CHECK_TENSORS(
-      c, INPUTS, CHECK_ROW(b, dA_bar, CHECK_OPTIONAL, PAIR), CHECK_ROW(b, dB_bar, CHECK_OPTIONAL, PAIR),
-      CHECK_ROW(b, ddelta, gradient, .as = &a->delta, STEP),
-      CHECK_ROW(b, dA, gradient, .dtypes = weight_dtypes(a), MATRIX),
-      CHECK_ROW(b, dB, gradient, .dtypes = check_number_beside(a->delta.dtype, a->A.dtype) | CHECK_DTYPE(a->B.dtype),
-                INPUT, .shape_as = &a->B));
-  return status ? status : shape_of(c, &d, a, s);
-}
-
-static ops_halves halves_of(clm_discretize_args *a) {
-  ops_halves h = {.count = 0};
-  halves_add(&h, &a->A, false);
-  if (a->B.rank == 2) halves_add(&h, &a->B, false);
-  return h;
 }
 
 clm_status clm_discretize(clm_context *context, const clm_discretize_args *args) {
-  checker c;
-  discretize_shape s;
-  TRY(check_begin(&c, context, "discretize", args));
-  TRY(check(&c, args, &s));
+  op_call c;
+  TRY(op_check(&c, context, &discretize_table, args));
+  const discretize_shape s = shape_of(&c, args);
   clm_discretize_args ready = *args;
-  ops_halves halves = halves_of(&ready);
+  ops_halves halves = halves_of(&c, &ready);
   TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OPS_CALL(&c, discretize, &s, &ready));
+  return halves_end(context, &halves, OP_RUN(&c, discretize, &s, &ready));
 }
 
 clm_status clm_discretize_backward(clm_context *context, const clm_discretize_backward_args *args) {
-  checker c;
-  discretize_shape s;
-  TRY(check_begin(&c, context, "discretize_backward", args));
-  TRY(check_backward(&c, args, &s));
+  op_call c;
+  TRY(op_check(&c, context, &discretize_backward_table, args));
+  const discretize_shape s = shape_of(&c, &args->forward);
   clm_discretize_backward_args ready = *args;
-  ops_halves halves = halves_of(&ready.forward);
-  halves_add(&halves, &ready.dA, true);
-  if (args->forward.B.rank == 2) halves_add(&halves, &ready.dB, true);
+  ops_halves halves = halves_of(&c, &ready);
   TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OPS_CALL(&c, discretize_backward, &s, &ready));
+  return halves_end(context, &halves, OP_RUN(&c, discretize_backward, &s, &ready));
 }

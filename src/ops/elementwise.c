@@ -1,85 +1,90 @@
 #include "ops/check.h"
 
-static clm_status check_axpby(checker *c, const clm_axpby_args *a, elementwise_shape *s) {
-  const unsigned dtypes = check_is_complex(a->out.dtype) ? CHECK_COMPLEX : CHECK_FLOAT;
-  clm_status status =
-      CHECK_TENSORS(c, CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = CHECK_FLOAT | CHECK_COMPLEX, .may_be = {&a->x}),
-                    CHECK_ROW(a, x, CHECK_OPTIONAL, .dtypes = dtypes, .shape_as = &a->out));
-  if (!status) s->count = clm_tensor_count(a->out);
-  return status;
-}
+/* clang-format off */
+static const op_tensor axpby[] = {
+    OP_TENSOR(clm_axpby_args, out, OP_INOUT, OP_IS_ANY, NULL, .may_be = "x"),
+    OP_TENSOR(clm_axpby_args, x, OP_IN, OP_IS_LIKE_ANY, NULL, .flags = OP_OPTIONAL,
+              .shape_as = "out"),
+};
 
-static clm_status check_cast(checker *c, const clm_cast_args *a, elementwise_shape *s) {
-  clm_status status = CHECK_TENSORS(c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT),
-                                    CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = CHECK_FLOAT, .shape_as = &a->x));
-  if (!status) s->count = clm_tensor_count(a->out);
-  return status;
-}
+static const op_scalar axpby_scalars[] = {
+    OP_SCALAR(clm_axpby_args, alpha, OP_NUMBER), OP_SCALAR(clm_axpby_args, beta, OP_NUMBER), {0}};
 
-static clm_status check_dropout(checker *c, const clm_dropout_args *a, elementwise_shape *s) {
-  clm_status status = CHECK_TENSORS(
-      c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT),
-      CHECK_ROW(a, residual, CHECK_OPTIONAL, .as = &a->x, .shape_as = &a->x),
-      CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->x, .shape_as = &a->x, .may_be = {&a->x, &a->residual}));
-  if (!status) status = check_number(c, "rate", a->rate, 0, 1, "0 <= rate < 1");
-  if (!status) s->count = clm_tensor_count(a->x);
-  return status;
-}
+static const op_tensor cast[] = {
+    OP_TENSOR(clm_cast_args, x, OP_IN, OP_IS_FLOAT, NULL),
+    OP_TENSOR(clm_cast_args, out, OP_OUT, OP_IS_FLOAT, NULL, .shape_as = "x"),
+};
 
-static clm_status check_column_sum(checker *c, const clm_column_sum_args *a, matrix_shape *s) {
-  check_dim CHECK_NAMED(rows), CHECK_NAMED(dim);
-  const unsigned real = CHECK_DTYPE(check_real_of(a->x.dtype));
-  clm_status status = CHECK_TENSORS(c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, .dims = {&rows, &dim}),
-                                    CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = real, .dims = {&dim}));
-  *s = (matrix_shape){rows.size, dim.size};
-  return status;
-}
+static const op_tensor dropout[] = {
+    OP_TENSOR(clm_dropout_args, x, OP_IN, OP_IS_FLOAT, NULL),
+    OP_TENSOR(clm_dropout_args, residual, OP_IN, OP_AS("x"), NULL, .flags = OP_OPTIONAL, .shape_as = "x"),
+    OP_TENSOR(clm_dropout_args, out, OP_OUT, OP_AS("x"), NULL, .shape_as = "x", .may_be = "x residual"),
+};
 
-static clm_status check_sum_squares(checker *c, const clm_sum_squares_args *a, elementwise_shape *s) {
-  const unsigned real = CHECK_DTYPE(check_real_of(a->x.dtype));
-  check_dim CHECK_NAMED(count), one = {.name = "count", .size = 1};
-  clm_status status = CHECK_TENSORS(c, CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, .dims = {&count}),
-                                    CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = real, .dims = {&one}));
-  s->count = count.size;
-  return status;
-}
+static const op_scalar dropout_scalars[] = {
+    OP_SCALAR(clm_dropout_args, rate, OP_NUMBER, .high = 1, .expected = "0 <= rate < 1"),
+    OP_SCALAR(clm_dropout_args, seed, OP_SEED),
+    {0},
+};
+
+static const op_dim matrix[] = {OP_DIM('r', "rows"), OP_DIM('d', "dim"), {0}};
+static const op_tensor column_sum[] = {
+    OP_TENSOR(clm_column_sum_args, x, OP_IN, OP_IS_FLOAT, "r d"),
+    OP_TENSOR(clm_column_sum_args, out, OP_OUT, OP_IS_REAL, "d"),
+};
+
+static const op_dim vector[] = {OP_DIM('n', "count"), OP_DIM('1', "count", .size = 1), {0}};
+static const op_tensor sum_squares[] = {
+    OP_TENSOR(clm_sum_squares_args, x, OP_IN, OP_IS_FLOAT, "n"),
+    OP_TENSOR(clm_sum_squares_args, out, OP_OUT, OP_IS_REAL, "1", .added = "accumulate"),
+};
+
+static const op_scalar sum_squares_scalars[] = {OP_SCALAR(clm_sum_squares_args, accumulate, OP_BOOL), {0}};
+/* clang-format on */
+
+const op_table axpby_table = {
+    .name = "axpby", .main = "out", .rate = "out", .parts = {OP_PART(axpby)}, .scalars = axpby_scalars};
+const op_table cast_table = {.name = "cast", .main = "x", .parts = {OP_PART(cast)}};
+const op_table dropout_table = {
+    .name = "dropout", .main = "x", .parts = {OP_PART(dropout)}, .scalars = dropout_scalars};
+const op_table column_sum_table = {.name = "column_sum", .main = "x", .dims = matrix, .parts = {OP_PART(column_sum)}};
+const op_table sum_squares_table = {.name = "sum_squares",
+                                    .main = "x",
+                                    .dims = vector,
+                                    .parts = {OP_PART(sum_squares)},
+                                    .scalars = sum_squares_scalars};
 
 clm_status clm_axpby(clm_context *context, const clm_axpby_args *args) {
-  checker c;
-  elementwise_shape s;
-  clm_status status = check_begin(&c, context, "axpby", args);
-  if (!status) status = check_axpby(&c, args, &s);
-  return status ? status : OPS_CALL(&c, axpby, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &axpby_table, args));
+  const elementwise_shape s = {.count = clm_tensor_count(args->out)};
+  return OP_RUN(&c, axpby, &s, args);
 }
 
 clm_status clm_cast(clm_context *context, const clm_cast_args *args) {
-  checker c;
-  elementwise_shape s;
-  clm_status status = check_begin(&c, context, "cast", args);
-  if (!status) status = check_cast(&c, args, &s);
-  return status ? status : OPS_CALL(&c, cast, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &cast_table, args));
+  const elementwise_shape s = {.count = clm_tensor_count(args->out)};
+  return OP_RUN(&c, cast, &s, args);
 }
 
 clm_status clm_dropout(clm_context *context, const clm_dropout_args *args) {
-  checker c;
-  elementwise_shape s;
-  clm_status status = check_begin(&c, context, "dropout", args);
-  if (!status) status = check_dropout(&c, args, &s);
-  return status ? status : OPS_CALL(&c, dropout, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &dropout_table, args));
+  const elementwise_shape s = {.count = clm_tensor_count(args->x)};
+  return OP_RUN(&c, dropout, &s, args);
 }
 
 clm_status clm_column_sum(clm_context *context, const clm_column_sum_args *args) {
-  checker c;
-  matrix_shape s;
-  clm_status status = check_begin(&c, context, "column_sum", args);
-  if (!status) status = check_column_sum(&c, args, &s);
-  return status ? status : OPS_CALL(&c, column_sum, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &column_sum_table, args));
+  const matrix_shape s = {op_length(&c, 'r'), op_length(&c, 'd')};
+  return OP_RUN(&c, column_sum, &s, args);
 }
 
 clm_status clm_sum_squares(clm_context *context, const clm_sum_squares_args *args) {
-  checker c;
-  elementwise_shape s;
-  clm_status status = check_begin(&c, context, "sum_squares", args);
-  if (!status) status = check_sum_squares(&c, args, &s);
-  return status ? status : OPS_CALL(&c, sum_squares, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &sum_squares_table, args));
+  const elementwise_shape s = {.count = op_length(&c, 'n')};
+  return OP_RUN(&c, sum_squares, &s, args);
 }

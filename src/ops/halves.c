@@ -1,13 +1,23 @@
 #include "ops/halves.h"
-#include "core/try.h"
 #include <string.h>
 
-void halves_add(ops_halves *h, clm_tensor *view, bool written) {
+static void add(ops_halves *h, clm_tensor *view, bool written) {
   if (!view->buffer || (view->dtype != CLM_F16 && view->dtype != CLM_BF16)) return;
   h->view[h->count] = view;
   h->stored[h->count] = *view;
   h->written[h->count++] = written;
   h->bytes += ((size_t)clm_tensor_count(*view) * sizeof(float) + 63) / 64 * 64;
+}
+
+ops_halves halves_of(const op_call *c, void *ready) {
+  ops_halves h = {.count = 0};
+  for (size_t i = 0; i < c->count; i++) {
+    const op_tensor *row = c->rows[i];
+    clm_tensor *view = (clm_tensor *)(void *)((char *)ready + row->member);
+    const bool second = row->flags & OP_WIDENED_SECOND && op_has_second(row, view);
+    if (row->flags & OP_WIDENED || second) add(&h, view, row->role != OP_IN);
+  }
+  return h;
 }
 
 size_t halves_pretend(ops_halves *h) {

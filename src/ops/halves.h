@@ -3,7 +3,7 @@
 #ifndef CLM_OPS_HALVES_H
 #define CLM_OPS_HALVES_H
 
-#include "core/context.h"
+#include "ops/check.h"
 
 #define MOST_HALVES 10
 
@@ -15,8 +15,9 @@ typedef struct ops_halves {
   size_t bytes;
 } ops_halves;
 
-/* Nothing unless the tensor is there and f16 or bf16. */
-void halves_add(ops_halves *, clm_tensor *view, bool written);
+/* The tensors of a checked call that its table says are widened and that are f16 or bf16; views into `ready`, a copy
+ * of its arguments. */
+ops_halves halves_of(const op_call *, void *ready);
 
 /* Makes the views f32, for a question about the call; the bytes that the copies take. */
 size_t halves_pretend(ops_halves *);

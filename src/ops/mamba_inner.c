@@ -1,68 +1,139 @@
 /* The inside of a Mamba block: arguments, and the plain sequence of operations where a backend has nothing better. */
-#include "core/try.h"
 #include "ops/halves.h"
 #include "ops/sequences.h"
-#include <math.h>
 #include <string.h>
 
-typedef struct inner_dims {
-  sequence_dims row;
-  check_dim both, d_inner, width, state_width, features, dt_rank, d_state, d_model;
-} inner_dims;
+/* xz shows batch, length and 2 d_inner before any of the weights is looked at. */
+static const op_dim dims[] = {SEQUENCE_DIMS,
+                              OP_DIM('B', "2 d_inner"),
+                              OP_DIM('d', "d_inner", .apart = true),
+                              OP_DIM('w', "width"),
+                              OP_DIM('h', "width - 1", .of = 'w', .plus = -1),
+                              OP_DIM('f', "features", .apart = true),
+                              OP_DIM('r', "dt_rank", .apart = true),
+                              OP_DIM('n', "d_state"),
+                              OP_DIM('m', "d_model", .apart = true),
+                              {0}};
 
 /* clang-format off */
-/* xz shows batch, length and 2 d_inner before any of the weights is looked at. */
-#define WEIGHT_DIM(dim) .dim = {.name = #dim, .beside = true}
-#define DIMS {.row = SEQUENCE_DIMS, .both = {.name = "2 d_inner"}, WEIGHT_DIM(d_inner), CHECK_DIM(width),              \
-              .state_width = {.name = "width - 1", .of = &d.width, .plus = -1}, WEIGHT_DIM(features),                  \
-              WEIGHT_DIM(dt_rank), CHECK_DIM(d_state), WEIGHT_DIM(d_model)}
-#define PARAMETER  .dtypes = CHECK_DTYPE(check_real_of(a->xz.dtype))
-#define WEIGHT     .dtypes = check_weight_of(a->xz.dtype)
-#define MATRIX(also) .dtypes = check_storage_of(a->xz.dtype) | (also)
-#define SEQUENCE(last) .as = &a->xz, .dims = {&d.row.batch, &d.row.length, &d.last}
-#define CONV_STATE .as = &a->xz, .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.state_width}
-#define NUMBERS    .dtypes = check_weight_beside(a->xz.dtype, a->A.dtype), .dims = {&d.d_inner, &d.d_state}
-#define SCAN_STATE .dtypes = check_number_beside(a->xz.dtype, a->A.dtype), .dims = {sequence_rows(&d.row, &a->cu_seqlens), &d.d_inner, &d.d_state}
-#define VECTOR(dim) WEIGHT, .dims = {&d.dim}
-#define INPUTS(kept, matrices)                                                                                                  \
-  CHECK_ROW(a, xz, 0, .dtypes = CHECK_FLOAT, .dims = {&d.row.batch, &d.row.length, &d.both}),                                  \
-  SEQUENCE_ROWS(a, &d.row),                                                                                           \
-  CHECK_ROW(a, conv_weight, 0, WEIGHT, .dims = {&d.d_inner, &d.width}),                                            \
-  CHECK_ROW(a, conv_bias, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                           \
-  CHECK_ROW(a, x_proj, 0, MATRIX(matrices), .dims = {&d.features, &d.d_inner}),                                                 \
-  CHECK_ROW(a, dt_proj, 0, MATRIX(matrices), .dims = {&d.d_inner, &d.dt_rank}),                                                 \
-  CHECK_ROW(a, delta_bias, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                          \
-  CHECK_ROW(a, A, 0, .dtypes = check_weight_of(a->xz.dtype) | CHECK_DTYPE(check_complex_of(a->xz.dtype)),             \
-            .dims = {&d.d_inner, &d.d_state}),                                                                        \
-  CHECK_ROW(a, B, CHECK_OPTIONAL, NUMBERS), CHECK_ROW(a, C, CHECK_OPTIONAL, NUMBERS),                                 \
-  CHECK_ROW(a, D, CHECK_OPTIONAL, WEIGHT, .dims = {&d.d_inner}),                                                                   \
-  CHECK_ROW(a, out_proj, CHECK_OPTIONAL, MATRIX(matrices), .dims = {&d.d_model, &d.d_inner}),                                   \
-  CHECK_ROW(a, delta_norm, CHECK_OPTIONAL, VECTOR(dt_rank)),                                                          \
-  CHECK_ROW(a, B_norm, CHECK_OPTIONAL, VECTOR(d_state)),                                                              \
-  CHECK_ROW(a, C_norm, CHECK_OPTIONAL, VECTOR(d_state)),                                                              \
-  CHECK_ROW(a, conv_initial, CHECK_OPTIONAL, CONV_STATE),                                                             \
-  CHECK_ROW(a, scan_initial, CHECK_OPTIONAL, SCAN_STATE),                                                             \
-  CHECK_ROW(a, u, CHECK_OPTIONAL | (kept), SEQUENCE(d_inner)),                                                        \
-  CHECK_ROW(a, delta, CHECK_OPTIONAL | (kept), SEQUENCE(d_inner)),                                                    \
-  CHECK_ROW(a, dbc, CHECK_OPTIONAL | (kept), SEQUENCE(features))
+OP_FORWARD_FIRST(mamba_inner);
+static const op_tensor inputs[] = {
+    OP_TENSOR(clm_mamba_inner_args, xz, OP_IN, OP_IS_FLOAT, "b l B"),
+    SEQUENCE_TENSORS(clm_mamba_inner_args),
+    OP_TENSOR(clm_mamba_inner_args, conv_weight, OP_IN, OP_IS_WEIGHT, "d w"),
+    OP_TENSOR(clm_mamba_inner_args, conv_bias, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+};
+
+#define IS_MATRIX {.set = OP_STORAGE | OP_DTYPE(CLM_I8)}
+static const op_tensor matrices[] = {
+    OP_TENSOR(clm_mamba_inner_args, x_proj, OP_IN, IS_MATRIX, "f d"),
+    OP_TENSOR(clm_mamba_inner_args, dt_proj, OP_IN, IS_MATRIX, "d r"),
+    OP_TENSOR(clm_mamba_inner_args, out_proj, OP_IN, IS_MATRIX, "m d", .flags = OP_OPTIONAL),
+};
+
+static const op_tensor matrices_backward[] = {
+    OP_TENSOR(clm_mamba_inner_args, x_proj, OP_IN, OP_IS_STORAGE, "f d"),
+    OP_TENSOR(clm_mamba_inner_args, dt_proj, OP_IN, OP_IS_STORAGE, "d r"),
+    OP_TENSOR(clm_mamba_inner_args, out_proj, OP_IN, OP_IS_STORAGE, "m d", .flags = OP_OPTIONAL),
+};
+
+static const op_tensor parameters[] = {
+    OP_TENSOR(clm_mamba_inner_args, delta_bias, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_args, A, OP_IN, OP_IS_RATE, "d n"),
+    OP_TENSOR(clm_mamba_inner_args, B, OP_IN, OP_IS_NUMBER_WEIGHT, "d n", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_args, C, OP_IN, OP_IS_NUMBER_WEIGHT, "d n", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_args, D, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_args, delta_norm, OP_IN, OP_IS_WEIGHT, "r", .flags = OP_OPTIONAL, .when = "norm_delta"),
+    OP_TENSOR(clm_mamba_inner_args, B_norm, OP_IN, OP_IS_WEIGHT, "n", .flags = OP_OPTIONAL, .when = "norm_B"),
+    OP_TENSOR(clm_mamba_inner_args, C_norm, OP_IN, OP_IS_WEIGHT, "n", .flags = OP_OPTIONAL, .when = "norm_C"),
+    OP_TENSOR(clm_mamba_inner_args, conv_initial, OP_IN, OP_AS("xz"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_args, scan_initial, OP_IN, OP_IS_NUMBER, "s d n", .flags = OP_OPTIONAL),
+};
+
+/* u, delta and dbc are kept for the backward pass. What an operation takes as it is stands here without OP_WIDENED:
+ * that operation widens it. */
+static const op_tensor outputs[] = {
+    OP_TENSOR(clm_mamba_inner_args, u, OP_OUT, OP_AS("xz"), "b l d", .flags = OP_OPTIONAL | OP_ROWS),
+    OP_TENSOR(clm_mamba_inner_args, delta, OP_OUT, OP_AS("xz"), "b l d", .flags = OP_OPTIONAL | OP_ROWS),
+    OP_TENSOR(clm_mamba_inner_args, dbc, OP_OUT, OP_AS("xz"), "b l f", .flags = OP_OPTIONAL | OP_ROWS),
+    OP_TENSOR(clm_mamba_inner_args, out_bias, OP_IN, OP_IS_WEIGHT, "m",
+              .flags = OP_OPTIONAL | OP_WIDENED, .with = "out_proj"),
+    OP_TENSOR(clm_mamba_inner_args, residual, OP_IN, OP_AS("xz"), "b l m",
+              .flags = OP_OPTIONAL | OP_ROWS, .with = "out_proj"),
+    OP_TENSOR(clm_mamba_inner_args, out, OP_OUT, OP_AS("xz"), "b l m", .flags = OP_ROWS, .may_be = "residual"),
+    OP_TENSOR(clm_mamba_inner_args, conv_final, OP_OUT, OP_AS("xz"), "s d h",
+              .flags = OP_OPTIONAL, .may_be = "conv_initial"),
+    OP_TENSOR(clm_mamba_inner_args, scan_final, OP_OUT, OP_IS_NUMBER, "s d n",
+              .flags = OP_OPTIONAL, .may_be = "scan_initial"),
+    OP_TENSOR(clm_mamba_inner_args, x_proj_scale, OP_IN, OP_IS_REAL, "f", .flags = OP_OPTIONAL, .scale_of = "x_proj"),
+    OP_TENSOR(clm_mamba_inner_args, dt_proj_scale, OP_IN, OP_IS_REAL, "d",
+              .flags = OP_OPTIONAL, .scale_of = "dt_proj"),
+    OP_TENSOR(clm_mamba_inner_args, out_proj_scale, OP_IN, OP_IS_REAL, "m",
+              .flags = OP_OPTIONAL, .scale_of = "out_proj"),
+};
+
+static const op_tensor gradients[] = {
+    OP_TENSOR(clm_mamba_inner_args, u, OP_IN, OP_AS("xz"), "b l d", .flags = OP_OPTIONAL | OP_ROWS),
+    OP_TENSOR(clm_mamba_inner_args, delta, OP_IN, OP_AS("xz"), "b l d", .flags = OP_OPTIONAL | OP_ROWS),
+    OP_TENSOR(clm_mamba_inner_args, dbc, OP_IN, OP_AS("xz"), "b l f", .flags = OP_OPTIONAL | OP_ROWS),
+    OP_TENSOR(clm_mamba_inner_backward_args, dout, OP_IN, OP_AS("xz"), "b l m", .flags = OP_ROWS),
+    OP_TENSOR(clm_mamba_inner_backward_args, dconv_final, OP_IN, OP_AS("xz"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dscan_final, OP_IN, OP_IS_NUMBER, "s d n", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dxz, OP_OUT, OP_AS("xz"), "b l B", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dconv_weight, OP_OUT, OP_IS_WEIGHT, "d w", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dconv_bias, OP_OUT, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dx_proj, OP_OUT, OP_IS_WEIGHT, "f d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, ddt_proj, OP_OUT, OP_IS_WEIGHT, "d r", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, ddelta_bias, OP_OUT, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dA, OP_OUT, OP_IS_NUMBER_WEIGHT, "d n", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dB, OP_OUT, OP_IS_NUMBER_WEIGHT, "d n",
+              .flags = OP_OPTIONAL, .with = "B"),
+    OP_TENSOR(clm_mamba_inner_backward_args, dC, OP_OUT, OP_IS_NUMBER_WEIGHT, "d n",
+              .flags = OP_OPTIONAL, .with = "C"),
+    OP_TENSOR(clm_mamba_inner_backward_args, dD, OP_OUT, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dout_proj, OP_OUT, OP_IS_WEIGHT, "m d",
+              .flags = OP_OPTIONAL, .with = "out_proj"),
+    OP_TENSOR(clm_mamba_inner_backward_args, dout_bias, OP_OUT, OP_IS_WEIGHT, "m",
+              .flags = OP_OPTIONAL | OP_WIDENED, .with = "out_proj"),
+    OP_TENSOR(clm_mamba_inner_backward_args, ddelta_norm, OP_OUT, OP_IS_WEIGHT, "r",
+              .flags = OP_OPTIONAL | OP_WIDENED, .when = "norm_delta"),
+    OP_TENSOR(clm_mamba_inner_backward_args, dB_norm, OP_OUT, OP_IS_WEIGHT, "n",
+              .flags = OP_OPTIONAL | OP_WIDENED, .when = "norm_B"),
+    OP_TENSOR(clm_mamba_inner_backward_args, dC_norm, OP_OUT, OP_IS_WEIGHT, "n",
+              .flags = OP_OPTIONAL | OP_WIDENED, .when = "norm_C"),
+    OP_TENSOR(clm_mamba_inner_backward_args, dconv_initial, OP_OUT, OP_AS("xz"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dscan_initial, OP_OUT, OP_IS_NUMBER, "s d n", .flags = OP_OPTIONAL),
+};
+
+static const op_scalar scalars[] = {
+    OP_SCALAR(clm_mamba_inner_args, norm_delta, OP_BOOL),
+    OP_SCALAR(clm_mamba_inner_args, norm_B, OP_BOOL),
+    OP_SCALAR(clm_mamba_inner_args, norm_C, OP_BOOL),
+    OP_SCALAR(clm_mamba_inner_args, delta_softplus, OP_BOOL),
+    OP_SCALAR(clm_mamba_inner_args, A_is_log, OP_BOOL),
+    OP_SCALAR(clm_mamba_inner_args, reverse, OP_BOOL),
+    OP_SCALAR(clm_mamba_inner_args, norm_epsilon, OP_NUMBER, OP_NOT_NEGATIVE),
+    {0},
+};
 /* clang-format on */
 
-/* Rows of a matrix: batch and length one after the other. */
-static clm_status check_rows(checker *c, const char *name, const clm_tensor *t) {
-  if (!check_present(t) || t->shape[0] == 1 || t->shape[1] == 1 || t->stride[0] == t->shape[1] * t->stride[1])
-    return CLM_OK;
-  return check_fail(c, "%s has stride %lld between its batch rows, expected %lld: contiguous rows", name,
-                    (long long)t->stride[0], (long long)(t->shape[1] * t->stride[1]));
-}
-
-static clm_status check_norm(checker *c, const char *weight_name, const clm_tensor *weight, const char *name,
-                             bool norm) {
-  if (norm || !check_present(weight)) return CLM_OK;
-  return check_fail(c, "%s is given, but %s is not set", weight_name, name);
-}
+const op_table mamba_inner_table = {
+    .name = "mamba_inner",
+    .main = "xz",
+    .rate = "A",
+    .dims = dims,
+    .parts = {OP_PART(inputs), OP_PART(matrices), OP_PART(parameters), OP_PART(outputs)},
+    .scalars = scalars};
+const op_table mamba_inner_backward_table = {
+    .name = "mamba_inner_backward",
+    .main = "xz",
+    .rate = "A",
+    .dims = dims,
+    .parts = {OP_PART(inputs), OP_PART(matrices_backward), OP_PART(parameters), OP_PART(gradients)},
+    .scalars = scalars};
 
 /* Norms are of what x_proj makes. */
-static clm_status check_norms(checker *c, const clm_mamba_inner_args *a) {
+static clm_status check_norms(const op_call *c, const clm_mamba_inner_args *a) {
   const struct {
     const char *norm, *fixed;
     bool set;
@@ -72,120 +143,58 @@ static clm_status check_norms(checker *c, const clm_mamba_inner_args *a) {
                {"norm_C", "C", a->norm_C, &a->C}};
   for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
     if (!norms[i].set) continue;
-    if (check_is_complex(a->A.dtype))
-      return check_fail(c, "%s is set, expected no norms as A is complex", norms[i].norm);
-    if (norms[i].fixed && check_present(norms[i].given))
-      return check_fail(c, "%s is set, but %s is given", norms[i].norm, norms[i].fixed);
+    if (c->complex) return op_fail(c, "%s is set, expected no norms as A is complex", norms[i].norm);
+    if (norms[i].fixed && op_present(norms[i].given))
+      return op_fail(c, "%s is set, but %s is given", norms[i].norm, norms[i].fixed);
   }
   return CLM_OK;
 }
 
 /* n_groups, from what x_proj's rows are besides dt's. */
-static clm_status check_groups(checker *c, const clm_mamba_inner_args *a, const inner_dims *d, int64_t *groups) {
-  const int varying = !check_present(&a->B) + !check_present(&a->C);
-  const int64_t numbers = d->d_state.size * (check_is_complex(a->A.dtype) ? 2 : 1);
-  const int64_t parts = d->features.size - d->dt_rank.size, all = varying * numbers;
+static clm_status check_groups(const op_call *c, const clm_mamba_inner_args *a, int64_t *groups) {
+  const int varying = !op_present(&a->B) + !op_present(&a->C);
+  const int64_t d_state = op_length(c, 'n'), features = op_length(c, 'f'), dt_rank = op_length(c, 'r');
+  const int64_t parts = features - dt_rank, all = varying * d_state * (c->complex ? 2 : 1);
   *groups = all ? parts / all : 1;
   if (all ? parts > 0 && parts % all == 0 : parts == 0) return CLM_OK;
   if (!varying)
-    return check_fail(c, "x_proj has features %lld, expected dt_rank %lld as B and C are given",
-                      (long long)d->features.size, (long long)d->dt_rank.size);
-  return check_fail(c, "x_proj has features %lld, expected dt_rank %lld and %lld n_groups times d_state %lld",
-                    (long long)d->features.size, (long long)d->dt_rank.size, (long long)(all / d->d_state.size),
-                    (long long)d->d_state.size);
+    return op_fail(c, "x_proj has features %lld, expected dt_rank %lld as B and C are given", (long long)features,
+                   (long long)dt_rank);
+  return op_fail(c, "x_proj has features %lld, expected dt_rank %lld and %lld n_groups times d_state %lld",
+                 (long long)features, (long long)dt_rank, (long long)(all / d_state), (long long)d_state);
 }
 
 /* What the table cannot say. */
-static clm_status check_rest(checker *c, const clm_mamba_inner_args *a, const inner_dims *d, mamba_inner_shape *s) {
+static clm_status shape_of(const op_call *c, const clm_mamba_inner_args *a, mamba_inner_shape *s) {
   int64_t groups;
-  if (d->both.size != 2 * d->d_inner.size)
-    return check_fail(c, "xz has 2 d_inner %lld, expected %lld as conv_weight has d_inner %lld",
-                      (long long)d->both.size, (long long)(2 * d->d_inner.size), (long long)d->d_inner.size);
-  TRY(check_groups(c, a, d, &groups));
+  const int64_t both = op_length(c, 'B'), d_inner = op_length(c, 'd'), d_model = op_length(c, 'm');
+  if (both != 2 * d_inner)
+    return op_fail(c, "xz has 2 d_inner %lld, expected %lld as conv_weight has d_inner %lld", (long long)both,
+                   (long long)(2 * d_inner), (long long)d_inner);
+  TRY(check_groups(c, a, &groups));
   TRY(check_norms(c, a));
-  if (d->d_inner.size % groups)
-    return check_fail(c, "x_proj has n_groups %lld, which does not divide d_inner %lld", (long long)groups,
-                      (long long)d->d_inner.size);
-  if (!check_present(&a->out_proj) && d->d_model.size != d->d_inner.size)
-    return check_fail(c, "out_proj is missing, expected d_model %lld to be d_inner %lld without it",
-                      (long long)d->d_model.size, (long long)d->d_inner.size);
-  if (!check_present(&a->out_proj) && (check_present(&a->out_bias) || check_present(&a->residual)))
-    return check_fail(c, "%s is given, but out_proj is missing",
-                      check_present(&a->out_bias) ? "out_bias" : "residual");
-  TRY(check_norm(c, "delta_norm", &a->delta_norm, "norm_delta", a->norm_delta));
-  TRY(check_norm(c, "B_norm", &a->B_norm, "norm_B", a->norm_B));
-  TRY(check_norm(c, "C_norm", &a->C_norm, "norm_C", a->norm_C));
-  if (d->width.size > 32)
-    return check_fail(c, "conv_weight has width %lld, expected 1 to 32", (long long)d->width.size);
-  TRY(check_sequences(c, &d->row, "xz", &a->seq_idx, &a->cu_seqlens));
-  TRY(check_scale(c, "x_proj_scale", &a->x_proj_scale, "x_proj", &a->x_proj));
-  TRY(check_scale(c, "dt_proj_scale", &a->dt_proj_scale, "dt_proj", &a->dt_proj));
-  TRY(check_scale(c, "out_proj_scale", &a->out_proj_scale, "out_proj", &a->out_proj));
-  TRY(check_rows(c, "u", &a->u));
-  TRY(check_rows(c, "delta", &a->delta));
-  TRY(check_rows(c, "dbc", &a->dbc));
-  TRY(check_number(c, "norm_epsilon", (double)a->norm_epsilon, 0, (double)INFINITY, "a finite number of at least 0"));
-  *s = (mamba_inner_shape){.batch = d->row.batch.size,
-                           .length = d->row.length.size,
-                           .d_inner = d->d_inner.size,
-                           .d_state = d->d_state.size,
-                           .dt_rank = d->dt_rank.size,
+  if (d_inner % groups)
+    return op_fail(c, "x_proj has n_groups %lld, which does not divide d_inner %lld", (long long)groups,
+                   (long long)d_inner);
+  if (!op_present(&a->out_proj) && d_model != d_inner)
+    return op_fail(c, "out_proj is missing, expected d_model %lld to be d_inner %lld without it", (long long)d_model,
+                   (long long)d_inner);
+  if (op_length(c, 'w') > 32)
+    return op_fail(c, "conv_weight has width %lld, expected 1 to 32", (long long)op_length(c, 'w'));
+  TRY(check_sequences(c, "xz"));
+  *s = (mamba_inner_shape){.batch = op_length(c, 'b'),
+                           .length = op_length(c, 'l'),
+                           .d_inner = d_inner,
+                           .d_state = op_length(c, 'n'),
+                           .dt_rank = op_length(c, 'r'),
                            .n_groups = groups,
-                           .d_model = d->d_model.size,
-                           .features = d->features.size,
-                           .B_fixed = check_present(&a->B),
-                           .C_fixed = check_present(&a->C),
-                           .complex = check_is_complex(a->A.dtype),
-                           .dtype = a->xz.dtype};
+                           .d_model = d_model,
+                           .features = op_length(c, 'f'),
+                           .B_fixed = op_present(&a->B),
+                           .C_fixed = op_present(&a->C),
+                           .complex = c->complex,
+                           .dtype = c->main};
   return CLM_OK;
-}
-
-static clm_status check(checker *c, const clm_mamba_inner_args *a, mamba_inner_shape *s) {
-  const unsigned optional = CHECK_OPTIONAL | CHECK_WRITTEN;
-  inner_dims d = DIMS;
-  TRY(CHECK_TENSORS(c, INPUTS(CHECK_WRITTEN, CHECK_I8), CHECK_ROW(a, out_bias, CHECK_OPTIONAL, VECTOR(d_model)),
-                    CHECK_ROW(a, residual, CHECK_OPTIONAL, SEQUENCE(d_model)),
-                    CHECK_ROW(a, out, CHECK_WRITTEN, SEQUENCE(d_model), .may_be = {&a->residual}),
-                    CHECK_ROW(a, conv_final, optional, CONV_STATE, .may_be = {&a->conv_initial}),
-                    CHECK_ROW(a, scan_final, optional, SCAN_STATE, .may_be = {&a->scan_initial}),
-                    CHECK_ROW(a, x_proj_scale, CHECK_OPTIONAL, PARAMETER, .dims = {&d.features}),
-                    CHECK_ROW(a, dt_proj_scale, CHECK_OPTIONAL, PARAMETER, .dims = {&d.d_inner}),
-                    CHECK_ROW(a, out_proj_scale, CHECK_OPTIONAL, PARAMETER, .dims = {&d.d_model})));
-  TRY(check_rows(c, "residual", &a->residual));
-  TRY(check_rows(c, "out", &a->out));
-  return check_rest(c, a, &d, s);
-}
-
-static clm_status check_backward(checker *c, const clm_mamba_inner_backward_args *b, mamba_inner_shape *s) {
-  const clm_mamba_inner_args *a = &b->forward;
-  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
-  inner_dims d = DIMS;
-  TRY(CHECK_TENSORS(
-      c, INPUTS(0, 0), CHECK_ROW(b, dout, 0, SEQUENCE(d_model)),
-      CHECK_ROW(b, dconv_final, CHECK_OPTIONAL, CONV_STATE), CHECK_ROW(b, dscan_final, CHECK_OPTIONAL, SCAN_STATE),
-      CHECK_ROW(b, dxz, gradient, SEQUENCE(both)),
-      CHECK_ROW(b, dconv_weight, gradient, WEIGHT, .dims = {&d.d_inner, &d.width}),
-      CHECK_ROW(b, dconv_bias, gradient, VECTOR(d_inner)),
-      CHECK_ROW(b, dx_proj, gradient, WEIGHT, .dims = {&d.features, &d.d_inner}),
-      CHECK_ROW(b, ddt_proj, gradient, WEIGHT, .dims = {&d.d_inner, &d.dt_rank}),
-      CHECK_ROW(b, ddelta_bias, gradient, VECTOR(d_inner)), CHECK_ROW(b, dA, gradient, NUMBERS),
-      CHECK_ROW(b, dB, gradient, NUMBERS), CHECK_ROW(b, dC, gradient, NUMBERS),
-      CHECK_ROW(b, dD, gradient, VECTOR(d_inner)),
-      CHECK_ROW(b, dout_proj, gradient, WEIGHT, .dims = {&d.d_model, &d.d_inner}),
-      CHECK_ROW(b, dout_bias, gradient, VECTOR(d_model)), CHECK_ROW(b, ddelta_norm, gradient, VECTOR(dt_rank)),
-      CHECK_ROW(b, dB_norm, gradient, VECTOR(d_state)), CHECK_ROW(b, dC_norm, gradient, VECTOR(d_state)),
-      CHECK_ROW(b, dconv_initial, gradient, CONV_STATE), CHECK_ROW(b, dscan_initial, gradient, SCAN_STATE)));
-  TRY(check_norm(c, "ddelta_norm", &b->ddelta_norm, "norm_delta", a->norm_delta));
-  TRY(check_norm(c, "dB_norm", &b->dB_norm, "norm_B", a->norm_B));
-  TRY(check_norm(c, "dC_norm", &b->dC_norm, "norm_C", a->norm_C));
-  if ((check_present(&b->dB) && !check_present(&a->B)) || (check_present(&b->dC) && !check_present(&a->C)))
-    return check_fail(c, "%s is given, but %s is missing", check_present(&a->B) ? "dC" : "dB",
-                      check_present(&a->B) ? "C" : "B");
-  if (!check_present(&a->out_proj) && (check_present(&b->dout_proj) || check_present(&b->dout_bias)))
-    return check_fail(c, "%s is given, but out_proj is missing",
-                      check_present(&b->dout_proj) ? "dout_proj" : "dout_bias");
-  TRY(check_rows(c, "dout", &b->dout));
-  return check_rest(c, a, &d, s);
 }
 
 /* ---- The plain sequence ---- */
@@ -209,7 +218,7 @@ static clm_tensor take(inner_pieces *p, clm_buffer *block, const mamba_inner_sha
 /* (batch, length, n_groups, d_state) of complex numbers. */
 static clm_tensor take_complex(inner_pieces *p, clm_buffer *block, const mamba_inner_shape *s) {
   const int64_t shape[] = {s->batch, s->length, s->n_groups, s->d_state};
-  clm_tensor t = clm_tensor_of(block, p->bytes, check_complex_of(s->dtype), 4, shape);
+  clm_tensor t = clm_tensor_of(block, p->bytes, op_complex_of(s->dtype), 4, shape);
   p->bytes += ((size_t)clm_tensor_count(t) * clm_dtype_size(t.dtype) + 63) / 64 * 64;
   return t;
 }
@@ -218,18 +227,18 @@ static inner_pieces lay_out(clm_buffer *block, const mamba_inner_shape *s, const
                             const clm_mamba_inner_backward_args *b) {
   inner_pieces p = {.u = a->u, .delta = a->delta, .dbc = a->dbc};
   bool norms = a->norm_delta || a->norm_B || a->norm_C;
-  if (!check_present(&p.u)) p.u = take(&p, block, s, s->d_inner);
-  if (!check_present(&p.dbc)) p.dbc = take(&p, block, s, s->features);
-  if (!check_present(&p.delta)) p.delta = take(&p, block, s, s->d_inner);
+  if (!op_present(&p.u)) p.u = take(&p, block, s, s->d_inner);
+  if (!op_present(&p.dbc)) p.dbc = take(&p, block, s, s->features);
+  if (!op_present(&p.delta)) p.delta = take(&p, block, s, s->d_inner);
   if (norms) p.normed = take(&p, block, s, s->features);
   if (s->complex && !s->B_fixed) p.B = take_complex(&p, block, s);
   if (s->complex && !s->C_fixed) p.C = take_complex(&p, block, s);
   if (!b) {
-    p.y = check_present(&a->out_proj) ? take(&p, block, s, s->d_inner) : a->out;
+    p.y = op_present(&a->out_proj) ? take(&p, block, s, s->d_inner) : a->out;
     return p;
   }
-  if (check_present(&b->dout_proj)) p.y = take(&p, block, s, s->d_inner);
-  p.dy = check_present(&a->out_proj) ? take(&p, block, s, s->d_inner) : b->dout;
+  if (op_present(&b->dout_proj)) p.y = take(&p, block, s, s->d_inner);
+  p.dy = op_present(&a->out_proj) ? take(&p, block, s, s->d_inner) : b->dout;
   p.du = take(&p, block, s, s->d_inner);
   p.ddelta = take(&p, block, s, s->d_inner);
   p.ddbc = take(&p, block, s, s->features);
@@ -241,7 +250,7 @@ static inner_pieces lay_out(clm_buffer *block, const mamba_inner_shape *s, const
 
 /* (batch, length, n) as (batch length, n). */
 static clm_tensor rows_of(clm_tensor t) {
-  if (!check_present(&t)) return t;
+  if (!op_present(&t)) return t;
   int64_t step = t.shape[1] == 1 ? t.stride[0] : t.stride[1];
   t.shape[0] *= t.shape[1];
   t.stride[0] = step;
@@ -252,7 +261,7 @@ static clm_tensor rows_of(clm_tensor t) {
 }
 
 static clm_tensor columns(clm_tensor t, int64_t begin, int64_t count) {
-  return check_present(&t) ? clm_tensor_slice(t, t.rank - 1, begin, count) : t;
+  return op_present(&t) ? clm_tensor_slice(t, t.rank - 1, begin, count) : t;
 }
 
 static clm_tensor transposed(clm_tensor t) { return clm_tensor_transpose(t, 0, 1); }
@@ -282,7 +291,7 @@ static clm_tensor part_view(const inner_part *part, clm_tensor raw, clm_tensor n
 
 /* (batch, length, n_groups d_state) as (batch, length, n_groups, d_state). */
 static clm_tensor by_group(clm_tensor t, const mamba_inner_shape *s) {
-  if (!check_present(&t)) return t;
+  if (!op_present(&t)) return t;
   t.rank = 4;
   t.shape[2] = s->n_groups;
   t.shape[3] = s->d_state;
@@ -303,10 +312,10 @@ static clm_tensor scan_input(const mamba_inner_shape *s, const clm_mamba_inner_a
 /* Between a part of dbc, pairs of numbers, and the complex tensor that the scan takes or gives. */
 static clm_status convert_part(clm_context *ctx, const mamba_inner_shape *s, const clm_mamba_inner_args *a, int part,
                                clm_tensor dbc, const clm_tensor *complex, bool back) {
-  if (!check_present(complex)) return CLM_OK;
+  if (!op_present(complex)) return CLM_OK;
   const inner_part p = part_of(s, a, part);
   const clm_tensor own = part_view(&p, dbc, dbc);
-  const clm_tensor pairs = clm_tensor_of(complex->buffer, complex->offset, check_real_of(s->dtype), 3, own.shape);
+  const clm_tensor pairs = clm_tensor_of(complex->buffer, complex->offset, op_real_of(s->dtype), 3, own.shape);
   return clm_cast(ctx, &(clm_cast_args){.x = back ? pairs : own, .out = back ? own : pairs});
 }
 
@@ -342,12 +351,12 @@ static clm_status norm_parts_backward(clm_context *ctx, const mamba_inner_shape 
     for (int64_t g = 0; part.norm && g < part.groups; g++) {
       int64_t begin = part.begin + g * part.width;
       clm_tensor dweight = *dweights[i];
-      if (g > 0 && check_present(&dweight)) dweight = columns(*sum, 0, part.width);
+      if (g > 0 && op_present(&dweight)) dweight = columns(*sum, 0, part.width);
       TRY(clm_norm_backward(ctx, &(clm_norm_backward_args){.forward = norm_args(&b->forward, p, &part, g),
                                                            .dout = rows_of(columns(p->dnormed, begin, part.width)),
                                                            .dx = rows_of(columns(p->ddbc, begin, part.width)),
                                                            .dweight = dweight}));
-      if (g > 0 && check_present(&dweight))
+      if (g > 0 && op_present(&dweight))
         TRY(clm_axpby(ctx, &(clm_axpby_args){.x = dweight, .out = *dweights[i], .alpha = 1, .beta = 1}));
     }
   }
@@ -409,12 +418,12 @@ scan_backward_args(const mamba_inner_shape *s, const clm_mamba_inner_backward_ar
 static clm_status run_inputs(clm_context *ctx, const mamba_inner_shape *s, const clm_mamba_inner_args *a,
                              const inner_pieces *p, const clm_tensor *conv_final, bool backward) {
   inner_part dt = part_of(s, a, PART_DELTA);
-  if (!backward || !check_present(&a->u)) {
+  if (!backward || !op_present(&a->u)) {
     clm_causal_conv1d_args conv = conv_args(s, a, p);
     if (conv_final) conv.final_state = *conv_final;
     TRY(clm_causal_conv1d(ctx, &conv));
   }
-  if (!backward || !check_present(&a->dbc))
+  if (!backward || !op_present(&a->dbc))
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(p->u),
                                            .b = transposed(a->x_proj),
                                            .out = rows_of(p->dbc),
@@ -422,7 +431,7 @@ static clm_status run_inputs(clm_context *ctx, const mamba_inner_shape *s, const
   TRY(norm_parts(ctx, s, a, p));
   TRY(convert_part(ctx, s, a, PART_B, p->dbc, &p->B, false));
   TRY(convert_part(ctx, s, a, PART_C, p->dbc, &p->C, false));
-  if (!backward || !check_present(&a->delta))
+  if (!backward || !op_present(&a->delta))
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(part_view(&dt, p->dbc, p->normed)),
                                            .b = transposed(a->dt_proj),
                                            .out = rows_of(p->delta),
@@ -436,7 +445,7 @@ static clm_status run(clm_context *ctx, const mamba_inner_shape *s, const clm_ma
   clm_selective_scan_args scan = scan_args(s, a, p);
   scan.final_state = a->scan_final;
   TRY(clm_selective_scan(ctx, &scan));
-  if (!check_present(&a->out_proj)) return CLM_OK;
+  if (!op_present(&a->out_proj)) return CLM_OK;
   return clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(p->y),
                                             .b = transposed(a->out_proj),
                                             .bias = a->out_bias,
@@ -447,7 +456,7 @@ static clm_status run(clm_context *ctx, const mamba_inner_shape *s, const clm_ma
 
 /* dweight = dout^T input, for a weight of (outputs, inputs). */
 static clm_status weight_gradient(clm_context *ctx, clm_tensor dout, clm_tensor input, const clm_tensor *dweight) {
-  if (!check_present(dweight)) return CLM_OK;
+  if (!op_present(dweight)) return CLM_OK;
   return clm_matmul(ctx, &(clm_matmul_args){.a = transposed(rows_of(dout)), .b = rows_of(input), .out = *dweight});
 }
 
@@ -457,14 +466,14 @@ static clm_status run_backward(clm_context *ctx, const mamba_inner_shape *s, con
   inner_part dt = part_of(s, a, PART_DELTA);
   clm_tensor dt_in = part_view(&dt, p->dbc, p->normed), ddt = part_view(&dt, p->ddbc, p->dnormed);
   TRY(run_inputs(ctx, s, a, p, NULL, true));
-  if (check_present(&a->out_proj))
+  if (op_present(&a->out_proj))
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(b->dout), .b = a->out_proj, .out = rows_of(p->dy)}));
   clm_selective_scan_backward_args scan = scan_backward_args(s, b, p);
   TRY(clm_selective_scan_backward(ctx, &scan));
   TRY(convert_part(ctx, s, a, PART_B, p->ddbc, &p->dB, true));
   TRY(convert_part(ctx, s, a, PART_C, p->ddbc, &p->dC, true));
   TRY(weight_gradient(ctx, b->dout, p->y, &b->dout_proj));
-  if (check_present(&b->dout_bias))
+  if (op_present(&b->dout_bias))
     TRY(clm_column_sum(ctx, &(clm_column_sum_args){.x = rows_of(b->dout), .out = b->dout_bias}));
   TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(p->ddelta), .b = a->dt_proj, .out = rows_of(ddt)}));
   TRY(weight_gradient(ctx, p->ddelta, dt_in, &b->ddt_proj));
@@ -511,7 +520,7 @@ static clm_status plain_backward(clm_context *ctx, const mamba_inner_shape *s,
   clm_buffer *block;
   TRY(context_enter(ctx, lay_out(NULL, s, &b->forward, b).bytes + sum_bytes(s), &block));
   inner_pieces p = lay_out(block, s, &b->forward, b);
-  clm_tensor sum = clm_tensor_of(block, p.bytes, check_real_of(s->dtype), 1, &s->d_state);
+  clm_tensor sum = clm_tensor_of(block, p.bytes, op_real_of(s->dtype), 1, &s->d_state);
   ctx->rehearsing = true;
   clm_status status = run_backward(ctx, s, b, &p, &sum);
   ctx->rehearsing = false;
@@ -519,33 +528,35 @@ static clm_status plain_backward(clm_context *ctx, const mamba_inner_shape *s,
   context_leave(ctx);
   TRY(failed_inside(ctx, "mamba_inner_backward", status));
   context_explain(ctx, "mamba_inner_backward: %s, then the gradients one after another",
-                  check_present(&b->forward.u) && check_present(&b->forward.delta)
+                  op_present(&b->forward.u) && op_present(&b->forward.delta)
                       ? "nothing large recomputed"
                       : "convolution or step sizes recomputed");
   return CLM_OK;
 }
 
-/* Those that are not handed on to an operation as they are, which does the same. */
-static ops_halves halves_of(clm_mamba_inner_args *a) {
-  ops_halves h = {.count = 0};
-  halves_add(&h, &a->out_bias, false);
-  return h;
+/* What backend functions get: the arguments checked, in a copy. */
+static clm_status begin(op_call *c, clm_context *context, const clm_mamba_inner_args *args, mamba_inner_shape *s,
+                        clm_mamba_inner_args *ready) {
+  TRY(op_check(c, context, &mamba_inner_table, args));
+  TRY(shape_of(c, args, s));
+  *ready = *args;
+  return CLM_OK;
 }
 
-static ops_halves halves_of_backward(clm_mamba_inner_backward_args *b) {
-  ops_halves h = {.count = 0};
-  clm_tensor *const sums[] = {&b->dout_bias, &b->ddelta_norm, &b->dB_norm, &b->dC_norm};
-  for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) halves_add(&h, sums[i], true);
-  return h;
+static clm_status begin_backward(op_call *c, clm_context *context, const clm_mamba_inner_backward_args *args,
+                                 mamba_inner_shape *s, clm_mamba_inner_backward_args *ready) {
+  TRY(op_check(c, context, &mamba_inner_backward_table, args));
+  TRY(shape_of(c, &args->forward, s));
+  *ready = *args;
+  return CLM_OK;
 }
 
 clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args) {
-  checker c;
+  op_call c;
   mamba_inner_shape s;
-  TRY(check_begin(&c, context, "mamba_inner", args));
-  TRY(check(&c, args, &s));
-  clm_mamba_inner_args ready = *args;
-  ops_halves halves = halves_of(&ready);
+  clm_mamba_inner_args ready;
+  TRY(begin(&c, context, args, &s, &ready));
+  ops_halves halves = halves_of(&c, &ready);
   TRY(halves_begin(context, &halves));
   clm_status status = CLM_UNSUPPORTED;
   if (context->ops.mamba_inner) status = context->ops.mamba_inner(context, &s, &ready);
@@ -553,13 +564,12 @@ clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *arg
 }
 
 clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_backward_args *args) {
-  checker c;
+  op_call c;
   mamba_inner_shape s;
-  TRY(check_begin(&c, context, "mamba_inner_backward", args));
-  TRY(check_backward(&c, args, &s));
+  clm_mamba_inner_backward_args ready;
+  TRY(begin_backward(&c, context, args, &s, &ready));
   if (c.written == 0) return CLM_OK;
-  clm_mamba_inner_backward_args ready = *args;
-  ops_halves halves = halves_of_backward(&ready);
+  ops_halves halves = halves_of(&c, &ready);
   TRY(halves_begin(context, &halves));
   clm_status status = CLM_UNSUPPORTED;
   if (context->ops.mamba_inner_backward) status = context->ops.mamba_inner_backward(context, &s, &ready);
@@ -570,11 +580,11 @@ clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_
 
 /* The scan is asked with views of a buffer that stands for the workspace and has no memory yet. */
 size_t clm_mamba_inner_workspace_size(clm_context *context, const clm_mamba_inner_args *args) {
-  checker c;
+  op_call c;
   mamba_inner_shape s;
-  if (check_begin(&c, context, "mamba_inner", args) || check(&c, args, &s)) return 0;
-  clm_mamba_inner_args ready = *args;
-  ops_halves halves = halves_of(&ready);
+  clm_mamba_inner_args ready;
+  if (begin(&c, context, args, &s, &ready)) return 0;
+  ops_halves halves = halves_of(&c, &ready);
   const size_t small = halves_pretend(&halves), bytes = lay_out(NULL, &s, &ready, NULL).bytes;
   clm_buffer block = {.context = context, .bytes = bytes};
   inner_pieces p = lay_out(&block, &s, &ready, NULL);
@@ -584,11 +594,11 @@ size_t clm_mamba_inner_workspace_size(clm_context *context, const clm_mamba_inne
 }
 
 size_t clm_mamba_inner_backward_workspace_size(clm_context *context, const clm_mamba_inner_backward_args *args) {
-  checker c;
+  op_call c;
   mamba_inner_shape s;
-  if (check_begin(&c, context, "mamba_inner_backward", args) || check_backward(&c, args, &s)) return 0;
-  clm_mamba_inner_backward_args ready = *args;
-  ops_halves halves = halves_of_backward(&ready);
+  clm_mamba_inner_backward_args ready;
+  if (begin_backward(&c, context, args, &s, &ready)) return 0;
+  ops_halves halves = halves_of(&c, &ready);
   const size_t small = halves_pretend(&halves), bytes = lay_out(NULL, &s, &args->forward, args).bytes + sum_bytes(&s);
   clm_buffer block = {.context = context, .bytes = bytes};
   inner_pieces p = lay_out(&block, &s, &args->forward, args);

@@ -1,29 +1,34 @@
 #include "ops/check.h"
 
-static clm_status check(checker *c, const clm_matmul_args *a, matmul_shape *s) {
-  check_dim CHECK_NAMED(m), CHECK_NAMED(n), CHECK_NAMED(k);
-  const unsigned real = CHECK_DTYPE(check_real_of(a->out.dtype));
-  clm_status status = CHECK_TENSORS(
-      c, CHECK_ROW(a, a, 0, .dtypes = CHECK_FLOAT, .dims = {&m, &k}),
-      CHECK_ROW(a, b, 0, .dtypes = CHECK_FLOAT | CHECK_I8, .dims = {&k, &n}),
-      CHECK_ROW(a, out, CHECK_WRITTEN, .dtypes = CHECK_FLOAT, .dims = {&m, &n}, .may_be = {&a->residual}),
-      CHECK_ROW(a, bias, CHECK_OPTIONAL, .dtypes = real, .dims = {&n}),
-      CHECK_ROW(a, residual, CHECK_OPTIONAL, .as = &a->out, .dims = {&m, &n}),
-      CHECK_ROW(a, b_scale, CHECK_OPTIONAL, .dtypes = real, .dims = {&n}));
-  if (!status) status = check_scale(c, "b_scale", &a->b_scale, "b", &a->b);
-  if (!status) status = check_choice(c, "activation", (int)a->activation, CLM_ACTIVATION_SOFTPLUS + 1);
-  if (!status) status = check_choice(c, "math", (int)a->math, CLM_MATH_TF32 + 1);
-  if (status) return status;
-  if (a->accumulate && (check_present(&a->bias) || check_present(&a->residual) || a->activation))
-    return check_fail(c, "accumulate is set, expected no bias, residual or activation beside it");
-  *s = (matmul_shape){.m = m.size, .n = n.size, .k = k.size};
-  return CLM_OK;
-}
+static const op_dim dims[] = {OP_DIM('m', "m"), OP_DIM('n', "n"), OP_DIM('k', "k"), {0}};
+
+/* clang-format off */
+static const op_tensor tensors[] = {
+    OP_TENSOR(clm_matmul_args, a, OP_IN, OP_IS_FLOAT, "m k"),
+    OP_TENSOR(clm_matmul_args, b, OP_IN, {.set = OP_FLOAT | OP_DTYPE(CLM_I8)}, "k n"),
+    OP_TENSOR(clm_matmul_args, out, OP_OUT, OP_IS_FLOAT, "m n", .may_be = "residual", .added = "accumulate"),
+    OP_TENSOR(clm_matmul_args, bias, OP_IN, OP_IS_REAL, "n", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_matmul_args, residual, OP_IN, OP_AS("out"), "m n", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_matmul_args, b_scale, OP_IN, OP_IS_REAL, "n", .flags = OP_OPTIONAL, .scale_of = "b"),
+};
+
+static const op_scalar scalars[] = {
+    OP_SCALAR(clm_matmul_args, scale, OP_NUMBER),
+    OP_SCALAR(clm_matmul_args, activation, OP_CHOICE, .high = CLM_ACTIVATION_SOFTPLUS + 1),
+    OP_SCALAR(clm_matmul_args, accumulate, OP_BOOL),
+    OP_SCALAR(clm_matmul_args, math, OP_CHOICE, .high = CLM_MATH_TF32 + 1),
+    {0},
+};
+/* clang-format on */
+
+const op_table matmul_table = {
+    .name = "matmul", .main = "out", .dims = dims, .parts = {OP_PART(tensors)}, .scalars = scalars};
 
 clm_status clm_matmul(clm_context *context, const clm_matmul_args *args) {
-  checker c;
-  matmul_shape s;
-  clm_status status = check_begin(&c, context, "matmul", args);
-  if (!status) status = check(&c, args, &s);
-  return status ? status : OPS_CALL(&c, matmul, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &matmul_table, args));
+  if (args->accumulate && (op_present(&args->bias) || op_present(&args->residual) || args->activation))
+    return op_fail(&c, "accumulate is set, expected no bias, residual or activation beside it");
+  const matmul_shape s = {.m = op_length(&c, 'm'), .n = op_length(&c, 'n'), .k = op_length(&c, 'k')};
+  return OP_RUN(&c, matmul, &s, args);
 }

@@ -1,79 +1,66 @@
-#include "core/try.h"
-#include "ops/check.h"
 #include "ops/halves.h"
-#include <math.h>
+
+static const op_dim dims[] = {OP_DIM('r', "rows"), OP_DIM('d', "dim"), {0}};
 
 /* clang-format off */
-#define MATRIX    .dims = {&rows, &dim}
-#define STORAGE   .dtypes = check_storage_of(a->x.dtype), MATRIX
-#define PARAMETER .dtypes = check_weight_of(a->x.dtype), .dims = {&dim}
-#define INPUTS                                                                                                        \
-  CHECK_ROW(a, x, 0, .dtypes = CHECK_FLOAT, MATRIX),                                                                  \
-  CHECK_ROW(a, weight, CHECK_OPTIONAL, PARAMETER),                                                                    \
-  CHECK_ROW(a, bias, CHECK_OPTIONAL, PARAMETER)
+OP_FORWARD_FIRST(norm);
+static const op_tensor inputs[] = {
+    OP_TENSOR(clm_norm_args, x, OP_IN, OP_IS_FLOAT, "r d"),
+    OP_TENSOR(clm_norm_args, weight, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL | OP_WIDENED),
+    OP_TENSOR(clm_norm_args, bias, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL | OP_WIDENED),
+};
+
+static const op_tensor outputs[] = {
+    OP_TENSOR(clm_norm_args, residual, OP_IN, OP_IS_STORAGE, "r d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_norm_args, out, OP_OUT, OP_IS_STORAGE, "r d", .may_be = "x"),
+    OP_TENSOR(clm_norm_args, residual_out, OP_OUT, OP_IS_STORAGE, "r d", .flags = OP_OPTIONAL, .may_be = "residual x"),
+};
+
+static const op_tensor gradients[] = {
+    OP_TENSOR(clm_norm_backward_args, forward.residual, OP_IN, OP_IS_STORAGE, "r d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_norm_backward_args, dout, OP_IN, OP_IS_STORAGE, "r d"),
+    OP_TENSOR(clm_norm_backward_args, residual, OP_IN, OP_IS_STORAGE, "r d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_norm_backward_args, dx, OP_OUT, OP_AS("x"), "r d", .flags = OP_OPTIONAL, .may_be = "residual"),
+    OP_TENSOR(clm_norm_backward_args, dweight, OP_OUT, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL | OP_WIDENED),
+    OP_TENSOR(clm_norm_backward_args, dbias, OP_OUT, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL | OP_WIDENED),
+    OP_TENSOR(clm_norm_backward_args, dresidual, OP_OUT, OP_AS("forward.residual"), "r d", .flags = OP_OPTIONAL,
+              .may_be = "residual", .with = "forward.residual"),
+};
+
+static const op_scalar scalars[] = {
+    OP_SCALAR(clm_norm_args, kind, OP_CHOICE, .high = CLM_LAYER_NORM + 1),
+    OP_SCALAR(clm_norm_args, epsilon, OP_NUMBER, OP_NOT_NEGATIVE),
+    {0},
+};
 /* clang-format on */
 
-static clm_status check_scalars(checker *c, const clm_norm_args *a) {
-  clm_status status = check_choice(c, "kind", (int)a->kind, CLM_LAYER_NORM + 1);
-  return status ? status : check_number(c, "epsilon", a->epsilon, 0, INFINITY, "a finite number of at least 0");
-}
-
-static clm_status check(checker *c, const clm_norm_args *a, matrix_shape *s) {
-  check_dim CHECK_NAMED(rows), CHECK_NAMED(dim);
-  clm_status status = CHECK_TENSORS(
-      c, INPUTS, CHECK_ROW(a, residual, CHECK_OPTIONAL, STORAGE),
-      CHECK_ROW(a, out, CHECK_WRITTEN, STORAGE, .may_be = {&a->x}),
-      CHECK_ROW(a, residual_out, CHECK_OPTIONAL | CHECK_WRITTEN, STORAGE, .may_be = {&a->residual, &a->x}));
-  *s = (matrix_shape){rows.size, dim.size};
-  return status ? status : check_scalars(c, a);
-}
-
-static clm_status check_backward(checker *c, const clm_norm_backward_args *b, matrix_shape *s) {
-  const clm_norm_args *a = &b->forward;
-  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
-  check_dim CHECK_NAMED(rows), CHECK_NAMED(dim);
-  clm_status status =
-      CHECK_TENSORS(c, INPUTS, CHECK_ROW(b, forward.residual, CHECK_OPTIONAL, STORAGE),
-                    CHECK_ROW(b, dout, 0, STORAGE), CHECK_ROW(b, residual, CHECK_OPTIONAL, STORAGE),
-                    CHECK_ROW(b, dx, gradient, .as = &a->x, MATRIX, .may_be = {&b->residual}),
-                    CHECK_ROW(b, dweight, gradient, PARAMETER), CHECK_ROW(b, dbias, gradient, PARAMETER),
-                    CHECK_ROW(b, dresidual, gradient, .as = &a->residual, MATRIX, .may_be = {&b->residual}));
-  if (!status && check_present(&b->dresidual) && !check_present(&a->residual))
-    return check_fail(c, "dresidual is given, but forward.residual is missing");
-  if (!status && check_present(&b->residual) && !check_present(&b->dx) && !check_present(&b->dresidual))
-    return check_fail(c, "residual is given, but dx is missing");
-  *s = (matrix_shape){rows.size, dim.size};
-  return status ? status : check_scalars(c, a);
-}
-
-static ops_halves halves_of(clm_norm_args *a) {
-  ops_halves h = {.count = 0};
-  halves_add(&h, &a->weight, false);
-  halves_add(&h, &a->bias, false);
-  return h;
-}
+const op_table norm_table = {
+    .name = "norm", .main = "x", .dims = dims, .parts = {OP_PART(inputs), OP_PART(outputs)}, .scalars = scalars};
+const op_table norm_backward_table = {.name = "norm_backward",
+                                      .main = "x",
+                                      .dims = dims,
+                                      .parts = {OP_PART(inputs), OP_PART(gradients)},
+                                      .scalars = scalars};
 
 clm_status clm_norm(clm_context *context, const clm_norm_args *args) {
-  checker c;
-  matrix_shape s;
-  TRY(check_begin(&c, context, "norm", args));
-  TRY(check(&c, args, &s));
+  op_call c;
+  TRY(op_check(&c, context, &norm_table, args));
+  const matrix_shape s = {op_length(&c, 'r'), op_length(&c, 'd')};
   clm_norm_args ready = *args;
-  ops_halves halves = halves_of(&ready);
+  ops_halves halves = halves_of(&c, &ready);
   TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OPS_CALL(&c, norm, &s, &ready));
+  return halves_end(context, &halves, OP_RUN(&c, norm, &s, &ready));
 }
 
 clm_status clm_norm_backward(clm_context *context, const clm_norm_backward_args *args) {
-  checker c;
-  matrix_shape s;
-  TRY(check_begin(&c, context, "norm_backward", args));
-  TRY(check_backward(&c, args, &s));
+  op_call c;
+  TRY(op_check(&c, context, &norm_backward_table, args));
+  if (op_present(&args->residual) && !op_present(&args->dx) && !op_present(&args->dresidual))
+    return op_fail(&c, "residual is given, but dx is missing");
+  const matrix_shape s = {op_length(&c, 'r'), op_length(&c, 'd')};
   clm_norm_backward_args ready = *args;
   ready.forward.residual_out = (clm_tensor){0};
-  ops_halves halves = halves_of(&ready.forward);
-  halves_add(&halves, &ready.dweight, true);
-  halves_add(&halves, &ready.dbias, true);
+  ops_halves halves = halves_of(&c, &ready);
   TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OPS_CALL(&c, norm_backward, &s, &ready));
+  return halves_end(context, &halves, OP_RUN(&c, norm_backward, &s, &ready));
 }

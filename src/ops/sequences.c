@@ -1,16 +1,17 @@
 #include "ops/sequences.h"
 
-clm_status check_sequences(checker *c, const sequence_dims *d, const char *input, const clm_tensor *seq_idx,
-                           const clm_tensor *cu_seqlens) {
-  if (!check_present(cu_seqlens)) return CLM_OK;
-  if (check_present(seq_idx)) return check_fail(c, "seq_idx and cu_seqlens are both given");
-  if (d->batch.size != 1)
-    return check_fail(c, "%s has batch %lld, expected 1 with cu_seqlens", input, (long long)d->batch.size);
-  if (d->ends.size < 2) return check_fail(c, "cu_seqlens has 1 element, expected at least 2");
-  if (d->sequences.size && d->sequences.size != d->ends.size - 1)
-    return check_fail(c, "%s has sequences %lld, expected %lld as in cu_seqlens", d->sequences.from,
-                      (long long)d->sequences.size, (long long)d->ends.size - 1);
-  if (d->length.size > INT32_MAX)
-    return check_fail(c, "%s has length %lld, too long for cu_seqlens", input, (long long)d->length.size);
+bool sequences_packed(const op_call *c) { return op_present(op_tensor_of(c, "cu_seqlens")); }
+
+clm_status check_sequences(const op_call *c, const char *input) {
+  if (!sequences_packed(c)) return CLM_OK;
+  const op_size *sequences = op_size_of(c, 's');
+  const int64_t batch = op_length(c, 'b'), length = op_length(c, 'l'), ends = op_length(c, 'e');
+  if (op_present(op_tensor_of(c, "seq_idx"))) return op_fail(c, "seq_idx and cu_seqlens are both given");
+  if (batch != 1) return op_fail(c, "%s has batch %lld, expected 1 with cu_seqlens", input, (long long)batch);
+  if (ends < 2) return op_fail(c, "cu_seqlens has 1 element, expected at least 2");
+  if (sequences->size && sequences->size != ends - 1)
+    return op_fail(c, "%s has sequences %lld, expected %lld as in cu_seqlens", sequences->from,
+                   (long long)sequences->size, (long long)ends - 1);
+  if (length > INT32_MAX) return op_fail(c, "%s has length %lld, too long for cu_seqlens", input, (long long)length);
   return CLM_OK;
 }

@@ -1,35 +1,28 @@
-/* What operations along a sequence share: seq_idx, cu_seqlens (clmamba/selective_scan.h) and their checks. */
+/* What operations along a sequence share: seq_idx, cu_seqlens (clmamba/selective_scan.h) and their checks. Their
+ * tables name the dimensions alike: b batch, l length, s the packed sequences, e one more than those. */
 #ifndef CLM_OPS_SEQUENCES_H
 #define CLM_OPS_SEQUENCES_H
 
 #include "ops/check.h"
 
-typedef struct sequence_dims {
-  check_dim batch, length;
-  check_dim sequences, ends; /* with cu_seqlens: its length is one more */
-} sequence_dims;
-
+/* Rows of a table's dimensions: those of states are one for each batch row, or for each packed sequence. */
+/* clang-format off */
 #define SEQUENCE_DIMS                                                                                                \
-  {                                                                                                                  \
-    CHECK_DIM(batch), CHECK_DIM(length), CHECK_DIM(sequences), .ends = {.name = "sequences + 1" }                    \
-  }
+  OP_DIM('b', "batch"), OP_DIM('l', "length"),                                                                       \
+  OP_DIM('s', "sequences", .with = "cu_seqlens", .otherwise = 'b'), OP_DIM('e', "sequences + 1")
+/* clang-format on */
 
-/* The rows of a call's states: one for each batch row, or for each packed sequence. */
-static inline check_dim *sequence_rows(sequence_dims *d, const clm_tensor *cu_seqlens) {
-  return check_present(cu_seqlens) ? &d->sequences : &d->batch;
-}
-
-/* Rows of a table of tensors. */
-#define SEQUENCE_ROWS(a, d)                                                                                          \
-  CHECK_ROW(a, seq_idx, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&(d)->batch, &(d)->length}),                   \
-      CHECK_ROW(a, cu_seqlens, CHECK_OPTIONAL, .dtypes = CHECK_I32, .dims = {&(d)->ends})
+/* Rows of a table's tensors. */
+#define SEQUENCE_TENSORS(args)                                                                                       \
+  OP_TENSOR(args, seq_idx, OP_IN, OP_IS_INDEX, "b l", .flags = OP_OPTIONAL),                                         \
+      OP_TENSOR(args, cu_seqlens, OP_IN, OP_IS_INDEX, "e", .flags = OP_OPTIONAL)
 
 /* What the table cannot say. `input` is the tensor that gave batch and length. */
-clm_status check_sequences(checker *, const sequence_dims *, const char *input, const clm_tensor *seq_idx,
-                           const clm_tensor *cu_seqlens);
+clm_status check_sequences(const op_call *, const char *input);
 
-static inline int64_t sequence_count(const sequence_dims *d, const clm_tensor *cu_seqlens) {
-  return check_present(cu_seqlens) ? d->ends.size - 1 : d->batch.size;
+bool sequences_packed(const op_call *);
+static inline int64_t sequence_count(const op_call *c) {
+  return sequences_packed(c) ? op_length(c, 'e') - 1 : op_length(c, 'b');
 }
 
 #endif

@@ -1,47 +1,38 @@
-#include "core/try.h"
 #include "ops/check.h"
 
-typedef struct swiglu_dims {
-  check_dim rows, dim;
-} swiglu_dims;
+static const op_dim dims[] = {OP_DIM('r', "rows"), OP_DIM('d', "dim"), {0}};
 
-static swiglu_dims dims_of(void) { return (swiglu_dims){{.name = "rows"}, {.name = "dim"}}; }
+/* clang-format off */
+OP_FORWARD_FIRST(swiglu);
+static const op_tensor inputs[] = {
+    OP_TENSOR(clm_swiglu_args, gate, OP_IN, OP_IS_FLOAT, "r d"),
+    OP_TENSOR(clm_swiglu_args, up, OP_IN, OP_AS("gate"), "r d"),
+};
 
-static clm_status check(checker *c, const clm_swiglu_args *a, matrix_shape *s) {
-  swiglu_dims d = dims_of();
-  TRY(CHECK_TENSORS(
-      c, CHECK_ROW(a, gate, 0, .dtypes = CHECK_FLOAT, .dims = {&d.rows, &d.dim}),
-      CHECK_ROW(a, up, 0, .as = &a->gate, .dims = {&d.rows, &d.dim}),
-      CHECK_ROW(a, out, CHECK_WRITTEN, .as = &a->gate, .dims = {&d.rows, &d.dim}, .may_be = {&a->gate, &a->up})));
-  *s = (matrix_shape){d.rows.size, d.dim.size};
-  return CLM_OK;
-}
+static const op_tensor outputs[] = {OP_TENSOR(clm_swiglu_args, out, OP_OUT, OP_AS("gate"), "r d", .may_be = "gate up")};
 
-static clm_status check_backward(checker *c, const clm_swiglu_backward_args *b, matrix_shape *s) {
-  const clm_swiglu_args *a = &b->forward;
-  const unsigned gradient = CHECK_OPTIONAL | CHECK_WRITTEN;
-  swiglu_dims d = dims_of();
-  TRY(CHECK_TENSORS(c, CHECK_ROW(a, gate, 0, .dtypes = CHECK_FLOAT, .dims = {&d.rows, &d.dim}),
-                    CHECK_ROW(a, up, 0, .as = &a->gate, .dims = {&d.rows, &d.dim}),
-                    CHECK_ROW(b, dout, 0, .as = &a->gate, .dims = {&d.rows, &d.dim}),
-                    CHECK_ROW(b, dgate, gradient, .as = &a->gate, .dims = {&d.rows, &d.dim}),
-                    CHECK_ROW(b, dup, gradient, .as = &a->gate, .dims = {&d.rows, &d.dim})));
-  *s = (matrix_shape){d.rows.size, d.dim.size};
-  return CLM_OK;
-}
+static const op_tensor gradients[] = {
+    OP_TENSOR(clm_swiglu_backward_args, dout, OP_IN, OP_AS("gate"), "r d"),
+    OP_TENSOR(clm_swiglu_backward_args, dgate, OP_OUT, OP_AS("gate"), "r d", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_swiglu_backward_args, dup, OP_OUT, OP_AS("gate"), "r d", .flags = OP_OPTIONAL),
+};
+/* clang-format on */
+
+const op_table swiglu_table = {
+    .name = "swiglu", .main = "gate", .dims = dims, .parts = {OP_PART(inputs), OP_PART(outputs)}};
+const op_table swiglu_backward_table = {
+    .name = "swiglu_backward", .main = "gate", .dims = dims, .parts = {OP_PART(inputs), OP_PART(gradients)}};
 
 clm_status clm_swiglu(clm_context *context, const clm_swiglu_args *args) {
-  checker c;
-  matrix_shape s;
-  TRY(check_begin(&c, context, "swiglu", args));
-  TRY(check(&c, args, &s));
-  return OPS_CALL(&c, swiglu, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &swiglu_table, args));
+  const matrix_shape s = {op_length(&c, 'r'), op_length(&c, 'd')};
+  return OP_RUN(&c, swiglu, &s, args);
 }
 
 clm_status clm_swiglu_backward(clm_context *context, const clm_swiglu_backward_args *args) {
-  checker c;
-  matrix_shape s;
-  TRY(check_begin(&c, context, "swiglu_backward", args));
-  TRY(check_backward(&c, args, &s));
-  return OPS_CALL(&c, swiglu_backward, &s, args);
+  op_call c;
+  TRY(op_check(&c, context, &swiglu_backward_table, args));
+  const matrix_shape s = {op_length(&c, 'r'), op_length(&c, 'd')};
+  return OP_RUN(&c, swiglu_backward, &s, args);
 }
