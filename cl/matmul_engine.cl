@@ -10,6 +10,8 @@
  * f32 operand (pack.cl) has three bf16 planes: six products of planes, the smallest first, are all that count in fp32;
  * the rest is below its last bit.
  *
+ * Dimension 1 counts the products of a batch: each has work-groups of its own, and the buffers begin at it.
+ *
  * ENGINE_<name> chooses the engine: a header that gives TILE_M, TILE_N, ENGINE_ITEMS, CONSUMERS, ACCUMULATORS, where
  * an accumulator's result lies in the tile, and how a unit's sums are made. */
 #include "matmul_engine_args.h"
@@ -212,6 +214,12 @@ matmul_engine(__global const uchar *a, __global const uchar *b, __global const f
   __local uchar memory[ENGINE_LOCAL] __attribute__((aligned(1024)));
   const matmul_engine_args *g = &args;
   const int item = (int)get_local_id(0), groups = (int)get_num_groups(0);
+  const long product = (long)get_group_id(1);
+  a += product * g->a_next;
+  b += product * g->b_next;
+  residual += product * g->residual_next;
+  out += product * g->out_next;
+  partial += product * g->partial_next;
   engine_state state;
   engine_begin(&state, memory, item);
   if (item < CONSUMERS) {
@@ -248,6 +256,10 @@ matmul_engine_finish(__global const float *bias, __global const float *b_scale, 
                      __global out_t *out, __global const float *partial, const matmul_engine_args args) {
   const matmul_engine_args *g = &args;
   const int item = (int)get_local_id(0), group = (int)get_group_id(0), first = group % 4 * SLICE;
+  const long product = (long)get_group_id(1);
+  residual += product * g->residual_next;
+  out += product * g->out_next;
+  partial += product * g->partial_next;
   const result_buffers p = {bias, b_scale, residual, out};
   tile_unit t;
   place_tile(g, g->whole + group / 4, TILE_M, TILE_N, &t);

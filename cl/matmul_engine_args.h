@@ -1,4 +1,5 @@
-/* What cl/pack.cl and cl/matmul_engine.cl are told besides their buffers: one struct each, read by host and kernel. */
+/* What cl/pack.cl and cl/matmul_engine.cl are told besides their buffers: one struct each, read by host and kernel.
+ */
 #ifndef CLM_MATMUL_ENGINE_ARGS_H
 #define CLM_MATMUL_ENGINE_ARGS_H
 
@@ -17,6 +18,7 @@ typedef float kernel_float;
 typedef struct pack_args {
   kernel_long from_offset, from_row, from_k;
   kernel_long to_offset, to_plane; /* bytes                                             */
+  kernel_long from_next, to_next;  /* from one matrix of a batch to the next: elements, bytes */
   kernel_int rows, k, panels;      /* panels of 32 bytes of k: whole ones, padded by 0  */
   kernel_int planes;               /* parts that each number is split into              */
 } pack_args;
@@ -29,13 +31,15 @@ typedef struct matmul_engine_args {
   kernel_long bias_offset, bias_row, bias_column; /* one of the two strides is 0                      */
   kernel_long scale_offset, scale_row, scale_column;
   kernel_long partial_offset;
+  kernel_long a_next, b_next;                        /* from one product of a batch to the next: bytes, ... */
+  kernel_long out_next, residual_next, partial_next; /* ... elements; 0: shared                             */
   kernel_int m, n;
   kernel_int panels;             /* of each plane                                                     */
   kernel_int products;           /* of planes: 1, or as many as a split number needs                  */
   kernel_int a_planes, b_planes; /* 4 bits for each product: which plane it takes                     */
   kernel_int tiles_m, tiles_n;
-  kernel_int band;               /* tile rows that are walked together, column by column              */
-  kernel_int whole, parts;       /* the first `whole` tiles are units; each other tile is `parts` units */
+  kernel_int band;         /* tile rows that are walked together, column by column              */
+  kernel_int whole, parts; /* the first `whole` tiles are units; each other tile is `parts` units */
   kernel_int units;
   kernel_float scale;
 } matmul_engine_args;

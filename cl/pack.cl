@@ -2,6 +2,7 @@
  *
  * A work-group owns ROWS rows by CHUNKS 16-byte chunks of k. It reads them along whichever dimension neighbours lie
  * in memory, through local memory, and writes whole chunks. Bytes: one read, one write for each plane.
+ * Dimension 2 counts the matrices of a batch.
  * FROM_TYPE: f32, f16, bf16, i8. TO_TYPE: f16, bf16 or tf32 (f32 rounded to 10 bits of fraction).
  * Planes (bf16 only): x = x1 + x2 + x3 to the last bit of an f32, each the bf16 nearest to what is left. A number so
  * large that the nearest is infinity is cut instead; what is not finite is all in the first plane. */
@@ -68,7 +69,8 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void pack(__global c
   __local float tile[ROWS][DEPTH + 1];
   const int item = (int)get_local_id(0), row0 = (int)get_group_id(1) * ROWS, k0 = (int)get_group_id(0) * DEPTH;
   const int along_k = g.from_k == 1;
-  from += g.from_offset;
+  from += g.from_offset + get_group_id(2) * g.from_next;
+  to += (g.to_offset + get_group_id(2) * g.to_next) / 16;
 #pragma unroll
   for (int e = 0; e < ROWS * DEPTH / ITEMS; e++) { /* unrolled: many loads under way at once */
     const int at = e * ITEMS + item;
@@ -86,7 +88,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void pack(__global c
 #pragma unroll
     for (int i = 0; i < CHUNK; i++) x[i] = tile[r][c * CHUNK + i];
     for (int p = 0; p < g.planes; p++) {
-      to[(g.to_offset + p * g.to_plane) / 16 + panel_chunk(g.rows, row, chunk)] = chunk_of(x);
+      to[p * g.to_plane / 16 + panel_chunk(g.rows, row, chunk)] = chunk_of(x);
 #pragma unroll
       for (int i = 0; i < CHUNK; i++) x[i] = left_of(x[i]);
     }
@@ -100,6 +102,8 @@ __kernel void pack_copy(__global const uint4 *from, __global uint4 *to, pack_arg
   const int c = (int)get_global_id(0), row = (int)get_global_id(1);
   if (row >= g.rows || c >= 2 * g.panels) return;
   const uint4 none = (uint4)(0u);
-  const uint4 x = c * 8 < g.k ? from[g.from_offset / 8 + row * (g.from_row / 8) + c] : none;
-  to[g.to_offset / 16 + panel_chunk(g.rows, row, c)] = x;
+  from += (g.from_offset + get_global_id(2) * g.from_next) / 8;
+  to += (g.to_offset + get_global_id(2) * g.to_next) / 16;
+  const uint4 x = c * 8 < g.k ? from[row * (g.from_row / 8) + c] : none;
+  to[panel_chunk(g.rows, row, c)] = x;
 }

@@ -16,15 +16,17 @@ typedef enum clm_math {
 } clm_math;
 
 /*   out = activation(scale (a b) + bias) + residual        (accumulate: out is added to what it held)
+ * A batch of products has a leading dimension in out, in residual, and in a or b or both; an operand without it, or
+ * with stride 0 along it, is shared by all products.
  * Of a b in i8 column j stands for b_scale[j] times its integers: a weight of (n, k) quantised by rows, transposed.
  * A transposed operand is a transposed view (clm_tensor_transpose). Products accumulate in fp32.
  * Fast where each matrix has one dimension of stride 1; correct for any strides. */
 typedef struct clm_matmul_args {
-  clm_tensor a;        /* (m, k)                                    */
-  clm_tensor b;        /* (k, n)            f32, 16-bit or i8       */
+  clm_tensor a;        /* (m, k) or (batch, m, k)                   */
+  clm_tensor b;        /* (k, n) or (batch, k, n)   f32, 16-bit or i8 */
   clm_tensor bias;     /* optional (n)      f32                     */
-  clm_tensor residual; /* optional (m, n)   as out; may be out      */
-  clm_tensor out;      /* (m, n)            written                 */
+  clm_tensor residual; /* optional          as out; may be out      */
+  clm_tensor out;      /* (m, n) or (batch, m, n)   written         */
   float scale;         /* 0 means 1                                 */
   clm_activation activation;
   bool accumulate;    /* only with no bias, activation or residual */

@@ -49,7 +49,9 @@ typedef struct backend_ops {
 #define X(name, shape) clm_status (*name)(clm_context *, const shape *, const clm_##name##_args *);
   BACKEND_OPS(X)
 #undef X
-  /* Operations that src/ops can put together from the others: NULL, or CLM_UNSUPPORTED, and it does. */
+  /* Operations that src/ops can put together from the others: NULL, or CLM_UNSUPPORTED, and it does. `matmul` makes
+   * the first product of a batch; this slot all of them. */
+  clm_status (*matmul_batch)(clm_context *, const matmul_shape *, const clm_matmul_args *);
   clm_status (*mamba_inner)(clm_context *, const mamba_inner_shape *, const clm_mamba_inner_args *);
   clm_status (*mamba_inner_backward)(clm_context *, const mamba_inner_shape *, const clm_mamba_inner_backward_args *);
   /* Bytes of workspace; NULL slots mean 0. */

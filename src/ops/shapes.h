@@ -54,8 +54,11 @@ typedef struct assoc_scan_shape {
   bool complex;
 } assoc_scan_shape;
 
+/* Of `batch` products; the operation's arguments are those of the first, and the others lie a stride apart. */
 typedef struct matmul_shape {
   int64_t m, n, k;
+  int64_t batch;
+  int64_t a_next, b_next, out_next, residual_next; /* in elements; 0: shared */
 } matmul_shape;
 
 typedef struct matrix_shape { /* norm, column sum, cross-entropy */

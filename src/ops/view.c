@@ -94,6 +94,15 @@ void view_reverse(clm_tensor *t, int dim) {
   t->stride[dim] = -t->stride[dim];
 }
 
+void view_take(clm_tensor *t, int dim, int64_t index) {
+  t->offset += (size_t)(index * t->stride[dim]) * clm_dtype_size(t->dtype);
+  t->rank--;
+  for (int i = dim; i < t->rank; i++) {
+    t->shape[i] = t->shape[i + 1];
+    t->stride[i] = t->stride[i + 1];
+  }
+}
+
 void view_insert(clm_tensor *t, int dim) {
   if (!t->buffer) return;
   for (int i = t->rank++; i > dim; i--) {

@@ -21,6 +21,9 @@ bool view_same(const clm_tensor *, const clm_tensor *);
  * one. */
 void view_reverse(clm_tensor *, int dim);
 
+/* Element `index` of dimension `dim`, which goes. */
+void view_take(clm_tensor *, int dim, int64_t index);
+
 /* A new dimension `dim` of size 1. Nothing for an absent tensor. */
 void view_insert(clm_tensor *, int dim);
 

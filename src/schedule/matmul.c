@@ -21,7 +21,7 @@ static double last_round(int64_t tiles, int64_t groups, int64_t parts, double ti
 }
 
 matmul_plan schedule_matmul(const schedule_device *d, const matmul_tile *tile, const matmul_work *w) {
-  const int64_t groups = (int64_t)d->compute_units * tile->groups_per_unit;
+  const int64_t groups = divide_up((int64_t)d->compute_units * tile->groups_per_unit, w->batch);
   const int64_t tiles_m = divide_up(w->m, tile->m), tiles_n = divide_up(w->n, tile->n), tiles = tiles_m * tiles_n;
   const int64_t left = tiles % groups;
   const double tile_time = PRODUCT_TIME * (double)(w->steps * w->products);

@@ -23,6 +23,7 @@ typedef struct matmul_work {
   int64_t m, n;
   int64_t steps;    /* of a tile, each 32 bytes of k                                  */
   int64_t products; /* of planes in a step                                            */
+  int64_t batch;    /* such products at once, which share the device's compute units  */
 } matmul_work;
 
 /* Depends on nothing but its arguments, so that the bits of a

@@ -76,7 +76,8 @@ static bool wrong_rank(const test_run *run, const valid_call *call, size_t i, ch
     snprintf(words, size, " has rank ");
     return true;
   }
-  if (t->rank > 1 && strstr(run->problem->op->name, "_update")) { /* one more dimension may be the steps */
+  /* One more dimension may be the steps, or the batch. */
+  if (t->rank > 1 && (strstr(op, "_update") || strcmp(op, "matmul") == 0)) {
     t->rank--;
   } else {
     t->shape[t->rank] = 1;

@@ -1,5 +1,6 @@
 /* Causal convolution, associative scan, matrix product. */
 #include "bench/ops.h"
+#include <string.h>
 
 #define SEQUENCE .rank = 3, .shape = {s->batch, s->length, s->dim}, .channel = 2, .length = 1
 #define CHANNEL  .rank = 1, .shape = {s->dim}, .channel = 0, .length = -1, .fixed = true
@@ -96,26 +97,33 @@ static int gemm_tensors(const bench_shape *s, bench_tensor *t) {
   if (s->b_transposed) t[1].shape[0] = s->n, t[1].shape[1] = s->k, t[1].channel = 0;
   t[0].weights = s->a_packed;
   t[1].weights = s->b_packed;
+  for (int i = 0; i < 3 && s->batch > 1; i++) {
+    t[i].rank = 3;
+    memmove(t[i].shape + 1, t[i].shape, 2 * sizeof *t[i].shape);
+    t[i].shape[0] = s->batch;
+    if (t[i].channel >= 0) t[i].channel++;
+  }
   return 3;
 }
 
 static clm_status call_gemm(clm_context *context, const bench_shape *s, const clm_tensor *t) {
-  return clm_matmul(context, &(clm_matmul_args){.a = s->a_transposed ? clm_tensor_transpose(t[0], 0, 1) : t[0],
-                                                .b = s->b_transposed ? clm_tensor_transpose(t[1], 0, 1) : t[1],
+  const int row = t[0].rank - 2, column = row + 1;
+  return clm_matmul(context, &(clm_matmul_args){.a = s->a_transposed ? clm_tensor_transpose(t[0], row, column) : t[0],
+                                                .b = s->b_transposed ? clm_tensor_transpose(t[1], row, column) : t[1],
                                                 .out = t[2],
                                                 .math = s->math});
 }
 
 static bench_cost gemm_cost(const bench_shape *s) {
-  return (bench_cost){.flops = 2 * (double)s->m * (double)s->n * (double)s->k};
+  return (bench_cost){.flops = 2 * (double)s->batch * (double)s->m * (double)s->n * (double)s->k};
 }
 
 const bench_op bench_gemm = {"gemm",
                              "matrix product",
-                             .dims = "m n k",
+                             .dims = "batch m n k",
                              .channels = "n",
-                             .gpu = {.m = 4096, .n = 4096, .k = 4096},
-                             .cpu = {.m = 1024, .n = 1024, .k = 1024},
+                             .gpu = {.batch = 1, .m = 4096, .n = 4096, .k = 4096},
+                             .cpu = {.batch = 1, .m = 1024, .n = 1024, .k = 1024},
                              gemm_tensors,
                              call_gemm,
                              gemm_cost,

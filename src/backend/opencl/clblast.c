@@ -99,7 +99,7 @@ static clm_status sgemm(clm_context *ctx, const matmul_shape *s, const clm_tenso
 /* A product of odd sizes by CLBlast and by our own kernel, both operands transposed or neither. */
 static bool check_product(clm_context *ctx, clm_buffer *buffers[4], float *host, bool transposed) {
   enum { M = 389, N = 407, K = 421 };
-  const matmul_shape s = {M, N, K};
+  const matmul_shape s = {.m = M, .n = N, .k = K, .batch = 1};
   clm_tensor a = clm_tensor_of(buffers[0], 0, CLM_F32, 2, (const int64_t[]){M, K});
   clm_tensor b = clm_tensor_of(buffers[1], 0, CLM_F32, 2, (const int64_t[]){K, N});
   if (transposed) {

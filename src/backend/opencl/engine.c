@@ -59,7 +59,7 @@ enum { CHECK_M = 197, CHECK_N = 141, CHECK_K = 83, CHECK_BYTES = 4 * 200 * 200 }
 
 /* Sums of 83 products of numbers below 1 that bf16 holds, by the engine and by the kernel that runs everywhere. */
 static bool same_product(clm_context *ctx, const matmul_engine *e, clm_buffer *buffers[4], void *host) {
-  const matmul_shape s = {.m = CHECK_M, .n = CHECK_N, .k = CHECK_K};
+  const matmul_shape s = {.m = CHECK_M, .n = CHECK_N, .k = CHECK_K, .batch = 1};
   clm_matmul_args args = {.a = clm_tensor_of(buffers[0], 0, CLM_BF16, 2, (const int64_t[]){s.m, s.k}),
                           .b = clm_tensor_of(buffers[1], 0, CLM_BF16, 2, (const int64_t[]){s.n, s.k}),
                           .out = clm_tensor_of(buffers[2], 0, CLM_F32, 2, (const int64_t[]){s.m, s.n})};

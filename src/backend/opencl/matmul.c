@@ -2,6 +2,7 @@
 #include "backend/opencl/matmul.h"
 #include "backend/opencl/engine.h"
 #include "backend/opencl/ops.h"
+#include "core/try.h"
 #include <stdio.h>
 
 enum {
@@ -118,13 +119,23 @@ clm_status opencl_matmul_tiled(clm_context *ctx, const matmul_shape *s, const cl
   return opencl_matmul_finish(ctx, s, a, &partial, s->m * s->n, parts, matmul_scale(a));
 }
 
-clm_status opencl_matmul(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
+static clm_status check_product(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
   clm_status status = OPENCL_ONLY_STORAGE(ctx, "matmul", OPERAND(a, a), OPERAND(a, out));
   if (status == CLM_OK) status = opencl_only_matrix(ctx, "matmul", OPERAND(a, b), OPERAND(a, b_scale));
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "m", s->m);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "n", s->n);
   if (status == CLM_OK) status = opencl_fits_int(ctx, "matmul", "k", s->k);
-  if (status) return status;
+  return status;
+}
+
+clm_status opencl_matmul_batch(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
+  TRY(check_product(ctx, s, a));
+  TRY(opencl_fits_int(ctx, "matmul", "batch", s->batch));
+  return opencl_engine_fits(ctx, s, a) ? opencl_engine_matmul(ctx, opencl_engine(ctx), s, a, "") : CLM_UNSUPPORTED;
+}
+
+clm_status opencl_matmul(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
+  TRY(check_product(ctx, s, a));
   if (!row_fits(s, a) && opencl_engine_fits(ctx, s, a))
     return opencl_engine_matmul(ctx, opencl_engine(ctx), s, a, "");
   if (direct_fits(ctx, a)) return matmul_direct(ctx, s, a);

@@ -25,6 +25,7 @@ typedef struct engine_operand {
   int row, k; /* which dimension is which */
   int planes;
   int64_t rows;
+  int64_t matrices, next; /* of a batch, and the elements from one to the next */
   int64_t plane_bytes;
   clm_buffer *panels; /* where they lie: the workspace, or where a buffer of weights keeps them */
   int64_t offset;     /* in it                                                                  */
@@ -58,8 +59,10 @@ static void list_products(engine_product *p) {
 
 static engine_product product_of(const matmul_shape *s, const clm_matmul_args *args) {
   engine_product p = {.format = format_of(args),
-                      .a = {.matrix = &args->a, .row = 0, .k = 1, .planes = 1, .rows = s->m},
-                      .b = {.matrix = &args->b, .row = 1, .k = 0, .planes = 1, .rows = s->n}};
+                      .a = {.matrix = &args->a, .row = 0, .k = 1, .planes = 1, .rows = s->m, .next = s->a_next},
+                      .b = {.matrix = &args->b, .row = 1, .k = 0, .planes = 1, .rows = s->n, .next = s->b_next}};
+  p.a.matrices = p.a.next ? s->batch : 1;
+  p.b.matrices = p.b.next ? s->batch : 1;
   if (p.format == ENGINE_BF16) {
     p.a.planes = planes_of(args->a.dtype);
     p.b.planes = planes_of(args->b.dtype);
@@ -73,11 +76,13 @@ static engine_product product_of(const matmul_shape *s, const clm_matmul_args *a
 
 /* ---- Packing ---- */
 
+static int64_t matrix_bytes(const engine_operand *o) { return o->planes * o->plane_bytes; }
+
 static bool copies(const engine_product *p, const engine_operand *o, int64_t k) {
   const clm_dtype same = p->format == ENGINE_BF16 ? CLM_BF16 : CLM_F16;
   const clm_tensor *t = o->matrix;
   return p->format != ENGINE_TF32 && t->dtype == same && t->stride[o->k] == 1 && t->stride[o->row] % 8 == 0 &&
-         k % 8 == 0 && t->offset % 16 == 0;
+         k % 8 == 0 && t->offset % 16 == 0 && o->next % 8 == 0;
 }
 
 static clm_status pack(clm_context *ctx, const engine_product *p, const engine_operand *o, int64_t k) {
@@ -89,6 +94,8 @@ static clm_status pack(clm_context *ctx, const engine_product *p, const engine_o
                        .from_k = t->stride[o->k],
                        .to_offset = o->offset,
                        .to_plane = o->plane_bytes,
+                       .from_next = o->next,
+                       .to_next = matrix_bytes(o),
                        .rows = (int32_t)o->rows,
                        .k = (int32_t)k,
                        .panels = (int32_t)p->panels,
@@ -100,21 +107,22 @@ static clm_status pack(clm_context *ctx, const engine_product *p, const engine_o
   clm_status status = opencl_kernel_get(ctx, "pack", copy ? "pack_copy" : "pack", defines, &kernel);
   if (status) return status;
   if (copy) {
-    const size_t local[2] = {8, opencl_kernel_work_group(kernel, 256) / 8};
-    const size_t global[2] = {2 * (size_t)p->panels, (size_t)o->rows};
-    return OPENCL_RUN(ctx, kernel, 2, global, local, ARG_BUFFER(t->buffer), ARG_BUFFER(o->panels), ARG_STRUCT(g));
+    const size_t local[3] = {8, opencl_kernel_work_group(kernel, 256) / 8, 1};
+    const size_t global[3] = {2 * (size_t)p->panels, (size_t)o->rows, (size_t)o->matrices};
+    return OPENCL_RUN(ctx, kernel, 3, global, local, ARG_BUFFER(t->buffer), ARG_BUFFER(o->panels), ARG_STRUCT(g));
   }
   enum { ROWS = 64, DEPTH = 32, ITEMS = 128 }; /* as in cl/pack.cl */
   const int64_t depth = p->panels * PANEL_BYTES / formats[p->format].bytes;
-  const size_t local[2] = {ITEMS, 1};
-  const size_t global[2] = {ceil_div((size_t)depth, DEPTH) * ITEMS, ceil_div((size_t)o->rows, ROWS)};
-  return OPENCL_RUN(ctx, kernel, 2, global, local, ARG_BUFFER(t->buffer), ARG_BUFFER(o->panels), ARG_STRUCT(g));
+  const size_t local[3] = {ITEMS, 1, 1};
+  const size_t global[3] = {ceil_div((size_t)depth, DEPTH) * ITEMS, ceil_div((size_t)o->rows, ROWS),
+                            (size_t)o->matrices};
+  return OPENCL_RUN(ctx, kernel, 3, global, local, ARG_BUFFER(t->buffer), ARG_BUFFER(o->panels), ARG_STRUCT(g));
 }
 
 /* Finds a place for an operand's panels; those of weights are kept, others take `*bytes` of the workspace. */
 static void place(const engine_product *p, engine_operand *o, int64_t *bytes) {
-  const int64_t size = o->planes * o->plane_bytes;
-  o->panels = opencl_kept_panels(o->matrix, o->row, p->format, (size_t)size, &o->valid);
+  const int64_t size = matrix_bytes(o) * o->matrices;
+  o->panels = o->matrices == 1 ? opencl_kept_panels(o->matrix, o->row, p->format, (size_t)size, &o->valid) : NULL;
   o->offset = o->panels ? 0 : *bytes;
   if (!o->panels) *bytes += (size + 255) / 256 * 256;
 }
@@ -148,6 +156,11 @@ static matmul_engine_args arguments(const matmul_shape *s, const clm_matmul_args
       .scale_row = turned ? args->b_scale.stride[0] : 0,
       .scale_column = turned ? 0 : args->b_scale.stride[0],
       .partial_offset = partial / (int64_t)sizeof(float),
+      .a_next = p->a.next ? matrix_bytes(&p->a) : 0,
+      .b_next = p->b.next ? matrix_bytes(&p->b) : 0,
+      .out_next = s->out_next,
+      .residual_next = s->residual_next,
+      .partial_next = (plan->units - plan->whole) * TILE_RESULTS,
       .m = (int32_t)(turned ? s->n : s->m),
       .n = (int32_t)(turned ? s->m : s->n),
       .panels = (int32_t)p->panels,
@@ -172,21 +185,21 @@ static bool in_pieces(const clm_tensor *t, int row, int column) {
   return t->stride[column] == 1 && t->stride[row] % 8 == 0 && t->shape[column] % 8 == 0 && offset % 8 == 0;
 }
 
-static bool stores_pieces(const matmul_engine *e, const clm_matmul_args *args) {
+static bool stores_pieces(const matmul_engine *e, const matmul_shape *s, const clm_matmul_args *args) {
   const int row = is_turned(args), column = !row;
-  return e->quads && in_pieces(&args->out, row, column) &&
+  return e->quads && s->out_next % 8 == 0 && s->residual_next % 8 == 0 && in_pieces(&args->out, row, column) &&
          (!args->residual.buffer || in_pieces(&args->residual, row, column));
 }
 
 static void kernel_defines(char *text, size_t size, const matmul_engine *e, const engine_product *p,
-                           const clm_matmul_args *args, const char *more) {
+                           const matmul_shape *s, const clm_matmul_args *args, const char *more) {
   const bool f32 = args->out.dtype == CLM_F32;
   char sums[64] = "";
   if (p->products > 1 && e->planes_together)
     snprintf(sums, sizeof sums, " -DSUM_EVERY=%d -DPLANES_A=%d -DPLANES_B=%d", SUM_EVERY, p->a.planes, p->b.planes);
   else if (p->products > 1) snprintf(sums, sizeof sums, " -DSUM_EVERY=%d", SUM_EVERY);
   snprintf(text, size, "-DOUT_TYPE=%s%s -DACTIVATION=%d%s%s%s%s%s%s%s%s%s", clm_dtype_name(args->out.dtype),
-           f32 ? " -DOUT_IS_F32" : "", (int)args->activation, stores_pieces(e, args) ? " -DOUT_VECTORS" : "",
+           f32 ? " -DOUT_IS_F32" : "", (int)args->activation, stores_pieces(e, s, args) ? " -DOUT_VECTORS" : "",
            args->bias.buffer ? " -DHAS_BIAS" : "", args->b_scale.buffer ? " -DHAS_SCALE" : "",
            args->residual.buffer ? " -DHAS_RESIDUAL" : "", args->accumulate ? " -DACCUMULATE" : "", e->defines,
            formats[p->format].defines, sums, more);
@@ -211,13 +224,14 @@ clm_status opencl_engine_matmul(clm_context *ctx, const matmul_engine *e, const 
   const matmul_work work = {.m = p.a.rows,
                             .n = p.b.rows,
                             .steps = p.panels * (together ? 1 : p.products),
-                            .products = together ? p.products : 1};
+                            .products = together ? p.products : 1,
+                            .batch = s->batch};
   const matmul_plan plan = schedule_matmul(opencl_schedule_device(ctx), &tile, &work);
   int64_t partial = 0;
   place(&p, &p.a, &partial);
   place(&p, &p.b, &partial);
   const int64_t pieces = plan.units - plan.whole;
-  const int64_t bytes = partial + pieces * TILE_RESULTS * (int64_t)sizeof(float);
+  const int64_t bytes = partial + s->batch * pieces * TILE_RESULTS * (int64_t)sizeof(float);
   clm_buffer *workspace = NULL;
   clm_status status = bytes ? context_workspace(ctx, (size_t)bytes, &workspace) : CLM_OK;
   if (!p.a.panels) p.a.panels = workspace;
@@ -231,30 +245,31 @@ clm_status opencl_engine_matmul(clm_context *ctx, const matmul_engine *e, const 
   }
 
   char defines[320];
-  kernel_defines(defines, sizeof defines, e, &p, args, more);
+  kernel_defines(defines, sizeof defines, e, &p, s, args, more);
   opencl_kernel *kernel, *finish = NULL;
   status = opencl_kernel_get(ctx, "matmul_engine", "matmul_engine", defines, &kernel);
   if (!status && pieces) status = opencl_kernel_get(ctx, "matmul_engine", "matmul_engine_finish", defines, &finish);
   if (status) return status;
   const matmul_engine_args g = arguments(s, args, &p, &plan, together, partial);
-  const size_t items = (size_t)e->items, consumers = (size_t)e->consumers;
-  const size_t global = items * (size_t)plan.groups,
-               rest = 4 * consumers * (size_t)(plan.tiles_m * plan.tiles_n - plan.whole); /* quarters of tiles */
+  const size_t items[2] = {(size_t)e->items, 1}, consumers[2] = {(size_t)e->consumers, 1};
+  const size_t global[2] = {items[0] * (size_t)plan.groups, (size_t)s->batch};
+  const size_t cut = (size_t)(plan.tiles_m * plan.tiles_n - plan.whole); /* tiles, each of four quarters */
+  const size_t rest[2] = {4 * consumers[0] * cut, (size_t)s->batch};
   context_explain(ctx, "matmul: opencl, %s (%s, %d product%s), %d x %d tiles, %d in %d parts, %d work-groups",
                   e->name, formats[p.format].type, p.products, p.products == 1 ? "" : "s", plan.tiles_m, plan.tiles_n,
                   plan.tiles_m * plan.tiles_n - plan.whole, plan.parts, plan.groups);
   status =
-      OPENCL_RUN(ctx, kernel, 1, &global, &items, ARG_BUFFER(p.a.panels), ARG_BUFFER(p.b.panels),
+      OPENCL_RUN(ctx, kernel, 2, global, items, ARG_BUFFER(p.a.panels), ARG_BUFFER(p.b.panels),
                  ARG_BUFFER(args->bias.buffer), ARG_BUFFER(args->b_scale.buffer), ARG_BUFFER(args->residual.buffer),
                  ARG_BUFFER(args->out.buffer), ARG_BUFFER(workspace), ARG_STRUCT(g));
   if (status || !pieces) return status;
-  return OPENCL_RUN(ctx, finish, 1, &rest, &consumers, ARG_BUFFER(args->bias.buffer),
-                    ARG_BUFFER(args->b_scale.buffer), ARG_BUFFER(args->residual.buffer), ARG_BUFFER(args->out.buffer),
-                    ARG_BUFFER(workspace), ARG_STRUCT(g));
+  return OPENCL_RUN(ctx, finish, 2, rest, consumers, ARG_BUFFER(args->bias.buffer), ARG_BUFFER(args->b_scale.buffer),
+                    ARG_BUFFER(args->residual.buffer), ARG_BUFFER(args->out.buffer), ARG_BUFFER(workspace),
+                    ARG_STRUCT(g));
 }
 
 bool opencl_engine_fits(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
   const matmul_engine *e = opencl_engine(ctx);
   if (!e || !e->formats[format_of(args)]) return false;
-  return e->emulated || (double)s->m * (double)s->n * (double)s->k >= LEAST_PRODUCTS;
+  return e->emulated || (double)s->batch * (double)s->m * (double)s->n * (double)s->k >= LEAST_PRODUCTS;
 }

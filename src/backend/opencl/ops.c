@@ -17,6 +17,7 @@ const backend_ops opencl_ops = {
     .selective_scan_backward_workspace = opencl_selective_scan_backward_workspace,
     .selective_scan_workspace = opencl_selective_scan_workspace,
     .matmul = opencl_matmul,
+    .matmul_batch = opencl_matmul_batch,
     .norm = opencl_norm,
     .norm_backward = opencl_norm_backward,
     .axpby = opencl_axpby,

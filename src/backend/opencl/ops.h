@@ -8,6 +8,7 @@
 BACKEND_OPS(X)
 #undef X
 
+clm_status opencl_matmul_batch(clm_context *, const matmul_shape *, const clm_matmul_args *);
 size_t opencl_selective_scan_workspace(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
 size_t opencl_selective_scan_backward_workspace(clm_context *, const selective_scan_shape *,
                                                 const clm_selective_scan_backward_args *);
