@@ -16,6 +16,7 @@
 #include <clmamba/norm.h>
 #include <clmamba/scan.h>
 #include <clmamba/selective_scan.h>
+#include <clmamba/ssd.h>
 #include <clmamba/status.h>
 #include <clmamba/tensor.h>
 #include <clmamba/tokenizer.h>

@@ -16,6 +16,7 @@
 #include <clmamba/norm.h>
 #include <clmamba/scan.h>
 #include <clmamba/selective_scan.h>
+#include <clmamba/ssd.h>
 
 /* name, shape */
 #define BACKEND_OPS(X)                                                                                               \
@@ -30,6 +31,8 @@
   X(selective_scan_backward, selective_scan_shape)                                                                   \
   X(selective_state_update, state_update_shape)                                                                      \
   X(selective_state_update_backward, state_update_shape)                                                             \
+  X(ssd, ssd_shape)                                                                                                  \
+  X(ssd_backward, ssd_shape)                                                                                         \
   X(matmul, matmul_shape)                                                                                            \
   X(norm, matrix_shape)                                                                                              \
   X(norm_backward, matrix_shape)                                                                                     \
@@ -58,6 +61,8 @@ typedef struct backend_ops {
   size_t (*selective_scan_workspace)(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
   size_t (*selective_scan_backward_workspace)(clm_context *, const selective_scan_shape *,
                                               const clm_selective_scan_backward_args *);
+  size_t (*ssd_workspace)(clm_context *, const ssd_shape *, const clm_ssd_args *);
+  size_t (*ssd_backward_workspace)(clm_context *, const ssd_shape *, const clm_ssd_backward_args *);
 } backend_ops;
 
 /* What a device can do, each per second; 0: not known. */

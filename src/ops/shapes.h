@@ -36,6 +36,14 @@ typedef struct state_update_shape { /* tensors come as (batch, steps, n_heads, h
   clm_dtype dtype;
 } state_update_shape;
 
+typedef struct ssd_shape {
+  int64_t batch, length, n_heads, head_dim, n_groups, d_state;
+  clm_dtype dtype;   /* of x                                                */
+  int64_t sequences; /* these three as in selective_scan_shape              */
+  bool packed, reversed;
+  bool limited; /* d has limits                                        */
+} ssd_shape;
+
 typedef struct mamba_inner_shape {
   int64_t batch, length, d_inner, d_state, dt_rank, n_groups, d_model;
   int64_t features;      /* dt_rank, and n_groups d_state numbers for each of B and C that varies */

@@ -20,10 +20,12 @@ static size_t row_count(const catalog_op *op) {
 /* ---- What the catalog leaves open ---- */
 
 static const catalog_op *draw_op(test_random *r) {
-  static const char *const often[] = {
-      "selective_scan", "selective_scan_backward", "causal_conv1d",        "causal_conv1d_backward",
-      "mamba_inner",    "mamba_inner_backward",    "mamba_inner_backward", "adamw",
-      "assoc_scan"};
+  static const char *const often[] = {"selective_scan",       "selective_scan_backward",
+                                      "causal_conv1d",        "causal_conv1d_backward",
+                                      "mamba_inner",          "mamba_inner_backward",
+                                      "mamba_inner_backward", "adamw",
+                                      "assoc_scan",           "ssd",
+                                      "ssd_backward"};
   if (chance(r, 25)) {
     const char *name = often[random_below(r, TEST_COUNT(often))];
     for (size_t i = 0; i < catalog_count; i++)
@@ -50,6 +52,7 @@ static void draw_sizes(test_random *r, int64_t size[CATALOG_DIMS]) {
   const bool heads = chance(r, 50);
   size[DIM_HEADS] = heads ? size[DIM_GROUPS] * small(r, 3, 8) : size[DIM_CHANNELS];
   size[DIM_HEAD_DIM] = heads ? small(r, 4, 20) : NO_DIM;
+  size[DIM_SSD_DIM] = small(r, 4, 20);
   size[DIM_BOTH] = 2 * size[DIM_CHANNELS];
   size[DIM_RANK] = small(r, 3, 8);
   size[DIM_MODEL] = small(r, 6, 20);

@@ -128,6 +128,28 @@ static void add_selective_scans(void) {
 #undef ARGS
 }
 
+/* batch 2, length 3, n_heads 4, head_dim 2, n_groups 2, d_state 5 */
+static void add_ssd(void) {
+  static const clm_ssd_args forward = {.dt_softplus = true, .A_is_log = true};
+  static const clm_ssd_backward_args backward = {.forward = {.dt_softplus = true, .A_is_log = true}};
+  valid_call *call;
+#define ARGS clm_ssd_args
+#define INPUTS                                                                                                       \
+  IN(x, 2, 3, 4, 2), IN(dt, 2, 3, 4), IN(A, 4), IN(B, 2, 3, 2, 5), IN(C, 2, 3, 2, 5), MAY(D, 4, 2),                  \
+      MAY(z, 2, 3, 4, 2), MAY(dt_bias, 4), MAY(initial_state, 2, 4, 2, 5)
+  call = begin(&op_ssd, &forward);
+  INPUTS, OUT(out, 2, 3, 4, 2), MAY_OUT(final_state, 2, 4, 2, 5);
+  call = begin(&op_ssd_backward, &backward);
+  INPUTS;
+#undef ARGS
+#undef INPUTS
+#define ARGS clm_ssd_backward_args
+  IN(dout, 2, 3, 4, 2), MAY(dfinal_state, 2, 4, 2, 5), MAY_OUT(dx, 2, 3, 4, 2), MAY_OUT(dz, 2, 3, 4, 2);
+  MAY_OUT(ddt, 2, 3, 4), MAY_OUT(dB, 2, 3, 2, 5), MAY_OUT(dC, 2, 3, 2, 5), MAY_OUT(dA, 4), MAY_OUT(ddt_bias, 4);
+  MAY_OUT(dD, 4, 2), MAY_OUT(dinitial_state, 2, 4, 2, 5), MAY_OUT(out, 2, 3, 4, 2);
+#undef ARGS
+}
+
 /* width 4, dt_rank 2, n_groups 2, d_state 3, so features 14; d_inner 6, d_model 5 */
 static void add_inner(void) {
   static const clm_mamba_inner_args forward = {.norm_epsilon = 1e-5f,
@@ -252,6 +274,7 @@ void valid_calls_init(void) {
   add_scans();
   add_convolutions();
   add_selective_scans();
+  add_ssd();
   add_inner();
   add_matrices();
   add_language();

@@ -279,6 +279,8 @@ static void test_valid(const test_device *device, const void *data) {
     if (strcmp(p->op->name, "selective_scan_backward") == 0 &&
         !((clm_selective_scan_backward_args *)run->args)->forward.z.buffer)
       ((clm_selective_scan_backward_args *)run->args)->dz = (clm_tensor){0};
+    if (strcmp(p->op->name, "ssd_backward") == 0 && !((clm_ssd_backward_args *)run->args)->forward.z.buffer)
+      ((clm_ssd_backward_args *)run->args)->dz = (clm_tensor){0};
     if (strcmp(p->op->name, "selective_state_update_backward") == 0 &&
         !((clm_selective_state_update_backward_args *)run->args)->forward.z.buffer)
       ((clm_selective_state_update_backward_args *)run->args)->dz = (clm_tensor){0};
@@ -331,6 +333,11 @@ SPECIAL(update_heads, clm_selective_state_update_args,
         a->state = clm_tensor_reshape(a->state, 4, (int64_t[]){2, 3, 2, 5}))
 SPECIAL(update_steps, clm_selective_state_update_args, a->u = clm_tensor_reshape(a->u, 3, (int64_t[]){2, 1, 6}))
 SPECIAL(update_dz, clm_selective_state_update_backward_args, a->forward.z = (clm_tensor){0})
+SPECIAL(ssd_groups, clm_ssd_args, a->B.shape[2] = a->C.shape[2] = 3; a->B.stride[2] = a->C.stride[2] = 0)
+SPECIAL(ssd_limits, clm_ssd_args, a->dt_min = 0.1f)
+SPECIAL(ssd_chunk, clm_ssd_args, a->chunk = -1)
+SPECIAL(ssd_D, clm_ssd_args, a->D = clm_tensor_of(a->x.buffer, 0, CLM_F32, 2, (int64_t[]){4, 3}))
+SPECIAL(ssd_dz, clm_ssd_backward_args, a->forward.z = (clm_tensor){0})
 SPECIAL(wide, clm_causal_conv1d_args, a->weight.shape[1] = 33; a->weight.stride[1] = 0;
         a->initial_state = a->final_state = (clm_tensor){0})
 SPECIAL(history, clm_causal_conv1d_args, a->initial_state = clm_tensor_slice(a->initial_state, 2, 0, 2))
@@ -417,6 +424,11 @@ static const special_case specials[] = {
     {"selective_state_update", update_heads, "u has rank 2, expected (batch, n_heads, head_dim)"},
     {"selective_state_update", update_steps, "delta has rank 2, expected (batch, steps, d_inner)"},
     {"selective_state_update_backward", update_dz, "dz is given, but z is missing"},
+    {"ssd", ssd_groups, "B has n_groups 3, which does not divide n_heads 4"},
+    {"ssd", ssd_limits, "dt_min is 0.1 and dt_max 0, expected dt_min <= dt_max"},
+    {"ssd", ssd_chunk, "chunk is -1, expected 0 or more"},
+    {"ssd", ssd_D, "D has head_dim 3, expected 2 as in x"},
+    {"ssd_backward", ssd_dz, "dz is given, but z is missing"},
     {"causal_conv1d", conv_two_ways, "seq_idx and cu_seqlens are both given"},
     {"causal_conv1d", conv_batch, "cu_seqlens"},
     {"causal_conv1d", conv_ends, "has sequences 2, expected 4 as in cu_seqlens"},

@@ -84,6 +84,14 @@ TEST_OP(mamba_inner_backward);
   IN(A, OF_NUMBERS, draw_decay, UPDATE_A), IN(B, OF_NUMBERS, NULL, UPDATE_B), IN(C, OF_NUMBERS, NULL, UPDATE_B),      \
   MAY(D, OF_ANY, NULL, UPDATE_D), MAY(z, OF_ANY, NULL, UPDATE_STEP),                                                  \
   MAY(delta_bias, OF_ANY, draw_step, UPDATE_D), MAY(state_indices, OF_INDEX, NULL, DIM_BATCH)
+#define SSD_STEP     DIM_BATCH, DIM_LENGTH, DIM_HEADS, DIM_SSD_DIM
+#define SSD_STATE    DIM_SEQUENCES, DIM_HEADS, DIM_SSD_DIM, DIM_STATES
+#define SSD_INPUTS                                                                                                    \
+  IN(x, OF_STORAGE, NULL, SSD_STEP), IN(dt, OF_STORAGE, draw_step, DIM_BATCH, DIM_LENGTH, DIM_HEADS),                 \
+  WEIGHT(A, draw_decay, DIM_HEADS), IN(B, OF_STORAGE, NULL, BC_DIMS), IN(C, OF_STORAGE, NULL, BC_DIMS),               \
+  MAY_WEIGHT(D, NULL, DIM_HEADS), MAY(z, OF_STORAGE, NULL, SSD_STEP), MAY_WEIGHT(dt_bias, draw_step, DIM_HEADS),      \
+  MAY(seq_idx, OF_INDEX, NULL, DIM_BATCH, DIM_LENGTH), MAY(cu_seqlens, OF_INDEX, NULL, DIM_ENDS),                     \
+  MAY(initial_state, OF_PARAMETER, NULL, SSD_STATE)
 #define INNER(field, kind, draw, flags, role, last)                                                                   \
   ROW(field, kind, draw, role, (flags) | ROW_MATRIX, NULL, NULL, DIM_BATCH, DIM_LENGTH, last)
 #define INNER_INPUTS(kept, matrix, draw)                                                                                    \
@@ -245,6 +253,27 @@ const catalog_op catalog[] = {
       MAY_OUT(dscan_initial, OF_NUMBER, STATE_DIMS)},
      {SCALAR(forward.norm_epsilon, SCALAR_FLOAT, 0.01, 0.1), BOOL(forward.norm_delta), BOOL(forward.norm_B),
       BOOL(forward.norm_C), BOOL(forward.delta_softplus), BOOL(forward.A_is_log), BOOL(forward.reverse)}},
+#undef ARGS
+#define ARGS clm_ssd_args
+    {&op_ssd,
+     false,
+     {SSD_INPUTS, OUT(out, OF_STORAGE, SSD_STEP), MAY_OUT_OR(final_state, OF_PARAMETER, "initial_state", SSD_STATE)},
+     {BOOL(dt_softplus), BOOL(A_is_log), BOOL(reverse), SCALAR(chunk, SCALAR_INT64, 0, 20),
+      SCALAR(dt_min, SCALAR_FLOAT, 0, 0.1), SCALAR(dt_max, SCALAR_FLOAT, 0.1, 1)}},
+    {&op_ssd_backward,
+     false,
+     {SSD_INPUTS,
+#undef ARGS
+#define ARGS clm_ssd_backward_args
+      IN(dout, OF_STORAGE, NULL, SSD_STEP), MAY(dfinal_state, OF_PARAMETER, NULL, SSD_STATE),
+      MAY_OUT(dx, OF_STORAGE, SSD_STEP), ROW(dz, OF_STORAGE, NULL, TEST_OUT, ROW_OPTIONAL, "z", NULL, SSD_STEP),
+      MAY_OUT(ddt, OF_STORAGE, DIM_BATCH, DIM_LENGTH, DIM_HEADS), MAY_OUT_WEIGHT(dB, BC_DIMS),
+      MAY_OUT_WEIGHT(dC, BC_DIMS), MAY_OUT_WEIGHT(dA, DIM_HEADS), MAY_OUT_WEIGHT(ddt_bias, DIM_HEADS),
+      MAY_OUT_WEIGHT(dD, DIM_HEADS), MAY_OUT(dinitial_state, OF_PARAMETER, SSD_STATE),
+      MAY_OUT(out, OF_STORAGE, SSD_STEP)},
+     {BOOL(forward.dt_softplus), BOOL(forward.A_is_log), BOOL(forward.reverse),
+      SCALAR(forward.chunk, SCALAR_INT64, 0, 20), SCALAR(forward.dt_min, SCALAR_FLOAT, 0, 0.1),
+      SCALAR(forward.dt_max, SCALAR_FLOAT, 0.1, 1)}},
 #undef ARGS
 #define ARGS clm_matmul_args
     {&op_matmul,

@@ -24,6 +24,7 @@ typedef enum catalog_dim {
   DIM_STEPS,    /* of an update; may be none                           */
   DIM_HEADS,    /* of a state update: heads, or the channels           */
   DIM_HEAD_DIM, /* none where these are channels                       */
+  DIM_SSD_DIM,  /* head_dim of SSD: always there               */
   DIM_POOL,     /* states: batch, or a pool of them                    */
   DIM_PLACES,   /* of a convolution's state: width - 1, or a circle    */
   DIM_BOTH,     /* twice the channels                                  */

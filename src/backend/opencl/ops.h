@@ -12,5 +12,7 @@ clm_status opencl_matmul_batch(clm_context *, const matmul_shape *, const clm_ma
 size_t opencl_selective_scan_workspace(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
 size_t opencl_selective_scan_backward_workspace(clm_context *, const selective_scan_shape *,
                                                 const clm_selective_scan_backward_args *);
+size_t opencl_ssd_workspace(clm_context *, const ssd_shape *, const clm_ssd_args *);
+size_t opencl_ssd_backward_workspace(clm_context *, const ssd_shape *, const clm_ssd_backward_args *);
 
 #endif

@@ -6,4 +6,6 @@ void KERNEL(kernels_init)(backend_ops *ops) {
 #undef X
   ops->selective_scan_workspace = KERNEL(selective_scan_workspace);
   ops->selective_scan_backward_workspace = KERNEL(selective_scan_backward_workspace);
+  ops->ssd_workspace = KERNEL(ssd_workspace);
+  ops->ssd_backward_workspace = KERNEL(ssd_backward_workspace);
 }

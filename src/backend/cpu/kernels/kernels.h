@@ -14,6 +14,8 @@
   X(selective_scan_backward, selective_scan_shape)                                                                   \
   X(selective_state_update, state_update_shape)                                                                      \
   X(selective_state_update_backward, state_update_shape)                                                             \
+  X(ssd, ssd_shape)                                                                                                  \
+  X(ssd_backward, ssd_shape)                                                                                         \
   X(discretize, discretize_shape)                                                                                    \
   X(discretize_backward, discretize_shape)                                                                           \
   X(assoc_scan, assoc_scan_shape)                                                                                    \
@@ -43,6 +45,8 @@ CPU_KERNELS(X)
 size_t KERNEL(selective_scan_backward_workspace)(clm_context *, const selective_scan_shape *,
                                                  const clm_selective_scan_backward_args *);
 size_t KERNEL(selective_scan_workspace)(clm_context *, const selective_scan_shape *, const clm_selective_scan_args *);
+size_t KERNEL(ssd_workspace)(clm_context *, const ssd_shape *, const clm_ssd_args *);
+size_t KERNEL(ssd_backward_workspace)(clm_context *, const ssd_shape *, const clm_ssd_backward_args *);
 
 void KERNEL(kernels_init)(backend_ops *);
 

@@ -1,0 +1,55 @@
+/* What the launchers of SSD and of its gradients share (ssd_passes.c). */
+#ifndef CLM_OPENCL_SSD_FAMILY_H
+#define CLM_OPENCL_SSD_FAMILY_H
+
+#include "backend/opencl/operands.h"
+#include "backend/opencl/scan_family.h"
+#include "cl/ssd_args.h"
+
+/* One call, with what all its kernels are told. */
+typedef struct ssd_call {
+  clm_context *ctx;
+  const ssd_shape *s;
+  const clm_ssd_args *a;
+  ssd_args g;
+  int side;       /* a work-group is side x side work-items */
+  int64_t floats; /* of workspace                           */
+  clm_buffer *work;
+  char defines[128];
+} ssd_call;
+
+/* CLM_UNSUPPORTED with a message for double precision and for sizes that do not fit an int. */
+clm_status ssd_check(clm_context *, const char *op, const ssd_shape *, const clm_ssd_args *);
+
+/* All but the workspace itself; its places for what a forward call keeps. */
+ssd_call ssd_call_of(clm_context *, const ssd_shape *, const clm_ssd_args *);
+
+ssd_view ssd_view_of(const clm_tensor *);
+
+/* Room for `floats` more; its place. */
+int64_t ssd_take(ssd_call *, int64_t floats);
+
+/* The steps' sizes and decays, and C B^T. */
+clm_status ssd_run_steps(ssd_call *);
+
+/* The state before each piece, from `in`, the initial state, to `out`, the final one. With `dout` gradients: that of
+ * the state after each piece, from `in`, the final one's, to `out`. Either may be absent. */
+clm_status ssd_run_states(ssd_call *, const clm_tensor *dout, const clm_tensor *in, const clm_tensor *out);
+
+/* A kernel of cl/<family>.cl with further defines. */
+clm_status ssd_kernel(ssd_call *, const char *family, const char *name, const char *defines, opencl_kernel **);
+
+/* Over `first` work-groups of the kernel's tiles in the first dimension and `second` in the other. */
+#define SSD_RUN_TILES(call, kernel, first, second, ...)                                                              \
+  OPENCL_RUN((call)->ctx, kernel, 2,                                                                                 \
+             ((const size_t[]){(size_t)(first) * (size_t)(call)->side, (size_t)(second) * (size_t)(call)->side}),    \
+             ((const size_t[]){(size_t)(call)->side, (size_t)(call)->side}), ARG_STRUCT((call)->g), __VA_ARGS__)
+
+/* A tensor as its buffer alone: offset and strides are in the struct. */
+#define ARG_DATA(t) ARG_BUFFER((t).buffer)
+
+/* cu_seqlens, and the workspace. */
+#define ARG_ENDS(call) ARG_DATA((call)->a->cu_seqlens)
+#define ARG_WORK(call) ARG_BUFFER((call)->work)
+
+#endif

@@ -1,0 +1,149 @@
+#include "backend/opencl/ssd_family.h"
+#include "schedule/arith.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { LARGE_GROUP = 256, LARGE_LOCAL = 30 * 1024 /* bytes that tiles of 64 x 64 take, at most */ };
+
+clm_status ssd_check(clm_context *ctx, const char *op, const ssd_shape *s, const clm_ssd_args *a) {
+  clm_status status = opencl_only_storage(ctx, op, (const operand[]){OPERAND(a, x)}, 1);
+  if (!status) status = opencl_fits_int(ctx, op, "n_heads * head_dim", s->n_heads * s->head_dim);
+  if (!status) status = opencl_fits_int(ctx, op, "d_state", s->d_state);
+  if (!status) status = opencl_fits_int(ctx, op, "batch", s->batch);
+  return status;
+}
+
+/* CLM_SSD_SIDE is for kernel development: on CPU devices too what GPUs run. */
+static int side_of(const schedule_device *d) {
+  const int32_t forced = scan_env("CLM_SSD_SIDE");
+  if (forced == 8 || forced == 16) return forced;
+  return d->is_cpu || d->max_work_group < LARGE_GROUP || d->local_memory_bytes < LARGE_LOCAL ? 8 : 16;
+}
+
+ssd_view ssd_view_of(const clm_tensor *t) {
+  ssd_view v = {.offset = 0};
+  if (!t->buffer) return v;
+  v.offset = (int64_t)(t->offset / clm_dtype_size(t->dtype));
+  for (int i = 0; i < t->rank && i < 4; i++) v.stride[i] = t->stride[i];
+  return v;
+}
+
+int64_t ssd_take(ssd_call *c, int64_t floats) {
+  const int64_t at = c->floats;
+  c->floats += (floats + 15) / 16 * 16;
+  return at;
+}
+
+static int32_t flags_of(const ssd_shape *s, const clm_ssd_args *a) {
+  return (a->D.buffer ? SSD_HAS_D : 0) | (a->z.buffer ? SSD_HAS_Z : 0) | (a->dt_bias.buffer ? SSD_HAS_BIAS : 0) |
+         (a->dt_softplus ? SSD_SOFTPLUS : 0) | (a->A_is_log ? SSD_A_LOG : 0) | (s->limited ? SSD_LIMITED : 0);
+}
+
+/* Pieces of a row's `length` steps (cl/ssd.h: count_pieces). */
+static int64_t count_pieces(const ssd_args *g, int64_t length) {
+  return length / g->chunk * g->pieces_of_chunk + divide_up(length % g->chunk, g->steps);
+}
+
+static void cut(ssd_call *c) {
+  ssd_args *g = &c->g;
+  const int64_t most = 4 * c->side;
+  g->chunk = c->a->chunk > 0 ? c->a->chunk : most;
+  const int64_t pieces = divide_up(g->chunk, most);
+  g->steps = (int32_t)divide_up(g->chunk, pieces);
+  g->pieces_of_chunk = (int32_t)(pieces < INT32_MAX ? pieces : INT32_MAX); /* longer than any row */
+  g->slots_of_row = count_pieces(g, g->length);
+  g->slots = c->s->batch * g->slots_of_row;
+  if (c->s->packed) g->slots = g->length / g->steps + g->length / g->chunk + 3 * c->s->sequences;
+}
+
+ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
+  ssd_call c = {.ctx = ctx, .s = s, .a = a, .side = side_of(opencl_schedule_device(ctx))};
+  ssd_args *g = &c.g;
+  *g = (ssd_args){
+      .x = ssd_view_of(&a->x),
+      .dt = ssd_view_of(&a->dt),
+      .B = ssd_view_of(&a->B),
+      .C = ssd_view_of(&a->C),
+      .z = ssd_view_of(&a->z),
+      .out = ssd_view_of(&a->out),
+      .A = ssd_view_of(&a->A),
+      .D = ssd_view_of(&a->D),
+      .bias = ssd_view_of(&a->dt_bias),
+      .ends_offset = ssd_view_of(&a->cu_seqlens).offset,
+      .ends_stride = a->cu_seqlens.stride[0],
+      .length = s->length,
+      .batch = (int32_t)s->batch,
+      .rows = (int32_t)s->sequences,
+      .reversed = s->reversed,
+      .heads = (int32_t)s->n_heads,
+      .head_dim = (int32_t)s->head_dim,
+      .groups = (int32_t)s->n_groups,
+      .d_state = (int32_t)s->d_state,
+      .parts = 1,
+      .flags = flags_of(s, a),
+      .dt_min = a->dt_min,
+      .dt_max = a->dt_max,
+  };
+  cut(&c);
+  const int64_t steps = g->slots * s->n_heads * g->steps;
+  if (a->seq_idx.buffer) {
+    g->marks = ssd_take(&c, divide_up(s->batch * s->length, 4));
+    g->segments = ssd_take(&c, g->slots * g->steps);
+  }
+  g->d = ssd_take(&c, steps);
+  g->sum = ssd_take(&c, steps);
+  g->rest = ssd_take(&c, steps);
+  g->between = ssd_take(&c, g->slots * s->n_groups * g->steps * g->steps);
+  g->states = ssd_take(&c, g->slots * s->n_heads * s->head_dim * s->d_state);
+  snprintf(c.defines, sizeof c.defines, "-DSSD_SIDE=%d -DX_TYPE=%s%s%s", c.side, clm_dtype_name(s->dtype),
+           a->seq_idx.buffer ? " -DSSD_SEQ" : "", s->packed ? " -DSSD_PACKED" : "");
+  return c;
+}
+
+clm_status ssd_kernel(ssd_call *c, const char *family, const char *name, const char *defines, opencl_kernel **k) {
+  char all[192];
+  snprintf(all, sizeof all, "%s%s", c->defines, defines);
+  return opencl_kernel_get(c->ctx, family, name, all, k);
+}
+
+clm_status ssd_run_steps(ssd_call *c) {
+  const ssd_shape *s = c->s;
+  const clm_ssd_args *a = c->a;
+  opencl_kernel *marks, *steps, *between;
+  if (a->seq_idx.buffer) {
+    clm_status status = opencl_kernel_get(c->ctx, "scan_marks", "scan_marks", "", &marks);
+    if (!status)
+      status = OPENCL_RUN(c->ctx, marks, 1, &(size_t){(size_t)(s->batch * s->length)}, NULL, ARG_TENSOR2(a->seq_idx),
+                          ARG_WORK(c), ARG_I64(c->g.marks * 4), ARG_I64(s->length));
+    if (status) return status;
+  }
+  clm_status status = ssd_kernel(c, "ssd", "ssd_steps", "", &steps);
+  if (!status)
+    status = OPENCL_RUN(c->ctx, steps, 1, &(size_t){(size_t)(c->g.slots * s->n_heads)}, NULL, ARG_STRUCT(c->g),
+                        ARG_DATA(a->dt), ARG_DATA(a->A), ARG_DATA(a->dt_bias), ARG_ENDS(c), ARG_WORK(c));
+  if (!status) status = ssd_kernel(c, "ssd", "ssd_between", "", &between);
+  if (status) return status;
+  return SSD_RUN_TILES(c, between, c->g.slots * s->n_groups, 1, ARG_DATA(a->B), ARG_DATA(a->C), ARG_ENDS(c),
+                       ARG_WORK(c));
+}
+
+clm_status ssd_run_states(ssd_call *c, const clm_tensor *dout, const clm_tensor *in, const clm_tensor *out) {
+  const ssd_shape *s = c->s;
+  const clm_ssd_args *a = c->a;
+  const char *defines = dout ? " -DSSD_GRADIENT" : "";
+  const int64_t tile = 4 * c->side, tiles = divide_up(s->head_dim, tile) * divide_up(s->d_state, tile);
+  opencl_kernel *states, *pass;
+  c->g.state_in = ssd_view_of(in);
+  c->g.state_out = ssd_view_of(out);
+  c->g.flags &= ~(SSD_HAS_INITIAL | SSD_HAS_FINAL);
+  c->g.flags |= (in->buffer ? SSD_HAS_INITIAL : 0) | (out->buffer ? SSD_HAS_FINAL : 0);
+  clm_status status = ssd_kernel(c, "ssd", "ssd_states", defines, &states);
+  if (!status) status = ssd_kernel(c, "ssd", "ssd_pass", defines, &pass);
+  if (!status)
+    status = SSD_RUN_TILES(c, states, c->g.slots * s->n_heads, tiles, ARG_DATA(*(dout ? dout : &a->x)),
+                           ARG_DATA(dout ? a->C : a->B), ARG_DATA(a->z), ARG_ENDS(c), ARG_WORK(c));
+  if (status) return status;
+  const size_t global = (size_t)(s->sequences * s->n_heads * s->head_dim * s->d_state);
+  return OPENCL_RUN(c->ctx, pass, 1, &global, NULL, ARG_STRUCT(c->g), ARG_DATA(*in), ARG_DATA(*out), ARG_ENDS(c),
+                    ARG_WORK(c));
+}
