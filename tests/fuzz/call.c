@@ -13,18 +13,25 @@ static int64_t small(test_random *r, int64_t few, int64_t many) {
 
 static size_t row_count(const catalog_op *op) {
   size_t n = 0;
-  while (op->rows[n].name) n++;
+  while (op_tensor_at(op->table, n)) n++;
   return n;
 }
 
-/* ---- What the catalog leaves open ---- */
+/* ---- What the tables leave open ---- */
 
 static const catalog_op *draw_op(test_random *r) {
-  static const char *const often[] = {"selective_scan",       "selective_scan_backward",
-                                      "causal_conv1d",        "causal_conv1d_backward",
-                                      "mamba_inner",          "mamba_inner_backward",
-                                      "mamba_inner_backward", "adamw",
-                                      "assoc_scan",           "ssd",
+  static const char *const often[] = {"selective_scan",
+                                      "selective_scan_backward",
+                                      "causal_conv1d",
+                                      "causal_conv1d_backward",
+                                      "mamba_inner",
+                                      "mamba_inner_backward",
+                                      "mamba_inner_backward",
+                                      "adamw",
+                                      "assoc_scan",
+                                      "matmul",
+                                      "embedding",
+                                      "ssd",
                                       "ssd_backward"};
   if (chance(r, 25)) {
     const char *name = often[random_below(r, TEST_COUNT(often))];
@@ -34,90 +41,55 @@ static const catalog_op *draw_op(test_random *r) {
   return &catalog[random_below(r, (int64_t)catalog_count)];
 }
 
-static void draw_sizes(test_random *r, int64_t size[CATALOG_DIMS]) {
-  size[DIM_BATCH] = 1 + random_below(r, 3);
-  size[DIM_LENGTH] = small(r, 7, 40);
-  size[DIM_CHANNELS] = small(r, 8, 36);
-  size[DIM_STATES] = small(r, 5, 20);
-  size[DIM_WIDTH] = small(r, 5, 18);
-  size[DIM_HISTORY] = size[DIM_WIDTH] - 1;
-  do size[DIM_GROUPS] = small(r, 3, size[DIM_CHANNELS]);
-  while (size[DIM_CHANNELS] % size[DIM_GROUPS]);
-  size[DIM_ROWS] = small(r, 5, 20);
-  size[DIM_COLUMNS] = small(r, 8, 40);
-  size[DIM_INNER] = small(r, 6, 30);
-  size[DIM_COUNT] = small(r, 9, 80);
-  size[DIM_ONE] = 1;
-  size[DIM_STEPS] = chance(r, 50) ? NO_DIM : small(r, 4, 12);
-  const bool heads = chance(r, 50);
-  size[DIM_HEADS] = heads ? size[DIM_GROUPS] * small(r, 3, 8) : size[DIM_CHANNELS];
-  size[DIM_HEAD_DIM] = heads ? small(r, 4, 20) : NO_DIM;
-  size[DIM_SSD_DIM] = small(r, 4, 20);
-  size[DIM_BOTH] = 2 * size[DIM_CHANNELS];
-  size[DIM_RANK] = small(r, 3, 8);
-  size[DIM_MODEL] = small(r, 6, 20);
-}
-
-static bool is_empty(const catalog_choice *c, size_t row) {
-  int64_t shape[CLM_MAX_RANK];
-  for (int i = catalog_shape(c, row, shape) - 1; i >= 0; i--)
-    if (shape[i] == 0) return true;
-  return false;
-}
-
-static void forget(catalog_choice *c, const char *name) {
-  int row = catalog_find(c->op, name);
-  if (row >= 0) c->present &= ~catalog_bit((size_t)row);
-}
-
-static bool has(const catalog_choice *c, const char *name) {
-  int row = catalog_find(c->op, name);
-  return row >= 0 && catalog_has(c, (size_t)row);
-}
-
-/* Sizes that follow from what is there. */
-static void draw_rows(test_random *r, catalog_choice *c) {
-  int64_t *size = c->size;
-  if (has(c, "cu_seqlens")) {
-    size[DIM_BATCH] = 1;
-    size[DIM_SEQUENCES] = 1 + random_below(r, 4);
-    size[DIM_ENDS] = size[DIM_SEQUENCES] + 1;
-  } else {
-    size[DIM_SEQUENCES] = size[DIM_BATCH];
-  }
-  size[DIM_POOL] = size[DIM_BATCH] + (has(c, "state_indices") ? random_below(r, 4) : 0);
-  size[DIM_PLACES] = size[DIM_HISTORY] + random_below(r, 4);
-  size[DIM_FEATURES] = catalog_features(c);
-  if (!has(c, "out_proj")) size[DIM_MODEL] = size[DIM_CHANNELS];
+static void draw_sizes(test_random *r, catalog_choice *c) {
+  static const struct {
+    const char *name;
+    int64_t few, many;
+  } sizes[] = {{"batch", 3, 3},    {"length", 7, 40},   {"d_inner", 8, 36}, {"channels", 8, 36}, {"d_state", 5, 20},
+               {"width", 5, 18},   {"sequences", 4, 4}, {"rows", 5, 20},    {"dim", 8, 40},      {"vocab", 8, 40},
+               {"count", 9, 80},   {"m", 5, 20},        {"n", 8, 40},       {"k", 6, 30},        {"dt_rank", 3, 8},
+               {"d_model", 6, 20}, {"steps", 4, 12},    {"head_dim", 4, 20}};
+  for (size_t i = 0; i < TEST_COUNT(sizes); i++)
+    catalog_resize(c, sizes[i].name, small(r, sizes[i].few, sizes[i].many));
+  const int64_t channels = catalog_size(c, "d_inner");
+  do c->groups = small(r, 3, channels ? channels : 1);
+  while (channels % c->groups);
+  catalog_resize(c, "n_groups", c->groups);
+  catalog_resize(c, "n_heads", c->groups * small(r, 3, 8));
+  if (channels && chance(r, 50)) catalog_resize(c, "head_dim", NO_DIM);
+  if (chance(r, 50)) catalog_resize(c, "steps", NO_DIM);
+  catalog_resize(c, "pool", catalog_size(c, "batch") + random_below(r, 4));
+  catalog_resize(c, "size", catalog_size(c, "width") - 1 + random_below(r, 4));
+  for (size_t i = 0; i < TEST_COUNT(c->any_shape); i++) c->any_shape[i] = small(r, 6, 30);
 }
 
 static void draw_presence(test_random *r, catalog_choice *c) {
   const int likely = chance(r, 50) ? 95 : chance(r, 50) ? 60 : 25;
-  for (size_t i = 0; c->op->rows[i].name; i++) {
-    const catalog_row *row = &c->op->rows[i];
-    if (!(row->flags & ROW_OPTIONAL) || chance(r, likely)) c->present |= catalog_bit(i);
-    if ((row->flags & ROW_STATIC) && chance(r, 25)) c->statics |= catalog_bit(i);
-    if ((row->flags & (ROW_EITHER | ROW_STATIC_EITHER)) && chance(r, 50)) c->others |= catalog_bit(i);
+  for (size_t i = 0; i < row_count(c->op); i++) {
+    if (chance(r, likely)) c->present |= catalog_bit(i);
+    if (chance(r, 25)) c->seconds |= catalog_bit(i);
   }
-  if (has(c, "x_proj")) { /* the norms are of what it makes */
-    if (chance(r, 70)) forget(c, "B");
-    if (chance(r, 70)) forget(c, "C");
+  if (catalog_given(c, "x_proj")) { /* the norms are of what it makes */
+    if (chance(r, 70)) catalog_forget(c, "B");
+    if (chance(r, 70)) catalog_forget(c, "C");
   }
-  if (has(c, "seq_idx") && has(c, "cu_seqlens")) forget(c, chance(r, 50) ? "seq_idx" : "cu_seqlens");
-  draw_rows(r, c);
-  for (size_t i = 0; c->op->rows[i].name; i++) {
-    const catalog_row *row = &c->op->rows[i];
-    if (is_empty(c, i) || (row->with && !has(c, row->with))) c->present &= ~catalog_bit(i);
-  }
+  if (catalog_given(c, "seq_idx") && catalog_given(c, "cu_seqlens"))
+    catalog_forget(c, chance(r, 50) ? "seq_idx" : "cu_seqlens");
+}
+
+static clm_dtype pick(void *user, const op_tensor *t, unsigned dtypes) {
+  (void)t;
+  for (int64_t n = random_below(user, __builtin_popcount(dtypes)); n > 0; n--) dtypes &= dtypes - 1;
+  return (clm_dtype)__builtin_ctz(dtypes);
 }
 
 static void draw_choice(test_random *r, catalog_choice *c) {
   static const clm_dtype storages[] = {CLM_F32, CLM_F16, CLM_BF16, CLM_F64};
   c->op = draw_op(r);
   c->storage = storages[chance(r, 18) ? 3 : random_below(r, 3)];
-  for (size_t i = 0; i < CATALOG_ROWS; i++) c->any[i] = storages[random_below(r, 4)];
-  c->complex = c->op->may_be_complex && chance(r, catalog_find(c->op, "x_proj") >= 0 ? 15 : 40);
-  draw_sizes(r, c->size);
+  c->complex = c->op->table->rate && chance(r, catalog_find(c->op->table, "x_proj") >= 0 ? 15 : 40);
+  c->integers = chance(r, 40);
+  draw_sizes(r, c);
   draw_presence(r, c);
 }
 
@@ -164,26 +136,27 @@ static bool lies_in_rows(fuzz_layout layout) {
 static void draw_layouts(test_random *r, fuzz_call *c) {
   const fuzz_layout common = (fuzz_layout)random_below(r, FUZZ_LAYOUTS);
   const bool same = chance(r, 60);
-  for (size_t i = 0; c->choice.op->rows[i].name; i++) {
+  const size_t count = row_count(c->choice.op);
+  for (size_t i = 0; i < count; i++) {
     if (!fuzz_present(c, i)) continue;
-    const catalog_row *row = &c->choice.op->rows[i];
+    const op_tensor *row = catalog_row(&c->choice, i);
     fuzz_tensor *t = &c->tensors[i];
     int64_t shape[CLM_MAX_RANK];
     t->view.rank = catalog_shape(&c->choice, i, shape);
-    t->view.dtype = catalog_dtype(&c->choice, i);
+    t->view.dtype = c->choice.dtype[i];
     t->layout = same ? common : (fuzz_layout)random_below(r, FUZZ_LAYOUTS);
-    if (row->flags & ROW_MATRIX && !lies_in_rows(t->layout)) t->layout = LAYOUT_CONTIGUOUS;
-    if (t->layout == LAYOUT_REPEATED && (row->role != TEST_IN || t->view.rank < 2)) t->layout = LAYOUT_CONTIGUOUS;
+    if (row->flags & OP_ROWS && !lies_in_rows(t->layout)) t->layout = LAYOUT_CONTIGUOUS;
+    if (t->layout == LAYOUT_REPEATED && (row->role != OP_IN || t->view.rank < 2)) t->layout = LAYOUT_CONTIGUOUS;
     t->buffer = i;
     lay_out(r, t, shape);
   }
-  bool taken[CATALOG_ROWS] = {false};
-  for (size_t i = 0; c->choice.op->rows[i].name; i++) { /* an output in the place of an input */
-    const catalog_row *row = &c->choice.op->rows[i];
-    if (!row->alias || !fuzz_present(c, i)) continue;
-    for (size_t in = 0; c->choice.op->rows[in].name; in++) {
+  bool taken[OP_TENSORS] = {false};
+  for (size_t i = 0; i < count; i++) { /* an output in the place of an input */
+    const op_tensor *row = catalog_row(&c->choice, i);
+    if (!row->may_be || !fuzz_present(c, i)) continue;
+    for (size_t in = 0; in < count; in++) {
       fuzz_tensor *t = &c->tensors[i], *of = &c->tensors[in];
-      if (!catalog_may_be(row, c->choice.op->rows[in].name) || !fuzz_present(c, in) || taken[in] ||
+      if (!op_lists(row->may_be, catalog_row(&c->choice, in)->name) || !fuzz_present(c, in) || taken[in] ||
           t->view.dtype != of->view.dtype || of->layout == LAYOUT_REPEATED || of->buffer != in || !chance(r, 30))
         continue;
       t->view = of->view;
@@ -216,7 +189,7 @@ static int64_t count_of(const clm_tensor *v) {
 /* Numbers of the pool's states, none twice; some rows are padding. */
 static void fill_pool(test_random *r, fuzz_call *c, size_t row) {
   const fuzz_tensor *t = &c->tensors[row];
-  const int64_t pool = c->choice.size[DIM_POOL];
+  const int64_t pool = catalog_size(&c->choice, "pool");
   int64_t next = random_below(r, pool);
   for (int64_t i = 0; i < count_of(&t->view); i++, next = (next + 1) % pool) {
     const int64_t value = !chance(r, 15) ? next : chance(r, 50) ? -1 - random_below(r, 9) : pool + random_below(r, 9);
@@ -225,17 +198,17 @@ static void fill_pool(test_random *r, fuzz_call *c, size_t row) {
 }
 
 static void fill_indexes(test_random *r, fuzz_call *c, size_t row) {
-  const char *name = c->choice.op->rows[row].name;
+  const char *name = catalog_row(&c->choice, row)->name;
   fuzz_tensor *t = &c->tensors[row];
   if (strcmp(name, "state_indices") == 0) {
     fill_pool(r, c, row);
     return;
   }
-  const int64_t count = count_of(&t->view), length = c->choice.size[DIM_LENGTH];
+  const int64_t count = count_of(&t->view), length = catalog_size(&c->choice, "length");
   const bool ends = strcmp(name, "cu_seqlens") == 0, numbers = strcmp(name, "seq_idx") == 0;
   const bool steps = strcmp(name, "cache_seqlens") == 0;
   const bool wild = (ends || steps) && chance(r, 10); /* wrong, but must touch no other memory */
-  int64_t bound = strcmp(name, "targets") == 0 ? c->choice.size[DIM_COLUMNS] : c->choice.size[DIM_ROWS], at = 0;
+  int64_t at = 0;
   c->incomparable |= wild;
   for (int64_t i = 0; i < count; i++) {
     int64_t value;
@@ -243,97 +216,105 @@ static void fill_indexes(test_random *r, fuzz_call *c, size_t row) {
     else if (ends) value = at = i == 0 ? 0 : i == count - 1 ? length : at + random_below(r, length - at + 1);
     else if (numbers) value = chance(r, 20) ? -1 : (at += chance(r, 25));
     else if (steps) value = chance(r, 90) ? random_below(r, 40) : INT32_MAX - random_below(r, 40);
-    else value = chance(r, 12) ? -1 : random_below(r, bound);
+    else value = chance(r, 12) ? -1 : random_below(r, catalog_size(&c->choice, "vocab"));
     ((int32_t *)(void *)t->image)[element_at(&t->view, i)] = (int32_t)value;
   }
 }
 
-static double one(test_random *r, const catalog_row *row, bool log_A, bool complex) {
-  if (strcmp(row->name, "A") == 0 && complex) return -0.5 * exp(0.5 * random_normal(r));
-  if (strcmp(row->name, "A") == 0 && log_A) return random_normal(r);
-  return row->draw ? row->draw(r) : random_normal(r);
+static double one(test_random *r, const fuzz_call *c, size_t row, bool complex) {
+  const catalog_draw draw = catalog_draw_of(&c->choice, row);
+  if (strcmp(catalog_row(&c->choice, row)->name, "A") == 0 && complex) return draw_complex_decay(r);
+  if (draw == draw_decay && catalog_is_set(&c->choice, "A_is_log")) return draw_log_decay(r);
+  return draw ? draw(r) : random_normal(r);
 }
 
-static void fill(test_random *r, fuzz_call *c, bool log_A) {
-  for (size_t i = 0; c->choice.op->rows[i].name; i++) {
-    const catalog_row *row = &c->choice.op->rows[i];
+static void fill(test_random *r, fuzz_call *c) {
+  for (size_t i = 0; i < row_count(c->choice.op); i++) {
     fuzz_tensor *t = &c->tensors[i];
     if (!fuzz_present(c, i) || t->buffer != i) continue;
     t->image = malloc(t->bytes);
     if (!t->image) abort();
     memset(t->image, 0xff, t->bytes); /* not a number in every floating dtype */
-    if (row->role == TEST_OUT) continue;
-    if (row->kind == OF_INDEX) {
+    if (catalog_role(&c->choice, i) == OP_OUT) continue;
+    if (t->view.dtype == CLM_I32) {
       fill_indexes(r, c, i);
       continue;
     }
-    const bool complex = t->view.dtype == CLM_C64 || t->view.dtype == CLM_C128;
+    const bool complex = op_is_complex(t->view.dtype);
     const int64_t count = count_of(&t->view);
     for (int64_t k = 0; k < count; k++)
       for (int part = 0; part <= complex; part++)
         number_set(t->view.dtype, t->image, (size_t)(element_at(&t->view, k) * (1 + complex) + part),
-                   one(r, row, log_A, complex));
+                   one(r, c, i, complex));
   }
 }
 
 /* ---- Scalars ---- */
 
-static void set_scalar(void *args, const catalog_scalar *s, double value) {
-  void *at = (char *)args + s->member;
-  switch (s->kind) {
-  case SCALAR_BOOL: *(bool *)at = value != 0; break;
-  case SCALAR_CHOICE: *(int *)at = (int)value; break;
-  case SCALAR_FLOAT: *(float *)at = (float)value; break;
-  case SCALAR_INT64: *(int64_t *)at = (int64_t)value; break;
+/* Of those whose valid values are too many. */
+static double draw_scalar(test_random *r, const op_scalar *s) {
+  static const struct {
+    const char *name;
+    double low, high;
+  } ranges[] = {{"norm_epsilon", 0.01, 0.1},
+                {"epsilon", 1e-6, 1e-2},
+                {"alpha", -2, 2},
+                {"beta", -2, 2},
+                {"scale", 0.5, 2},
+                {"rate", 0, 0.9},
+                {"lr", 0, 1},
+                {"beta1", 0, 0.99},
+                {"beta2", 0, 0.99},
+                {"weight_decay", 0, 0.5},
+                {"gradient_scale", 0, 2},
+                {"max_norm", 0, 2},
+                {"step", 1, 100},
+                {"chunk", 0, 20},
+                {"dt_min", 0, 0.1},
+                {"dt_max", 0.1, 1},
+                {"seed", 0, 1e6}};
+  if (s->kind == OP_BOOL) return (double)chance(r, 50);
+  if (s->kind == OP_CHOICE) return (double)random_below(r, (int64_t)s->high);
+  if (s->kind == OP_COUNT && s->low == 0 && chance(r, 60)) return 0;
+  for (size_t i = 0; i < TEST_COUNT(ranges); i++) {
+    if (strcmp(ranges[i].name, s->name) != 0) continue;
+    const double value = ranges[i].low + (ranges[i].high - ranges[i].low) * random_uniform(r);
+    return s->kind == OP_NUMBER ? value : floor(value);
   }
+  abort(); /* a new scalar: it needs a range */
 }
 
-/* Whether A holds its logarithm. */
-static bool draw_scalars(test_random *r, fuzz_call *c) {
-  const catalog_op *op = c->choice.op;
-  bool log_A = false;
-  for (size_t i = 0; op->scalars[i].name; i++) {
-    const catalog_scalar *s = &op->scalars[i];
-    double value = s->kind == SCALAR_BOOL    ? (double)chance(r, 50)
-                   : s->kind == SCALAR_FLOAT ? s->low + (s->high - s->low) * random_uniform(r)
-                                             : s->low + (double)random_below(r, (int64_t)(s->high - s->low) + 1);
-    if (s->kind == SCALAR_INT64 && s->low == 0 && chance(r, 60)) value = 0;
-    if (strstr(s->name, "A_is_log")) {
-      if (c->choice.complex) value = 0;
-      log_A = value != 0;
-    }
-    if (!catalog_allows(&c->choice, s)) value = 0;
-    set_scalar(c->args, s, value);
-    c->flags[i] = value != 0;
-    if (!c->flags[i]) catalog_unset(&c->choice, catalog_scalar_name(s));
+static void draw_scalars(test_random *r, fuzz_call *c) {
+  const op_scalar *s;
+  double values[CATALOG_SCALARS];
+  for (size_t i = 0; (s = catalog_scalar(c->choice.op->table, i)) != NULL; i++)
+    if ((values[i] = draw_scalar(r, s)) != 0) c->choice.set |= catalog_bit(i);
+  for (size_t i = 0; (s = catalog_scalar(c->choice.op->table, i)) != NULL; i++) {
+    if (!catalog_allows(&c->choice, s)) c->choice.set &= ~catalog_bit(i);
+    catalog_store(c->args, s, c->choice.set >> i & 1 ? values[i] : 0);
   }
-  return log_A;
 }
 
 /* ---- Mistakes ---- */
 
 /* Whether another tensor of the call has this dimension too, so that one alone cannot be changed. */
 static bool shared(const fuzz_call *c, size_t row, int dim) {
-  const catalog_row *changed = &c->choice.op->rows[row];
-  catalog_dim dims[CLM_MAX_RANK];
-  if (c->choice.statics >> row & 1 || (changed->with && changed->role == TEST_OUT)) return false;
+  static const char *const free[] = {/* these must divide, follow from others, or may be anything beyond them */
+                                     "n_groups", "width - 1", "sequences", "sequences + 1",
+                                     "pool",     "size",      "features"};
+  const op_table *table = c->choice.op->table;
+  int dims[CLM_MAX_RANK];
+  if (c->choice.seconds >> row & 1 || (catalog_row(&c->choice, row)->shape && catalog_row(&c->choice, row)->shape_as))
+    return false;
   catalog_dims(&c->choice, row, dims);
-  const catalog_dim name = dims[dim];
-  switch (name) { /* these must divide, follow from others, or may be anything beyond them */
-  case DIM_GROUPS:
-  case DIM_HISTORY:
-  case DIM_SEQUENCES:
-  case DIM_ENDS:
-  case DIM_POOL:
-  case DIM_PLACES:
-  case DIM_FEATURES: return false;
-  case DIM_ONE: return true;
-  default: break;
-  }
-  for (size_t i = 0; c->choice.op->rows[i].name; i++) {
-    if (i == row || !fuzz_present(c, i) || c->choice.statics >> i & 1) continue;
+  const int changed = dims[dim];
+  if (changed >= 0 && table->dims[changed].size) return true;
+  for (size_t i = 0; changed >= 0 && i < TEST_COUNT(free); i++)
+    if (strcmp(table->dims[changed].name, free[i]) == 0) return false;
+  for (size_t i = 0; i < row_count(c->choice.op); i++) {
+    if (i == row || !fuzz_present(c, i) || c->choice.seconds >> i & 1) continue;
     for (int k = catalog_dims(&c->choice, i, dims) - 1; k >= 0; k--)
-      if (dims[k] == name) return true;
+      if (dims[k] == changed) return true;
   }
   return false;
 }
@@ -364,22 +345,24 @@ typedef enum mistake {
 } mistake;
 
 static bool bad_scalar(test_random *r, fuzz_call *c) {
+  const op_table *table = c->choice.op->table;
   size_t count = 0;
-  while (c->choice.op->scalars[count].name) count++;
+  while (catalog_scalar(table, count)) count++;
   if (!count) return false;
-  const catalog_scalar *s = &c->choice.op->scalars[random_below(r, (int64_t)count)];
-  if (s->unchecked) return false;
+  const op_scalar *s = catalog_scalar(table, (size_t)random_below(r, (int64_t)count));
   const bool low = chance(r, 50);
-  if (s->kind == SCALAR_CHOICE) set_scalar(c->args, s, low ? -1 - (double)random_below(r, 9) : s->high + 1);
-  else if (s->kind == SCALAR_FLOAT) set_scalar(c->args, s, low ? -1 : (double)NAN);
-  else set_scalar(c->args, s, s->low - 1 - (double)random_below(r, 9));
-  note(c, catalog_scalar_name(s), "a scalar out of range");
+  if (s->with && !catalog_given(&c->choice, s->with)) return false;
+  if (s->kind == OP_CHOICE) catalog_store(c->args, s, low ? -1 - (double)random_below(r, 9) : s->high);
+  else if (!s->expected) return false;
+  else if (s->kind == OP_NUMBER) catalog_store(c->args, s, low && s->low == 0 ? -1 : (double)NAN);
+  else catalog_store(c->args, s, s->low - 1 - (double)random_below(r, 9));
+  note(c, s->name, "a scalar out of range");
   return true;
 }
 
 /* Makes one thing wrong; false if it cannot be made here. */
 static bool make(test_random *r, fuzz_call *c, mistake m, size_t row) {
-  const catalog_row *info = &c->choice.op->rows[row];
+  const op_tensor *info = catalog_row(&c->choice, row);
   fuzz_tensor *t = &c->tensors[row];
   clm_tensor *v = &t->view;
   const int dim = (int)random_below(r, v->rank);
@@ -388,7 +371,7 @@ static bool make(test_random *r, fuzz_call *c, mistake m, size_t row) {
   case UNKNOWN_DTYPE:
     v->dtype = (clm_dtype)(chance(r, 50) ? 8 + random_below(r, 90) : -1 - random_below(r, 9));
     break;
-  case OTHER_DTYPE: v->dtype = info->kind == OF_INDEX ? CLM_F32 : CLM_I32; break;
+  case OTHER_DTYPE: v->dtype = v->dtype == CLM_I32 ? CLM_F32 : CLM_I32; break;
   case BAD_RANK:
     v->rank = (int)(chance(r, 50) ? -random_below(r, 3) : CLM_MAX_RANK + 1 + random_below(r, 100));
     break;
@@ -413,26 +396,25 @@ static bool make(test_random *r, fuzz_call *c, mistake m, size_t row) {
     v->stride[dim] = INT64_MAX >> random_below(r, 40);
     break;
   case MISSING:
-    if ((info->flags & ROW_OPTIONAL) || t->buffer != row) return false;
-    if (info->dims[info->rank - 1] == DIM_PLACES && c->choice.size[DIM_WIDTH] == 1) return false; /* may be absent */
-    for (size_t i = 0; c->choice.op->rows[i].name; i++)
+    if (!catalog_needs(&c->choice, row) || t->buffer != row) return false;
+    for (size_t i = 0; i < row_count(c->choice.op); i++)
       if (i != row && fuzz_present(c, i) && c->tensors[i].buffer == row) return false;
     c->choice.present &= ~catalog_bit(row);
     break;
   case FOREIGN: t->foreign = true; break;
   case SHARED_OUTPUT:
-    if (info->role == TEST_IN || v->shape[dim] < 2) return false;
+    if (info->role == OP_IN || v->shape[dim] < 2) return false;
     v->stride[dim] = 0;
     break;
   case OVERLAP: {
-    if (info->role == TEST_IN) return false;
+    if (info->role == OP_IN) return false;
     size_t other = (size_t)random_below(r, (int64_t)row_count(c->choice.op));
     if (other == row || !fuzz_present(c, other) || c->tensors[other].bytes < t->bytes || t->buffer != row ||
         c->tensors[other].buffer != other || clm_dtype_size(c->tensors[other].view.dtype) != size)
       return false;
-    const catalog_row *named = &c->choice.op->rows[other];
-    if (catalog_may_be(info, named->name) || catalog_may_be(named, info->name)) return false;
-    for (size_t i = 0; c->choice.op->rows[i].name; i++) /* what lies in its buffer stays there */
+    const op_tensor *named = catalog_row(&c->choice, other);
+    if (op_lists(info->may_be, named->name) || op_lists(named->may_be, info->name)) return false;
+    for (size_t i = 0; i < row_count(c->choice.op); i++) /* what lies in its buffer stays there */
       if (i != row && fuzz_present(c, i) && c->tensors[i].buffer == row) return false;
     v->offset = c->tensors[other].view.offset;
     if (v->rank != c->tensors[other].view.rank) return false;
@@ -487,8 +469,8 @@ static void scramble(test_random *r, fuzz_call *c) {
   clm_tensor *v = &t->view;
   c->wrong = "";
   c->poisoned = true;
-  snprintf(c->how, sizeof c->how, "%s: anything", c->choice.op->rows[row].name);
-  c->incomparable |= c->choice.op->rows[row].kind == OF_INDEX; /* other indexes than were drawn */
+  snprintf(c->how, sizeof c->how, "%s: anything", catalog_row(&c->choice, row)->name);
+  c->incomparable |= c->choice.dtype[row] == CLM_I32; /* other indexes than were drawn */
   for (int64_t n = 1 + random_below(r, 3); n > 0; n--) switch (random_below(r, 6)) {
     case 0:
       v->dtype = (clm_dtype)random_below(r, 8);
@@ -515,11 +497,7 @@ static void spoil(test_random *r, fuzz_call *c) {
 }
 
 /* With negative steps states grow without bound. */
-static bool grows(const fuzz_call *c) {
-  for (size_t i = 0; c->composed && c->choice.op->scalars[i].name; i++)
-    if (strcmp(catalog_scalar_name(&c->choice.op->scalars[i]), "delta_softplus") == 0) return !c->flags[i];
-  return false;
-}
+static bool grows(const fuzz_call *c) { return c->composed && !catalog_is_set(&c->choice, "delta_softplus"); }
 
 void fuzz_draw(fuzz_call *c, uint64_t seed, uint64_t number) {
   test_random r = random_seeded(seed * UINT64_C(1000003) + number, "call");
@@ -527,18 +505,20 @@ void fuzz_draw(fuzz_call *c, uint64_t seed, uint64_t number) {
   draw_choice(&r, &c->choice);
   c->args = calloc(1, c->choice.op->op->args_size);
   if (!c->args) abort();
-  bool log_A = draw_scalars(&r, c);
+  draw_scalars(&r, c);
+  catalog_settle(&c->choice);
+  catalog_choose_dtypes(&c->choice, pick, &r);
   c->composed = strncmp(c->choice.op->op->name, "mamba_inner", strlen("mamba_inner")) == 0;
   c->grows = grows(c);
   /* What is rounded to halves on the way to such states may be off by any amount. */
   c->incomparable = c->grows && (c->choice.storage == CLM_F16 || c->choice.storage == CLM_BF16);
   draw_layouts(&r, c);
-  fill(&r, c, log_A);
+  fill(&r, c);
   if (chance(&r, 28)) spoil(&r, c);
   else if (chance(&r, 20)) scramble(&r, c);
 }
 
 void fuzz_free(fuzz_call *c) {
-  for (size_t i = 0; i < CATALOG_ROWS; i++) free(c->tensors[i].image);
+  for (size_t i = 0; i < OP_TENSORS; i++) free(c->tensors[i].image);
   free(c->args);
 }

@@ -26,9 +26,8 @@ typedef struct fuzz_tensor {
 
 typedef struct fuzz_call {
   catalog_choice choice;
-  fuzz_tensor tensors[CATALOG_ROWS];
-  void *args;                  /* the scalars; tensors are filled in when it is bound to a context */
-  bool flags[CATALOG_SCALARS]; /* scalars that are set: true, or not 0 */
+  fuzz_tensor tensors[OP_TENSORS];
+  void *args;        /* the scalars; tensors are filled in when it is bound to a context */
   const char *wrong; /* NULL: must succeed. "": whatever it says. Else it must fail and name this argument   */
   char how[120];     /* what was made wrong */
   bool incomparable; /* indexes whose result the header leaves open */

@@ -1,8 +1,8 @@
-/* Random calls of every public operation on the CPU backend: each gives what the reference gives, or fails cleanly: a
- * sentence that names the argument, nothing written.
+/* Random calls of every public operation on the CPU backend, or on one device: each gives what the reference gives,
+ * or fails cleanly: a message that names the argument, nothing written.
  *
- *   fuzz [CASES [SEED]]       the whole run: also counts what succeeded
- *   fuzz --case NUMBER [SEED] one call, printed */
+ *   fuzz [CASES [SEED [DEVICE]]]       the whole run: also counts what succeeded
+ *   fuzz --case NUMBER [SEED [DEVICE]] one call, printed */
 #include "call.h"
 #include "numbers.h"
 #include <ctype.h>
@@ -23,26 +23,37 @@ static clm_context *open_level(const char *level, int threads) {
   return clm_context_create(&options, &context) == CLM_OK ? context : NULL;
 }
 
-static void open_levels(void) {
+static void open_cpu(void) {
   static const char *const names[] = {"baseline", "avx2", "avx512", "avx512vnni", "neon"};
   for (size_t i = 0; i < TEST_COUNT(names); i++) {
     clm_context *context = open_level(names[i], 1);
     if (context) levels[level_count++] = context;
   }
   levels[level_count++] = open_level(NULL, 3); /* the best one, with threads that must agree */
+}
+
+static void open_device(const char *device) {
+  char error[256] = "";
+  clm_context_options options = {.device = device, .error = error, .error_size = sizeof error};
+  if (clm_context_create(&options, &levels[level_count++])) fprintf(stderr, "fuzz: %s\n", error);
+}
+
+/* `device` NULL: every level of the CPU backend. */
+static void open_levels(const char *device) {
+  if (device) open_device(device);
+  else open_cpu();
   reference = open_level("reference", 1);
-  if (!reference || !levels[level_count - 1]) {
-    fprintf(stderr, "fuzz: no CPU context\n");
-    exit(EXIT_FAILURE);
-  }
+  if (reference && levels[level_count - 1]) return;
+  fprintf(stderr, "fuzz: no context\n");
+  exit(EXIT_FAILURE);
 }
 
 /* ---- A call on a context ---- */
 
 typedef struct bound {
   clm_context *context;
-  clm_buffer *buffers[CATALOG_ROWS];
-  clm_tensor views[CATALOG_ROWS];
+  clm_buffer *buffers[OP_TENSORS];
+  clm_tensor views[OP_TENSORS];
   void *args;
 } bound;
 
@@ -59,23 +70,23 @@ static void bind(bound *b, const fuzz_call *c, clm_context *context, const bound
   b->args = malloc(op->op->args_size);
   if (!b->args) abort();
   memcpy(b->args, c->args, op->op->args_size);
-  for (size_t i = 0; op->rows[i].name; i++) {
+  for (size_t i = 0; op_tensor_at(op->table, i); i++) {
     const fuzz_tensor *t = &c->tensors[i];
     if (!t->image) continue;
     must(clm_buffer_create(context, t->bytes, &b->buffers[i]), context, "buffer");
     must(clm_buffer_write(b->buffers[i], 0, t->bytes, t->image), context, "buffer");
   }
-  for (size_t i = 0; op->rows[i].name; i++) {
+  for (size_t i = 0; op_tensor_at(op->table, i); i++) {
     const fuzz_tensor *t = &c->tensors[i];
     if (!fuzz_present(c, i)) continue;
     b->views[i] = t->view;
     b->views[i].buffer = (t->foreign && foreign ? foreign : b)->buffers[t->buffer];
-    *(clm_tensor *)(void *)((char *)b->args + op->rows[i].member) = b->views[i];
+    *(clm_tensor *)(void *)((char *)b->args + op_tensor_at(op->table, i)->member) = b->views[i];
   }
 }
 
 static void unbind(bound *b) {
-  for (size_t i = 0; i < CATALOG_ROWS; i++) clm_buffer_destroy(&b->buffers[i]);
+  for (size_t i = 0; i < OP_TENSORS; i++) clm_buffer_destroy(&b->buffers[i]);
   free(b->args);
 }
 
@@ -87,18 +98,19 @@ static void describe(const fuzz_call *c) {
   const catalog_op *op = c->choice.op;
   printf("case %llu: %s, %s%s; wrong: %s\n", (unsigned long long)now, op->op->name, clm_dtype_name(c->choice.storage),
          c->choice.complex ? ", complex" : "", c->wrong ? c->how : "nothing");
-  for (size_t i = 0; op->rows[i].name; i++) {
+  for (size_t i = 0; op_tensor_at(op->table, i); i++) {
     if (!fuzz_present(c, i)) continue;
     const fuzz_tensor *t = &c->tensors[i];
-    printf("  %-14s dtype %d offset %zu rank %d:", op->rows[i].name, (int)t->view.dtype, t->view.offset,
-           t->view.rank);
+    printf("  %-14s dtype %d offset %zu rank %d:", op_tensor_at(op->table, i)->name, (int)t->view.dtype,
+           t->view.offset, t->view.rank);
     for (int k = 0; k < CLM_MAX_RANK && k < t->view.rank; k++)
       printf(" %lld/%lld", (long long)t->view.shape[k], (long long)t->view.stride[k]);
-    printf("%s%s\n", t->buffer == i ? "" : " in the buffer of ", t->buffer == i ? "" : op->rows[t->buffer].name);
+    printf("%s%s\n", t->buffer == i ? "" : " in the buffer of ",
+           t->buffer == i ? "" : op_tensor_at(op->table, t->buffer)->name);
   }
   printf(" ");
-  for (size_t i = 0; op->scalars[i].name; i++)
-    if (c->flags[i]) printf(" %s", op->scalars[i].name);
+  for (size_t i = 0; catalog_scalar(op->table, i); i++)
+    if (c->choice.set >> i & 1) printf(" %s", catalog_scalar(op->table, i)->name);
   printf("\n");
 }
 
@@ -121,8 +133,8 @@ static bool names(const char *sentence, const char *name) {
 }
 
 static bool names_any(const char *sentence, const catalog_op *op) {
-  for (size_t i = 0; op->rows[i].name; i++)
-    if (names(sentence, op->rows[i].name)) return true;
+  for (size_t i = 0; op_tensor_at(op->table, i); i++)
+    if (names(sentence, op_tensor_at(op->table, i)->name)) return true;
   return false;
 }
 
@@ -140,11 +152,11 @@ static unsigned char *contents(clm_buffer *buffer, clm_context *context) {
 }
 
 static void check_unwritten(const fuzz_call *c, const bound *b) {
-  for (size_t i = 0; i < CATALOG_ROWS; i++) {
+  for (size_t i = 0; i < OP_TENSORS; i++) {
     if (!b->buffers[i]) continue;
     unsigned char *memory = contents(b->buffers[i], b->context);
     if (memcmp(memory, c->tensors[i].image, c->tensors[i].bytes) != 0)
-      complain(c, "a call that failed wrote to", c->choice.op->rows[i].name);
+      complain(c, "a call that failed wrote to", catalog_row(&c->choice, i)->name);
     free(memory);
   }
 }
@@ -157,15 +169,15 @@ static void check_sentence(const fuzz_call *c, clm_status status, const char *se
     complain(c, "the sentence does not name the argument", sentence);
 }
 
-static bool has_integers(const catalog_op *op) {
-  for (size_t i = 0; op->rows[i].name; i++)
-    if (op->rows[i].kind == OF_INTEGER) return true;
+static bool has_integers(const fuzz_call *c) {
+  for (size_t i = 0; catalog_row(&c->choice, i); i++)
+    if (fuzz_present(c, i) && c->choice.dtype[i] == CLM_I8) return true;
   return false;
 }
 
 /* Beside what one rounding of the output gives. Against integers some levels round the activations to 15 bits. */
 static double tolerance(const fuzz_call *c, clm_dtype dtype) {
-  const double f32 = has_integers(c->choice.op) ? 5e-4 : 2e-5;
+  const double f32 = has_integers(c) ? 5e-4 : 2e-5;
   const double one = dtype == CLM_F16 ? 1e-3 : dtype == CLM_BF16 ? 8e-3 : f32;
   if (!c->composed) return one;
   const clm_dtype between = c->choice.storage; /* of what passes between the pieces */
@@ -207,8 +219,8 @@ static void compare(const fuzz_call *c, size_t row, const unsigned char *got, co
     if (c->poisoned && (isnan(a) || isnan(b))) continue;
     if (a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tolerance(c, v->dtype) * (fabs(b) + scale)) continue;
     char detail[200];
-    snprintf(detail, sizeof detail, "%s number %zu is %.9g, the reference gives %.9g", c->choice.op->rows[row].name,
-             k, a, b);
+    snprintf(detail, sizeof detail, "%s number %zu is %.9g, the reference gives %.9g",
+             catalog_row(&c->choice, row)->name, k, a, b);
     complain(c, "result", detail);
     return;
   }
@@ -217,9 +229,9 @@ static void compare(const fuzz_call *c, size_t row, const unsigned char *got, co
 /* What the call may have written counts as unchanged; the rest must be. */
 static void check_untouched(const fuzz_call *c, size_t buffer, unsigned char *memory) {
   const unsigned char *image = c->tensors[buffer].image;
-  for (size_t i = 0; c->choice.op->rows[i].name; i++) {
+  for (size_t i = 0; catalog_row(&c->choice, i); i++) {
     const clm_tensor *v = &c->tensors[i].view;
-    if (!fuzz_present(c, i) || c->tensors[i].buffer != buffer || c->choice.op->rows[i].role == TEST_IN) continue;
+    if (!fuzz_present(c, i) || c->tensors[i].buffer != buffer || catalog_row(&c->choice, i)->role == OP_IN) continue;
     const walk w = walk_of(v);
     const size_t size = clm_dtype_size(v->dtype) / w.parts;
     for (size_t k = 0; k < w.count; k++) {
@@ -228,16 +240,16 @@ static void check_untouched(const fuzz_call *c, size_t buffer, unsigned char *me
     }
   }
   if (memcmp(memory, image, c->tensors[buffer].bytes) != 0)
-    complain(c, "wrote outside of its tensors, into the buffer of", c->choice.op->rows[buffer].name);
+    complain(c, "wrote outside of its tensors, into the buffer of", catalog_row(&c->choice, buffer)->name);
 }
 
 static void check_results(const fuzz_call *c, const bound *got, const bound *want) {
-  for (size_t buffer = 0; buffer < CATALOG_ROWS; buffer++) {
+  for (size_t buffer = 0; buffer < OP_TENSORS; buffer++) {
     if (!got->buffers[buffer]) continue;
     unsigned char *a = contents(got->buffers[buffer], got->context),
                   *b = contents(want->buffers[buffer], want->context);
-    for (size_t i = 0; c->choice.op->rows[i].name; i++)
-      if (fuzz_present(c, i) && c->tensors[i].buffer == buffer && c->choice.op->rows[i].role != TEST_IN &&
+    for (size_t i = 0; catalog_row(&c->choice, i); i++)
+      if (fuzz_present(c, i) && c->tensors[i].buffer == buffer && catalog_row(&c->choice, i)->role != OP_IN &&
           !c->incomparable)
         compare(c, i, a, b);
     check_untouched(c, buffer, a);
@@ -249,7 +261,7 @@ static void check_results(const fuzz_call *c, const bound *got, const bound *wan
 /* ---- Counting ---- */
 
 static uint64_t succeeded, refused, unsupported, ops_done[64], dtypes_done[8], layouts_done[FUZZ_LAYOUTS],
-    flags_done[64][CATALOG_SCALARS], optionals_done[64][CATALOG_ROWS], in_place;
+    flags_done[64][CATALOG_SCALARS], optionals_done[64][OP_TENSORS], in_place;
 
 static void count(const fuzz_call *c) {
   const catalog_op *op = c->choice.op;
@@ -257,7 +269,7 @@ static void count(const fuzz_call *c) {
   bool dtypes[8] = {false}, layouts[FUZZ_LAYOUTS] = {false}, shares = false;
   succeeded++;
   ops_done[number]++;
-  for (size_t i = 0; op->rows[i].name; i++) {
+  for (size_t i = 0; op_tensor_at(op->table, i); i++) {
     if (!fuzz_present(c, i)) continue;
     dtypes[c->tensors[i].view.dtype & 7] = true;
     layouts[c->tensors[i].layout] = true;
@@ -266,7 +278,7 @@ static void count(const fuzz_call *c) {
   }
   for (size_t i = 0; i < 8; i++) dtypes_done[i] += dtypes[i];
   for (size_t i = 0; i < FUZZ_LAYOUTS; i++) layouts_done[i] += layouts[i];
-  for (size_t i = 0; op->scalars[i].name; i++) flags_done[number][i] += c->flags[i];
+  for (size_t i = 0; catalog_scalar(op->table, i); i++) flags_done[number][i] += c->choice.set >> i & 1;
   in_place += shares;
 }
 
@@ -278,56 +290,56 @@ static bool enough(const char *what, const char *name, uint64_t have, uint64_t w
 /* A scalar or optional tensor is counted over all operations that have one of its name. */
 static bool enough_scalars(uint64_t want) {
   bool all = true;
+  const op_scalar *s, *other;
   for (size_t o = 0; o < catalog_count; o++)
-    for (size_t i = 0; catalog[o].scalars[i].name; i++) {
-      const char *name = catalog_scalar_name(&catalog[o].scalars[i]);
+    for (size_t i = 0; (s = catalog_scalar(catalog[o].table, i)) != NULL; i++) {
       uint64_t sum = 0;
       bool first = true;
       for (size_t p = 0; p < catalog_count; p++)
-        for (size_t k = 0; catalog[p].scalars[k].name; k++) {
-          if (strcmp(catalog_scalar_name(&catalog[p].scalars[k]), name) != 0) continue;
+        for (size_t k = 0; (other = catalog_scalar(catalog[p].table, k)) != NULL; k++) {
+          if (strcmp(other->name, s->name) != 0) continue;
           sum += flags_done[p][k];
           first &= p > o || (p == o && k >= i);
         }
-      if (first) all &= enough("scalar", name, sum, want);
+      if (first) all &= enough("scalar", s->name, sum, want);
     }
   return all;
 }
 
 static bool enough_optionals(uint64_t want) {
   bool all = true;
+  const op_tensor *t, *other;
   for (size_t o = 0; o < catalog_count; o++)
-    for (size_t i = 0; catalog[o].rows[i].name; i++) {
+    for (size_t i = 0; (t = op_tensor_at(catalog[o].table, i)) != NULL; i++) {
       uint64_t sum = 0;
-      bool first = (catalog[o].rows[i].flags & ROW_OPTIONAL) != 0;
+      bool first = (t->flags & OP_OPTIONAL) != 0;
       for (size_t p = 0; p < catalog_count; p++)
-        for (size_t k = 0; catalog[p].rows[k].name; k++) {
-          if (!(catalog[p].rows[k].flags & ROW_OPTIONAL) ||
-              strcmp(catalog[p].rows[k].name, catalog[o].rows[i].name) != 0)
-            continue;
+        for (size_t k = 0; (other = op_tensor_at(catalog[p].table, k)) != NULL; k++) {
+          if (!(other->flags & OP_OPTIONAL) || strcmp(other->name, t->name) != 0) continue;
           sum += optionals_done[p][k];
           first &= p > o || (p == o && k >= i);
         }
-      if (first) all &= enough("optional", catalog[o].rows[i].name, sum, want);
+      if (first) all &= enough("optional", t->name, sum, want);
     }
   return all;
 }
 
-/* What is no argument of its own: rows of B, C, A_bar, weights and states in their other forms, steps and heads. */
-typedef enum form { FORM_STATIC, FORM_OTHER, FORM_STEPS, FORM_HEADS, FORMS } form;
+/* What is no argument of its own: the second of two shapes, a dtype beside the main tensor's, steps and heads. */
+typedef enum form { FORM_SECOND, FORM_OTHER, FORM_STEPS, FORM_HEADS, FORMS } form;
 static uint64_t forms_done[FORMS];
 
 static void count_forms(const fuzz_call *c) {
-  const catalog_op *op = c->choice.op;
+  const op_table *table = c->choice.op->table;
   bool done[FORMS] = {false};
-  for (size_t i = 0; op->rows[i].name; i++) {
-    catalog_dim dims[CLM_MAX_RANK];
+  for (size_t i = 0; op_tensor_at(table, i); i++) {
+    int dims[CLM_MAX_RANK];
     if (!fuzz_present(c, i)) continue;
-    done[FORM_STATIC] |= c->choice.statics >> i & 1;
-    done[FORM_OTHER] |= c->choice.others >> i & 1;
-    for (int k = catalog_dims(&c->choice, i, dims) - 1; k >= 0; k--) {
-      done[FORM_STEPS] |= dims[k] == DIM_STEPS;
-      done[FORM_HEADS] |= dims[k] == DIM_HEAD_DIM;
+    done[FORM_SECOND] |= c->choice.seconds >> i & 1;
+    const clm_dtype dtype = c->choice.dtype[i];
+    done[FORM_OTHER] |= !op_is_complex(dtype) && dtype != CLM_I32 && dtype != c->choice.storage;
+    for (int k = catalog_dims(&c->choice, i, dims) - 1; k >= 0 && dims[k] >= 0; k--) {
+      done[FORM_STEPS] |= strcmp(table->dims[dims[k]].name, "steps") == 0;
+      done[FORM_HEADS] |= strcmp(table->dims[dims[k]].name, "head_dim") == 0;
     }
   }
   for (int i = 0; i < FORMS; i++) forms_done[i] += done[i];
@@ -336,7 +348,7 @@ static void count_forms(const fuzz_call *c) {
 static bool report(uint64_t cases) {
   static const char *const layouts[FUZZ_LAYOUTS] = {"contiguous", "padded",   "transposed", "wide",
                                                     "spread",     "repeated", "permuted"};
-  static const char *const forms[FORMS] = {"the same for all steps", "the other dtype", "several steps", "heads"};
+  static const char *const forms[FORMS] = {"the second shape", "another dtype", "several steps", "heads"};
   static const clm_dtype dtypes[] = {CLM_F32, CLM_F16, CLM_BF16, CLM_F64, CLM_C64, CLM_C128, CLM_I32, CLM_I8};
   const double part = fmin((double)cases / 100, 1000); /* of a shorter run its part, less what few calls scatter */
   const uint64_t want = (uint64_t)(part < 1000 ? fmax(0, part - 4 * sqrt(part)) : part);
@@ -397,7 +409,7 @@ int main(int argc, char **argv) {
   const uint64_t number = argc > at ? strtoull(argv[at], NULL, 10) : 3000;
   if (argc > at + 1) seed = strtoull(argv[at + 1], NULL, 10);
   verbose = single;
-  open_levels();
+  open_levels(argc > at + 2 ? argv[at + 2] : NULL);
   for (uint64_t i = single ? number : 0; i < (single ? number + 1 : number); i++) run(i);
   bool right = single || report(number);
   for (size_t i = 0; i < level_count; i++) clm_context_destroy(&levels[i]);

@@ -1,15 +1,14 @@
-/* One valid call of every operation with every optional tensor present: what the tests of wrong arguments start from.
- */
+/* One valid call of every operation with every optional tensor present that may be: what the tests of wrong arguments
+ * start from. */
 #ifndef TEST_ARGUMENTS_H
 #define TEST_ARGUMENTS_H
 
-#include "problem.h"
-
-enum { OPTIONAL_TENSOR = 1 };
+#include "catalog.h"
 
 typedef struct valid_call {
+  catalog_choice choice;
   test_problem problem;
-  uint64_t optional; /* a bit for each tensor that may be absent */
+  size_t rows[TEST_MOST_TENSORS]; /* of the problem's tensors: which of the table's */
 } valid_call;
 
 extern valid_call valid_calls[];
@@ -18,5 +17,9 @@ extern size_t valid_call_count;
 /* Fills the table. */
 void valid_calls_init(void);
 valid_call *valid_call_of(const char *op);
+
+static inline const op_tensor *valid_row(const valid_call *call, size_t tensor) {
+  return catalog_row(&call->choice, call->rows[tensor]);
+}
 
 #endif

@@ -33,7 +33,7 @@ typedef struct mutation {
 static const char *name_at(const test_run *run, size_t i) { return run->problem->tensors[i].name; }
 
 static bool missing(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
-  if (call->optional >> i & 1) return false;
+  if (!catalog_needs(&call->choice, call->rows[i])) return false;
   *tensor_of(run, i) = (clm_tensor){0};
   snprintf(words, size, "%s is missing", name_at(run, i));
   return true;
@@ -54,34 +54,52 @@ static bool unknown_dtype(const test_run *run, const valid_call *call, size_t i,
   return true;
 }
 
-/* Also what stands beside it no longer fits; the sentence may name either. */
+/* Whether the dtype of another tensor of the call depends on this one's. */
+static bool is_followed(const valid_call *call, size_t i) {
+  const char *name = valid_row(call, i)->name;
+  const bool main = strcmp(name, call->choice.op->table->main) == 0;
+  for (size_t k = 0; k < call->problem.count; k++) {
+    const op_dtypes *d = &valid_row(call, k)->dtypes;
+    if ((d->as && strcmp(d->as, name) == 0) || (main && d->set & (OP_MAIN | OP_STORAGE | OP_REAL | OP_COMPLEX)))
+      return true;
+  }
+  return false;
+}
+
+/* Also what stands beside it no longer fits; the message may name either. */
 static bool other_precision(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
-  (void)call;
   clm_tensor *t = tensor_of(run, i);
-  const char *op = run->problem->op->name, *name = name_at(run, i);
-  if (t->dtype == CLM_I32 || strcmp(op, "axpby") == 0 || strcmp(op, "cast") == 0) return false; /* may differ */
-  if (strncmp(op, "embedding", 9) == 0 && strcmp(name, "dtable") != 0) return false;
-  if (strcmp(op, "matmul") == 0 && strlen(name) == 1) return false;
+  if (t->dtype == CLM_I32) return false;
+  if (valid_row(call, i)->dtypes.set & OP_DTYPE(CLM_F64) && !is_followed(call, i)) return false;
   t->dtype = CLM_F64;
   snprintf(words, size, "expected ");
   return true;
 }
 
+static int letters_in(const char *shape) {
+  int count = 0;
+  while (shape && op_next(&shape)) count++;
+  return count;
+}
+
+/* One dimension fewer where one more may be right: steps, or the second of two shapes; else more than any shape has.
+ */
 static bool wrong_rank(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
-  (void)call;
   clm_tensor *t = tensor_of(run, i);
-  const char *op = run->problem->op->name;
-  if (strcmp(op, "axpby") == 0 || strcmp(op, "cast") == 0 || strcmp(op, "dropout") == 0) {
+  const op_tensor *row = valid_row(call, i);
+  if (!row->shape) {
     t->shape[--t->rank] = 0; /* any rank, but the same */
     snprintf(words, size, " has rank ");
     return true;
   }
-  /* One more dimension may be the steps, or the batch. */
-  if (t->rank > 1 && (strstr(op, "_update") || strcmp(op, "matmul") == 0)) {
+  const int second = letters_in(op_second(row));
+  if (t->rank > 1 && (letters_in(row->shape) > t->rank || second > t->rank)) {
     t->rank--;
   } else {
-    t->shape[t->rank] = 1;
-    t->stride[t->rank++] = 1;
+    do {
+      t->shape[t->rank] = 1;
+      t->stride[t->rank++] = 1;
+    } while (t->rank <= second);
   }
   snprintf(words, size, "%s has rank %d, expected (", name_at(run, i), t->rank);
   return t->rank <= CLM_MAX_RANK;
@@ -118,14 +136,21 @@ static bool negative_stride(const test_run *run, const valid_call *call, size_t 
   return true;
 }
 
+/* Whether the size of its first dimension stands in no other tensor. */
+static bool is_free(const valid_call *call, size_t i) {
+  int dims[CLM_MAX_RANK];
+  catalog_dims(&call->choice, call->rows[i], dims);
+  const int first = dims[0];
+  for (size_t k = 0; k < call->problem.count; k++)
+    for (int d = k == i ? 0 : catalog_dims(&call->choice, call->rows[k], dims); d > 0; d--)
+      if (dims[d - 1] == first) return false;
+  return first < 0 || !call->choice.op->table->dims[first].size;
+}
+
 /* A size that disagrees with the other tensors: one more row of stride 0, which is inside the buffer. Where this
- * tensor is the first to show the size, the sentence names the next. */
+ * tensor is the first to show the size, the message names the next. */
 static bool wrong_size(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
-  (void)call;
-  static const char *const free[][2] = {
-      {"column_sum", "x"}, {"sum_squares", "x"}, {"embedding", "table"}, {"embedding_backward", "dtable"}};
-  for (size_t k = 0; k < TEST_COUNT(free); k++) /* a size that stands in no other tensor */
-    if (strcmp(run->problem->op->name, free[k][0]) == 0 && strcmp(name_at(run, i), free[k][1]) == 0) return false;
+  if (is_free(call, i)) return false;
   clm_tensor *t = tensor_of(run, i);
   t->shape[0]++;
   t->stride[0] = 0;
@@ -263,6 +288,16 @@ static void test_mutation(const test_device *device, const void *data) {
   assert_true(tried >= 8);
 }
 
+/* Takes a tensor away, and what is only given with it. */
+static void take_away(const test_run *run, const valid_call *call, size_t i) {
+  const char *name = valid_row(call, i)->name;
+  *tensor_of(run, i) = (clm_tensor){0};
+  for (size_t k = 0; k < call->problem.count; k++) {
+    const char *with = valid_row(call, k)->with;
+    if (with && strcmp(with, name) == 0) *tensor_of(run, k) = (clm_tensor){0};
+  }
+}
+
 /* What all mutations start from is right, also without what is optional, one and all. */
 static void test_valid(const test_device *device, const void *data) {
   (void)device;
@@ -271,19 +306,10 @@ static void test_valid(const test_device *device, const void *data) {
   for (size_t without = 0; without <= p->count + 1; without++) {
     test_run *run = run_create(p, test_judge, false);
     for (size_t i = 0; i < p->count; i++)
-      if (call->optional >> i & 1 && (without == i || without == p->count)) *tensor_of(run, i) = (clm_tensor){0};
-    if (strcmp(p->op->name, "norm_backward") == 0 && !((clm_norm_backward_args *)run->args)->dx.buffer)
-      ((clm_norm_backward_args *)run->args)->residual = (clm_tensor){0};
-    if (strcmp(p->op->name, "norm_backward") == 0 && !((clm_norm_backward_args *)run->args)->forward.residual.buffer)
-      ((clm_norm_backward_args *)run->args)->dresidual = (clm_tensor){0};
-    if (strcmp(p->op->name, "selective_scan_backward") == 0 &&
-        !((clm_selective_scan_backward_args *)run->args)->forward.z.buffer)
-      ((clm_selective_scan_backward_args *)run->args)->dz = (clm_tensor){0};
-    if (strcmp(p->op->name, "ssd_backward") == 0 && !((clm_ssd_backward_args *)run->args)->forward.z.buffer)
-      ((clm_ssd_backward_args *)run->args)->dz = (clm_tensor){0};
-    if (strcmp(p->op->name, "selective_state_update_backward") == 0 &&
-        !((clm_selective_state_update_backward_args *)run->args)->forward.z.buffer)
-      ((clm_selective_state_update_backward_args *)run->args)->dz = (clm_tensor){0};
+      if (!catalog_needs(&call->choice, call->rows[i]) && (without == i || without == p->count))
+        take_away(run, call, i);
+    clm_norm_backward_args *norm = run->args;
+    if (strcmp(p->op->name, "norm_backward") == 0 && !norm->dx.buffer) norm->residual = (clm_tensor){0};
     run_call(run);
     run_check_untouched(run);
     run_destroy(run);
@@ -454,11 +480,11 @@ static const special_case specials[] = {
     {"mamba_inner", out_proj_scales, "out_proj_scale is missing"},
     {"mamba_inner_backward", integers_backward, "x_proj is i8, expected"},
     {"mamba_inner", inner_norm_of_B, "norm_B is set, but B is given"},
-    {"mamba_inner", inner_no_parts, "x_proj has features 14, expected dt_rank 2 as B and C are given"},
+    {"mamba_inner", inner_no_parts, "x_proj has features 22, expected dt_rank 2 as B and C are given"},
     {"mamba_inner", inner_complex_B, "B is c64, expected f32"},
     {"mamba_inner", inner_complex_state, "scan_initial is f32, expected c64"},
     {"mamba_inner", inner_complex_norms, "norm_delta is set, expected no norms as A is complex"},
-    {"mamba_inner", inner_complex_parts, "x_proj has features 13, expected dt_rank 2 and 4 n_groups times d_state 3"},
+    {"mamba_inner", inner_complex_parts, "x_proj has features 13, expected dt_rank 2 and 4 n_groups times d_state 5"},
     {"mamba_inner_backward", inner_dB, "dB is given, but B is missing"},
     {"norm", kind, "kind is 2, expected 0 to 1"},
     {"norm", epsilon, "epsilon is -1, expected a finite number of at least 0"},

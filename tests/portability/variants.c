@@ -106,31 +106,39 @@ static void keep(const char *source, const char *options) {
 
 /* ---- The calls ---- */
 
-static const int64_t usual[CATALOG_DIMS] = {
-    [DIM_BATCH] = 8,         [DIM_LENGTH] = 2048,  [DIM_CHANNELS] = 2048, [DIM_STATES] = 16, [DIM_GROUPS] = 1,
-    [DIM_WIDTH] = 4,         [DIM_HISTORY] = 3,    [DIM_SEQUENCES] = 8,   [DIM_ENDS] = 9,    [DIM_ROWS] = 2048,
-    [DIM_INNER] = 768,       [DIM_COLUMNS] = 1536, [DIM_COUNT] = 4096,    [DIM_ONE] = 1,     [DIM_STEPS] = NO_DIM,
-    [DIM_HEAD_DIM] = NO_DIM, [DIM_RANK] = 64,      [DIM_MODEL] = 1024,
+static const struct usual_size {
+  const char *dim;
+  int64_t size;
+} usual[] = {
+    {"batch", 8},      {"length", 2048},     {"d_inner", 2048}, {"channels", 2048}, {"d_state", 16}, {"n_groups", 1},
+    {"width", 4},      {"sequences", 8},     {"rows", 2048},    {"dim", 1536},      {"vocab", 1536}, {"m", 2048},
+    {"k", 768},        {"n", 1536},          {"count", 4096},   {"pool", 8},        {"n_heads", 32}, {"dt_rank", 64},
+    {"d_model", 1024}, {"head_dim", NO_DIM}, {"steps", NO_DIM},
 };
 
 static const struct other_size {
-  catalog_dim dim;
+  const char *dim;
   int64_t size[16];
   bool few; /* also in a short run */
 } others[] = {
-    {DIM_BATCH, {1}, true},
-    {DIM_BATCH, {3}, false},
-    {DIM_LENGTH, {1, 17, 300, 131072}, false},
-    {DIM_CHANNELS, {1, 4, 35, 1536, 5120}, false},
-    {DIM_STATES, {1, 2, 3, 4, 5, 8, 17, 24, 32, 64, 128, 256, 512}, false},
-    {DIM_STATES, {64, 256}, true},
-    {DIM_GROUPS, {2, 2048}, false},
-    {DIM_WIDTH, {1, 2, 3, 8, 16}, false},
-    {DIM_ROWS, {1, 3, 100}, false},
-    {DIM_COLUMNS, {1, 33, 50280}, false},
-    {DIM_INNER, {1, 33}, false},
-    {DIM_COUNT, {1, 50280}, false},
-    {DIM_STEPS, {2, 70}, false},
+    {"batch", {1}, true},
+    {"batch", {3}, false},
+    {"length", {1, 17, 300, 131072}, false},
+    {"d_inner", {1, 4, 35, 1536, 5120}, false},
+    {"channels", {1, 4, 35, 1536, 5120}, false},
+    {"d_state", {1, 2, 3, 4, 5, 8, 17, 24, 32, 64, 128, 256, 512}, false},
+    {"d_state", {64, 256}, true},
+    {"n_heads", {1, 4, 35}, false},
+    {"n_groups", {2, 2048}, false},
+    {"width", {1, 2, 3, 8, 16}, false},
+    {"rows", {1, 3, 100}, false},
+    {"m", {1, 3, 100}, false},
+    {"dim", {1, 33, 50280}, false},
+    {"vocab", {1, 33, 50280}, false},
+    {"n", {1, 33, 50280}, false},
+    {"k", {1, 33}, false},
+    {"count", {1, 50280}, false},
+    {"steps", {2, 70}, false},
 };
 
 static clm_context *context;
@@ -140,9 +148,11 @@ static uint64_t asked, refused;
 static clm_tensor view_of(const catalog_choice *c, size_t row, bool length_fast, clm_buffer *buffer) {
   int64_t shape[CLM_MAX_RANK];
   int rank = catalog_shape(c, row, shape);
-  clm_tensor t = clm_tensor_of(buffer, 0, catalog_dtype(c, row), rank, shape);
-  if (!length_fast || rank < 3 || c->op->rows[row].dims[1] != DIM_LENGTH || rank > 4 ||
-      c->op->rows[row].flags & ROW_MATRIX)
+  clm_tensor t = clm_tensor_of(buffer, 0, c->dtype[row], rank, shape);
+  int dims[CLM_MAX_RANK];
+  catalog_dims(c, row, dims);
+  if (!length_fast || rank < 3 || rank > 4 || catalog_row(c, row)->flags & OP_ROWS ||
+      (dims[1] >= 0 && strcmp(c->op->table->dims[dims[1]].name, "length") != 0))
     return t;
   int64_t stride = 1;
   const int inner[] = {1, rank - 1, rank == 4 ? 2 : 0, 0};
@@ -153,31 +163,46 @@ static clm_tensor view_of(const catalog_choice *c, size_t row, bool length_fast,
   return t;
 }
 
-static void call(const catalog_choice *chosen, bool length_fast, const bool flags[CATALOG_SCALARS]) {
+/* Small weights in f32; what lies along the sequence, and what may be of any dtype, as the main tensor is. */
+static clm_dtype pick(void *user, const op_tensor *t, unsigned dtypes) {
+  const clm_dtype storage = ((const catalog_choice *)user)->storage;
+  const bool along = t->shape && strchr(t->shape, 'l');
+  if (dtypes & OP_DTYPE(storage) && (along || !(t->dtypes.set & OP_REAL))) return storage;
+  return (clm_dtype)__builtin_ctz(dtypes);
+}
+
+static double value_of(const op_scalar *s, bool set) {
+  switch (s->kind) {
+  case OP_BOOL: return set;
+  case OP_CHOICE: return set ? s->high - 1 : 0;
+  case OP_NUMBER: return 0.5;
+  default: return s->low;
+  }
+}
+
+static void call(const catalog_choice *chosen, bool length_fast, uint64_t flags) {
   catalog_choice choice = *chosen, *c = &choice;
-  clm_buffer *buffers[CATALOG_ROWS] = {NULL};
+  clm_buffer *buffers[OP_TENSORS] = {NULL};
   char *args = calloc(1, c->op->op->args_size);
   if (!args) abort();
-  for (size_t i = 0; c->op->scalars[i].name; i++) {
-    const catalog_scalar *s = &c->op->scalars[i];
-    const bool set = flags[i] && catalog_allows(c, s);
-    if (!set) catalog_unset(c, catalog_scalar_name(s));
-    if (s->kind == SCALAR_BOOL) *(bool *)(args + s->member) = set;
-    if (s->kind == SCALAR_CHOICE) *(int *)(void *)(args + s->member) = flags[i] ? (int)s->high : 0;
-    if (s->kind == SCALAR_FLOAT) *(float *)(void *)(args + s->member) = (float)s->low;
-    if (s->kind == SCALAR_INT64) *(int64_t *)(void *)(args + s->member) = (int64_t)s->low;
+  const op_scalar *s;
+  c->set = flags;
+  for (size_t i = 0; (s = catalog_scalar(c->op->table, i)) != NULL; i++) {
+    if (!catalog_allows(c, s)) c->set &= ~catalog_bit(i);
+    catalog_store(args, s, value_of(s, c->set >> i & 1));
   }
-  for (size_t i = 0; c->op->rows[i].name; i++) {
+  catalog_settle(c);
+  catalog_choose_dtypes(c, pick, c);
+  for (size_t i = 0; catalog_row(c, i); i++) {
     int64_t shape[CLM_MAX_RANK], count = 1;
     if (!catalog_has(c, i)) continue;
     int rank = catalog_shape(c, i, shape);
     for (int k = 0; k < rank; k++) count *= shape[k];
-    if (count == 0) continue;
-    if (clm_buffer_create(context, (size_t)count * clm_dtype_size(catalog_dtype(c, i)), &buffers[i])) {
+    if (clm_buffer_create(context, (size_t)count * clm_dtype_size(c->dtype[i]), &buffers[i])) {
       fprintf(stderr, "%s\n", clm_context_error(context));
       exit(EXIT_FAILURE);
     }
-    *(clm_tensor *)(void *)(args + c->op->rows[i].member) = view_of(c, i, length_fast, buffers[i]);
+    *(clm_tensor *)(void *)(args + catalog_row(c, i)->member) = view_of(c, i, length_fast, buffers[i]);
   }
   asked++;
   clm_status status = c->op->op->call(context, args);
@@ -186,31 +211,11 @@ static void call(const catalog_choice *chosen, bool length_fast, const bool flag
     fprintf(stderr, "%s\n", clm_context_error(context));
     exit(EXIT_FAILURE);
   }
-  for (size_t i = 0; i < CATALOG_ROWS; i++) clm_buffer_destroy(&buffers[i]);
+  for (size_t i = 0; i < OP_TENSORS; i++) clm_buffer_destroy(&buffers[i]);
   free(args);
 }
 
 typedef enum presence { REQUIRED, MAMBA, WITH_SEQ_IDX, PACKED, PRESENCES } presence;
-
-static bool has(const catalog_choice *c, const char *name) {
-  int row = catalog_find(c->op, name);
-  return row >= 0 && catalog_has(c, (size_t)row);
-}
-
-/* Sizes that follow from others and from what is there. */
-static void derive_sizes(catalog_choice *c) {
-  int64_t *size = c->size;
-  size[DIM_HISTORY] = size[DIM_PLACES] = size[DIM_WIDTH] - 1;
-  size[DIM_HEADS] = size[DIM_CHANNELS];
-  size[DIM_BOTH] = 2 * size[DIM_CHANNELS];
-  size[DIM_FEATURES] = catalog_features(c);
-  if (!has(c, "out_proj")) size[DIM_MODEL] = size[DIM_CHANNELS];
-  size[DIM_SEQUENCES] = size[DIM_POOL] = size[DIM_BATCH];
-  if (!has(c, "cu_seqlens")) return;
-  size[DIM_BATCH] = 1;
-  size[DIM_SEQUENCES] = 8;
-  size[DIM_ENDS] = 9;
-}
 
 /* What is there of the optional tensors: nothing; what a Mamba block has; everything, with either kind of packing. */
 static void choose(catalog_choice *c, presence which) {
@@ -218,87 +223,97 @@ static void choose(catalog_choice *c, presence which) {
       "initial_state", "final_state", "dfinal_state", "dinitial_state", "gate",     "dgate",         "seq_idx",
       "cu_seqlens",    "initial",     "final",        "dfinal",         "dinitial", "state_indices", "cache_seqlens"};
   c->present = 0;
-  for (size_t i = 0; c->op->rows[i].name; i++) {
-    const catalog_row *row = &c->op->rows[i];
-    bool there = which != REQUIRED || !(row->flags & ROW_OPTIONAL);
-    const bool fixed = strcmp(row->name, "B") == 0 || strcmp(row->name, "C") == 0;
-    if (which != PACKED && fixed && row->flags & ROW_OPTIONAL) there = false;
-    for (size_t k = 0; which == MAMBA && row->flags & ROW_OPTIONAL && k < TEST_COUNT(not_in_mamba); k++)
-      if (strcmp(row->name, not_in_mamba[k]) == 0) there = false;
-    if (strcmp(row->name, which == PACKED ? "seq_idx" : "cu_seqlens") == 0) there = false;
+  for (size_t i = 0; catalog_row(c, i); i++) {
+    const op_tensor *t = catalog_row(c, i);
+    const bool optional = t->flags & OP_OPTIONAL;
+    bool there = which != REQUIRED || !optional;
+    const bool fixed = strcmp(t->name, "B") == 0 || strcmp(t->name, "C") == 0;
+    if (which != PACKED && fixed && optional) there = false;
+    for (size_t k = 0; which == MAMBA && optional && k < TEST_COUNT(not_in_mamba); k++)
+      if (strcmp(t->name, not_in_mamba[k]) == 0) there = false;
+    if (strcmp(t->name, which == PACKED ? "seq_idx" : "cu_seqlens") == 0) there = false;
     if (there) c->present |= catalog_bit(i);
   }
-  for (size_t i = 0; c->op->rows[i].name; i++) {
-    int with = c->op->rows[i].with ? catalog_find(c->op, c->op->rows[i].with) : -1;
-    if (with >= 0 && !catalog_has(c, (size_t)with)) c->present &= ~catalog_bit(i);
-  }
-  derive_sizes(c);
 }
 
 static catalog_choice usual_choice(const catalog_op *op, clm_dtype storage) {
-  catalog_choice c = {.op = op, .storage = storage};
-  memcpy(c.size, usual, sizeof usual);
-  for (size_t i = 0; op->rows[i].name; i++)
-    if (op->rows[i].kind == OF_WEIGHT || op->rows[i].kind == OF_RATE || op->rows[i].flags & ROW_STATIC_EITHER)
-      c.others |= catalog_bit(i); /* f32 */
-  for (size_t i = 0; i < CATALOG_ROWS; i++) c.any[i] = storage;
+  catalog_choice c = {.op = op, .storage = storage, .groups = 1, .any_shape = {8, 2048, 2048}};
+  for (size_t i = 0; i < TEST_COUNT(usual); i++) catalog_resize(&c, usual[i].dim, usual[i].size);
+  if (!catalog_size(&c, "d_inner")) catalog_resize(&c, "head_dim", 64); /* heads that are no channels */
   return c;
 }
 
-static bool has_dim(const catalog_op *op, catalog_dim dim) {
-  for (size_t i = 0; op->rows[i].name; i++)
-    for (int k = 0; k < op->rows[i].rank; k++)
-      if (op->rows[i].dims[k] == dim) return true;
+/* Where it divides the channels. */
+static bool groups_fit(const catalog_choice *c) {
+  const int64_t groups = catalog_size(c, "n_groups");
+  const int64_t channels = catalog_size(c, "d_inner");
+  return groups == 0 || (channels ? channels : catalog_size(c, "n_heads")) % groups == 0;
+}
+
+/* Every scalar set, but for those that leave no room for others or for the programs of exact products. */
+static uint64_t usual_flags(const op_table *table) {
+  static const char *const apart[] = {"accumulate", "math"};
+  uint64_t flags = ~UINT64_C(0);
+  for (size_t i = 0; catalog_scalar(table, i); i++)
+    for (size_t k = 0; k < TEST_COUNT(apart); k++)
+      if (strcmp(catalog_scalar(table, i)->name, apart[k]) == 0) flags &= ~catalog_bit(i);
+  return flags;
+}
+
+static bool takes_integers(const catalog_op *op) {
+  for (size_t i = 0; op_tensor_at(op->table, i); i++)
+    if (op_tensor_at(op->table, i)->dtypes.set & OP_DTYPE(CLM_I8)) return true;
   return false;
 }
 
-static const bool none[CATALOG_SCALARS], every[CATALOG_SCALARS] = {true, true, true, true, true, true, true, true};
-
 /* One size after the other away from the usual shape. */
+static void call_size(const catalog_op *op, const char *dim, int64_t size, bool integers, bool few) {
+  catalog_choice c = usual_choice(op, CLM_F32);
+  if (!catalog_size(&c, dim)) return;
+  c.integers = integers;
+  catalog_resize(&c, dim, size);
+  catalog_resize(&c, "size", catalog_size(&c, "width") - 1);
+  if (!groups_fit(&c)) return;
+  if (strcmp(dim, "length") == 0) catalog_resize(&c, "batch", 1);
+  choose(&c, MAMBA);
+  call(&c, false, usual_flags(op->table));
+  if (few) return;
+  call(&c, true, usual_flags(op->table));
+  choose(&c, REQUIRED);
+  call(&c, false, 0);
+}
+
 static void call_sizes(const catalog_op *op, bool few) {
   for (size_t o = 0; o < TEST_COUNT(others); o++)
-    for (size_t k = 0; k < TEST_COUNT(others[o].size) && others[o].size[k]; k++) {
-      if (!has_dim(op, others[o].dim) || (few && !others[o].few)) continue;
-      catalog_choice c = usual_choice(op, CLM_F32);
-      c.size[others[o].dim] = others[o].size[k];
-      if (c.size[DIM_CHANNELS] % c.size[DIM_GROUPS]) continue;
-      if (others[o].dim == DIM_LENGTH) c.size[DIM_BATCH] = 1;
-      choose(&c, MAMBA);
-      call(&c, false, every);
-      if (few) continue;
-      call(&c, true, every);
-      choose(&c, REQUIRED);
-      call(&c, false, none);
-    }
+    for (size_t k = 0; k < TEST_COUNT(others[o].size) && others[o].size[k]; k++)
+      for (int integers = 0; integers <= takes_integers(op) && (!few || others[o].few); integers++)
+        call_size(op, others[o].dim, others[o].size[k], integers, few);
 }
 
 /* Every dtype, layout, kind of presence and flag at the usual shape. */
 static void call_kinds(const catalog_op *op, bool few) {
   static const clm_dtype storages[] = {CLM_F32, CLM_F16, CLM_BF16};
   for (size_t s = 0; s < TEST_COUNT(storages); s++)
-    for (int complex = 0; complex <= op->may_be_complex; complex++)
-      for (int layout = 0; layout < 2; layout++)
-        for (presence p = REQUIRED; p < PRESENCES; p++) {
-          if (few && (p != MAMBA || (layout && s))) continue;
-          catalog_choice c = usual_choice(op, storages[s]);
-          c.complex = complex;
-          choose(&c, p);
-          bool flags[CATALOG_SCALARS];
-          memcpy(flags, p == REQUIRED ? none : every, sizeof flags);
-          for (size_t i = 0; op->scalars[i].name; i++)
-            if (complex && strstr(op->scalars[i].name, "A_is_log")) flags[i] = false;
-          call(&c, layout, flags);
-          for (size_t i = 0; !few && s == 0 && !layout && p == MAMBA && op->scalars[i].name; i++) {
-            flags[i] = !flags[i];
-            if (!complex || !strstr(op->scalars[i].name, "A_is_log")) call(&c, false, flags);
-            flags[i] = !flags[i];
+    for (int complex = 0; complex <= (op->table->rate != NULL); complex++)
+      for (int integers = 0; integers <= takes_integers(op); integers++)
+        for (int layout = 0; layout < 2; layout++)
+          for (presence p = REQUIRED; p < PRESENCES; p++) {
+            if (few && (p != MAMBA || (layout && s))) continue;
+            catalog_choice c = usual_choice(op, storages[s]);
+            catalog_resize(&c, "size", catalog_size(&c, "width") - 1);
+            c.complex = complex;
+            c.integers = integers;
+            choose(&c, p);
+            const uint64_t flags = p == REQUIRED ? 0 : usual_flags(op->table);
+            call(&c, layout, flags);
+            if (few || layout || p != MAMBA) continue;
+            for (size_t i = 0; catalog_scalar(op->table, i); i++) call(&c, false, flags ^ catalog_bit(i));
+            for (size_t i = 0; catalog_row(&c, i); i++) {
+              if (!op_second(catalog_row(&c, i))) continue;
+              c.seconds ^= catalog_bit(i);
+              call(&c, false, flags);
+            }
           }
-          for (size_t i = 0; !few && s == 0 && !layout && p == MAMBA && op->rows[i].name; i++) {
-            if (!(op->rows[i].flags & ROW_STATIC)) continue;
-            c.statics ^= catalog_bit(i);
-            call(&c, false, flags);
-          }
-        }
 }
 
 static void open_device(const target *t) {
@@ -335,7 +350,7 @@ int main(int argc, char **argv) {
   for (size_t t = 0; t < TEST_COUNT(targets); t++) {
     open_device(&targets[t]);
     for (size_t i = 0; i < catalog_count; i++) {
-      if (has_dim(&catalog[i], DIM_BOTH)) continue; /* mamba_inner: made of others */
+      if (catalog_find(catalog[i].table, "x_proj") >= 0) continue; /* mamba_inner: made of others */
       if (engine_only && strcmp(catalog[i].op->name, "matmul") != 0) continue;
       call_kinds(&catalog[i], few);
       call_sizes(&catalog[i], few);

@@ -303,19 +303,29 @@ static double slice_scale(const double *values, size_t count, slice s) {
   return sqrt(sum / (double)counted);
 }
 
+/* Results of one tensor and the numbers that they should be. */
+typedef struct comparison {
+  const double *got, *want;
+  size_t count;
+  double tolerance;
+  double least, most; /* smaller differences do not count, nor do larger numbers */
+} comparison;
+
 typedef struct worst {
   size_t off, at;
   double excess;
 } worst;
 
-static void judge(const test_run *run, size_t i, const double *got, const double *want, size_t count, slice s,
-                  double least, double most, worst *w) {
-  const double tolerance = run->problem->tolerance + rounding_of(run->views[i].dtype);
-  const double scale = slice_scale(want, count, s);
-  for (size_t at = s.first; at < count; at += s.period)
+static double tolerance_of(const test_run *run, size_t i) {
+  return run->problem->tolerance + rounding_of(run->views[i].dtype);
+}
+
+static void judge(const comparison *c, slice s, worst *w) {
+  const double scale = slice_scale(c->want, c->count, s);
+  for (size_t at = s.first; at < c->count; at += s.period)
     for (size_t k = at; k < at + s.inner; k++) {
-      const double excess = fabs(got[k] - want[k]) / (tolerance * (fabs(want[k]) + scale) + least);
-      if (excess <= 1 || fabs(want[k]) > most) continue;
+      const double excess = fabs(c->got[k] - c->want[k]) / (c->tolerance * (fabs(c->want[k]) + scale) + c->least);
+      if (excess <= 1 || fabs(c->want[k]) > c->most) continue;
       if (w->off++ == 0 || !(excess <= w->excess)) { /* not a number is the worst */
         w->at = k;
         w->excess = isnan(excess) ? (double)INFINITY : excess;
@@ -340,8 +350,14 @@ static bool compare_tensor(const test_run *got_run, const test_run *want_run, si
   const size_t count = run_values(got_run, name);
   double *got = run_read(got_run, name), *want = run_read(want_run, name);
   worst w = {0};
-  const double least = got_run->views[i].dtype == CLM_F16 ? 0x1p-25 : NEGLIGIBLE; /* halves have steps near 0 */
-  judge(got_run, i, got, want, count, (slice){0, count, count}, least, (double)INFINITY, &w);
+  const comparison c = {.got = got,
+                        .want = want,
+                        .count = count,
+                        .tolerance = tolerance_of(got_run, i),
+                        .least = got_run->views[i].dtype == CLM_F16 ? 0x1p-25
+                                                                    : NEGLIGIBLE, /* f16 has fixed steps near 0 */
+                        .most = (double)INFINITY};
+  judge(&c, (slice){0, count, count}, &w);
   const bool right = report(got_run, i, got, want, &w);
   free(got);
   free(want);
@@ -369,10 +385,15 @@ void run_compare_slices(const test_run *got_run, const test_run *want_run, int64
       found = t->shape[dim] == size;
     }
     double *got = run_read(got_run, t->name), *want = run_read(want_run, t->name);
+    const comparison c = {.got = got,
+                          .want = want,
+                          .count = count,
+                          .tolerance = tolerance_of(got_run, i),
+                          .least = least_of(dtype),
+                          .most = most_of(dtype)};
     worst w = {0};
     for (size_t first = 0; first < (found ? period : 1); first += inner)
-      judge(got_run, i, got, want, count, (slice){first, found ? inner : count, period}, least_of(dtype),
-            most_of(dtype), &w);
+      judge(&c, (slice){first, found ? inner : count, period}, &w);
     right &= report(got_run, i, got, want, &w);
     free(got);
     free(want);
