@@ -10,7 +10,7 @@ CLM_BEGIN_DECLS
 /*   g = gradient * gradient_scale * min(1, max_norm / (gradient_scale sqrt(sum_squares) + 1e-6))
  *   m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2
  *   parameter -= lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon) + weight_decay parameter)
- * (PyTorch's order.) A sum_squares that is not finite leaves everything as it was, copy too. */
+ * (PyTorch's order.) Where sum_squares is not finite, nothing is written. */
 typedef struct clm_adamw_args {
   clm_tensor parameter;   /* (count)  f32, read and written                                            */
   clm_tensor gradient;    /* (count)  f32, f16 or bf16                                                 */

@@ -55,8 +55,8 @@ typedef struct clm_backbone clm_backbone;
 CLM_API clm_status clm_backbone_create(clm_context *context, const clm_backbone_config *config, uint64_t seed,
                                        clm_backbone **backbone);
 
-/* From and to config.json and model.safetensors (F32) of `directory`, which must exist; each file is written beside,
- * then renamed. */
+/* From and to config.json and model.safetensors (F32) of `directory`, which must exist; each file is written
+ * under a temporary name, then renamed. */
 CLM_API clm_status clm_backbone_load(clm_context *context, const char *directory, clm_backbone **backbone);
 CLM_API clm_status clm_backbone_save(clm_backbone *backbone, const char *directory);
 
@@ -90,7 +90,7 @@ CLM_API clm_status clm_backbone_forward(clm_backbone *backbone,
                                         clm_tensor out /* (batch, output_size), or with CLM_OUTPUT_EVERY (batch,
                                                           length, output_size), f32, contiguous, written */);
 
-/* The state that a sequence leaves: the last inputs of every convolution, the state of every scan and, with a window,
+/* The state after a sequence: the last inputs of every convolution, the state of every scan and, with a window,
  * the frames in it. */
 typedef struct clm_backbone_state clm_backbone_state;
 
@@ -123,7 +123,7 @@ typedef struct clm_backbone_loss_args {
   uint64_t seed;      /* of the dropout masks: another one for every step                                       */
 
   clm_tensor out;  /* optional, as clm_backbone_forward's, written: the outputs, with the dropout that is asked for;
-                      behind a sequence's end they may be anything                                              */
+                      after a sequence's end they may be anything                                               */
   clm_tensor dout; /* optional, shape of out, f32, contiguous: in place of targets and loss                     */
 } clm_backbone_loss_args;
 

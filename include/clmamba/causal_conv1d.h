@@ -48,7 +48,7 @@ CLM_API clm_status clm_causal_conv1d_backward(clm_context *context, const clm_ca
 
 /* One step, or several in one call, with the state updated in place. The state is the last `size` inputs, oldest
  * first; size is at least width - 1, and the filter sees the last width - 1 of them. With cache_seqlens the state is
- * circular: step number p of a sequence stands at place p mod size, and this call's first step is number
+ * circular: step number p of a sequence is at place p mod size, and this call's first step is number
  * cache_seqlens (which the caller moves on).
  * With state_indices row i works on state state_indices[i] of a pool, no state twice; a number outside the pool, as a
  * negative one, makes the row padding: out is 0, no state is touched. */

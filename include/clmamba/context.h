@@ -30,7 +30,7 @@ typedef struct clm_context_options {
                             usable OpenCL device. "opencl:N": entry N of clm_devices(). */
   int threads;           /* CPU backend: worker threads, 0 = one per available processor                       */
   const char *cpu_level; /* CPU backend: "reference", "baseline", "avx2", "avx512", "avx512vnni" or "neon"; default:
-                            the best this processor has, or what CLM_CPU_LEVEL says */
+                            the best this processor has, or the CLM_CPU_LEVEL given */
   const char *cache_dir; /* compiled programs, its owner's only; [$XDG_CACHE_HOME/clmamba or ~/.cache/clmamba] */
   bool no_program_cache; /* keep no compiled programs on disk (also CLM_PROGRAM_CACHE=0)                       */
   bool profiling;        /* make clm_profile_begin/_end available                                              */

@@ -99,7 +99,7 @@ typedef struct clm_generate_args {
   void *user;
   void (*ready)(void *user);    /* optional: called once, before the model runs, when the arguments and all prompts
                                    have been checked: the moment to show a prompt */
-  const int32_t *more_stop_ids; /* optional: tokens that end a sequence beside those of stop_ids */
+  const int32_t *more_stop_ids; /* optional: tokens that end a sequence besides those of stop_ids */
   size_t more_stop_id_count;
   /* Optional: called with `user` after each part of the prompts has run, with tokens done and in all; false stops
    * with CLM_INTERRUPTED. */

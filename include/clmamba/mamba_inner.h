@@ -8,7 +8,7 @@
 
 CLM_BEGIN_DECLS
 
-/*   (x, z)     = halves of xz
+/*   (x, z)     = both parts of xz
  *   u          = silu(causal_conv1d(x, conv_weight, conv_bias))
  *   (dt, B, C) = parts of dbc = u x_proj^T                         features = dt_rank + 2 n_groups d_state
  *   dt, B, C   = each its RMS norm, where asked for                (FalconMamba: all three, without weights)
@@ -21,7 +21,7 @@ CLM_BEGIN_DECLS
  * makes of them are pairs of real and imaginary part, so that d_state counts twice in the features. No norms then.
  *
  * The backward pass needs u, dbc and delta. Each that is given here is written by the forward pass and read by the
- * backward pass; each that is absent is computed again there: from all three (fastest) to none (least memory).
+ * backward pass; each that is absent is computed again there: from all three (fastest) to none (minimum memory).
  * Arithmetic is fp32 whatever the storage. Except in xz and dxz, batch and length must be contiguous together, so
  * that they are the rows of a matrix. Optional members are left zeroed. Nothing is written when an argument is
  * refused or a device lacks a piece. */

@@ -9,7 +9,7 @@ CLM_BEGIN_DECLS
 
 typedef enum clm_activation { CLM_ACTIVATION_NONE, CLM_ACTIVATION_SILU, CLM_ACTIVATION_SOFTPLUS } clm_activation;
 
-/* How f32 operands may be multiplied. Operands of 16 bits are multiplied exactly, whatever this says. */
+/* How f32 operands may be multiplied. Operands of 16 bits are multiplied exactly in any case. */
 typedef enum clm_math {
   CLM_MATH_F32, /* errors no larger than twice those of a chain of f32 fused multiply-adds     */
   CLM_MATH_TF32 /* f32 operands may be rounded to 10 bits of fraction, where that is faster    */
@@ -18,7 +18,7 @@ typedef enum clm_math {
 /*   out = activation(scale (a b) + bias) + residual        (accumulate: out is added to what it held)
  * A batch of products has a leading dimension in out, in residual, and in a or b or both; an operand without it, or
  * with stride 0 along it, is shared by all products.
- * Of a b in i8 column j stands for b_scale[j] times its integers: a weight of (n, k) quantised by rows, transposed.
+ * Of a b in i8 column j is b_scale[j] times its integers: a weight of (n, k) quantised by rows, transposed.
  * A transposed operand is a transposed view (clm_tensor_transpose). Products accumulate in fp32.
  * Fast where each matrix has one dimension of stride 1; correct for any strides. */
 typedef struct clm_matmul_args {

@@ -68,7 +68,7 @@ typedef struct clm_model_load_options {
  * model.safetensors.index.json, pytorch_model.bin and pytorch_model.bin.index.json that is there; weights in F32, F16
  * or BF16. Of a GGUF file of architecture mamba: F32, F16, BF16 or Q8_0. Weights are converted piece by piece on
  * their way into the device's memory, which alone holds them. A tensor with values that are not finite gets a warning
- * in the context's log. Files are checked in full: a damaged or hostile one is CLM_BAD_FORMAT with a sentence, a file
+ * in the context's log. Files are checked in full: a damaged or hostile one is CLM_BAD_FORMAT with a message, a file
  * of a kind that is not read CLM_UNSUPPORTED. */
 CLM_API clm_status clm_model_load(clm_context *context, const char *path, clm_model **model);
 
@@ -79,9 +79,9 @@ CLM_API clm_status clm_model_load_with(clm_context *context, const char *path, c
 /* The shape of such a model, defaults filled in, without its weights; `layers` is left NULL. */
 CLM_API clm_status clm_model_read_config(clm_context *context, const char *path, clm_model_config *config);
 
-/* Writes config.json and model.safetensors into `directory`, which must exist; each is written beside, then renamed.
+/* Writes config.json and model.safetensors into `directory`, which must exist, under temporary names first.
  * Tensors are written as they are held, so that loading them as stored gives the same bits; those held as int8 as the
- * f32 that they stand for, which any reader takes and CLM_WEIGHTS_INT8 makes the same integers of. The layout is
+ * f32 that they represent, which any reader takes and CLM_WEIGHTS_INT8 makes the same integers of. The layout is
  * Hugging Face's; a model with layer_norm, which that does not have, gets the original's, which clm_model_load reads.
  */
 CLM_API clm_status clm_model_save(clm_model *model, const char *directory);
@@ -94,7 +94,7 @@ CLM_API const clm_model_config *clm_model_configuration(const clm_model *model);
 CLM_API int64_t clm_model_parameter_count(const clm_model *model);
 
 /* The tensor of a parameter by its name in model.safetensors, e.g. "backbone.layers.0.mixer.A_log"; and its gradient,
- * valid after clm_model_loss with `gradient`. The scales of a matrix held as int8 have its name and "_scale" behind
+ * valid after clm_model_loss with `gradient`. The scales of a matrix held as int8 have its name and "_scale" after
  * it: "lm_head.weight_scale", f32 (rows). Borrowed from the model. */
 CLM_API clm_status clm_model_parameter(clm_model *model, const char *name, clm_tensor *parameter);
 CLM_API clm_status clm_model_gradient(clm_model *model, const char *name, clm_tensor *gradient);
@@ -112,7 +112,7 @@ typedef struct clm_parameter {
 CLM_API int64_t clm_model_tensor_count(const clm_model *model);
 CLM_API clm_status clm_model_tensor(clm_model *model, int64_t index, clm_parameter *parameter);
 
-/* What sequences leave behind: in every layer the last inputs of the convolution and the state of the scan, and the
+/* The state of sequences: in every layer the last inputs of the convolution and the state of the scan, and the
  * final norm's output at the last token. A few hundred KiB a sequence, however long it was. */
 typedef struct clm_model_state clm_model_state;
 
@@ -120,14 +120,14 @@ typedef struct clm_model_state clm_model_state;
  * reset or copied over as a whole. */
 
 /* A pass over a batch of sequences of any length: it works in chunks with the state carried, so that its memory does
- * not grow with them. Sequences of different lengths run packed one behind the other, not padded; each gives what it
+ * not grow with them. Sequences of different lengths run packed one after another, not padded; each gives what it
  * gives alone, up to rounding. Optional members are left zeroed; outputs are f32, contiguous, and written only where
  * there are tokens. A number outside the vocabulary is read as a token whose embedding is 0. */
 typedef struct clm_model_run_args {
   clm_tensor ids;         /* (batch, length)                           i32, contiguous                            */
   const int64_t *lengths; /* optional, `batch` of them: the tokens of each sequence, its row's first; NULL: `length`
                              each. 0 only where `state` has seen tokens: the sequence stays where it is           */
-  clm_model_state *state; /* optional: the run starts from it and leaves the state behind; NULL: from zero        */
+  clm_model_state *state; /* optional: the run starts from it and updates it; NULL: from zero                     */
   clm_tensor logits;      /* optional (batch, length, vocab)           of every position                          */
   clm_tensor last_logits; /* optional (batch, vocab)                   after each sequence's last token           */
   clm_tensor hidden;      /* optional (n_layer + 1, batch, length, d_model): every block's output, then the final
@@ -168,7 +168,7 @@ CLM_API clm_status clm_model_loss(clm_model *model, const clm_model_loss_args *a
 #define CLM_SCORE_WINDOW 256
 typedef struct clm_score_options {
   int64_t window; /* [CLM_SCORE_WINDOW, or stride if that is more] predictions in a window                         */
-  int64_t stride; /* [window] a window begins so many predictions behind the one before, and counts only what that
+  int64_t stride; /* [window] a window begins so many predictions after the one before, and counts only what that
                      one did not reach: every prediction but the first has window - stride tokens before it or more */
   bool carry;     /* no windows: the state is carried over the whole text, of any length                           */
   float *losses;  /* optional, count - 1 on the host, written: nats of every prediction                            */
@@ -209,8 +209,8 @@ CLM_API clm_status clm_model_state_fork(const clm_model_state *state, const int6
 CLM_API clm_status clm_model_state_copy(clm_model_state *to, int64_t to_row, const clm_model_state *from,
                                         int64_t from_row, int64_t count);
 
-/* A state as a safetensors file (written beside, then renamed). It remembers the shape of its model and a fingerprint
- * of the weights as they are held; loading it into another model is refused with a sentence. */
+/* A state as a safetensors file (renamed once it is whole). It holds the shape of its model and a fingerprint
+ * of the weights as they are held; loading it into another model is refused with a message. */
 CLM_API clm_status clm_model_state_save(clm_model_state *state, const char *path);
 CLM_API clm_status clm_model_state_load(clm_model *model, const char *path, clm_model_state **state);
 
@@ -218,7 +218,7 @@ CLM_API clm_status clm_model_state_load(clm_model *model, const char *path, clm_
 CLM_API clm_status clm_model_state_logits(clm_model_state *state,
                                           clm_tensor logits /* (batch, vocab) f32, written */);
 
-/* Runs `ids` from `state` on, leaves the state after them, and gives the logits of the last position. `lengths` as in
+/* Runs `ids` from `state` on, updates the state, and gives the logits of the last position. `lengths` as in
  * clm_model_run_args, or NULL. */
 CLM_API clm_status clm_model_prefill(clm_model *model, clm_model_state *state, clm_tensor ids /* (batch, length) */,
                                      const int64_t *lengths, clm_tensor logits /* (batch, vocab) f32, written */);

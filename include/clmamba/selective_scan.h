@@ -11,7 +11,7 @@ CLM_BEGIN_DECLS
  *   h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]      h[-1] = initial_state
  *   out  = (sum_n C[t] h[t] + D u[t]) * silu(z[t])
  *
- * Complex A (c64) stands for itself and its conjugate: y = 2 Re(sum_n C[t] h[t]); B and C that vary are c64 then.
+ * Complex A (c64) represents itself and its conjugate: y = 2 Re(sum_n C[t] h[t]); B and C that vary are c64 then.
  *
  * Several sequences in one row, and padding. Either, not both:
  *   seq_idx     which sequence a step belongs to. The state starts again from zero where the number differs from that
@@ -52,7 +52,7 @@ CLM_API clm_status clm_selective_scan(clm_context *context, const clm_selective_
 /* Gradients of the above. `forward` as in the forward call (out, final_state and chunk are not read: the gradient
  * cuts the sequence as it likes, so that no chunk makes it split bit for bit; the recomputed out is that of another
  * chunk, within rounding). Every gradient is optional (zeroed: not computed), has the shape of what it is the
- * gradient of, and is overwritten. Beside a complex A those of A, B, C and the states are c64. Bitwise deterministic
+ * gradient of, and is overwritten. With a complex A those of A, B, C and the states are c64. Bitwise deterministic
  * on a device. */
 typedef struct clm_selective_scan_backward_args {
   clm_selective_scan_args forward;

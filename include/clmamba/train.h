@@ -51,14 +51,14 @@ CLM_API clm_status clm_trainer_create(clm_model *model, const int32_t *ids, size
 /* The sequences (not copied: they must stay as they are until the trainer is destroyed) are those of
  * clm_backbone_evaluate; of n the first n * 9 / 10 (rounded down) are trained on, in another order in every epoch.
  * With an output at every frame, sequences longer than options.length [the longest] or the window are cut into parts
- * that count as sequences; with one output at the end a window leaves their last frames. The backbone must outlive
+ * that count as sequences; with one output at the end a window keeps their last frames. The backbone must outlive
  * the trainer. */
 CLM_API clm_status clm_trainer_create_backbone(clm_backbone *backbone, const clm_sequences *sequences,
                                                const clm_train_options *options, clm_trainer **trainer);
 
 CLM_API void clm_trainer_destroy(clm_trainer **trainer);
 
-/* One step; the work is enqueued, and waited for now and then. Where it fails, the run stands where it stood before,
+/* One step; the work is enqueued, and waited for now and then. Where it fails, the run is where it was before,
  * so that the step may be tried again; or, where parameters had begun to change, every further call with the trainer
  * says so, until clm_trainer_resume. */
 CLM_API clm_status clm_trainer_step(clm_trainer *trainer);
@@ -87,7 +87,7 @@ CLM_API clm_status clm_trainer_save(clm_trainer *trainer, const char *directory)
 /* Writes trainer.safetensors alone. */
 CLM_API clm_status clm_trainer_save_state(clm_trainer *trainer, const char *directory);
 
-/* What trainer.safetensors of `directory` says of its run, to make the trainer that resumes it. */
+/* What trainer.safetensors of `directory` has about its run, to make the trainer that resumes it. */
 CLM_API clm_status clm_trainer_saved_options(clm_context *context, const char *directory, clm_train_options *options);
 
 /* Takes parameters, optimizer, position and random state from trainer.safetensors of `directory`. The text, or the
