@@ -1,12 +1,11 @@
 #include "core/tensor_list.h"
+#include "core/arith.h"
 #include <assert.h>
 #include <string.h>
 
-#define ALIGN 64
-
 clm_tensor tensor_place(clm_buffer *buffer, size_t *used, clm_dtype dtype, int rank, const int64_t *shape) {
   clm_tensor t = clm_tensor_of(buffer, *used, dtype, rank, shape);
-  *used += ((size_t)clm_tensor_count(t) * clm_dtype_size(dtype) + ALIGN - 1) / ALIGN * ALIGN;
+  *used += round_up_line((size_t)clm_tensor_count(t) * clm_dtype_size(dtype));
   return t;
 }
 

@@ -1,4 +1,5 @@
-/* Sequences and their targets in host memory: checked, and judged by the outputs. */
+/* Sequences and their targets in host memory: their checks, and the loss of a backbone over them. */
+#include "core/arith.h"
 #include "core/context.h"
 #include "core/try.h"
 #include "model/backbone.h"
@@ -63,127 +64,128 @@ clm_status backbone_sequences(clm_backbone *b, const char *call, const clm_seque
   return status;
 }
 
-/* ---- Judging ---- */
+/* ---- Evaluation ---- */
 
-typedef struct judge {
+typedef struct evaluation {
   clm_backbone *backbone;
   const clm_sequences *sequences;
   const backbone_sequence *list;
   int64_t count, size; /* sequences; outputs of a row */
   double *means;       /* of the targets, regression  */
-  double loss, deviation, right;
-  int64_t judged;
-} judge;
+  double loss, deviation, correct;
+  int64_t counted;
+} evaluation;
 
-static int64_t targets_of(const judge *j, const backbone_sequence *s) {
-  return j->backbone->config.output == CLM_OUTPUT_EVERY ? s->length : 1;
+static int64_t targets_of(const evaluation *e, const backbone_sequence *s) {
+  return e->backbone->config.output == CLM_OUTPUT_EVERY ? s->length : 1;
 }
 
-static void find_means(judge *j) {
+static void find_means(evaluation *e) {
   double rows = 0;
-  for (int64_t i = 0; i < j->count; i++) {
-    const float *target = j->sequences->targets + j->list[i].target * j->size;
-    int64_t n = targets_of(j, &j->list[i]);
-    for (int64_t k = 0; k < n * j->size; k++) j->means[k % j->size] += (double)target[k];
+  for (int64_t i = 0; i < e->count; i++) {
+    const float *target = e->sequences->targets + e->list[i].target * e->size;
+    int64_t n = targets_of(e, &e->list[i]);
+    for (int64_t k = 0; k < n * e->size; k++) e->means[k % e->size] += (double)target[k];
     rows += (double)n;
   }
-  for (int64_t k = 0; k < j->size; k++) j->means[k] /= rows;
+  for (int64_t k = 0; k < e->size; k++) e->means[k] /= rows;
 }
 
-static void judge_numbers(judge *j, const float *out, const float *target) {
-  for (int64_t k = 0; k < j->size; k++) {
-    double error = (double)out[k] - (double)target[k], deviation = (double)target[k] - j->means[k];
-    j->loss += error * error;
-    j->deviation += deviation * deviation;
+static void add_numbers(evaluation *e, const float *out, const float *target) {
+  for (int64_t k = 0; k < e->size; k++) {
+    double error = (double)out[k] - (double)target[k], deviation = (double)target[k] - e->means[k];
+    e->loss += error * error;
+    e->deviation += deviation * deviation;
   }
-  j->judged += j->size;
+  e->counted += e->size;
 }
 
-static void judge_class(judge *j, const float *logits, int32_t target) {
+static void add_class(evaluation *e, const float *logits, int32_t target) {
   if (target < 0) return;
   int64_t best = 0;
   double sum = 0;
-  for (int64_t k = 1; k < j->size; k++)
+  for (int64_t k = 1; k < e->size; k++)
     if (logits[k] > logits[best]) best = k;
-  for (int64_t k = 0; k < j->size; k++) sum += exp((double)logits[k] - (double)logits[best]);
-  j->loss += log(sum) + (double)logits[best] - (double)logits[target];
-  j->right += best == target;
-  j->judged++;
+  for (int64_t k = 0; k < e->size; k++) sum += exp((double)logits[k] - (double)logits[best]);
+  e->loss += log(sum) + (double)logits[best] - (double)logits[target];
+  e->correct += best == target;
+  e->counted++;
 }
 
-static void judge_sequence(judge *j, const backbone_sequence *s, const float *out) {
-  for (int64_t row = 0; row < targets_of(j, s); row++, out += j->size)
-    if (j->backbone->config.task == CLM_TASK_REGRESSION)
-      judge_numbers(j, out, j->sequences->targets + (s->target + row) * j->size);
-    else judge_class(j, out, j->sequences->classes[s->target + row]);
+static void add_sequence(evaluation *e, const backbone_sequence *s, const float *out) {
+  for (int64_t row = 0; row < targets_of(e, s); row++, out += e->size)
+    if (e->backbone->config.task == CLM_TASK_REGRESSION)
+      add_numbers(e, out, e->sequences->targets + (s->target + row) * e->size);
+    else add_class(e, out, e->sequences->classes[s->target + row]);
 }
 
-/* Frames of `batch` sequences of one length through the backbone, outputs to `host` (which holds both). */
-static clm_status run_batch(judge *j, const backbone_sequence *s, int64_t batch, clm_buffer *buffer, float *host) {
-  clm_backbone *b = j->backbone;
-  int64_t width = b->config.embed_dim, frames[] = {batch, s->length, width}, outputs[] = {batch, s->length, j->size};
+/* Frames of `batch` sequences of one length through the backbone, outputs to `host`. */
+static clm_status run_batch(evaluation *e, const backbone_sequence *s, int64_t batch, clm_buffer *buffer,
+                            float *host) {
+  clm_backbone *b = e->backbone;
+  int64_t width = b->config.embed_dim, frames[] = {batch, s->length, width}, outputs[] = {batch, s->length, e->size};
   bool every = b->config.output == CLM_OUTPUT_EVERY;
-  if (!every) outputs[1] = j->size;
+  if (!every) outputs[1] = e->size;
   size_t frame_bytes = (size_t)(batch * s->length * width) * sizeof(float);
   clm_tensor in = clm_tensor_of(buffer, 0, CLM_F32, 3, frames),
-             out = clm_tensor_of(buffer, (frame_bytes + 63) / 64 * 64, CLM_F32, every ? 3 : 2, outputs);
-  for (int64_t i = 0; i < batch; i++) /* they may lie apart: parts of longer ones */
+             out = clm_tensor_of(buffer, round_up_line(frame_bytes), CLM_F32, every ? 3 : 2, outputs);
+  for (int64_t i = 0; i < batch; i++) /* parts of longer sequences are not contiguous */
     TRY(clm_buffer_write(buffer, (size_t)(i * s->length * width) * sizeof(float),
-                         (size_t)(s->length * width) * sizeof(float), j->sequences->frames + s[i].begin * width));
+                         (size_t)(s->length * width) * sizeof(float), e->sequences->frames + s[i].begin * width));
   TRY(clm_backbone_forward(b, in, out));
   return clm_tensor_read(out, host, (size_t)clm_tensor_count(out) * sizeof *host);
 }
 
-static int64_t batch_at(const judge *j, int64_t first) {
-  int64_t length = j->list[first].length, most = FRAMES_AT_ONCE / length, n = 1;
-  while (n < most && first + n < j->count && j->list[first + n].length == length) n++;
+static int64_t batch_at(const evaluation *e, int64_t first) {
+  int64_t length = e->list[first].length, max = FRAMES_AT_ONCE / length, n = 1;
+  while (n < max && first + n < e->count && e->list[first + n].length == length) n++;
   return n;
 }
 
 /* Numbers in the largest batch's frames and outputs. */
-static void largest(const judge *j, int64_t *frames, int64_t *outputs) {
+static void largest(const evaluation *e, int64_t *frames, int64_t *outputs) {
   *frames = *outputs = 0;
-  for (int64_t i = 0, n; i < j->count; i += n) {
-    n = batch_at(j, i);
-    int64_t in = n * j->list[i].length * j->backbone->config.embed_dim,
-            out = n * targets_of(j, &j->list[i]) * j->size;
+  for (int64_t i = 0, n; i < e->count; i += n) {
+    n = batch_at(e, i);
+    int64_t in = n * e->list[i].length * e->backbone->config.embed_dim,
+            out = n * targets_of(e, &e->list[i]) * e->size;
     if (in > *frames) *frames = in;
     if (out > *outputs) *outputs = out;
   }
 }
 
-static clm_status run_all(judge *j, clm_buffer *buffer, float *host) {
-  if (j->backbone->config.task == CLM_TASK_REGRESSION) find_means(j);
-  for (int64_t i = 0, n; i < j->count; i += n) {
-    n = batch_at(j, i);
-    TRY(run_batch(j, &j->list[i], n, buffer, host));
-    int64_t outputs = targets_of(j, &j->list[i]) * j->size;
-    for (int64_t k = 0; k < n; k++) judge_sequence(j, &j->list[i + k], host + k * outputs);
+static clm_status run_all(evaluation *e, clm_buffer *buffer, float *host) {
+  if (e->backbone->config.task == CLM_TASK_REGRESSION) find_means(e);
+  for (int64_t i = 0, n; i < e->count; i += n) {
+    n = batch_at(e, i);
+    TRY(run_batch(e, &e->list[i], n, buffer, host));
+    int64_t outputs = targets_of(e, &e->list[i]) * e->size;
+    for (int64_t k = 0; k < n; k++) add_sequence(e, &e->list[i + k], host + k * outputs);
   }
   return CLM_OK;
 }
 
 clm_status backbone_evaluate(clm_backbone *b, const clm_sequences *sequences, const backbone_sequence *list,
                              int64_t count, clm_backbone_score *score) {
-  judge j = {
+  evaluation e = {
       .backbone = b, .sequences = sequences, .list = list, .count = count, .size = clm_backbone_output_size(b)};
   int64_t frames, outputs;
   clm_buffer *buffer = NULL;
-  largest(&j, &frames, &outputs);
+  largest(&e, &frames, &outputs);
   float *host = malloc((size_t)outputs * sizeof *host);
-  j.means = calloc((size_t)j.size, sizeof *j.means);
-  clm_status status = host && j.means
+  e.means = calloc((size_t)e.size, sizeof *e.means);
+  clm_status status = host && e.means
                           ? clm_buffer_create(b->context, (size_t)(frames + outputs + 16) * sizeof(float), &buffer)
                           : context_fail(b->context, CLM_OUT_OF_MEMORY, "backbone_evaluate: out of host memory");
-  if (status == CLM_OK) status = run_all(&j, buffer, host);
+  if (status == CLM_OK) status = run_all(&e, buffer, host);
   clm_buffer_destroy(&buffer);
-  free(j.means);
+  free(e.means);
   free(host);
   if (status) return status;
   bool regression = b->config.task == CLM_TASK_REGRESSION;
-  double judged = (double)j.judged;
-  *score = (clm_backbone_score){.count = j.judged, .loss = j.loss / judged};
-  score->quality = !regression ? j.right / judged : j.deviation > 0 ? 1 - j.loss / j.deviation : (double)NAN;
+  double counted = (double)e.counted;
+  *score = (clm_backbone_score){.count = e.counted, .loss = e.loss / counted};
+  score->quality = !regression ? e.correct / counted : e.deviation > 0 ? 1 - e.loss / e.deviation : (double)NAN;
   return CLM_OK;
 }
 

@@ -1,7 +1,8 @@
 /* Runs over sequences of any length: chunk by chunk, with the state carried from one to the next, so that the memory
- * is that of a chunk. Sequences of one length are the batch rows of a chunk; others are packed one behind the other
+ * is that of a chunk. Sequences of one length are the batch rows of a chunk; others are packed one after another
  * into one row, with their own states (cu_seqlens of clmamba/selective_scan.h), so that no step is spent on padding.
  */
+#include "core/arith.h"
 #include "core/context.h"
 #include "core/try.h"
 #include "model/linear.h"
@@ -12,8 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CHUNK_STEPS 2048 /* of one sequence at most               */
-#define CHUNK_ROWS  8192 /* of all (but at least one of each)     */
+#define CHUNK_STEPS 2048 /* max, of one sequence                 */
+#define CHUNK_ROWS  8192 /* max, of all (min: one of each)       */
 
 /* Tokens [begin, begin + count) of a sequence, at `row` and on of the chunk's activations. */
 typedef struct span {
@@ -28,12 +29,10 @@ typedef struct run {
   clm_model_state *state; /* the caller's, or `own`, or NULL where nothing needs to be kept  */
   clm_model_state *own;
   int64_t *done; /* tokens of each sequence that have been run */
-  span *spans;   /* of the chunk in hand, in the order of its rows */
+  span *spans;   /* of the current chunk, in the order of its rows */
   int64_t span_count, rows;
   int32_t *ends; /* batch + 1 */
 } run;
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t tokens_of(const run *r, int64_t sequence) {
   return r->args->lengths ? r->args->lengths[sequence] : r->length;
@@ -120,11 +119,11 @@ static bool next_chunk(run *r) {
   int64_t active = 0;
   for (int64_t i = 0; i < r->batch; i++) active += r->done[i] < tokens_of(r, i);
   if (active == 0) return false;
-  int64_t steps = least(CHUNK_STEPS, CHUNK_ROWS / active);
+  int64_t steps = min_of(CHUNK_STEPS, CHUNK_ROWS / active);
   if (steps < 1) steps = 1;
   r->span_count = r->rows = 0;
   for (int64_t i = 0; i < r->batch; i++) {
-    int64_t count = least(steps, tokens_of(r, i) - r->done[i]);
+    int64_t count = min_of(steps, tokens_of(r, i) - r->done[i]);
     r->ends[i] = (int32_t)r->rows;
     if (count == 0) continue;
     r->spans[r->span_count++] = (span){i, r->done[i], count, r->rows};
@@ -137,7 +136,7 @@ static bool next_chunk(run *r) {
 
 static bool ends_here(const run *r, const span *s) { return s->begin + s->count == tokens_of(r, s->sequence); }
 
-/* Rows that lie one behind the other both in the chunk and in tensors of the shape (batch length, ...). */
+/* Rows that are contiguous both in the chunk and in tensors of the shape (batch length, ...). */
 typedef struct piece {
   int64_t row, place, count;
 } piece;
@@ -205,7 +204,7 @@ static clm_status losses_of(const run *r, piece p) {
   clm_model *m = r->model;
   int64_t block = m->act.logits.shape[0];
   for (int64_t begin = 0, count; begin < p.count; begin += count) {
-    count = least(block, p.count - begin);
+    count = min_of(block, p.count - begin);
     clm_tensor logits = clm_tensor_slice(m->act.logits, 0, 0, count);
     TRY(head_forward(m, rows_at(m->act.normed, p.row + begin, count), logits));
     TRY(clm_cross_entropy(m->context,
@@ -295,14 +294,14 @@ static clm_status prepare(run *r) {
   if (!r->done || !r->spans || !r->ends)
     return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
   r->state = r->args->state;
-  bool at_once = r->even && tokens_of(r, 0) <= least(CHUNK_STEPS, CHUNK_ROWS / r->batch);
+  bool at_once = r->even && tokens_of(r, 0) <= min_of(CHUNK_STEPS, CHUNK_ROWS / r->batch);
   if (r->state || (at_once && !r->args->last_hidden.buffer && !r->args->last_logits.buffer)) return CLM_OK;
   TRY(clm_model_state_create(m, r->batch, &r->own));
   r->state = r->own;
   return CLM_OK;
 }
 
-/* Says how far it is, which is so when the device has run the chunk. */
+/* Reports progress, once the device has run the chunk. */
 static clm_status report(const run *r) {
   clm_context *ctx = r->model->context;
   int64_t done = 0, total = 0;

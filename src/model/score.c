@@ -1,5 +1,6 @@
 /* What a model makes of a text: nats of every prediction, in windows or with the state carried; and of the choices
  * that may continue one. */
+#include "core/arith.h"
 #include "core/context.h"
 #include "core/try.h"
 #include "model/model.h"
@@ -80,7 +81,7 @@ static void take_row(scoring *s, const predictions *p, int64_t row, int64_t begi
   }
 }
 
-/* After `done` predictions: whether all are numbers, and whether to go on. */
+/* After `done` predictions: whether all are numbers, and whether to continue. */
 static clm_status report(const scoring *s, int64_t done) {
   clm_context *ctx = s->model->context;
   if (s->not_finite >= 0)
@@ -99,7 +100,7 @@ static int64_t counted_from(const scoring *s, int64_t window) {
   return window == 0 ? 0 : (window - 1) * s->stride + s->window;
 }
 
-/* Windows of which each begins `stride` behind the one before and counts what that one did not reach. */
+/* Windows of which each begins `stride` after the one before and counts what that one did not reach. */
 static clm_status score_windows(scoring *s, predictions *p) {
   int64_t windows = s->count <= s->window ? 1 : (s->count - s->window - 1) / s->stride + 2;
   for (int64_t first = 0; first < windows; first += p->batch) {
@@ -223,7 +224,7 @@ static clm_status choose_batch(choosing *c, const clm_model_state *context) {
 
 static clm_status run_context(clm_model *m, const int32_t *ids, size_t count, clm_model_state *state, float *host) {
   clm_buffer *buffer = NULL;
-  size_t ids_bytes = (count * sizeof *ids + 63) / 64 * 64, logits_bytes = (size_t)m->config.vocab_size * sizeof *host;
+  size_t ids_bytes = round_up_line(count * sizeof *ids), logits_bytes = (size_t)m->config.vocab_size * sizeof *host;
   TRY(clm_buffer_create(m->context, ids_bytes + logits_bytes, &buffer));
   clm_tensor all = clm_tensor_of(buffer, 0, CLM_I32, 2, (int64_t[]){1, (int64_t)count}),
              logits = clm_tensor_of(buffer, ids_bytes, CLM_F32, 2, (int64_t[]){1, m->config.vocab_size});

@@ -112,3 +112,7 @@ void view_insert(clm_tensor *t, int dim) {
   t->shape[dim] = 1;
   t->stride[dim] = 0;
 }
+
+clm_tensor view_columns(clm_tensor t, int64_t begin, int64_t count) {
+  return t.buffer ? clm_tensor_slice(t, t.rank - 1, begin, count) : t;
+}

@@ -29,7 +29,7 @@ void schedule_causal_conv1d(const schedule_device *d, const causal_conv1d_reques
     while (p->run < 512 && p->run < r->length && rows * (r->length / (2 * p->run)) >= busy) p->run *= 2;
     while (p->run < 128 && p->run < r->length) p->run *= 2; /* partial sums smaller than the input */
   }
-  p->runs = divide_up(r->length, p->run);
+  p->runs = div_up(r->length, p->run);
   snprintf(p->why, sizeof p->why, "%s neighbours in memory, %" PRId64 " runs of %" PRId64 " steps",
            r->length_fast ? "steps are" : "channels are", p->runs, p->run);
 }

@@ -7,7 +7,7 @@
 /* Work-items per compute unit that keep it busy with this family's kernels (an H100's best plans have 250 to 370). */
 enum { BUSY_GPU = 256, BUSY_CPU = 16 };
 enum { ONE_PASS = 4 }; /* this times fewer work-items than keep it busy still run in one pass; backward half of it */
-enum { MOST_CHUNKS = 1024, LONG_CHUNK = 3072 };
+enum { MAX_CHUNKS = 1024, LONG_CHUNK = 3072 };
 enum { FOLD_LIMIT = 36 }; /* chunks that a second pass folds itself: each work-group reads all that come before */
 
 static int32_t vector_of(int32_t states) { return states % 4 == 0 ? 4 : states % 2 == 0 ? 2 : 1; }
@@ -38,7 +38,7 @@ int64_t selective_scan_local_bytes(const selective_scan_request *r, const select
 
 /* States of a lane for `lanes` lanes: whole vectors where there is more than one. */
 static int32_t states_for(int64_t d_state, int32_t lanes) {
-  int64_t states = divide_up(d_state, lanes);
+  int64_t states = div_up(d_state, lanes);
   return (int32_t)(states > 4 ? round_up(states, 4) : states == 3 ? 4 : states);
 }
 
@@ -59,13 +59,13 @@ static int32_t lanes_for(const schedule_device *d, const selective_scan_request 
   else if (r->backward) wanted = (r->d_state <= 32 ? 4 : 8) / parts_of(r);
   else if (r->d_state > 32) wanted = 16 / parts_of(r);
   else wanted = r->complex && !is_lean(d, r) ? 4 : 8;
-  const int64_t items = r->batch * r->d_inner * divide_up(r->d_state, wanted);
+  const int64_t items = r->batch * r->d_inner * div_up(r->d_state, wanted);
   /* One pass, but half of the device would be idle. (With the caller's chunks lanes must not depend on the batch.) */
   if (!d->is_cpu && !r->backward && !r->chunk && r->d_state > 8 && wanted == 8 && items * 2 < busy_items(d) &&
       items * ONE_PASS >= busy_items(d))
     wanted = 4;
   int32_t limit = d->is_cpu ? 16 : 32, lanes = 1;
-  while (lanes < limit && divide_up(r->d_state, lanes) > wanted) lanes *= 2;
+  while (lanes < limit && div_up(r->d_state, lanes) > wanted) lanes *= 2;
   return lanes;
 }
 
@@ -155,10 +155,10 @@ static bool tile_of(const schedule_device *d, const selective_scan_request *r, s
  * busy. The chunks that make the longest way through all waves short, rather few of them. */
 static int64_t chunks_in_waves(const schedule_device *d, const selective_scan_request *r,
                                const selective_scan_plan *p, int64_t items) {
-  const int64_t groups = divide_up(items, p->work_group), resident = divide_up(busy_items(d), p->work_group);
+  const int64_t groups = div_up(items, p->work_group), resident = div_up(busy_items(d), p->work_group);
   int64_t best = 1, shortest = INT64_MAX;
-  for (int64_t chunks = 1; chunks <= MOST_CHUNKS && chunks * groups <= 4 * resident; chunks++) {
-    const int64_t steps = divide_up(chunks * groups, resident) * divide_up(r->length, chunks);
+  for (int64_t chunks = 1; chunks <= MAX_CHUNKS && chunks * groups <= 4 * resident; chunks++) {
+    const int64_t steps = div_up(chunks * groups, resident) * div_up(r->length, chunks);
     if (steps + steps / 64 >= shortest) continue;
     best = chunks;
     shortest = steps;
@@ -184,20 +184,20 @@ bool schedule_selective_scan(const schedule_device *d, const selective_scan_requ
     for (int64_t waves = 2, more; (more = waves * busy / items) <= FOLD_LIMIT && r->length / more >= LONG_CHUNK;
          waves *= 2)
       chunks = more;
-  if (chunks > MOST_CHUNKS) chunks = MOST_CHUNKS;
+  if (chunks > MAX_CHUNKS) chunks = MAX_CHUNKS;
   int64_t least = 4 * (int64_t)p->tile > 64 ? 4 * (int64_t)p->tile : 64; /* steps that pay for a chunk's own cost */
   /* Packed sequences are taken to be equally long; where one chunk each is enough, it takes the longest there may be.
    */
-  int64_t row = r->packed && chunks > 1 ? divide_up(r->length, r->batch) : r->length;
-  int64_t chunk = round_up(divide_up(row, chunks), p->tile);
+  int64_t row = r->packed && chunks > 1 ? div_up(r->length, r->batch) : r->length;
+  int64_t chunk = round_up(div_up(row, chunks), p->tile);
   if (chunk < least && !r->force.chunks) chunk = least;
   if (r->chunk && !r->backward) chunk = r->chunk;
   if (chunk > r->length && !(r->chunk && !r->backward)) chunk = round_up(r->length, p->tile);
   p->chunk = chunk;
-  p->chunks = (int32_t)divide_up(r->length, chunk);
+  p->chunks = (int32_t)div_up(r->length, chunk);
   p->slots = r->packed ? r->length / chunk + r->batch : r->batch * p->chunks;
   p->fold = !r->chunk && !r->backward && p->chunks > 1 && p->chunks <= FOLD_LIMIT;
-  p->group_blocks = (int32_t)divide_up(r->d_inner / r->n_groups, p->channels);
+  p->group_blocks = (int32_t)div_up(r->d_inner / r->n_groups, p->channels);
   p->work_groups = p->group_blocks * r->n_groups * p->slots;
   snprintf(p->why, sizeof p->why,
            "%" PRId64 " work-items in one pass, %" PRId64 " keep %d compute units busy: %s%s%s", items, busy,

@@ -40,7 +40,7 @@ typedef struct selective_scan_plan {
   bool fold;            /* the second pass folds the chunks before its own itself           */
   int32_t group_blocks; /* work-groups along the channels of one of n_groups           */
   int64_t chunk;        /* steps                                                       */
-  int32_t chunks;       /* of a row, at most                                               */
+  int32_t chunks;       /* maximum, of a row                                                */
   int64_t slots;        /* chunks in all: where each leaves its state (cl/scan_rows.h)     */
   int64_t work_groups;  /* in all, one pass */
   int64_t local_bytes;

@@ -1,5 +1,7 @@
 /* The loop of generation: prompts of a batch in one run, then a token for each sequence that has not ended. Sequences
  * that end leave the batch, so that a step is never longer than it need be. */
+#include "core/arith.h"
+#include "core/clock.h"
 #include "core/context.h"
 #include "core/try.h"
 #include "text/stops.h"
@@ -8,7 +10,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct sequence {
   int32_t *prompt;
@@ -29,7 +30,7 @@ typedef struct session {
   int64_t vocab, batch;
   sequence *sequences;
   int64_t *active, count; /* the sequences in the rows of `state` */
-  int64_t *staying;       /* rows of those that go on            */
+  int64_t *staying;       /* rows of those that continue         */
   clm_model_state *state;
   clm_buffer *buffer; /* the prompts or a step's tokens, then logits */
   size_t logits_offset;
@@ -39,12 +40,6 @@ typedef struct session {
   clm_token_logprob *top;
   clm_generate_stats stats;
 } session;
-
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static clm_status no_memory(const session *s) {
   return context_fail(s->context, CLM_OUT_OF_MEMORY, "generate: out of host memory");
@@ -98,7 +93,7 @@ static clm_status take_ids(session *s, int64_t i, const int32_t *ids, size_t cou
   return CLM_OK;
 }
 
-/* A state that has seen text goes on without the tokens that begin one. */
+/* A state that has seen text continues without the tokens that begin one. */
 static bool has_begun(const session *s, int64_t i) {
   const clm_model_state *from = s->args->from;
   return from && clm_model_state_tokens(from, i % clm_model_state_batch(from)) > 0;
@@ -183,7 +178,7 @@ static clm_status prefill(session *s) {
     if (s->sequences[i].prompt_tokens > longest) longest = s->sequences[i].prompt_tokens;
   size_t bytes = (size_t)(s->batch * longest) * sizeof *s->ids;
   s->ids = calloc((size_t)(s->batch * longest), sizeof *s->ids);
-  s->logits_offset = (bytes + 63) / 64 * 64;
+  s->logits_offset = round_up_line(bytes);
   clm_status status =
       lengths && s->ids
           ? clm_buffer_create(s->context, s->logits_offset + (size_t)(s->batch * s->vocab) * 4, &s->buffer)
@@ -292,7 +287,7 @@ static clm_status step_sequence(session *s, int64_t row) {
   return CLM_OK;
 }
 
-/* Sequences that have ended leave their rows to the others; with `into`, their states go there. */
+/* Rows of sequences that have ended are removed; with `into`, their states are copied there. */
 static clm_status leave_rows(session *s) {
   int64_t count = 0;
   for (int64_t row = 0; row < s->count; row++) {
@@ -357,14 +352,14 @@ static clm_status prepare(session *s) {
 static clm_status run(session *s) {
   TRY(prepare(s));
   if (s->args->ready) s->args->ready(s->args->user);
-  double begin = seconds();
+  double begin = clock_seconds();
   TRY(prefill(s));
-  s->stats.prefill_seconds = seconds() - begin;
+  s->stats.prefill_seconds = clock_seconds() - begin;
   if (s->args->count == 0)
     return s->args->into ? clm_model_state_copy(s->args->into, 0, s->state, 0, s->batch) : CLM_OK;
-  begin = seconds();
+  begin = clock_seconds();
   TRY(steps(s));
-  s->stats.decode_seconds = seconds() - begin;
+  s->stats.decode_seconds = clock_seconds() - begin;
   return CLM_OK;
 }
 

@@ -1,4 +1,5 @@
 #include "train/trainer.h"
+#include "core/clock.h"
 #include "core/context.h"
 #include "core/rng.h"
 #include "core/try.h"
@@ -6,19 +7,12 @@
 #include <clmamba/elementwise.h>
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define ADAM_EPSILON 1e-8f
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 float trainer_dropout(const clm_trainer *t) { return (float)fmax(t->options.dropout, 0); }
 
-double trainer_seconds(const clm_trainer *t) { return t->seconds_before + now() - t->started; }
+double trainer_seconds(const clm_trainer *t) { return t->seconds_before + clock_seconds() - t->started; }
 
 size_t trainer_slot(const clm_trainer *t, int slot) { return (size_t)slot * t->task->batch_bytes(t); }
 
@@ -40,7 +34,7 @@ clm_status trainer_new(clm_model *model, const train_task *task, size_t state_by
                             .model = model,
                             .context = model->context,
                             .task_state = state,
-                            .started = now(),
+                            .started = clock_seconds(),
                             .loss_scale = 1,
                             .quality = (double)NAN};
   return CLM_OK;
@@ -236,10 +230,10 @@ clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
 
 clm_status clm_trainer_validate(clm_trainer *t, double *loss) {
   TRY(HANDLE_NEED(t, "trainer_validate", loss));
-  double begin = now();
+  double begin = clock_seconds();
   TRY(trainer_check(t, "trainer_validate"));
   TRY(fetch_losses(t));
   TRY(t->task->validate(t, loss));
-  t->validation_seconds = now() - begin;
+  t->validation_seconds = clock_seconds() - begin;
   return CLM_OK;
 }

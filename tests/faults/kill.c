@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "child.h"
+#include "core/clock.h"
 #include "endurance.h"
 #include "folder.h"
 #include <signal.h>
@@ -8,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define RUN "mamba-train", "--data", "../in/text.txt", "--out", "run", "--validations", "50"
@@ -17,14 +17,8 @@ static const command from_start = {faults_train_main,
                                     "--length", "16", "--steps", "500"}};
 static const command from_checkpoint = {faults_train_main, {RUN, "--resume"}};
 
-static double seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Every file that has its final name is whole. */
-static int judge(const char *folder, int kills) {
+static int check_folder(const char *folder, int kills) {
   held_folder now;
   int wrong = 0;
   folder_read(folder, &now);
@@ -64,9 +58,9 @@ int kill_run(const char *device, int kills, unsigned seed) {
   snprintf(work, sizeof work, "%s/work", base);
   held_folder whole, end;
   restart(work);
-  double begin = seconds();
+  double begin = clock_seconds();
   int wrong = child_run(work, &from_start, device, false, NULL, NULL) != 0, done = 0, runs = 0;
-  double length = seconds() - begin;
+  double length = clock_seconds() - begin;
   model_of(work, &whole);
   restart(work);
   while (done < kills && !wrong) {
@@ -77,7 +71,7 @@ int kill_run(const char *device, int kills, unsigned seed) {
     kill(pid, SIGKILL);
     int status = child_wait(pid);
     if (status < 0) done++;
-    wrong += judge(work, done);
+    wrong += check_folder(work, done);
     if (status > 0)
       wrong++, printf("WRONG: after kill %d it does not go on: status %d, see %s\n", done, status, work);
     if (status != 0) continue;

@@ -3,6 +3,7 @@
  * halves. */
 #include "cmocka_all.h"
 #include "core/dtype.h"
+#include "core/tensor_list.h"
 #include "devices.h"
 #include "files/npy.h"
 #include "model/model.h"
@@ -13,9 +14,9 @@
 
 enum { PROMPT = 8, LENGTH = 72 };
 
-/* bf16 weights are judged by transformers' f32 arithmetic at 1e-4, and by its bf16 arithmetic, which rounds every
- * activation, at these: of the root mean square of the logits, and of the largest for any single one (transformers'
- * own f32 is 1.5e-2 and 2.9e-2 away). */
+/* bf16 weights are compared with transformers' f32 arithmetic at 1e-4, and with its bf16 arithmetic, which rounds
+ * every activation, at these: of the root mean square of the logits, and of the largest for any single one
+ * (transformers' own f32 is 1.5e-2 and 2.9e-2 away). */
 #define BF16_RMS     2e-2
 #define BF16_LARGEST 3e-2
 
@@ -119,19 +120,13 @@ static clm_model *load(const fixture *f, clm_context *context, clm_weights_type 
   return model;
 }
 
-static clm_tensor take(clm_buffer *buffer, size_t *at, clm_dtype dtype, int rank, const int64_t *shape) {
-  clm_tensor t = clm_tensor_of(buffer, *at, dtype, rank, shape);
-  *at += ((size_t)clm_tensor_count(t) * 4 + 63) / 64 * 64;
-  return t;
-}
-
 static size_t lay_out(session *s) {
   size_t at = 0;
-  s->ids = take(s->buffer, &at, CLM_I32, 2, (int64_t[]){1, LENGTH});
-  s->logits = take(s->buffer, &at, CLM_F32, 3, (int64_t[]){1, LENGTH, s->vocab});
-  s->hidden = take(s->buffer, &at, CLM_F32, 4, (int64_t[]){s->n_layer + 1, 1, LENGTH, s->d_model});
-  s->step_ids = take(s->buffer, &at, CLM_I32, 2, (int64_t[]){1, PROMPT});
-  s->step_logits = take(s->buffer, &at, CLM_F32, 2, (int64_t[]){1, s->vocab});
+  s->ids = tensor_place(s->buffer, &at, CLM_I32, 2, (int64_t[]){1, LENGTH});
+  s->logits = tensor_place(s->buffer, &at, CLM_F32, 3, (int64_t[]){1, LENGTH, s->vocab});
+  s->hidden = tensor_place(s->buffer, &at, CLM_F32, 4, (int64_t[]){s->n_layer + 1, 1, LENGTH, s->d_model});
+  s->step_ids = tensor_place(s->buffer, &at, CLM_I32, 2, (int64_t[]){1, PROMPT});
+  s->step_logits = tensor_place(s->buffer, &at, CLM_F32, 2, (int64_t[]){1, s->vocab});
   return at;
 }
 
@@ -211,8 +206,8 @@ static void compare_run(session *s, double tolerance) {
   free(want);
 }
 
-/* The logits after the prompt, then after each of the tokens behind it. `ids` gives them; those that the model finds
- * most likely go to `greedy`. */
+/* The logits after the prompt, then after each of the tokens that follow. `ids` gives them; those that the model
+ * finds most likely go to `greedy`. */
 static void walk(session *s, const int32_t ids[LENGTH], bool follow, const float *want, int32_t greedy[LENGTH]) {
   clm_context *context = s->context;
   clm_model_state *state;
@@ -358,7 +353,7 @@ static void test_halves(const test_device *device, const void *data) {
 }
 
 /* What holding the matrices otherwise costs: nats per token of the fixture's own continuation, window by window and
- * with the state carried step by step, beside those of f32. */
+ * with the state carried step by step, next to those of f32. */
 static void test_perplexity(const test_device *device, const void *data) {
   static const struct {
     clm_weights_type type;
@@ -382,7 +377,7 @@ static void test_perplexity(const test_device *device, const void *data) {
   }
 }
 
-/* Training needs f32: a sentence, before anything is computed. */
+/* Training needs f32: a message, before anything is computed. */
 static void test_no_gradients(const test_device *device, const void *data) {
   const fixture *f = data;
   session s = begin(f, device->context, CLM_WEIGHTS_BF16);

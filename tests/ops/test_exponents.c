@@ -1,6 +1,7 @@
 /* exp, softplus and silu as operations have them, at arguments of every exponent and sign, against long double:
  * decays of the scan and its update, dt, gates, activations. (tests/cpu/test_functions.c has the CPU's own
  * functions.) */
+#include "core/tensor_list.h"
 #include "problem.h"
 #include <float.h>
 #include <string.h>
@@ -23,19 +24,16 @@ static long double want_decay(long double x) { return expl(-expl(x)); } /* 0 whe
 static long double want_silu(long double x) { return x / (1 + expl(-x)); }
 static long double want_softplus(long double x) { return x > 0 ? x + log1pl(expl(-x)) : log1pl(expl(x)); }
 
-/* Tensors one after the other in a buffer of zeros. */
+/* Tensors one after another in a buffer of zeros. */
 typedef struct exponents {
   clm_context *context;
   clm_buffer *buffer;
   size_t used;
 } exponents;
 
-static clm_tensor take(exponents *e, int rank, const int64_t *shape) {
-  const clm_tensor t = clm_tensor_of(e->buffer, e->used, CLM_F32, rank, shape);
-  e->used += ((size_t)clm_tensor_count(t) * sizeof(float) + 63) / 64 * 64;
-  return t;
-}
-#define TAKE(e, ...) take(e, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
+#define TAKE(e, ...)                                                                                                 \
+  tensor_place((e)->buffer, &(e)->used, CLM_F32, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t),                 \
+               (int64_t[]){__VA_ARGS__})
 
 static void ok(const exponents *e, clm_status status) {
   if (status) fail_msg("%s", clm_context_error(e->context));
@@ -158,7 +156,7 @@ static const exponents_case cases[] = {
     {"step of the update", by_step_size, want_softplus},
 };
 
-/* x log2(e) is rounded on the way where there is no fused product: |x| units of 2^-24, beside 16 for the rest. Below
+/* x log2(e) is rounded on the way where there is no fused product: |x| units of 2^-24, and 16 for the rest. Below
  * 2^-125, which devices flush, anything of that size; silu has a factor x of it. The last half octave before infinity
  * may overflow early or be off by 2^-16. */
 static void test_exponents(const test_device *device, const void *data) {

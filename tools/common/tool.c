@@ -1,5 +1,6 @@
 #include "common/tool.h"
 #include "common/progress.h"
+#include "core/clock.h"
 #include "core/escape.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -122,8 +123,4 @@ void tool_date(char date[11]) {
   if (!localtime_r(&now, &day) || strftime(date, 11, "%Y-%m-%d", &day) != 10) strcpy(date, "no date");
 }
 
-double tool_seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
+double tool_seconds(void) { return clock_seconds(); }

@@ -4,6 +4,7 @@
 #include "common/interrupt.h"
 #include "common/progress.h"
 #include "common/tool.h"
+#include "core/arith.h"
 #include "eval/eval.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,14 +101,14 @@ static bool close_file(running *r, bool keep) {
 
 /* Sequences that follow each other and are equally long, as many as run at once. */
 static int64_t batch_from(const running *r, int64_t first) {
-  int64_t length = length_of(r, first), most = FRAMES_AT_ONCE / length, count = 1;
-  while (count < most && first + count < r->data.sequences.count && length_of(r, first + count) == length) count++;
+  int64_t length = length_of(r, first), max = FRAMES_AT_ONCE / length, count = 1;
+  while (count < max && first + count < r->data.sequences.count && length_of(r, first + count) == length) count++;
   return count;
 }
 
 static clm_status run_batch(running *r, int64_t count, int64_t length, const float *frames) {
   const int64_t embed_dim = r->data.embed_dim, rows = is_every(r) ? count * length : count;
-  size_t in_bytes = (size_t)(count * length * embed_dim) * sizeof(float), begin = (in_bytes + 63) / 64 * 64,
+  size_t in_bytes = (size_t)(count * length * embed_dim) * sizeof(float), begin = round_up_line(in_bytes),
          out_bytes = (size_t)(rows * r->width) * sizeof(float);
   clm_buffer_destroy(&r->buffer);
   clm_status status = clm_buffer_create(r->context, begin + out_bytes, &r->buffer);
@@ -125,8 +126,8 @@ static int run_all(running *r) {
   int64_t longest = 1, frames = 0, rows_done = 0;
   for (int64_t i = 0; i < s->count; i++)
     if (length_of(r, i) > longest) longest = length_of(r, i);
-  int64_t most = longest > FRAMES_AT_ONCE ? longest : FRAMES_AT_ONCE;
-  r->host = malloc((size_t)(most * r->width) * sizeof *r->host);
+  int64_t max = longest > FRAMES_AT_ONCE ? longest : FRAMES_AT_ONCE;
+  r->host = malloc((size_t)(max * r->width) * sizeof *r->host);
   if (!r->host) return tool_fail("out of memory");
   interrupt_catch();
   progress_wait(&r->progress, "running the backbone");
@@ -165,7 +166,7 @@ static int print_score(running *r) {
 static int run(running *r, const char *path) {
   if (clm_backbone_load(r->context, path, &r->backbone)) return fail(r);
   r->width = clm_backbone_output_size(r->backbone);
-  bool judged = given.targets || given.target;
+  bool scored = given.targets || given.target;
   const dataset_request request = {.data = given.data,
                                    .targets = given.targets,
                                    .target = given.target,
@@ -173,11 +174,11 @@ static int run(running *r, const char *path) {
                                    .task = config_of(r)->task,
                                    .output = (int)config_of(r)->output,
                                    .known = r->backbone,
-                                   .frames_only = !judged};
+                                   .frames_only = !scored};
   if (!dataset_read(&request, &r->data)) return TOOL_FAILED;
   if (r->data.note[0]) progress_line(&r->progress, r->data.note);
   int status = given.output ? write_outputs(r) : TOOL_OK;
-  return status == TOOL_OK && judged ? print_score(r) : status;
+  return status == TOOL_OK && scored ? print_score(r) : status;
 }
 
 int eval_backbone(clm_context *context, const char *path) {

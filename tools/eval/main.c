@@ -5,6 +5,7 @@
 #include "common/progress.h"
 #include "common/text.h"
 #include "common/tool.h"
+#include "core/arith.h"
 #include "core/json.h"
 #include "eval/eval.h"
 #include <errno.h>
@@ -182,14 +183,14 @@ static bool report(size_t line, const json_t *json, const clm_choice *choices, c
                    tally *t) {
   const json_t *texts = json_object_get(json, "choices"), *answer = json_object_get(json, "answer");
   size_t best[RULES] = {0};
-  double most[RULES];
+  double highest[RULES];
   for (size_t i = 0; i < count; i++) {
     size_t bytes = json_string_length(json_array_get(texts, i));
     const double values[RULES] = {sums[i], sums[i] / (double)choices[i].count, sums[i] / (double)bytes};
     if (printf("%zu\t%zu\t%.6f\t%.6f\t%.6f\t%zu\n", line, i, values[0], values[1], values[2], choices[i].count) < 0)
       return false;
     for (int r = 0; r < RULES; r++)
-      if (i == 0 || values[r] > most[r]) most[r] = values[r], best[r] = i;
+      if (i == 0 || values[r] > highest[r]) highest[r] = values[r], best[r] = i;
   }
   if (!answer) return true;
   t->answered++;
@@ -349,7 +350,7 @@ static int export_states(const session *s, const token_rows *rows) {
 
 static clm_status embed_rows(const session *s, const token_rows *rows, const int64_t *lengths, clm_buffer **buffer,
                              float *vectors) {
-  size_t ids_bytes = (size_t)(rows->batch * rows->length) * sizeof(int32_t), begin = (ids_bytes + 63) / 64 * 64;
+  size_t ids_bytes = (size_t)(rows->batch * rows->length) * sizeof(int32_t), begin = round_up_line(ids_bytes);
   size_t bytes = (size_t)(rows->batch * d_model_of(s)) * sizeof(float);
   clm_status status = clm_buffer_create(s->context, begin + bytes, buffer);
   if (status) return status;
@@ -448,7 +449,7 @@ static const struct job *find_job(void) {
       job = &jobs[i];
     }
   bool tokens = given.tokens != NULL, texts = given.texts != NULL, encodes = given.encode || given.encode_file;
-  bool windows = tool_given(&given.window) || tool_given(&given.stride), judged = given.targets || given.target;
+  bool windows = tool_given(&given.window) || tool_given(&given.stride), scored = given.targets || given.target;
   const struct {
     bool wrong;
     const char *message;
@@ -466,8 +467,8 @@ static const struct job *find_job(void) {
       {given.embed && !given.output, "--embed: give --output OUT"},
       {given.output && !given.embed && !given.data, "--output is for --embed and --data"},
       {given.tokens_out && !encodes, "--tokens-out is for --encode and --encode-file"},
-      {(judged || given.features) && !given.data, "--targets, --target and --features are for --data"},
-      {given.data && !given.output && !judged, "--data: give --output OUT, or --targets or --target for a score"},
+      {(scored || given.features) && !given.data, "--targets, --target and --features are for --data"},
+      {given.data && !given.output && !scored, "--data: give --output OUT, or --targets or --target for a score"},
   };
   for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
     if (rules[i].wrong) return tool_fail("%s", rules[i].message), NULL;

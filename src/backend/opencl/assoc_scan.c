@@ -4,6 +4,7 @@
 #include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
+#include "core/arith.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -162,7 +163,7 @@ clm_status opencl_assoc_scan_backward(clm_context *ctx, const assoc_scan_shape *
   scan_plan *p;
   if (!status) status = find_plan(ctx, s, &f->a, &p);
   if (status) return status;
-  const size_t carry_bytes = ((size_t)carry_numbers(s, p) * number_bytes(s) + 63) / 64 * 64;
+  const size_t carry_bytes = round_up_line((size_t)carry_numbers(s, p) * number_bytes(s));
   const int64_t shape[3] = {s->batch, s->length, s->channels};
   const size_t state_bytes = b->da.buffer ? (size_t)(shape[0] * shape[1] * shape[2]) * number_bytes(s) : 0;
   clm_buffer *workspace = NULL;

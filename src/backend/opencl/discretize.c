@@ -78,7 +78,7 @@ static clm_tensor as_floats(clm_tensor t, bool complex) {
 }
 
 static clm_status run_parts(clm_context *ctx, const discretize_shape *s, const clm_discretize_backward_args *b) {
-  const int64_t rows = s->batch * s->length, run = divide_up(rows, PARTS), parts = divide_up(rows, run);
+  const int64_t rows = s->batch * s->length, run = div_up(rows, PARTS), parts = div_up(rows, run);
   const int64_t elements = s->d_inner * s->d_state, floats = elements * (s->complex ? 2 : 1);
   opencl_kernel *kernel;
   clm_buffer *workspace;

@@ -1,4 +1,5 @@
 #include "backend/opencl/operands.h"
+#include "core/arith.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -89,6 +90,6 @@ strided_view opencl_strided(const clm_tensor *const tensors[STRIDED_TENSORS], in
 
 clm_tensor opencl_piece(clm_buffer *buffer, size_t *offset, clm_dtype dtype, int64_t count) {
   clm_tensor t = clm_tensor_of(buffer, *offset, dtype, 1, &count);
-  *offset += ((size_t)count * clm_dtype_size(dtype) + 63) / 64 * 64;
+  *offset += round_up_line((size_t)count * clm_dtype_size(dtype));
   return t;
 }

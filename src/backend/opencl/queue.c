@@ -1,7 +1,7 @@
 /* The in-order stream of a context: waiting, timing, and the host's own events. */
 #include "backend/opencl/opencl.h"
+#include "core/clock.h"
 #include "core/try.h"
-#include <time.h>
 
 clm_status opencl_finish(clm_context *ctx) {
   return opencl_check(ctx, clFinish(opencl_state_of(ctx)->queue), "waiting for the device");
@@ -51,7 +51,7 @@ clm_status opencl_profile_begin(clm_context *ctx) {
   forget(&s->first);
   forget(&s->last);
   s->profile_open = true;
-  clock_gettime(CLOCK_MONOTONIC, &s->profile_begun);
+  s->profile_begun = clock_seconds();
   return CLM_OK;
 }
 
@@ -59,10 +59,7 @@ clm_status opencl_profile_begin(clm_context *ctx) {
  * kernel runs in a nanosecond: then the host's clock has to do. */
 static double believable(const opencl_state *s, cl_ulong begin, cl_ulong end) {
   if (end > begin + 1) return (double)(end - begin) * 1e-6;
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)(now.tv_sec - s->profile_begun.tv_sec) * 1e3 +
-         (double)(now.tv_nsec - s->profile_begun.tv_nsec) * 1e-6;
+  return (clock_seconds() - s->profile_begun) * 1e3;
 }
 
 clm_status opencl_profile_end(clm_context *ctx, double *milliseconds) {

@@ -113,8 +113,8 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
   status = opencl_kernel_get(ctx, "selective_state_update", "selective_state_update", defines, &kernel);
   if (status) return status;
   const int64_t channels = s->n_heads * s->head_dim;
-  size_t global[2] = {(size_t)(divide_up(channels, t.work_group / t.lanes) * t.work_group),
-                      (size_t)divide_up(s->batch, t.rows)};
+  size_t global[2] = {(size_t)(div_up(channels, t.work_group / t.lanes) * t.work_group),
+                      (size_t)div_up(s->batch, t.rows)};
   size_t local[2] = {(size_t)t.work_group, 1};
   status = OPENCL_RUN(ctx, kernel, 2, global, local, ARG_TENSOR4(a->state), ARG_UPDATE_INPUTS(a, s, flags_of(a)),
                       ARG_TENSOR4(a->out), ARG_I32(s->batch));
@@ -174,14 +174,14 @@ clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_
   else
     while (size > 1 && size / 2 >= of_group) size /= 2;
   while (steps < s->steps && steps < BLOCK_STEPS) steps *= 8;
-  const int64_t chunks = divide_up(of_group, size), inputs = s->batch * s->steps * s->n_groups * s->d_state;
+  const int64_t chunks = div_up(of_group, size), inputs = s->batch * s->steps * s->n_groups * s->d_state;
   update_parts p = {0};
   p.A = reserve(&p, b->dA.buffer, s->batch * channels * s->d_state);
   p.B = reserve(&p, b->dB.buffer, chunks * inputs);
   p.C = reserve(&p, b->dC.buffer, chunks * inputs);
   p.D = reserve(&p, b->dD.buffer, s->batch * channels);
   p.dt = reserve(&p, b->ddelta_bias.buffer, s->batch * channels);
-  p.starts = reserve(&p, s->steps > steps, (divide_up(s->steps, steps) - 1) * s->batch * channels * s->d_state);
+  p.starts = reserve(&p, s->steps > steps, (div_up(s->steps, steps) - 1) * s->batch * channels * s->d_state);
   char defines[384];
   snprintf(defines, sizeof defines,
            "%s -DUPDATE_BACKWARD -DWORK_GROUP=%d -DUPDATE_STEPS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s%s",

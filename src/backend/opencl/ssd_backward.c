@@ -7,7 +7,7 @@ enum { BUSY_GROUPS = 2 }; /* work-groups for each compute unit: fewer, and the h
 
 static int32_t parts_of(const ssd_call *c) {
   const int64_t heads = c->s->n_heads / c->s->n_groups, groups = c->g.slots * c->s->n_groups;
-  const int64_t wanted = divide_up((int64_t)opencl_schedule_device(c->ctx)->compute_units * BUSY_GROUPS, groups);
+  const int64_t wanted = div_up((int64_t)opencl_schedule_device(c->ctx)->compute_units * BUSY_GROUPS, groups);
   return (int32_t)(wanted < heads ? wanted : heads);
 }
 
@@ -69,7 +69,7 @@ static clm_status run_inputs(ssd_call *c, const clm_ssd_backward_args *b, bool o
   const clm_ssd_args *a = &b->forward;
   const ssd_shape *s = c->s;
   const clm_tensor *out = of_C ? &b->dC : &b->dB;
-  const int64_t tiles = divide_up(s->d_state, 4 * c->side), numbers = s->batch * s->length * s->n_groups * s->d_state;
+  const int64_t tiles = div_up(s->d_state, 4 * c->side), numbers = s->batch * s->length * s->n_groups * s->d_state;
   opencl_kernel *k;
   if (!out->buffer) return CLM_OK;
   clm_status status = ssd_kernel(c, "ssd_backward", "ssd_inputs", of_C ? " -DSSD_OF_C" : "", &k);

@@ -41,15 +41,15 @@ static int32_t flags_of(const ssd_shape *s, const clm_ssd_args *a) {
 
 /* Pieces of a row's `length` steps (cl/ssd.h: count_pieces). */
 static int64_t count_pieces(const ssd_args *g, int64_t length) {
-  return length / g->chunk * g->pieces_of_chunk + divide_up(length % g->chunk, g->steps);
+  return length / g->chunk * g->pieces_of_chunk + div_up(length % g->chunk, g->steps);
 }
 
 static void cut(ssd_call *c) {
   ssd_args *g = &c->g;
   const int64_t most = 4 * c->side;
   g->chunk = c->a->chunk > 0 ? c->a->chunk : most;
-  const int64_t pieces = divide_up(g->chunk, most);
-  g->steps = (int32_t)divide_up(g->chunk, pieces);
+  const int64_t pieces = div_up(g->chunk, most);
+  g->steps = (int32_t)div_up(g->chunk, pieces);
   g->pieces_of_chunk = (int32_t)(pieces < INT32_MAX ? pieces : INT32_MAX); /* longer than any row */
   g->slots_of_row = count_pieces(g, g->length);
   g->slots = c->s->batch * g->slots_of_row;
@@ -87,7 +87,7 @@ ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a
   cut(&c);
   const int64_t steps = g->slots * s->n_heads * g->steps;
   if (a->seq_idx.buffer) {
-    g->marks = ssd_take(&c, divide_up(s->batch * s->length, 4));
+    g->marks = ssd_take(&c, div_up(s->batch * s->length, 4));
     g->segments = ssd_take(&c, g->slots * g->steps);
   }
   g->d = ssd_take(&c, steps);
@@ -131,7 +131,7 @@ clm_status ssd_run_states(ssd_call *c, const clm_tensor *dout, const clm_tensor 
   const ssd_shape *s = c->s;
   const clm_ssd_args *a = c->a;
   const char *defines = dout ? " -DSSD_GRADIENT" : "";
-  const int64_t tile = 4 * c->side, tiles = divide_up(s->head_dim, tile) * divide_up(s->d_state, tile);
+  const int64_t tile = 4 * c->side, tiles = div_up(s->head_dim, tile) * div_up(s->d_state, tile);
   opencl_kernel *states, *pass;
   c->g.state_in = ssd_view_of(in);
   c->g.state_out = ssd_view_of(out);

@@ -3,6 +3,7 @@
 #include "core/try.h"
 #include "model/layers/kinds.h"
 #include "model/linear.h"
+#include "ops/view.h"
 #include <clmamba/causal_conv1d.h>
 #include <clmamba/mamba_inner.h>
 #include <clmamba/norm.h>
@@ -175,10 +176,6 @@ typedef struct step_parts {
 } step_parts;
 
 /* The parts of a (..., 2 d_inner) or (..., dt_rank + 2 d_state) tensor, along its last dimension. */
-static clm_tensor columns(clm_tensor t, int64_t begin, int64_t count) {
-  return clm_tensor_slice(t, t.rank - 1, begin, count);
-}
-
 /* B and C have a dimension of groups before d_state; Mamba-1 has one group. */
 static clm_tensor with_group(clm_tensor t) {
   int last = t.rank - 1;
@@ -191,11 +188,11 @@ static clm_tensor with_group(clm_tensor t) {
 }
 
 static step_parts split(const clm_model_config *c, clm_tensor xz, clm_tensor dbc) {
-  return (step_parts){.x = columns(xz, 0, c->d_inner),
-                      .z = columns(xz, c->d_inner, c->d_inner),
-                      .dt = columns(dbc, 0, c->dt_rank),
-                      .B = with_group(columns(dbc, c->dt_rank, c->d_state)),
-                      .C = with_group(columns(dbc, c->dt_rank + c->d_state, c->d_state))};
+  return (step_parts){.x = view_columns(xz, 0, c->d_inner),
+                      .z = view_columns(xz, c->d_inner, c->d_inner),
+                      .dt = view_columns(dbc, 0, c->dt_rank),
+                      .B = with_group(view_columns(dbc, c->dt_rank, c->d_state)),
+                      .C = with_group(view_columns(dbc, c->dt_rank + c->d_state, c->d_state))};
 }
 
 /* Delta, B and C where they lie. */
@@ -203,7 +200,7 @@ static clm_status norm_parts(clm_context *ctx, const clm_model_config *c, clm_te
   const int64_t widths[] = {c->dt_rank, c->d_state, c->d_state};
   int64_t begin = 0;
   for (int i = 0; i < 3 && c->mixer_norm; begin += widths[i++]) {
-    clm_tensor part = columns(dbc, begin, widths[i]);
+    clm_tensor part = view_columns(dbc, begin, widths[i]);
     TRY(clm_norm(ctx, &(clm_norm_args){.x = part, .out = part, .epsilon = c->mixer_norm_epsilon}));
   }
   return CLM_OK;
