@@ -6,6 +6,7 @@
 #ifndef CLM_BACKEND_H
 #define CLM_BACKEND_H
 
+#include "core/op_plan.h"
 #include "ops/shapes.h"
 #include <clmamba/adamw.h>
 #include <clmamba/causal_conv1d.h>
@@ -72,15 +73,8 @@ typedef struct backend_limits {
   double exponentials;
 } backend_limits;
 
-/* What the operations of a batch depend on, as their caller numbers it. */
-typedef struct batch_key {
-  uint64_t word[6];
-} batch_key;
-
 typedef struct backend {
   const char *name;
-  bool
-      rehearses; /* slots heed context->rehearsing; else they take whatever src/ops has checked, and are not called */
   void (*destroy)(clm_context *); /* frees context->state */
   clm_status (*finish)(clm_context *);
   clm_status (*device)(const clm_context *, clm_device_info *);
@@ -95,11 +89,10 @@ typedef struct backend {
   clm_status (*buffer_unmap)(clm_buffer *);
   void (*buffer_forget)(clm_buffer *); /* frees buffer->kept; NULL where nothing is kept */
 
-  /* As core/context.h says. Between begin and end a backend may put off what operations are called for, but for their
-   * errors; NULL where it does not matter. */
-  bool (*batch_again)(clm_context *, const batch_key *);
-  void (*batch_begin)(clm_context *);
-  void (*batch_end)(clm_context *, const batch_key *);
+  /* Plans of operations, as core/op_plan.h says; NULL: it has none. plan_create sets plan->state. */
+  clm_status (*plan_create)(op_plan *);
+  clm_status (*plan_run)(const op_plan *);
+  void (*plan_destroy)(op_plan *);
 
   clm_status (*profile_begin)(clm_context *);
   clm_status (*profile_end)(clm_context *, double *milliseconds);
@@ -107,7 +100,7 @@ typedef struct backend {
   clm_status (*limits)(clm_context *, int runs, backend_limits *); /* the best of some runs; for tools */
 } backend;
 
-/* Each makes context->backend, ->ops and ->state, or fails with a message in the context. */
+/* Each makes context->backend, its tables of operations and ->state, or fails with a message in the context. */
 clm_status backend_cpu_create(clm_context *, const clm_context_options *);
 clm_status backend_opencl_create(clm_context *, const clm_context_options *, int index); /* or OPENCL_FIRST, ... */
 

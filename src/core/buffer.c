@@ -59,11 +59,18 @@ static clm_status check_range(const clm_buffer *b, size_t offset, size_t bytes, 
   return CLM_OK;
 }
 
+/* Operations that are being recorded have not written it yet. */
+static clm_status check_recording(const clm_buffer *b, const char *call) {
+  if (!b->context->plan) return CLM_OK;
+  return context_fail(b->context, CLM_UNSUPPORTED, "%s: a plan of operations is being recorded", call);
+}
+
 clm_status clm_buffer_write(clm_buffer *b, size_t offset, size_t bytes, const void *source) {
   if (!b) return CLM_INVALID_ARGUMENT;
   if (bytes) TRY(CONTEXT_NEED(b->context, "buffer_write", source));
   clm_status status = check_range(b, offset, bytes, "buffer_write");
   if (status || bytes == 0) return status;
+  TRY(check_recording(b, "buffer_write"));
   b->version++;
   return b->context->backend->buffer_write(b, offset, bytes, source);
 }
@@ -73,6 +80,7 @@ clm_status clm_buffer_read(clm_buffer *b, size_t offset, size_t bytes, void *des
   if (bytes) TRY(CONTEXT_NEED(b->context, "buffer_read", destination));
   clm_status status = check_range(b, offset, bytes, "buffer_read");
   if (status || bytes == 0) return status;
+  TRY(check_recording(b, "buffer_read"));
   return b->context->backend->buffer_read(b, offset, bytes, destination);
 }
 
@@ -81,6 +89,7 @@ clm_status clm_buffer_map(clm_buffer *b, void **memory) {
   TRY(CONTEXT_NEED(b->context, "buffer_map", memory));
   *memory = NULL;
   if (b->mapped) return context_fail(b->context, CLM_INVALID_ARGUMENT, "buffer_map: the buffer is already mapped");
+  TRY(check_recording(b, "buffer_map"));
   b->version++;
   TRY(b->context->backend->buffer_map(b, memory));
   b->mapped = true;

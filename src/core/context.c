@@ -121,6 +121,7 @@ clm_status clm_profile_end(clm_context *ctx, double *milliseconds) {
 clm_status context_workspace(clm_context *ctx, size_t bytes, clm_buffer **workspace) {
   *workspace = NULL;
   if (bytes == 0) bytes = 1;
+  if (ctx->plan) return op_plan_workspace_of(ctx->plan, ctx->depth, bytes, workspace);
   clm_buffer **own = &ctx->workspace[ctx->depth];
   if (!*own || (*own)->bytes < bytes) {
     clm_buffer *larger; /* made first: a failure leaves the old one in place */
@@ -142,17 +143,3 @@ clm_status context_enter(clm_context *ctx, size_t bytes, clm_buffer **workspace)
 }
 
 void context_leave(clm_context *ctx) { ctx->depth--; }
-
-bool context_batch_again(clm_context *ctx, const batch_key *key) {
-  return ctx->backend->batch_again && ctx->backend->batch_again(ctx, key);
-}
-
-void context_batch_begin(clm_context *ctx) {
-  ctx->batching = true;
-  if (ctx->backend->batch_begin) ctx->backend->batch_begin(ctx);
-}
-
-void context_batch_end(clm_context *ctx, const batch_key *key) {
-  if (ctx->backend->batch_end) ctx->backend->batch_end(ctx, key);
-  ctx->batching = false;
-}

@@ -3,13 +3,25 @@
 #define CLM_CORE_CONTEXT_H
 
 #include "backend/backend.h"
+#include "core/op_plan.h"
 
 enum { CONTEXT_NESTING = 4 };
 
+/* What a call of an operation does once its arguments have been checked. */
+typedef enum context_calls {
+  CALLS_RUN,
+  CALLS_CHECK, /* finds out whether it could run: nothing is written */
+  CALLS_RECORD /* adds it to clm_context.plan */
+} context_calls;
+
 struct clm_context {
   const backend *backend;
-  backend_ops ops;
-  void *state; /* the backend's own */
+  backend_ops ops;      /* CALLS_RUN: run it                                                                     */
+  backend_ops supports; /* CALLS_CHECK: prepare it, or say why not; a NULL slot takes all that has been checked */
+  backend_ops record;   /* CALLS_RECORD: add it to `plan`; a NULL slot cannot */
+  context_calls calls;
+  op_plan *plan; /* that is being recorded, or NULL */
+  void *state;   /* the backend's own */
   bool profiling;
   clm_log_fn log;
   void *log_user;
@@ -18,8 +30,6 @@ struct clm_context {
                                              order; they grow, never shrink */
   int depth;                              /* operations that are calling others */
   int process;                            /* that created the context                      */
-  bool batching;                          /* between context_batch_begin and _end */
-  bool rehearsing;                        /* calls check and prepare everything, and enqueue nothing */
   char error[512];
   char explain[1024];
 };
@@ -62,10 +72,11 @@ void context_log(clm_context *context, clm_log_level level, const char *format, 
 /* The same of what a compiler says: its lines stay lines. */
 void context_log_lines(clm_context *context, clm_log_level level, const char *title, const char *lines);
 
-/* Sets what clm_context_explain returns (a backend calls it once for each operation that it runs). */
+/* Sets what clm_context_explain returns (a backend calls it once for each operation that it runs). Nothing while a
+ * plan is recorded. */
 void context_explain(clm_context *context, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A block of at least `bytes`, contents undefined, valid until the next call of this: for the operation in hand only.
+/* A block of at least `bytes`, contents undefined, valid until the next call of this: for the current operation only.
  */
 clm_status context_workspace(clm_context *context, size_t bytes, clm_buffer **workspace);
 
@@ -73,13 +84,5 @@ clm_status context_workspace(clm_context *context, size_t bytes, clm_buffer **wo
  * context_leave only after context_enter gave CLM_OK. */
 clm_status context_enter(clm_context *context, size_t bytes, clm_buffer **workspace);
 void context_leave(clm_context *context);
-
-/* Small operations that follow each other; when batch_end returns they are as far as they would be without, but for
- * clm_context_explain, which tells nothing of them. The key
- * says all that their arguments depend on: while every buffer that there was is still there, batch_again may do the
- * same once more, and says whether it did. NULL: not to be repeated. */
-bool context_batch_again(clm_context *context, const batch_key *key);
-void context_batch_begin(clm_context *context);
-void context_batch_end(clm_context *context, const batch_key *key);
 
 #endif

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-enum { PIECE = 16 }; /* bytes that one character takes at most */
+enum { PIECE = 16 }; /* maximum bytes of one character */
 
 /* How one character, which begins at `text`, is written; the bytes that it has. */
 static size_t escape_one(char piece[PIECE], const char *text, size_t left, bool lines) {

@@ -228,7 +228,7 @@ static bool read_member(reader *r, json_t *object) {
   return json_object_set_new_nocheck(object, name, value) == 0 || (fail_memory(r), false);
 }
 
-/* An array or an object, from behind its first bracket to its last, `close`. */
+/* An array or an object, from after its first bracket to its last, `close`. */
 static json_t *read_list(reader *r, json_t *list, bool (*read_one)(reader *, json_t *), char close) {
   if (!list) return fail_memory(r);
   bool good = r->depth++ < DEEPEST || (fail(r, json_error_invalid_syntax, "brackets nest too deep"), false);

@@ -36,7 +36,7 @@ void context_log_lines(clm_context *context, clm_log_level level, const char *ti
 }
 
 void context_explain(clm_context *context, const char *format, ...) {
-  if (context->batching) return;
+  if (context->plan) return;
   va_list args;
   va_start(args, format);
   vsnprintf(context->explain, sizeof context->explain, format, args);

@@ -3,7 +3,7 @@
 #include "core/try.h"
 #include <stdlib.h>
 
-#define LOGITS_BLOCK_BYTES ((int64_t)32 << 20) /* of a block of logits, at most (but at least one row) */
+#define LOGITS_BLOCK_BYTES ((int64_t)32 << 20) /* max, of a block of logits (min: one row) */
 
 clm_status activations_create(clm_context *ctx, int64_t n_layer, activations *a) {
   clm_tensor *x = calloc((size_t)n_layer + 1, sizeof *x);
@@ -29,7 +29,7 @@ static void place(const model_layer *l, layer_memory *memory, const layer_shape 
   tensor_list_place(&list, buffer, used, views);
 }
 
-/* What layers keep stands one behind the other where there is a way back; all else is shared by all layers. */
+/* What layers keep is placed one after another if a backward pass follows; all else is shared by all layers. */
 static void place_layers(model_blocks *b, const layer_shape *shape, clm_buffer *buffer, size_t *used) {
   const size_t begin = *used;
   size_t kept = begin, end = begin;
@@ -80,6 +80,7 @@ static size_t lay_out(activations *a, clm_buffer *buffer, const clm_model_config
 clm_status activations_prepare(clm_context *ctx, activations *a, const clm_model_config *c, model_blocks *b,
                                int64_t batch, int64_t length, activations_mode mode) {
   if (a->buffer && a->batch == batch && a->length == length && a->mode == mode) return CLM_OK;
+  a->layouts++;
   a->batch = batch;
   a->length = length;
   a->mode = mode;

@@ -1,5 +1,5 @@
 /* The memory that a pass through the model works in: one buffer, laid out for (batch, length), grown when a pass
- * needs more and otherwise reused. The layers' own part of it stands with them (layers/layer.h). */
+ * needs more and otherwise reused. The layers hold the views of their part (layers/layer.h). */
 #ifndef CLM_MODEL_ACTIVATIONS_H
 #define CLM_MODEL_ACTIVATIONS_H
 
@@ -15,7 +15,8 @@ typedef struct activations {
   clm_buffer *buffer;
   int64_t batch, length;
   activations_mode mode;
-  clm_tensor *x; /* the residual stream before each block, and after the last */
+  uint64_t layouts; /* how often tensors have been given places */
+  clm_tensor *x;    /* the residual stream before each block, and after the last */
   /* Of the current block: (batch, length, d_model) */
   clm_tensor normed, branch;
   clm_tensor dx, dnormed;

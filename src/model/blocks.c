@@ -1,4 +1,4 @@
-/* The blocks of a model one after another, and the norm behind them. */
+/* The blocks of a model one after another, and the norm after them. */
 #include "core/context.h"
 #include "core/rng.h"
 #include "core/try.h"
@@ -82,15 +82,20 @@ static clm_status run(clm_model *m, const blocks_pass *pass, bool step) {
 
 clm_status blocks_forward(clm_model *m, const blocks_pass *pass) { return run(m, pass, false); }
 
+/* The operations of a state's steps are the same ones for as long as the activations stay where they are. */
+static clm_status record_step(clm_model *m, const blocks_pass *pass) {
+  clm_model_state *state = pass->state;
+  op_plan_drop(&state->step);
+  state->step_layout = m->act.layouts;
+  TRY(op_plan_begin(m->context, &state->step));
+  return op_plan_end(&state->step, run(m, pass, true));
+}
+
 clm_status blocks_step(clm_model *m, clm_model_state *state) {
-  const activations *act = &m->act;
-  const batch_key key = {{(uintptr_t)m, (uintptr_t)state, (uintptr_t)act->buffer, (uint64_t)act->batch,
-                          (uint64_t)act->length, (uint64_t)act->mode}};
-  if (context_batch_again(m->context, &key)) return CLM_OK;
-  context_batch_begin(m->context);
-  clm_status status = run(m, &(blocks_pass){.state = state}, true);
-  context_batch_end(m->context, status == CLM_OK ? &key : NULL);
-  return status;
+  const blocks_pass pass = {.state = state};
+  const bool current = state->step && state->step_layout == m->act.layouts;
+  if (current || record_step(m, &pass) == CLM_OK) return op_plan_run(state->step);
+  return run(m, &pass, true); /* no plans here, or it says what is wrong */
 }
 
 /* act.dx: from the gradient of act.x[number + 1] to that of act.x[number]. */

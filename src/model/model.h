@@ -2,6 +2,7 @@
 #ifndef CLM_MODEL_MODEL_H
 #define CLM_MODEL_MODEL_H
 
+#include "core/op_plan.h"
 #include "model/activations.h"
 #include "model/blocks.h"
 #include "model/ends.h"
@@ -20,7 +21,7 @@ struct clm_model {
   kept kept; /* what is saved with it as it was loaded */
 };
 
-/* A tensor of the layers' states: those of one name and shape stand together, one layer after another. */
+/* A tensor of the layers' states: those of one name and shape are together, one layer after another. */
 typedef struct state_tensor {
   char name[48];
   clm_tensor all; /* (layers, batch, ...) */
@@ -37,6 +38,8 @@ struct clm_model_state {
   clm_tensor cu_seqlens; /* (batch + 1) i32: where the sequences of a packed run begin   */
   int64_t *tokens;       /* of each sequence so far                                      */
   bool unfinished;       /* a call that ran from it failed part of the way               */
+  op_plan *step;         /* the blocks' operations of a step, or NULL                    */
+  uint64_t step_layout;  /* activations.layouts that they work in                        */
 };
 
 /* CLM_INVALID_ARGUMENT and a message where the state is unfinished. */
@@ -87,7 +90,7 @@ clm_status blocks_step(clm_model *model, clm_model_state *state);
 /* act.dx: from the gradient of act.x[n_layer] to that of act.x[0]; writes the blocks' gradients. */
 clm_status blocks_backward(clm_model *model, const blocks_dropout *dropout);
 
-/* The norm behind the blocks, of matrices (rows, d_model). */
+/* The norm after the blocks, of matrices (rows, d_model). */
 clm_norm_args final_norm_args(const clm_model *model, clm_tensor x, clm_tensor out);
 
 /* ln sum exp, of host memory. */

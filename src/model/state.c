@@ -1,4 +1,4 @@
-/* What a sequence leaves behind in every layer. */
+/* The state of sequences: what every layer remembers of them. */
 #include "core/context.h"
 #include "core/try.h"
 #include "model/linear.h"
@@ -21,7 +21,7 @@ static bool is_like(const clm_tensor *all, const tensor_description *d) {
          memcmp(all->shape + 1, d->shape, (size_t)d->rank * sizeof *d->shape) == 0;
 }
 
-/* The tensor in which such an item stands with those of other layers: a new one, of no layers yet, where there is
+/* The tensor that holds such an item of all layers: a new one, of no layers yet, where there is
  * none. A second one of the same name is numbered. */
 static state_tensor *tensor_for(clm_model_state *s, const tensor_description *d) {
   int same = 0;
@@ -80,11 +80,11 @@ static void bind(clm_model_state *s, int64_t *next) {
 }
 
 static clm_status make(clm_model_state *s) {
-  const size_t most = s->model->blocks.layer_count * TENSOR_LIST_MAX; /* one for each item */
-  int64_t *next = calloc(most, sizeof *next);
+  const size_t max = s->model->blocks.layer_count * TENSOR_LIST_MAX; /* one for each item */
+  int64_t *next = calloc(max, sizeof *next);
   s->tokens = calloc((size_t)s->batch, sizeof *s->tokens);
-  s->tensors = calloc(most, sizeof *s->tensors);
-  s->views = calloc(most, sizeof *s->views);
+  s->tensors = calloc(max, sizeof *s->tensors);
+  s->views = calloc(max, sizeof *s->views);
   clm_status status = CLM_OUT_OF_MEMORY;
   if (next && s->tokens && s->tensors && s->views) {
     list_tensors(s);
@@ -132,6 +132,7 @@ clm_status clm_model_state_reset(clm_model_state *s) {
 
 void clm_model_state_destroy(clm_model_state **state) {
   if (!state || !*state) return;
+  op_plan_drop(&(*state)->step);
   clm_buffer_destroy(&(*state)->buffer);
   free((*state)->tokens);
   free((*state)->tensors);

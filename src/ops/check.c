@@ -309,7 +309,17 @@ clm_status op_check(op_call *c, clm_context *context, const op_table *table, con
 
 /* ---- The backend ---- */
 
-bool op_only_rehearsed(const clm_context *context) { return context->rehearsing && !context->backend->rehearses; }
+const backend_ops *op_slots(const clm_context *context) {
+  switch (context->calls) {
+  case CALLS_CHECK: return &context->supports;
+  case CALLS_RECORD: return &context->record;
+  default: return &context->ops;
+  }
+}
+
+clm_status op_without_slot(const clm_context *context) {
+  return context->calls == CALLS_CHECK ? CLM_OK : CLM_UNSUPPORTED;
+}
 
 clm_status op_finished(const op_call *c, clm_status status) {
   if (status == CLM_UNSUPPORTED && c->context->error[0] == '\0')

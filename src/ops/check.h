@@ -56,15 +56,16 @@ static inline bool op_lacks(const op_call *c, char letter) {
 /* Gives an unsupported call a message where the backend left none. */
 clm_status op_finished(const op_call *, clm_status);
 
-/* Whether a slot that is there has nothing to say to a rehearsal: its backend takes every checked call. */
-bool op_only_rehearsed(const clm_context *);
+/* The backend's functions for what calls do now (core/context.h), and what one does without a slot in them. */
+const backend_ops *op_slots(const clm_context *);
+clm_status op_without_slot(const clm_context *);
 
 /* Calls the backend's slot of the operation `name`, unless nothing is asked for. */
 #define OP_RUN(c, name, shape, args)                                                                                 \
-  ((c)->written == 0                                                                                                 \
-       ? CLM_OK                                                                                                      \
-       : op_finished((c), !(c)->context->ops.name           ? CLM_UNSUPPORTED                                        \
-                          : op_only_rehearsed((c)->context) ? CLM_OK                                                 \
-                                                            : (c)->context->ops.name((c)->context, shape, args)))
+  ((c)->written == 0 ? CLM_OK                                                                                        \
+                     : op_finished((c), !(c)->context->ops.name ? CLM_UNSUPPORTED                                    \
+                                        : !op_slots((c)->context)->name                                              \
+                                            ? op_without_slot((c)->context)                                          \
+                                            : op_slots((c)->context)->name((c)->context, shape, args)))
 
 #endif

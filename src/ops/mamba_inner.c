@@ -1,6 +1,8 @@
 /* The inside of a Mamba block: arguments, and the plain sequence of operations where a backend has nothing better. */
+#include "core/tensor_list.h"
 #include "ops/halves.h"
 #include "ops/sequences.h"
+#include "ops/view.h"
 #include <string.h>
 
 /* xz shows batch, length and 2 d_inner before any of the weights is looked at. */
@@ -210,17 +212,13 @@ typedef struct inner_pieces {
 } inner_pieces;
 
 static clm_tensor take(inner_pieces *p, clm_buffer *block, const mamba_inner_shape *s, int64_t width) {
-  clm_tensor t = clm_tensor_of(block, p->bytes, s->dtype, 3, (const int64_t[]){s->batch, s->length, width});
-  p->bytes += ((size_t)(s->batch * s->length * width) * clm_dtype_size(s->dtype) + 63) / 64 * 64;
-  return t;
+  return tensor_place(block, &p->bytes, s->dtype, 3, (const int64_t[]){s->batch, s->length, width});
 }
 
 /* (batch, length, n_groups, d_state) of complex numbers. */
 static clm_tensor take_complex(inner_pieces *p, clm_buffer *block, const mamba_inner_shape *s) {
   const int64_t shape[] = {s->batch, s->length, s->n_groups, s->d_state};
-  clm_tensor t = clm_tensor_of(block, p->bytes, op_complex_of(s->dtype), 4, shape);
-  p->bytes += ((size_t)clm_tensor_count(t) * clm_dtype_size(t.dtype) + 63) / 64 * 64;
-  return t;
+  return tensor_place(block, &p->bytes, op_complex_of(s->dtype), 4, shape);
 }
 
 static inner_pieces lay_out(clm_buffer *block, const mamba_inner_shape *s, const clm_mamba_inner_args *a,
@@ -260,10 +258,6 @@ static clm_tensor rows_of(clm_tensor t) {
   return t;
 }
 
-static clm_tensor columns(clm_tensor t, int64_t begin, int64_t count) {
-  return op_present(&t) ? clm_tensor_slice(t, t.rank - 1, begin, count) : t;
-}
-
 static clm_tensor transposed(clm_tensor t) { return clm_tensor_transpose(t, 0, 1); }
 
 enum { PART_DELTA, PART_B, PART_C, PARTS };
@@ -286,7 +280,7 @@ static inner_part part_of(const mamba_inner_shape *s, const clm_mamba_inner_args
 
 /* Where a part stands once it may have been normed. */
 static clm_tensor part_view(const inner_part *part, clm_tensor raw, clm_tensor normed) {
-  return columns(part->norm ? normed : raw, part->begin, part->groups * part->width);
+  return view_columns(part->norm ? normed : raw, part->begin, part->groups * part->width);
 }
 
 /* (batch, length, n_groups d_state) as (batch, length, n_groups, d_state). */
@@ -322,9 +316,9 @@ static clm_status convert_part(clm_context *ctx, const mamba_inner_shape *s, con
 static clm_norm_args norm_args(const clm_mamba_inner_args *a, const inner_pieces *p, const inner_part *part,
                                int64_t group) {
   int64_t begin = part->begin + group * part->width;
-  return (clm_norm_args){.x = rows_of(columns(p->dbc, begin, part->width)),
+  return (clm_norm_args){.x = rows_of(view_columns(p->dbc, begin, part->width)),
                          .weight = *part->weight,
-                         .out = rows_of(columns(p->normed, begin, part->width)),
+                         .out = rows_of(view_columns(p->normed, begin, part->width)),
                          .epsilon = a->norm_epsilon,
                          .kind = CLM_RMS_NORM};
 }
@@ -351,11 +345,12 @@ static clm_status norm_parts_backward(clm_context *ctx, const mamba_inner_shape 
     for (int64_t g = 0; part.norm && g < part.groups; g++) {
       int64_t begin = part.begin + g * part.width;
       clm_tensor dweight = *dweights[i];
-      if (g > 0 && op_present(&dweight)) dweight = columns(*sum, 0, part.width);
-      TRY(clm_norm_backward(ctx, &(clm_norm_backward_args){.forward = norm_args(&b->forward, p, &part, g),
-                                                           .dout = rows_of(columns(p->dnormed, begin, part.width)),
-                                                           .dx = rows_of(columns(p->ddbc, begin, part.width)),
-                                                           .dweight = dweight}));
+      if (g > 0 && op_present(&dweight)) dweight = view_columns(*sum, 0, part.width);
+      TRY(clm_norm_backward(ctx,
+                            &(clm_norm_backward_args){.forward = norm_args(&b->forward, p, &part, g),
+                                                      .dout = rows_of(view_columns(p->dnormed, begin, part.width)),
+                                                      .dx = rows_of(view_columns(p->ddbc, begin, part.width)),
+                                                      .dweight = dweight}));
       if (g > 0 && op_present(&dweight))
         TRY(clm_axpby(ctx, &(clm_axpby_args){.x = dweight, .out = *dweights[i], .alpha = 1, .beta = 1}));
     }
@@ -365,7 +360,7 @@ static clm_status norm_parts_backward(clm_context *ctx, const mamba_inner_shape 
 
 static clm_causal_conv1d_args conv_args(const mamba_inner_shape *s, const clm_mamba_inner_args *a,
                                         const inner_pieces *p) {
-  return (clm_causal_conv1d_args){.x = columns(a->xz, 0, s->d_inner),
+  return (clm_causal_conv1d_args){.x = view_columns(a->xz, 0, s->d_inner),
                                   .weight = a->conv_weight,
                                   .bias = a->conv_bias,
                                   .initial_state = a->conv_initial,
@@ -384,7 +379,7 @@ static clm_selective_scan_args scan_args(const mamba_inner_shape *s, const clm_m
                                    .B = scan_input(s, a, PART_B, s->B_fixed, &a->B, &p->B, p->dbc, p->normed),
                                    .C = scan_input(s, a, PART_C, s->C_fixed, &a->C, &p->C, p->dbc, p->normed),
                                    .D = a->D,
-                                   .z = columns(a->xz, s->d_inner, s->d_inner),
+                                   .z = view_columns(a->xz, s->d_inner, s->d_inner),
                                    .delta_bias = a->delta_bias,
                                    .initial_state = a->scan_initial,
                                    .out = p->y,
@@ -404,7 +399,7 @@ scan_backward_args(const mamba_inner_shape *s, const clm_mamba_inner_backward_ar
       .dfinal_state = b->dscan_final,
       .du = p->du,
       .ddelta = p->ddelta,
-      .dz = columns(b->dxz, s->d_inner, s->d_inner),
+      .dz = view_columns(b->dxz, s->d_inner, s->d_inner),
       .dA = b->dA,
       .dB = scan_input(s, a, PART_B, s->B_fixed, &b->dB, &p->dB, p->ddbc, p->dnormed),
       .dC = scan_input(s, a, PART_C, s->C_fixed, &b->dC, &p->dC, p->ddbc, p->dnormed),
@@ -484,7 +479,7 @@ static clm_status run_backward(clm_context *ctx, const mamba_inner_shape *s, con
   return clm_causal_conv1d_backward(ctx, &(clm_causal_conv1d_backward_args){.forward = conv_args(s, a, p),
                                                                             .dout = p->du,
                                                                             .dfinal_state = b->dconv_final,
-                                                                            .dx = columns(b->dxz, 0, s->d_inner),
+                                                                            .dx = view_columns(b->dxz, 0, s->d_inner),
                                                                             .dweight = b->dconv_weight,
                                                                             .dbias = b->dconv_bias,
                                                                             .dinitial_state = b->dconv_initial});
@@ -492,19 +487,21 @@ static clm_status run_backward(clm_context *ctx, const mamba_inner_shape *s, con
 
 /* A piece's failure as one of the whole. */
 static clm_status failed_inside(clm_context *ctx, const char *op, clm_status status) {
-  char sentence[sizeof ctx->error];
-  memcpy(sentence, ctx->error, sizeof sentence);
-  return status ? context_fail(ctx, status, "%s: %s", op, sentence) : CLM_OK;
+  char message[sizeof ctx->error];
+  memcpy(message, ctx->error, sizeof message);
+  return status ? context_fail(ctx, status, "%s: %s", op, message) : CLM_OK;
 }
 
-/* Both are gone through twice, first without a kernel: a piece that the backend lacks is known before any is run. */
+/* Both go through their pieces twice, first as a check: a piece that the backend lacks is reported before any runs.
+ */
 static clm_status plain(clm_context *ctx, const mamba_inner_shape *s, const clm_mamba_inner_args *a) {
   clm_buffer *block;
   TRY(context_enter(ctx, lay_out(NULL, s, a, NULL).bytes, &block));
   inner_pieces p = lay_out(block, s, a, NULL);
-  ctx->rehearsing = true;
+  const context_calls calls = ctx->calls;
+  ctx->calls = CALLS_CHECK;
   clm_status status = run(ctx, s, a, &p);
-  ctx->rehearsing = false;
+  ctx->calls = calls;
   if (status == CLM_OK) status = run(ctx, s, a, &p);
   context_leave(ctx);
   TRY(failed_inside(ctx, "mamba_inner", status));
@@ -521,9 +518,10 @@ static clm_status plain_backward(clm_context *ctx, const mamba_inner_shape *s,
   TRY(context_enter(ctx, lay_out(NULL, s, &b->forward, b).bytes + sum_bytes(s), &block));
   inner_pieces p = lay_out(block, s, &b->forward, b);
   clm_tensor sum = clm_tensor_of(block, p.bytes, op_real_of(s->dtype), 1, &s->d_state);
-  ctx->rehearsing = true;
+  const context_calls calls = ctx->calls;
+  ctx->calls = CALLS_CHECK;
   clm_status status = run_backward(ctx, s, b, &p, &sum);
-  ctx->rehearsing = false;
+  ctx->calls = calls;
   if (status == CLM_OK) status = run_backward(ctx, s, b, &p, &sum);
   context_leave(ctx);
   TRY(failed_inside(ctx, "mamba_inner_backward", status));
@@ -559,7 +557,7 @@ clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *arg
   ops_halves halves = halves_of(&c, &ready);
   TRY(halves_begin(context, &halves));
   clm_status status = CLM_UNSUPPORTED;
-  if (context->ops.mamba_inner) status = context->ops.mamba_inner(context, &s, &ready);
+  if (op_slots(context)->mamba_inner) status = op_slots(context)->mamba_inner(context, &s, &ready);
   return halves_end(context, &halves, status == CLM_UNSUPPORTED ? plain(context, &s, &ready) : status);
 }
 
@@ -572,7 +570,7 @@ clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_
   ops_halves halves = halves_of(&c, &ready);
   TRY(halves_begin(context, &halves));
   clm_status status = CLM_UNSUPPORTED;
-  if (context->ops.mamba_inner_backward) status = context->ops.mamba_inner_backward(context, &s, &ready);
+  if (op_slots(context)->mamba_inner_backward) status = op_slots(context)->mamba_inner_backward(context, &s, &ready);
   return halves_end(context, &halves, status == CLM_UNSUPPORTED ? plain_backward(context, &s, &ready) : status);
 }
 

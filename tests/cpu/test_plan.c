@@ -1,29 +1,26 @@
-/* Batches: operations that are kept and run in one go, and once more, give the bits that they give one by one. */
+/* Plans: operations that are recorded and run together, again and again, give the bits that they give one by one. */
 #include "backend/cpu/level.h"
 #include "cmocka_all.h"
 #include "core/context.h"
-#include <math.h>
+#include "core/tensor_list.h"
+#include "ops/view.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHANNELS = 200, STATE = 16, WIDTH = 4, MODEL = 72, VOCAB = 31, MOST_BATCH = 3 };
+enum { CHANNELS = 200, STATE = 16, WIDTH = 4, MODEL = 72, VOCAB = 31, ROWS = 64, DEPTH = 500, MAX_BATCH = 3 };
 
-/* Everything lies in one block: tensors one behind the other, 64 bytes apart at least. */
+/* Everything lies in one block, tensors one after another. */
 typedef struct bench {
   clm_context *context;
   clm_buffer *block;
   size_t used;
   clm_tensor ids, table, norm, x, normed, weight, bias, both, conv_state, filter, conv, small, features, delta_weight,
-      delta, states, A, D, y, out_weight, extra;
+      delta, states, A, D, y, out_weight, extra, large[2], large_out, doubles;
   int64_t batch;
 } bench;
 
-static clm_tensor take(bench *b, clm_dtype dtype, int rank, const int64_t *shape) {
-  clm_tensor t = clm_tensor_of(b->block, b->used, dtype, rank, shape);
-  b->used += ((size_t)clm_tensor_count(t) * clm_dtype_size(dtype) + 63) / 64 * 64;
-  return t;
-}
-#define TAKE(dtype, ...) take(b, dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__})
+#define TAKE(dtype, ...)                                                                                             \
+  tensor_place(b->block, &b->used, dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__})
 
 static void lay_out(bench *b, clm_dtype weights) {
   const int64_t n = b->batch;
@@ -49,6 +46,9 @@ static void lay_out(bench *b, clm_dtype weights) {
   b->y = TAKE(CLM_F32, n, CHANNELS);
   b->out_weight = TAKE(weights, MODEL, CHANNELS);
   b->extra = TAKE(CLM_F32, n, MODEL);
+  for (int i = 0; i < 2; i++) b->large[i] = TAKE(CLM_F32, ROWS, DEPTH);
+  b->large_out = TAKE(CLM_F32, ROWS, ROWS);
+  b->doubles = TAKE(CLM_F64, n, MODEL);
 }
 
 /* Small numbers of any storage; the same in every bench of the same seed. */
@@ -77,8 +77,9 @@ static void bench_create(bench *b, const char *level, int threads, int64_t batch
   assert_int_equal(clm_buffer_create(b->context, b->used, &b->block), CLM_OK);
   lay_out(b, weights);
   memset(b->block->host, 0, b->used);
-  const clm_tensor numbers[] = {b->table, b->norm,         b->x,      b->weight, b->bias, b->conv_state, b->filter,
-                                b->small, b->delta_weight, b->states, b->A,      b->D,    b->out_weight};
+  const clm_tensor numbers[] = {
+      b->table,        b->norm,   b->x, b->weight, b->bias,       b->conv_state, b->filter,   b->small,
+      b->delta_weight, b->states, b->A, b->D,      b->out_weight, b->large[0],   b->large[1], b->doubles};
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) fill(b, numbers[i], (uint32_t)i + 1);
   for (int32_t i = 0; i < batch; i++) ((int32_t *)b->block->host)[i] = (7 * i + 3) % VOCAB;
 }
@@ -95,10 +96,6 @@ static clm_status product(bench *b, clm_tensor a, clm_tensor w, clm_tensor bias,
       &(clm_matmul_args){.a = a, .b = clm_tensor_transpose(w, 0, 1), .bias = bias, .residual = residual, .out = out});
 }
 
-static clm_tensor columns(clm_tensor t, int64_t begin, int64_t count) {
-  return clm_tensor_slice(t, t.rank - 1, begin, count);
-}
-
 static clm_tensor as_group(clm_tensor t) {
   t.rank = 3;
   t.shape[2] = t.shape[1];
@@ -107,56 +104,45 @@ static clm_tensor as_group(clm_tensor t) {
   return t;
 }
 
-enum { WITH_OTHER = 1, WITH_READ = 2, WITH_LARGE = 4 };
+enum { WITH_OTHER = 1, WITH_LARGE = 2, WITH_REFERENCE = 4 };
 
 /* A layer's step, every operation reading what the one before wrote. */
 static void steps(bench *b, unsigned with) {
   const clm_tensor none = {0};
   clm_context *ctx = b->context;
   assert_int_equal(clm_embedding(ctx, &(clm_embedding_args){.ids = b->ids, .table = b->table, .out = b->extra}), 0);
-  if (with & WITH_OTHER) /* an operation that is not kept */
+  if (with & WITH_OTHER) /* an operation that has no stages */
     assert_int_equal(clm_axpby(ctx, &(clm_axpby_args){.x = b->extra, .out = b->x, .alpha = 0.5f, .beta = 1}), 0);
   assert_int_equal(clm_norm(ctx, &(clm_norm_args){.x = b->x, .weight = b->norm, .out = b->normed, .epsilon = 1e-5f}),
                    0);
-  ((float *)b->block->host)[b->both.offset / 4] = NAN;
   assert_int_equal(product(b, b->normed, b->weight, b->bias, none, b->both), 0);
-  if (with & WITH_READ) { /* it is there when it is looked at */
-    float seen;
-    assert_int_equal(clm_buffer_read(b->block, b->both.offset, sizeof seen, &seen), 0);
-    assert_true(seen == seen);
-  }
-  assert_int_equal(clm_causal_conv1d_update(ctx, &(clm_causal_conv1d_update_args){.state = b->conv_state,
-                                                                                  .x = columns(b->both, 0, CHANNELS),
-                                                                                  .weight = b->filter,
-                                                                                  .out = b->conv,
-                                                                                  .silu = true}),
-                   0);
-  if (with & WITH_LARGE) { /* needs a workspace that is not there yet */
-    const int64_t rows = 64, wide = 500;
-    clm_buffer *own;
-    assert_int_equal(clm_buffer_create(ctx, (size_t)(2 * rows * wide + rows * rows) * 4, &own), 0);
-    memset(own->host, 0, clm_buffer_size(own));
-    clm_tensor a = clm_tensor_of(own, 0, CLM_F32, 2, (int64_t[]){rows, wide});
-    clm_tensor c = clm_tensor_of(own, (size_t)(rows * wide) * 4, CLM_F32, 2, (int64_t[]){rows, wide});
-    clm_tensor out = clm_tensor_of(own, (size_t)(2 * rows * wide) * 4, CLM_F32, 2, (int64_t[]){rows, rows});
-    assert_int_equal(product(b, a, c, none, none, out), 0);
-    clm_buffer_destroy(&own);
-  }
+  assert_int_equal(
+      clm_causal_conv1d_update(ctx, &(clm_causal_conv1d_update_args){.state = b->conv_state,
+                                                                     .x = view_columns(b->both, 0, CHANNELS),
+                                                                     .weight = b->filter,
+                                                                     .out = b->conv,
+                                                                     .silu = true}),
+      0);
+  if (with & WITH_LARGE) /* a kernel without stages, which needs more workspace than there is yet */
+    assert_int_equal(product(b, b->large[0], b->large[1], none, none, b->large_out), 0);
+  if (with & WITH_REFERENCE) /* no kernel takes these */
+    assert_int_equal(clm_norm(ctx, &(clm_norm_args){.x = b->doubles, .out = b->doubles, .epsilon = 1e-5f}), 0);
   assert_int_equal(product(b, b->conv, b->small, none, none, b->features), 0);
-  assert_int_equal(product(b, columns(b->features, 0, 5), b->delta_weight, none, none, b->delta), 0);
-  assert_int_equal(clm_selective_state_update(
-                       ctx, &(clm_selective_state_update_args){.state = b->states,
-                                                               .u = b->conv,
-                                                               .delta = b->delta,
-                                                               .A = b->A,
-                                                               .B = as_group(columns(b->features, 5, STATE)),
-                                                               .C = as_group(columns(b->features, 5 + STATE, STATE)),
-                                                               .D = b->D,
-                                                               .z = columns(b->both, CHANNELS, CHANNELS),
-                                                               .out = b->y,
-                                                               .delta_softplus = true,
-                                                               .A_is_log = true}),
-                   0);
+  assert_int_equal(product(b, view_columns(b->features, 0, 5), b->delta_weight, none, none, b->delta), 0);
+  assert_int_equal(
+      clm_selective_state_update(
+          ctx, &(clm_selective_state_update_args){.state = b->states,
+                                                  .u = b->conv,
+                                                  .delta = b->delta,
+                                                  .A = b->A,
+                                                  .B = as_group(view_columns(b->features, 5, STATE)),
+                                                  .C = as_group(view_columns(b->features, 5 + STATE, STATE)),
+                                                  .D = b->D,
+                                                  .z = view_columns(b->both, CHANNELS, CHANNELS),
+                                                  .out = b->y,
+                                                  .delta_softplus = true,
+                                                  .A_is_log = true}),
+      0);
   assert_int_equal(product(b, b->y, b->out_weight, none, b->x, b->x), 0);
 }
 
@@ -165,90 +151,136 @@ static void same(const bench *a, const bench *b) {
   assert_memory_equal(a->block->host, b->block->host, a->used);
 }
 
-/* Kept, kept again, and repeated by key: what as many steps one by one give. */
+static op_plan *record(bench *b, unsigned with) {
+  op_plan *plan;
+  assert_int_equal(op_plan_begin(b->context, &plan), CLM_OK);
+  steps(b, with);
+  assert_int_equal(op_plan_end(&plan, CLM_OK), CLM_OK);
+  return plan;
+}
+
+/* A plan that runs several times gives what as many steps one by one give. */
 static void compare(cpu_level level, int threads, int64_t batch, clm_dtype weights, unsigned with) {
-  const batch_key key = {{1, 2, 3}}, other = {{1, 2, 4}};
-  bench single, kept;
+  bench single, planned;
   bench_create(&single, cpu_level_name(level), threads, batch, weights);
-  bench_create(&kept, cpu_level_name(level), threads, batch, weights);
-  for (int i = 0; i < 4; i++) steps(&single, with);
-  assert_false(context_batch_again(kept.context, &key));
-  for (int i = 0; i < 2; i++) {
-    context_batch_begin(kept.context);
-    steps(&kept, with);
-    context_batch_end(kept.context, i == 0 ? NULL : &key);
+  bench_create(&planned, cpu_level_name(level), threads, batch, weights);
+  op_plan *plan = record(&planned, with);
+  for (int i = 0; i < 4; i++) {
+    steps(&single, with);
+    assert_int_equal(op_plan_run(plan), CLM_OK);
   }
-  assert_false(context_batch_again(kept.context, &other));
-  for (int i = 0; i < 2; i++) {
-    const bool again = context_batch_again(kept.context, &key);
-    assert_int_equal(again, level != CPU_REFERENCE && with == 0);
-    if (!again) steps(&kept, with);
-  }
-  same(&single, &kept);
+  same(&single, &planned);
+  op_plan_drop(&plan);
+  assert_null(plan);
   bench_destroy(&single);
-  bench_destroy(&kept);
+  bench_destroy(&planned);
 }
 
 static void test_same_bits(void **state) {
   (void)state;
   static const clm_dtype weights[] = {CLM_F32, CLM_BF16, CLM_F16};
-  static const unsigned with[] = {0, WITH_OTHER, WITH_READ, WITH_LARGE, WITH_OTHER | WITH_READ | WITH_LARGE};
+  static const unsigned with[] = {0, WITH_OTHER, WITH_LARGE, WITH_REFERENCE,
+                                  WITH_OTHER | WITH_LARGE | WITH_REFERENCE};
   for (int level = 0; level < CPU_LEVEL_COUNT; level++)
     for (int threads = 1; threads <= 3 && cpu_has((cpu_level)level); threads++)
-      for (int64_t batch = 1; batch <= MOST_BATCH; batch++)
+      for (int64_t batch = 1; batch <= MAX_BATCH; batch++)
         for (size_t i = 0; i < sizeof with / sizeof *with; i++)
           compare((cpu_level)level, threads, batch, weights[((size_t)(level + threads) + i) % 3], with[i]);
 }
 
-/* A batch whose buffers are not all there any more, or that did not end well, is not repeated. */
-static void test_forgotten(void **state) {
+/* Recording writes nothing but the plan. */
+static void test_recording(void **state) {
   (void)state;
-  const batch_key key = {{9}};
+  const unsigned with = WITH_OTHER | WITH_LARGE | WITH_REFERENCE;
+  bench b, untouched;
+  bench_create(&b, NULL, 2, 1, CLM_F32);
+  bench_create(&untouched, NULL, 2, 1, CLM_F32);
+  op_plan *plan = record(&b, with);
+  same(&b, &untouched);
+  op_plan_drop(&plan);
+  bench_destroy(&b);
+  bench_destroy(&untouched);
+}
+
+/* Plans do not know of each other, nor of what the context does between their runs. */
+static void test_two_plans(void **state) {
+  (void)state;
+  bench single, planned;
+  bench_create(&single, NULL, 2, 1, CLM_F16);
+  bench_create(&planned, NULL, 2, 1, CLM_F16);
+  op_plan *plans[2] = {record(&planned, 0), record(&planned, WITH_OTHER)};
+  for (int i = 0; i < 5; i++) {
+    steps(&single, i % 2 ? WITH_OTHER : 0);
+    assert_int_equal(op_plan_run(plans[i % 2]), CLM_OK);
+    if (i == 1) { /* the context's workspace grows */
+      steps(&single, WITH_LARGE);
+      steps(&planned, WITH_LARGE);
+    }
+    if (i == 2) {
+      op_plan_drop(&plans[1]);
+      plans[1] = record(&planned, WITH_OTHER);
+    }
+  }
+  same(&single, &planned);
+  for (int i = 0; i < 2; i++) op_plan_drop(&plans[i]);
+  bench_destroy(&single);
+  bench_destroy(&planned);
+}
+
+/* What cannot be recorded says so, and a recording that failed leaves no plan. */
+static void test_refused(void **state) {
+  (void)state;
   bench b;
   bench_create(&b, NULL, 2, 1, CLM_F32);
-  clm_buffer *another;
-  assert_int_equal(clm_buffer_create(b.context, 64, &another), CLM_OK);
-  for (int i = 0; i < 2; i++) { /* in the first the workspace grows */
-    context_batch_begin(b.context);
-    steps(&b, 0);
-    context_batch_end(b.context, &key);
-  }
-  assert_true(context_batch_again(b.context, &key));
-  clm_buffer_destroy(&another);
-  assert_false(context_batch_again(b.context, &key));
-  context_batch_begin(b.context);
-  steps(&b, 0);
-  context_batch_end(b.context, &key);
-  context_batch_begin(b.context);
-  assert_int_equal(clm_norm(b.context, &(clm_norm_args){.x = b.x, .out = b.both, .epsilon = 1e-5f}),
-                   CLM_INVALID_ARGUMENT);
-  context_batch_end(b.context, NULL);
-  assert_false(context_batch_again(b.context, &key));
+  op_plan *plan, *second;
+  float number = 1;
+  void *memory;
+  assert_int_equal(op_plan_begin(b.context, &plan), CLM_OK);
+  assert_int_equal(op_plan_begin(b.context, &second), CLM_UNSUPPORTED);
+  assert_null(second);
+  assert_int_equal(clm_buffer_read(b.block, 0, sizeof number, &number), CLM_UNSUPPORTED);
+  assert_non_null(strstr(clm_context_error(b.context), "buffer_read: a plan"));
+  assert_int_equal(clm_buffer_write(b.block, 0, sizeof number, &number), CLM_UNSUPPORTED);
+  assert_int_equal(clm_buffer_map(b.block, &memory), CLM_UNSUPPORTED);
+  const clm_norm_args wrong = {.x = b.x, .out = b.both, .epsilon = 1e-5f};
+  assert_int_equal(op_plan_end(&plan, clm_norm(b.context, &wrong)), CLM_INVALID_ARGUMENT);
+  assert_null(plan);
+  assert_int_equal(clm_buffer_read(b.block, 0, sizeof number, &number), CLM_OK);
+  plan = record(&b, 0);
+  assert_int_equal(op_plan_begin(b.context, &second), CLM_OK);
+  assert_int_equal(op_plan_run(plan), CLM_UNSUPPORTED);
+  assert_int_equal(op_plan_end(&second, CLM_OK), CLM_OK);
+  assert_int_equal(op_plan_run(plan), CLM_OK);
+  op_plan_drop(&second);
+  op_plan_drop(&plan);
   bench_destroy(&b);
 }
 
-/* As many as there is no room for. */
+/* More stages and calls than fit the memory that a plan begins with. */
 static void test_long(void **state) {
   (void)state;
-  bench single, kept;
-  const batch_key key = {{5}};
+  enum { STEPS = 300 };
+  bench single, planned;
   bench_create(&single, NULL, 2, 2, CLM_BF16);
-  bench_create(&kept, NULL, 2, 2, CLM_BF16);
-  for (int i = 0; i < 300; i++) steps(&single, 0);
-  context_batch_begin(kept.context);
-  for (int i = 0; i < 300; i++) steps(&kept, 0);
-  context_batch_end(kept.context, &key);
-  assert_false(context_batch_again(kept.context, &key));
-  same(&single, &kept);
+  bench_create(&planned, NULL, 2, 2, CLM_BF16);
+  op_plan *plan;
+  assert_int_equal(op_plan_begin(planned.context, &plan), CLM_OK);
+  for (int i = 0; i < STEPS; i++) {
+    steps(&single, WITH_OTHER);
+    steps(&planned, WITH_OTHER);
+  }
+  assert_int_equal(op_plan_end(&plan, CLM_OK), CLM_OK);
+  assert_int_equal(op_plan_run(plan), CLM_OK);
+  same(&single, &planned);
+  op_plan_drop(&plan);
   bench_destroy(&single);
-  bench_destroy(&kept);
+  bench_destroy(&planned);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_same_bits),
-      cmocka_unit_test(test_forgotten),
-      cmocka_unit_test(test_long),
+      cmocka_unit_test(test_same_bits), cmocka_unit_test(test_recording), cmocka_unit_test(test_two_plans),
+      cmocka_unit_test(test_refused),   cmocka_unit_test(test_long),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

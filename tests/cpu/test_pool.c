@@ -113,7 +113,7 @@ static void test_shares(void **state) {
 
 /* ---- Stages ---- */
 
-enum { STAGES = 7, MOST_THREADS = 8 };
+enum { STAGES = 7, MAX_THREADS = 8 };
 static const int64_t stage_tasks[STAGES] = {1, 40, 0, 3, 8, 1, 17};
 
 typedef struct stage_tally {
@@ -127,7 +127,7 @@ typedef struct stage_tally {
 typedef struct stage_arg {
   stage_tally *tally;
   int index;
-  int begun[MOST_THREADS]; /* runs in which each worker has begun it */
+  int begun[MAX_THREADS]; /* runs in which each worker has begun it */
   int run;
 } stage_arg;
 
@@ -175,7 +175,7 @@ static void run_stages(int threads, bool slow, int runs) {
 /* A stage's tasks run after all of the stage before, each worker having begun it, whoever sleeps or comes late. */
 static void test_stages(void **state) {
   (void)state;
-  static const int threads[] = {1, 2, 3, MOST_THREADS};
+  static const int threads[] = {1, 2, 3, MAX_THREADS};
   for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
     run_stages(threads[i], false, 2000);
     run_stages(threads[i], true, 10);

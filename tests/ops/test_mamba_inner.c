@@ -171,7 +171,7 @@ static test_problem backward_of(const inner_case *c, const clm_mamba_inner_backw
   return problem;
 }
 
-/* The convolution and the scan of a backend may lack a dtype or several sequences in a row: a sentence then. */
+/* The convolution and the scan of a backend may lack a dtype or several sequences in a row: a message then. */
 static void check_if_supported(const test_problem *p, const test_device *device) {
   test_run *run = run_create(p, device->context, false);
   clm_status status = p->op->call(device->context, run->args);
@@ -307,16 +307,16 @@ static void test_lacking(const test_device *device, const void *data) {
   add_kept(&problems[0], data, TEST_OUT, 7);
   for (size_t i = 0; i < TEST_COUNT(lacking); i++)
     for (int pass = 0; pass < 2; pass++)
-      for (int all = !context->backend->rehearses; all < 2; all++) {
+      for (int all = !context->supports.matmul; all < 2; all++) {
         if (!lacking[i].pass[pass]) continue;
         test_run *run = run_create(&problems[pass], context, false);
         take_away(&context->ops, &lacking[i].has, all);
         clm_status status = problems[pass].op->call(context, run->args);
         context->ops = whole;
         assert_int_equal(status, CLM_UNSUPPORTED);
-        const char *sentence = clm_context_error(context);
-        assert_ptr_equal(strstr(sentence, problems[pass].op->name), sentence);
-        assert_non_null(strstr(sentence, lacking[i].name));
+        const char *message = clm_context_error(context);
+        assert_ptr_equal(strstr(message, problems[pass].op->name), message);
+        assert_non_null(strstr(message, lacking[i].name));
         run_check_unwritten(run);
         run_destroy(run);
       }

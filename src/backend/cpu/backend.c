@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include "core/clock.h"
 #include "state.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,14 +10,14 @@
 static void cpu_destroy(clm_context *ctx) {
   cpu_state *state = ctx->state;
   cpu_pool_destroy(state->pool);
-  cpu_batch_free(&state->batch);
+  free(state->single);
   free(state->stream);
   free(state);
 }
 
-/* Every operation is done when its call returns, but for those of a batch. */
+/* Every operation is done when its call returns. */
 static clm_status cpu_finish(clm_context *ctx) {
-  cpu_settle(ctx);
+  (void)ctx;
   return CLM_OK;
 }
 
@@ -58,25 +59,20 @@ static clm_status cpu_buffer_wrap_host(clm_buffer *b, void *memory) {
 }
 
 static void cpu_buffer_destroy(clm_buffer *b) {
-  cpu_settle(b->context);
-  cpu_batch_forget(b->context);
   if (b->owned) free(b->host);
 }
 
 static clm_status cpu_buffer_write(clm_buffer *b, size_t offset, size_t bytes, const void *source) {
-  cpu_settle(b->context);
   memcpy((char *)b->host + offset, source, bytes);
   return CLM_OK;
 }
 
 static clm_status cpu_buffer_read(clm_buffer *b, size_t offset, size_t bytes, void *destination) {
-  cpu_settle(b->context);
   memcpy(destination, (const char *)b->host + offset, bytes);
   return CLM_OK;
 }
 
 static clm_status cpu_buffer_map(clm_buffer *b, void **memory) {
-  cpu_settle(b->context);
   *memory = b->host;
   return CLM_OK;
 }
@@ -88,18 +84,13 @@ static clm_status cpu_buffer_unmap(clm_buffer *b) {
 
 static clm_status cpu_profile_begin(clm_context *ctx) {
   cpu_state *state = ctx->state;
-  cpu_settle(ctx);
-  clock_gettime(CLOCK_MONOTONIC, &state->begin);
+  state->begin = clock_seconds();
   return CLM_OK;
 }
 
 static clm_status cpu_profile_end(clm_context *ctx, double *milliseconds) {
   const cpu_state *state = ctx->state;
-  struct timespec end;
-  cpu_settle(ctx);
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  *milliseconds =
-      (double)(end.tv_sec - state->begin.tv_sec) * 1e3 + (double)(end.tv_nsec - state->begin.tv_nsec) * 1e-6;
+  *milliseconds = (clock_seconds() - state->begin) * 1e3;
   return CLM_OK;
 }
 
@@ -115,9 +106,9 @@ static const backend cpu_backend = {
     .buffer_read = cpu_buffer_read,
     .buffer_map = cpu_buffer_map,
     .buffer_unmap = cpu_buffer_unmap,
-    .batch_again = cpu_batch_again,
-    .batch_begin = cpu_batch_begin,
-    .batch_end = cpu_batch_end,
+    .plan_create = cpu_plan_create,
+    .plan_run = cpu_plan_run,
+    .plan_destroy = cpu_plan_destroy,
     .profile_begin = cpu_profile_begin,
     .profile_end = cpu_profile_end,
     .limits = cpu_limits,
@@ -161,5 +152,6 @@ clm_status backend_cpu_create(clm_context *ctx, const clm_context_options *optio
   ctx->state = state;
   ctx->backend = &cpu_backend;
   cpu_kernels_init(&ctx->ops, level);
+  cpu_plan_init(&ctx->record, level != CPU_REFERENCE);
   return CLM_OK;
 }

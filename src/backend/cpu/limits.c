@@ -1,11 +1,12 @@
 /* Streaming rates and exponentials per second of this machine, all threads together. */
+#include "core/clock.h"
 #include "state.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Larger than the share of a cache that a few cores get, and still quick to walk. */
-enum { STREAM_BYTES = 256 << 20, EXP_STEPS = 40000, MOST_TASKS = 4096 };
+enum { STREAM_BYTES = 256 << 20, EXP_STEPS = 40000, MAX_TASKS = 4096 };
 
 typedef struct job {
   char *from, *to;
@@ -33,19 +34,13 @@ static void exp_task(void *arg, int64_t task, int worker) {
   j->count[task] = cpu_limits_exponentials(j->level, EXP_STEPS, &j->result[task]);
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* The best of some runs, in seconds. */
 static double fastest(cpu_pool *pool, int runs, int64_t tasks, cpu_task_fn run, job *j) {
   double best = INFINITY;
   for (int i = 0; i < runs; i++) {
-    double begun = now();
+    double begun = clock_seconds();
     cpu_pool_run(pool, tasks, run, j);
-    best = fmin(best, now() - begun);
+    best = fmin(best, clock_seconds() - begun);
   }
   return best;
 }
@@ -61,7 +56,7 @@ clm_status cpu_limits(clm_context *ctx, int runs, backend_limits *limits) {
   cpu_state *state = ctx->state;
   cpu_pool *pool = cpu_context_pool(ctx);
   /* More tasks than threads: one that is interrupted does not hold up all. */
-  const int64_t wanted = 8 * (int64_t)cpu_pool_threads(pool), tasks = wanted < MOST_TASKS ? wanted : MOST_TASKS;
+  const int64_t wanted = 8 * (int64_t)cpu_pool_threads(pool), tasks = wanted < MAX_TASKS ? wanted : MAX_TASKS;
   const bool first = !state->stream;
   if (first) state->stream = cpu_memory(2 * (size_t)STREAM_BYTES);
   job j = {.from = state->stream,

@@ -1,4 +1,5 @@
 #include "pool.h"
+#include "core/arith.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -28,8 +29,8 @@
 /* While it waits, a worker asks for the memory of a stage to come, and looks after each piece whether it still has
  * to.
  */
-#define MOST_ASKED 65536
-#define ASKED      512
+#define MAX_ASKED 65536
+#define ASKED     512
 
 typedef struct helper {
   cpu_pool *pool;
@@ -39,8 +40,8 @@ typedef struct helper {
 
 /* A stage's tasks in parts that can be counted with the stage's number: a part is one task, if they are not very
  * many. */
-#define PART_BITS  24
-#define MOST_PARTS ((1 << PART_BITS) - 1)
+#define PART_BITS 24
+#define MAX_PARTS ((1 << PART_BITS) - 1)
 
 /* What a worker has for itself. The tasks are those that it takes before it takes others': the same ones in every
  * stage of as many, so that what an operation left in a core's cache, or on its memory node, the next one finds. */
@@ -110,7 +111,7 @@ typedef struct running {
 
 static running stage_at(const cpu_pool *p, int64_t index) {
   const cpu_stage stage = p->stages[index];
-  const int64_t part = stage.tasks / MOST_PARTS + 1;
+  const int64_t part = stage.tasks / MAX_PARTS + 1;
   return (running){stage, p->first + (uint64_t)index, (stage.tasks + part - 1) / part, part};
 }
 
@@ -160,7 +161,7 @@ static inline void ask_for(const char *from, int64_t bytes) {
 
 /* The next piece; false after the last. */
 static bool ask(ahead *a) {
-  if (!a->stage->reads || a->begin >= a->end || a->asked >= MOST_ASKED) return false;
+  if (!a->stage->reads || a->begin >= a->end || a->asked >= MAX_ASKED) return false;
   if (a->left.bytes <= 0) a->left = a->stage->reads(a->stage->arg, a->begin, a->end, a->range++);
   if (a->left.bytes <= 0) {
     a->end = a->begin;
@@ -195,7 +196,7 @@ static bool stage_done(const cpu_pool *p, const running *r) {
   int64_t done = 0;
   for (int i = 0; i < p->threads; i++) {
     const uint64_t word = atomic_load(&p->shares[i].done);
-    if (word >= stamp(r, 0) + MOST_PARTS + 1) return true;
+    if (word >= stamp(r, 0) + MAX_PARTS + 1) return true;
     if (word > stamp(r, 0)) done += (int64_t)(word - stamp(r, 0));
   }
   return done == r->parts;
@@ -306,7 +307,7 @@ static void *helper_main(void *arg) {
 /* Zeros, from a cache line's beginning to one's end. */
 static void *lines_of(size_t bytes) {
   void *memory = NULL;
-  bytes = (bytes + LINE - 1) / LINE * LINE;
+  bytes = round_up_line(bytes);
   return posix_memalign(&memory, LINE, bytes) == 0 ? memset(memory, 0, bytes) : NULL;
 }
 

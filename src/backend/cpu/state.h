@@ -2,18 +2,17 @@
 #ifndef CLM_CPU_STATE_H
 #define CLM_CPU_STATE_H
 
-#include "batch.h"
 #include "core/context.h"
 #include "level.h"
+#include "plan.h"
 #include "pool.h"
-#include <time.h>
 
 typedef struct cpu_state {
   cpu_pool *pool;
   cpu_level level;
-  cpu_batch batch;
-  char *stream;          /* what cpu_limits goes through: kept, as it is called in turn with other work */
-  struct timespec begin; /* of the profile */
+  char *single; /* the last stage that ran by itself, and after it what it worked on */
+  char *stream; /* what cpu_limits goes through: kept, as it is called in turn with other work */
+  double begin; /* of the profile: clock_seconds */
 } cpu_state;
 
 static inline cpu_pool *cpu_context_pool(const clm_context *ctx) { return ((const cpu_state *)ctx->state)->pool; }

@@ -28,7 +28,6 @@ static clm_status device(const clm_context *ctx, clm_device_info *info) {
 
 static const backend opencl_backend = {
     .name = "opencl",
-    .rehearses = true,
     .destroy = destroy,
     .finish = opencl_finish,
     .device = device,
@@ -60,6 +59,7 @@ static clm_status begin(clm_context *ctx, const clm_context_options *options, co
   ctx->state = s;
   ctx->backend = &opencl_backend;
   ctx->ops = opencl_ops;
+  ctx->supports = opencl_supports;
   return CLM_OK;
 }
 

@@ -119,15 +119,15 @@ const matmul_engine *opencl_engine(clm_context *ctx) {
   opencl_state *s = opencl_state_of(ctx);
   if (s->engine_asked) return s->engine;
   s->engine_asked = true;
-  const bool profiling = s->profile_open, rehearsing = ctx->rehearsing; /* a probe is no part of either */
-  s->profile_open = ctx->rehearsing = false;
+  const bool profiling = s->profile_open, dry_run = s->dry_run; /* a probe runs, and is no part of what is timed */
+  s->profile_open = s->dry_run = false;
   for (int i = 0; i < ENGINES && !s->engine; i++) {
     if (!is_candidate(ctx, &engines[i])) continue;
     if (passes(ctx, &engines[i])) s->engine = &engines[i];
     else context_log(ctx, CLM_LOG_DEBUG, "matrix engine %s: not on this device (%s)", engines[i].name, ctx->error);
   }
   s->profile_open = profiling;
-  ctx->rehearsing = rehearsing;
+  s->dry_run = dry_run;
   ctx->error[0] = '\0'; /* a probe that failed is no failure of the caller's */
   return s->engine;
 }

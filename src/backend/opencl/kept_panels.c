@@ -58,7 +58,7 @@ clm_buffer *opencl_kept_panels(const clm_tensor *t, int row, engine_format forma
   if (!e) return NULL;
   b->kept = e;
   *valid = e->version == b->version;
-  if (!b->context->rehearsing) e->version = b->version; /* who asks packs it now */
+  if (!opencl_state_of(b->context)->dry_run) e->version = b->version; /* who asks packs it now */
   return e->panels;
 }
 

@@ -202,7 +202,7 @@ static const size_t *work_group_of(const opencl_state *s, int dims, const size_t
 clm_status opencl_kernel_run(clm_context *ctx, opencl_kernel *k, int dims, const size_t *global, const size_t *local,
                              const kernel_arg *args, size_t arg_count) {
   opencl_state *s = opencl_state_of(ctx);
-  if (ctx->rehearsing) return CLM_OK;
+  if (s->dry_run) return CLM_OK;
   size_t rounded[3] = {1, 1, 1}, chosen[3];
   if (!local) local = work_group_of(s, dims, global, chosen);
   for (int i = 0; i < dims; i++) {

@@ -5,7 +5,6 @@
 #include "backend/opencl/launch.h"
 #include "core/device.h"
 #include "schedule/plan_cache.h"
-#include <time.h>
 
 /* ---- errors (error.c) ---- */
 
@@ -77,7 +76,7 @@ clm_status opencl_source(clm_context *, const char *family, char **text);
 bool opencl_is_late(const char *text, size_t size);
 char *opencl_late_text(const char *text, size_t size);
 
-/* Compiles, or loads from the cache on disk. A `quiet` failure leaves neither log nor sentence (probes). */
+/* Compiles, or loads from the cache on disk. A `quiet` failure leaves neither log nor message (probes). */
 clm_status opencl_program_build(clm_context *, const char *family, const char *defines, bool quiet, cl_program *);
 
 /* ---- the state of a context ---- */
@@ -90,10 +89,11 @@ typedef struct opencl_state {
   cl_context context;
   cl_command_queue queue;
   schedule_device schedule;
-  bool scheduled;    /* `schedule` is filled (the first question runs the probes)       */
-  bool profile_open; /* between clm_profile_begin and _end                             */
-  bool trace;        /* CLM_OPENCL_TRACE: the log tells each kernel's time while a profile is open */
-  struct timespec profile_begun;
+  bool scheduled;       /* `schedule` is filled (the first question runs the probes)       */
+  bool profile_open;    /* between clm_profile_begin and _end                             */
+  bool dry_run;         /* launches prepare everything and enqueue nothing                */
+  bool trace;           /* CLM_OPENCL_TRACE: the log tells each kernel's time while a profile is open */
+  double profile_begun; /* clock_seconds */
   cl_event first, last; /* first and last kernel since clm_profile_begin                 */
   program_cache cache;
   kernel_table *kernels;
@@ -145,7 +145,7 @@ void opencl_probe(clm_context *);
 
 /* ---- operations (ops.c) ---- */
 
-extern const backend_ops opencl_ops;
+extern const backend_ops opencl_ops, opencl_supports;
 
 /* ---- what the device can do (limits.c) ---- */
 

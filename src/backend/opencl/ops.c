@@ -36,3 +36,20 @@ const backend_ops opencl_ops = {
     .cross_entropy = opencl_cross_entropy,
     .adamw = opencl_adamw,
 };
+
+/* A dry run of the context's own slot: programs are compiled and memory is made, and nothing is enqueued. */
+#define X(name, shape_type)                                                                                          \
+  static clm_status supports_##name(clm_context *ctx, const shape_type *s, const clm_##name##_args *a) {             \
+    opencl_state_of(ctx)->dry_run = true;                                                                            \
+    const clm_status status = ctx->ops.name(ctx, s, a);                                                              \
+    opencl_state_of(ctx)->dry_run = false;                                                                           \
+    return status;                                                                                                   \
+  }
+BACKEND_OPS(X)
+#undef X
+
+const backend_ops opencl_supports = {
+#define X(name, shape_type) .name = supports_##name,
+    BACKEND_OPS(X)
+#undef X
+};

@@ -1,8 +1,8 @@
 /* Compiled programs on disk, one file each: <folder>/<key in hexadecimal>.bin = header, then the driver's binary.
  *
  * An entry that is damaged, of another format or of another key is ignored, and written anew once the program has
- * been compiled. Writers make a file of their own beside it and rename it, so that readers and other writers, in this
- * process or another, see either the old entry or the whole new one.
+ * been compiled. Writers make a file of their own next to it and rename it, so that readers and other writers, in
+ * this process or another, see either the old entry or the whole new one.
  *
  * A driver runs what an entry holds: so a folder or an entry that someone else owns, or may write, is not used. */
 #include "backend/opencl/opencl.h"

@@ -331,7 +331,7 @@ static clm_status begin_call(clm_context *ctx, const causal_conv1d_shape *s, con
   *call = (conv_call){.s = s, .f = f, .pieces = div_up(s->length, STEPS), .strips = div_up(s->channels, CHANNELS)};
   const bool marked = s->packed || present(f->seq_idx);
   const size_t bytes = marked ? (size_t)(s->batch * (s->length + 1)) * sizeof(conv_mark) : 0;
-  const size_t offset = (bytes + 63) / 64 * 64;
+  const size_t offset = round_up_line(bytes);
   clm_buffer *workspace;
   if (offset + (size_t)floats == 0) return CLM_OK;
   clm_status status = context_workspace(ctx, offset + (size_t)floats * sizeof(float), &workspace);

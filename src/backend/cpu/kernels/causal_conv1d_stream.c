@@ -41,7 +41,7 @@ INLINE void stream_ahead(stream_kind kind, int steps, const stream_task *task, c
   }
 }
 
-/* `steps` of one or two rows, `count` channels from c on, at most LANES of them. */
+/* `steps` of one or two rows, `count` (up to LANES) channels from c on. */
 INLINE void stream_lanes(stream_kind kind, int steps, const stream_task *task, const stream_rows *r, int64_t c,
                          int64_t count) {
   const int width = kind.width;

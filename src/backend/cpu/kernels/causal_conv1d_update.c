@@ -130,16 +130,13 @@ static cpu_range update_reads(const void *arg, int64_t begin, int64_t end, int i
 
 clm_status KERNEL(causal_conv1d_update)(clm_context *ctx, const conv_update_shape *s,
                                         const clm_causal_conv1d_update_args *a) {
-  if (!ALL_STORAGE(a->state, a->x, a->weight, a->bias, a->out)) {
-    cpu_settle(ctx);
-    return ref_causal_conv1d_update(ctx, s, a);
-  }
+  if (!ALL_STORAGE(a->state, a->x, a->weight, a->bias, a->out))
+    return ctx->plan ? CLM_UNSUPPORTED : ref_causal_conv1d_update(ctx, s, a);
   update_task task = {*s, *a, div_up(s->channels, CHANNELS)};
-  cpu_submit(ctx, &(cpu_stage){.tasks = s->batch * task.strips,
-                               .run = update_channels,
-                               .arg = &task,
-                               .arg_bytes = sizeof task,
-                               .reads = update_reads});
   context_explain(ctx, "causal_conv1d_update: cpu %s, %d channels a task", cpu_context_level(ctx), CHANNELS);
-  return CLM_OK;
+  return cpu_submit(ctx, &(cpu_stage){.tasks = s->batch * task.strips,
+                                      .run = update_channels,
+                                      .arg = &task,
+                                      .arg_bytes = sizeof task,
+                                      .reads = update_reads});
 }

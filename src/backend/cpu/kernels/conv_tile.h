@@ -10,7 +10,7 @@
 #define STEPS    64
 #define CHANNELS 128
 #define BLOCKS   (CHANNELS / LANES)
-#define WIDTHS   32 /* the most the header allows */
+#define WIDTHS   32 /* maximum of the public header */
 #define ROWS     (STEPS + 2 * (WIDTHS - 1))
 
 /* How many steps back a step may look (-1: it is padding), which state its sequence has, and how far before the end

@@ -1,6 +1,6 @@
 /* One single-threaded product: out = alpha a b + beta out (beta 0 does not read it). Of a and b one stride is 1 and
- * the other at least the length of what it steps over; out has column stride 1. `scratch` has GEMM_SCRATCH floats. */
-#define GEMM_ROWS    240 /* m is at most this */
+ * the other the length of what it steps over, or more; out has column stride 1. `scratch` has GEMM_SCRATCH floats. */
+#define GEMM_ROWS    240 /* maximum of m     */
 #define GEMM_DEPTH   192
 #define GEMM_SCRATCH (GEMM_DEPTH * (4 * LANES + GEMM_ROWS))
 #ifndef CLM_CPU_GEMM_H

@@ -7,7 +7,7 @@
 
 #include "storage.h"
 
-#define INTEGER_MOST_K ((int64_t)1 << 19) /* for 32 bits to hold a lane's sum */
+#define INTEGER_MAX_K ((int64_t)1 << 19) /* for 32 bits to hold a lane's sum */
 
 /* What stands in front of the bytes of a row: 64 of hi, 64 of lo, and so on. */
 typedef struct integer_row {

@@ -5,6 +5,7 @@
 
 #include "../reference/reference.h"
 #include "../state.h"
+#include "core/arith.h"
 #include "simd.h"
 
 #define KERNEL(name) SIMD_PASTE(cpu_##name, SIMD_SUFFIX)
@@ -69,11 +70,6 @@ static inline float *kernel_data(clm_tensor t) { return t.buffer ? (float *)(voi
 
 /* Memory is laid out once with NULL, to learn the size, and once for real. */
 #define SCRATCH_AT(memory, offset) ((vec *)((uintptr_t)(memory) + (offset)))
-
-static inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
-static inline int64_t div_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
-static inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* out[j] = sum of part[i][j] in the order of i. */
 static inline void kernel_sum_parts(const float *parts, int64_t count, int64_t dim, float *out, int64_t stride) {

@@ -35,15 +35,12 @@ static void embed_rows(void *arg, int64_t index, int worker) {
 }
 
 clm_status KERNEL(embedding)(clm_context *ctx, const embedding_shape *s, const clm_embedding_args *a) {
-  if (!ALL_STORAGE(a->out) || !IS_MATRIX(a->table, a->table_scale)) {
-    cpu_settle(ctx);
-    return ref_embedding(ctx, s, a);
-  }
+  if (!ALL_STORAGE(a->out) || !IS_MATRIX(a->table, a->table_scale))
+    return ctx->plan ? CLM_UNSUPPORTED : ref_embedding(ctx, s, a);
   embedding_task task = {.s = *s, .forward = *a};
-  cpu_submit(
-      ctx, &(cpu_stage){.tasks = div_up(s->count, ROWS), .run = embed_rows, .arg = &task, .arg_bytes = sizeof task});
   context_explain(ctx, "embedding: cpu %s, %d rows a task", cpu_context_level(ctx), ROWS);
-  return CLM_OK;
+  return cpu_submit(
+      ctx, &(cpu_stage){.tasks = div_up(s->count, ROWS), .run = embed_rows, .arg = &task, .arg_bytes = sizeof task});
 }
 
 /* A task owns some columns of dtable and takes the ids in order: no two tasks write the same element. */
@@ -93,9 +90,9 @@ static void entropy_row(const entropy_task *task, int64_t i, float *scratch) {
   float *dx = line_target(result, scratch + task->scratch_row / 2);
   float loss = 0;
   if (!ignored) {
-    vec most = vec_set(x[0]), sum = vec_set(0);
-    for (int64_t j = 0; j < vocab; j += LANES) most = vec_max(most, vec_load_or(x + j, vocab - j, x[0]));
-    float largest = vec_largest(most), at_target = x[target];
+    vec maxima = vec_set(x[0]), sum = vec_set(0);
+    for (int64_t j = 0; j < vocab; j += LANES) maxima = vec_max(maxima, vec_load_or(x + j, vocab - j, x[0]));
+    float largest = vec_largest(maxima), at_target = x[target];
     for (int64_t j = 0; j < vocab; j += LANES)
       sum += vec_keep(vec_exp_bounded(vec_load_or(x + j, vocab - j, x[0]) - vec_set(largest)), vocab - j);
     float total = vec_sum(sum);

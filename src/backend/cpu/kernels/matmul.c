@@ -112,7 +112,7 @@ static void run_block(void *arg, int64_t index, int worker) {
   if (present(args->bias) || args->activation != CLM_ACTIVATION_NONE) finish(task, &at, out);
 }
 
-/* Blocks of at most GEMM_ROWS x 384, smaller where that leaves less than 16 of them; multiples of 48 rows and 64
+/* Blocks of up to GEMM_ROWS x 384, smaller where that leaves less than 16 of them; multiples of 48 rows and 64
  * columns keep the product's own tiles whole. */
 static void choose_blocks(matmul_task *task) {
   const matmul_shape *s = &task->s;
@@ -160,7 +160,7 @@ clm_status KERNEL(matmul)(clm_context *ctx, const matmul_shape *s, const clm_mat
   matmul_task task;
   const bool lines = ALL_STORAGE(args->a, args->bias, args->residual, args->out) && IS_MATRIX(args->b, args->b_scale);
   if (lines && matvec_fits(s, args)) return matvec(ctx, s, args);
-  cpu_settle(ctx);
+  if (ctx->plan) return CLM_UNSUPPORTED; /* the call is recorded */
   if (!lines) return ref_matmul(ctx, s, args);
   arrange(s, args, &task);
   choose_blocks(&task);

@@ -13,21 +13,21 @@
 #include "integer_dots.h"
 #endif
 
-#define MOST_ROWS 8 /* of x */
-#define MOST_SIDE 4 /* rows of W side by side */
+#define MAX_ROWS 8 /* of x */
+#define MAX_SIDE 4 /* rows of W side by side */
 
-/* How many rows of W go side by side against one of x. Halves: two take 0.96 of a token's time of four on a Zen 3,
+/* How many rows of W go side by side against one of x. 16 bits: two take 0.96 of a token's time of four on a Zen 3,
  * 0.95 on a Zen 5, while f32 takes 1.0 to 1.03, i8 1.13 to 1.16 (docs/kernels/history.md). */
-INLINE int side_of(clm_dtype dtype) { return SIMD_LANES >= 8 && storage_bytes(dtype) == 2 ? 2 : MOST_SIDE; }
+INLINE int side_of(clm_dtype dtype) { return SIMD_LANES >= 8 && storage_bytes(dtype) == 2 ? 2 : MAX_SIDE; }
 
 /* Bytes that memory is asked for ahead of the current rows. On a Zen 5, a token's time with 2 KB over that with 4:
  * f32 0.99, bf16 0.98, i8 1.03; on a Xeon all the same. */
 INLINE int64_t ahead_of(clm_dtype dtype) { return dtype == CLM_I8 ? 4096 : 2048; }
 
-/* A task is as much of W as leaves MOST_TASKS of them, but between these bytes. */
-#define LEAST_BYTES 16384
-#define MOST_BYTES  131072
-#define MOST_TASKS  128
+/* A task is as much of W as leaves MAX_TASKS of them, but between these bytes. */
+#define MIN_BYTES 16384
+#define MAX_BYTES 131072
+#define MAX_TASKS 128
 
 typedef struct matvec_task matvec_task;
 /* Columns [first, first + count) of a x W^T into `out`; whether their first rows have not been asked for, whether the
@@ -50,7 +50,7 @@ struct matvec_task {
   int64_t m, n, k;                  /* rows of x, rows of W, their length */
   int64_t x_row;                    /* floats: whole units, zeros after the k-th, or an integer_row */
   int64_t tasks, columns, sums_row; /* columns of a task; floats of a row of their sums */
-  float *scratch;                   /* of each worker: rows of x, one as f32, MOST_ROWS of sums, three lines */
+  float *scratch;                   /* of each worker: rows of x, one as f32, MAX_ROWS of sums, three lines */
   int64_t scratch_floats;
 };
 
@@ -121,7 +121,7 @@ static float *row_of(const matvec_task *task, int worker) { return x_of(task, wo
 
 /* `side` rows of W. */
 typedef struct band {
-  const char *w[MOST_SIDE];
+  const char *w[MAX_SIDE];
   int64_t k;
   bool followed;     /* in W, by as much as a vector */
   const char *fetch; /* by the time that so many bytes of each row are done, `side` times as many from here on */
@@ -134,10 +134,10 @@ INLINE void fetch_ahead(int side, const band *q, int64_t at) {
 
 /* Units at `at` of rows of W against x, of which `left` elements are there. */
 INLINE void step(clm_dtype dtype, int side, int rows, const char *const *unit, int64_t at, const float *x,
-                 int64_t x_row, int64_t left, vec sum[][MOST_SIDE]) {
+                 int64_t x_row, int64_t left, vec sum[][MAX_SIDE]) {
   const int groups = (int)groups_of(dtype);
   UNROLL for (int g = 0; g < groups; g++) {
-    vec w[MOST_SIDE];
+    vec w[MAX_SIDE];
     UNROLL for (int c = 0; c < side; c++) w[c] = unpack(dtype, unit[c] + at, g, left);
     UNROLL for (int r = 0; r < rows; r++) {
       vec xr = vec_load(x + r * x_row + g * LANES);
@@ -158,7 +158,7 @@ INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float
   const int64_t unit = unit_of(dtype), whole = q->k / unit * unit, size = storage_bytes(dtype);
   const int units = dtype == CLM_F32 ? 64 / VEC_BYTES : 1; /* a line in one go: 0.98 of the time, in 16 bits 1.02 */
   int64_t at = 0;
-  vec sum[4][MOST_SIDE];
+  vec sum[4][MAX_SIDE];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sum[r][c] = vec_set(0);
   for (; at + units * unit <= whole; at += units * unit) UNROLL for (int u = 0; u < units; u++) {
       fetch_ahead(side, q, (at + u * unit) * size);
@@ -172,7 +172,7 @@ INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float
     step(dtype, side, rows, q->w, whole, x + whole, x_row, unit, sum); /* integers times x's zeros */
   } else if (whole < q->k) {
     const int64_t left = q->k - whole;
-    _Alignas(VEC_BYTES) char tails[MOST_SIDE][VEC_BYTES];
+    _Alignas(VEC_BYTES) char tails[MAX_SIDE][VEC_BYTES];
     if (whole_tails) {
       tails_of(side, q, whole * size, left * size, tails);
       step(dtype, side, rows, (const char *const[]){tails[0], tails[1], tails[2], tails[3]}, 0, x + whole, x_row,
@@ -186,7 +186,7 @@ INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float
 INLINE const integer_row *integers_at(const float *x) { return (const integer_row *)(const void *)x; }
 
 INLINE void integer_band(int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
-  enum { side = MOST_SIDE };
+  enum { side = MAX_SIDE };
   integer_sums sum[2][side];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) {
     const integer_row *row = integers_at(x + r * x_row);
@@ -217,8 +217,8 @@ static void prepare_integers(const matvec_task *task, float *row, float *x) {
   }
 }
 #else
-#define INTEGER_MOST_K 0
-#define INTEGER_HEAD   0
+#define INTEGER_MAX_K 0
+#define INTEGER_HEAD  0
 INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
   (void)m, (void)q, (void)x, (void)x_row, (void)sums;
 }
@@ -248,7 +248,7 @@ INLINE void bands(clm_dtype dtype, int side, bool integers, int64_t m, const mat
   const int64_t last = task->n - 1;
   const int64_t ahead = side * task->w_row + ahead_of(dtype);
   band q = {.k = task->k};
-  vec sums[MOST_ROWS * LANES]; /* zeros where columns end within a vector */
+  vec sums[MAX_ROWS * LANES]; /* zeros where columns end within a vector */
   for (int64_t r = 0; r < m; r++) UNROLL for (int c = 0; c < LANES; c++) sums[r * LANES + c] = vec_set(0);
   for (int64_t at = 0; begins && at < ahead; at += 64) __builtin_prefetch(task->w + first * task->w_row + at);
   for (int64_t j = 0; j < count; j += LANES) {
@@ -277,7 +277,7 @@ INLINE void bands(clm_dtype dtype, int side, bool integers, int64_t m, const mat
   }
 #define COLUMNS_FNS(name, dtype, integers)                                                                           \
   COLUMNS_FN(name##_row, dtype, side_of(dtype), integers, 1)                                                         \
-  COLUMNS_FN(name##_rows, dtype, MOST_SIDE, integers, task->m)
+  COLUMNS_FN(name##_rows, dtype, MAX_SIDE, integers, task->m)
 COLUMNS_FNS(f32, CLM_F32, false)
 COLUMNS_FNS(bf16, CLM_BF16, false)
 COLUMNS_FNS(f16, CLM_F16, false)
@@ -304,7 +304,7 @@ static void run_task(void *arg, int64_t index, int worker) {
   const bool begins = !cpu_pool_goes_on(task->tasks, task->threads, worker, index - 1);
   const bool ends = !cpu_pool_goes_on(task->tasks, task->threads, worker, index);
   task->columns_of(task, x, first, count, begins, ends, sums);
-  epilogue_run(&task->end, 0, first, task->m, count, sums, task->sums_row, sums + MOST_ROWS * task->sums_row);
+  epilogue_run(&task->end, 0, first, task->m, count, sums, task->sums_row, sums + MAX_ROWS * task->sums_row);
 }
 
 static cpu_range matvec_reads(const void *arg, int64_t begin, int64_t end, int i) {
@@ -314,7 +314,7 @@ static cpu_range matvec_reads(const void *arg, int64_t begin, int64_t end, int i
 }
 
 bool matvec_fits(const matmul_shape *s, const clm_matmul_args *args) {
-  return s->m <= MOST_ROWS && (args->b.stride[0] == 1 || s->k == 1);
+  return s->m <= MAX_ROWS && (args->b.stride[0] == 1 || s->k == 1);
 }
 
 /* Every row of a as f32, zeros after it up to a whole unit, units dealt. `row` has x_row floats. */
@@ -358,24 +358,23 @@ clm_status matvec(clm_context *ctx, const matmul_shape *s, const clm_matmul_args
                       .k = s->k};
   task.w_row = args->b.stride[1] * storage_bytes(dtype);
   task.x_row = round_up(s->k, unit_of(dtype)) + round_up((int64_t)INTEGER_HEAD, 16);
-  task.integers = dtype == CLM_I8 && s->k <= INTEGER_MOST_K;
+  task.integers = dtype == CLM_I8 && s->k <= INTEGER_MAX_K;
   task.columns_of = columns_fn_of(dtype, task.integers, s->m == 1);
   task.threads = cpu_pool_threads(cpu_context_pool(ctx));
   const int64_t bytes = s->n * s->k * storage_bytes(dtype);
-  const int64_t tasks = max_of(min_of(MOST_TASKS, max_of(bytes / LEAST_BYTES, 1)), bytes / MOST_BYTES);
-  task.columns = round_up(div_up(s->n, round_up(tasks, task.threads)), 2 * MOST_SIDE);
+  const int64_t tasks = max_of(min_of(MAX_TASKS, max_of(bytes / MIN_BYTES, 1)), bytes / MAX_BYTES);
+  task.columns = round_up(div_up(s->n, round_up(tasks, task.threads)), 2 * MAX_SIDE);
   task.tasks = div_up(s->n, task.columns);
   task.sums_row = round_up(task.columns, 16);
-  const int64_t floats = s->m * task.x_row + round_up(s->k, 16) + (MOST_ROWS + 3) * task.sums_row;
+  const int64_t floats = s->m * task.x_row + round_up(s->k, 16) + (MAX_ROWS + 3) * task.sums_row;
   clm_status status = kernel_scratch(ctx, floats, &task.scratch_floats, &task.scratch);
   if (status) return status;
-  cpu_submit(ctx, &(cpu_stage){.tasks = task.tasks,
-                               .run = run_task,
-                               .arg = &task,
-                               .arg_bytes = sizeof task,
-                               .begin = prepare_x,
-                               .reads = matvec_reads});
   context_explain(ctx, "matmul: cpu %s, rows of b against %d of a, %lld tasks of %lld", cpu_context_level(ctx),
                   (int)s->m, (long long)task.tasks, (long long)task.columns);
-  return CLM_OK;
+  return cpu_submit(ctx, &(cpu_stage){.tasks = task.tasks,
+                                      .run = run_task,
+                                      .arg = &task,
+                                      .arg_bytes = sizeof task,
+                                      .begin = prepare_x,
+                                      .reads = matvec_reads});
 }

@@ -48,7 +48,7 @@ static void statistics(const clm_norm_args *f, const float *x, int64_t dim, floa
   *scale = 1 / sqrtf(vec_sum(squares) / (float)dim + f->epsilon);
 }
 
-/* `count` elements of a row, LANES at most. */
+/* `count` elements of a row, up to LANES. */
 INLINE void norm_lanes(const float *x, const float *weight, const float *bias, float *out, int64_t j, int64_t count,
                        float mean, float scale) {
   vec v = (vec_load_part(x + j, count) - vec_set(mean)) * vec_set(scale);
@@ -106,17 +106,14 @@ static clm_status make_scratch(clm_context *ctx, int64_t parts_floats, norm_task
 }
 
 clm_status KERNEL(norm)(clm_context *ctx, const matrix_shape *s, const clm_norm_args *a) {
-  if (!ALL_STORAGE(a->x, a->weight, a->bias, a->out, a->residual, a->residual_out)) {
-    cpu_settle(ctx);
-    return ref_norm(ctx, s, a);
-  }
+  if (!ALL_STORAGE(a->x, a->weight, a->bias, a->out, a->residual, a->residual_out))
+    return ctx->plan ? CLM_UNSUPPORTED : ref_norm(ctx, s, a);
   norm_task task = {.s = *s, .f = *a};
   clm_status status = make_scratch(ctx, 0, &task);
   if (status) return status;
-  cpu_submit(ctx,
-             &(cpu_stage){.tasks = div_up(s->rows, ROWS), .run = norm_rows, .arg = &task, .arg_bytes = sizeof task});
   context_explain(ctx, "norm: cpu %s, %d rows a task", cpu_context_level(ctx), ROWS);
-  return CLM_OK;
+  return cpu_submit(
+      ctx, &(cpu_stage){.tasks = div_up(s->rows, ROWS), .run = norm_rows, .arg = &task, .arg_bytes = sizeof task});
 }
 
 /* With x^ = (x - mean) scale and g = dout weight:  dx = scale (g - x^ mean(g x^) - mean(g)), the last for layer only.

@@ -35,7 +35,7 @@ INLINE number number_inverse(bool complex, number x) {
 }
 
 /* Beyond this the reduction below loses digits: the library's functions take over. */
-#define MOST_ANGLE 8192.0f
+#define MAX_ANGLE 8192.0f
 
 /* Cody and Waite's reduction to [-pi/4, pi/4], then minimax polynomials (Cephes). */
 INLINE void vec_sincos(vec x, vec *sine, vec *cosine) {
@@ -48,7 +48,7 @@ INLINE void vec_sincos(vec x, vec *sine, vec *cosine) {
   vec_i quadrant = (vec_i)shifted, odd = (vec_i)((quadrant & 1) == 1);
   *sine = (vec)((vec_i)vec_choose(odd, c, s) ^ (quadrant & 2) << 30);
   *cosine = (vec)((vec_i)vec_choose(odd, s, c) ^ ((quadrant + 1) & 2) << 30);
-  if (vec_largest(vec_abs(x)) <= MOST_ANGLE) return;
+  if (vec_largest(vec_abs(x)) <= MAX_ANGLE) return;
   for (int i = 0; i < LANES; i++) {
     (*sine)[i] = sinf(x[i]);
     (*cosine)[i] = cosf(x[i]);
@@ -72,7 +72,7 @@ INLINE number_line number_line_at(bool complex, const clm_tensor *t, int64_t at,
   return (number_line){line_part(t, at, stride, 0), line_part(t, at, stride, 1)};
 }
 
-#define NUMBER_BLOCK 64 /* numbers loaded at a time, at most */
+#define NUMBER_BLOCK 64 /* maximum of numbers loaded at a time */
 
 /* `parts` are NULL where the tensor is absent. */
 typedef struct number_block {

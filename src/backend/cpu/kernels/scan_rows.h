@@ -48,12 +48,12 @@ typedef struct scan_segment {
   bool resets;
 } scan_segment;
 
-#define SCAN_MOST_STEPS 32 /* of a tile */
+#define SCAN_MAX_STEPS 32 /* of a tile */
 typedef struct scan_cut {
   const uint8_t *kinds; /* of the tile's steps, NULL: all alike */
   int count;
   bool padded;
-  scan_segment at[SCAN_MOST_STEPS];
+  scan_segment at[SCAN_MAX_STEPS];
 } scan_cut;
 
 static inline void scan_cut_tile(scan_cut *cut, const uint8_t *kinds, int steps) {

@@ -67,13 +67,13 @@ static inline void scan_gather_A(const clm_tensor *A, bool is_log, const scan_bl
 /* A in the units of scan_decay: the real part times log2 e, the imaginary part as it is. Returns the largest
  * of the real parts. */
 static inline vec scan_gather_rates(const clm_tensor *A, bool is_log, const scan_blocks *s, scan_block k, vec *A2) {
-  vec most = vec_set(0);
+  vec largest = vec_set(0);
   scan_gather_A(A, is_log, s, k, A2);
   for (int64_t n = 0; n < s->states; n++) {
     A2[n] = vec_plain(A2[n] * vec_set(LOG2E));
-    most = vec_max(vec_abs(A2[n]), most);
+    largest = vec_max(vec_abs(A2[n]), largest);
   }
-  return most;
+  return largest;
 }
 
 /* Whether vec_exp2_near may take every decay of a tile whose largest dt is `most_dt`. NaN is near. */

@@ -3,9 +3,9 @@
 #include "transpose.h"
 #include "update_rows.h"
 
-#define CHANNELS   128 /* of a task */
-#define AHEAD      64  /* channels: their states and their part of A are asked for */
-#define MOST_PARTS 4   /* vectors of states that are taken in one go */
+#define CHANNELS  128 /* of a task */
+#define AHEAD     64  /* channels: their states and their part of A are asked for */
+#define MAX_PARTS 4   /* vectors of states that are taken in one go */
 
 typedef struct update_task update_task;
 typedef void (*lanes_fn)(const update_task *, int64_t row, update_channel, int64_t ahead, const float *dt,
@@ -83,7 +83,7 @@ INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_
   const clm_selective_state_update_args *a = &task->a;
   const float *rates = kernel_data(a->A);
   float *states = kernel_data(a->state);
-  vec B[MOST_PARTS], C[MOST_PARTS], sums[LANES];
+  vec B[MAX_PARTS], C[MAX_PARTS], sums[LANES];
   UNROLL for (int k = 0; k < parts; k++) B[k] = vec_load(inputs + k * LANES), C[k] = vec_load(outputs + k * LANES);
   const bool single = task->s.head_dim == 1;
   float *state = states + update_state_at(&a->state, row, channel);
@@ -204,10 +204,7 @@ static cpu_range update_reads(const void *arg, int64_t begin, int64_t end, int i
 
 clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_shape *s,
                                           const clm_selective_state_update_args *a) {
-  if (s->dtype == CLM_F64) {
-    cpu_settle(ctx);
-    return ref_selective_state_update(ctx, s, a);
-  }
+  if (s->dtype == CLM_F64) return ctx->plan ? CLM_UNSUPPORTED : ref_selective_state_update(ctx, s, a);
   update_task task = {.s = *s,
                       .a = *a,
                       .strips = div_up(s->n_heads * s->head_dim, CHANNELS),
@@ -219,12 +216,11 @@ clm_status KERNEL(selective_state_update)(clm_context *ctx, const state_update_s
   clm_status status =
       kernel_scratch(ctx, (3 + slots) * (1 + s->complex) * task.plane, &task.scratch_row, &task.scratch);
   if (status) return status;
-  cpu_submit(ctx, &(cpu_stage){.tasks = s->batch * task.strips,
-                               .run = update_channels,
-                               .arg = &task,
-                               .arg_bytes = sizeof task,
-                               .reads = update_reads});
   context_explain(ctx, "selective_state_update: cpu %s, %d channels a task, %d states in lanes",
                   cpu_context_level(ctx), CHANNELS, LANES);
-  return CLM_OK;
+  return cpu_submit(ctx, &(cpu_stage){.tasks = s->batch * task.strips,
+                                      .run = update_channels,
+                                      .arg = &task,
+                                      .arg_bytes = sizeof task,
+                                      .reads = update_reads});
 }

@@ -7,7 +7,7 @@
 #include "update_rows.h"
 
 #define CHANNELS 64 /* of a task */
-#define PIECES   8  /* of the batch, at most */
+#define PIECES   8  /* maximum, of the batch */
 
 typedef struct gradient_task {
   const state_update_shape *s;

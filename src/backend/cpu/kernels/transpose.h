@@ -1,4 +1,4 @@
-/* A block of at most LANES x LANES floats with rows and columns exchanged, in registers where it is whole. */
+/* A block of up to LANES x LANES floats with rows and columns exchanged, in registers where it is whole. */
 #ifndef CLM_CPU_TRANSPOSE_H
 #define CLM_CPU_TRANSPOSE_H
 
