@@ -14,7 +14,7 @@ wrote into docs/data and run
 
     python3 docs/performance.py
 
-Of rows of the same device and command the newest counts; its date stands beside it. `--check` writes nothing and fails
+Of rows of the same device and command the newest counts; its date is next to it. `--check` writes nothing and fails
 where the page or a plot is not what this script makes. The plots need docs/plot of the build (`--plot PROGRAM`, default
 build/docs/plot).
 
@@ -46,10 +46,10 @@ page = docs / "performance.md"
 not_rows = {"reference.json", "devices.json", "training.json", "readme.json"}
 
 # Options that say where and how often something is measured, not what; True: a value follows.
-beside = {"--device": True, "--repeat": True, "--format": True, "--output": True, "--plot": True, "--threads": True,
+ignored = {"--device": True, "--repeat": True, "--format": True, "--output": True, "--plot": True, "--threads": True,
           "--check": False, "--explain": False}
 # Variables of which the same holds.
-beside_variables = re.compile(r"CLM_(PROGRAM_CACHE|CL_DIR|OPENCL_TRACE|REQUIRE_\w+|TEST_\w+)=")
+ignored_variables = re.compile(r"CLM_(PROGRAM_CACHE|CL_DIR|OPENCL_TRACE|REQUIRE_\w+|TEST_\w+)=")
 
 
 def load(path):
@@ -58,16 +58,16 @@ def load(path):
 
 
 def words_of(command):
-    """The words that say what is measured: without the program's name and the options in `beside`."""
+    """The words that say what is measured: without the program's name and the options in `ignored`."""
     words, kept = shlex.split(command), []
     skip = False
     for word in words:
         name = word.split("=")[0]
         if skip:
             skip = False
-        elif name in beside:
-            skip = beside[name] and "=" not in word
-        elif os.path.basename(word) != "mamba-bench" and not beside_variables.match(word):
+        elif name in ignored:
+            skip = ignored[name] and "=" not in word
+        elif os.path.basename(word) != "mamba-bench" and not ignored_variables.match(word):
             kept.append(word)
     return kept
 

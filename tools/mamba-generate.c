@@ -38,7 +38,7 @@ static const struct poptOption options[] = {
      "0: always the most likely token", "X"},
     {"top-k", '\0', POPT_ARG_LONGLONG, &given.top_k, 0, "choose among the k most likely tokens (0: all)", "K"},
     {"top-p", '\0', POPT_ARG_DOUBLE | POPT_ARGFLAG_SHOW_DEFAULT, &given.top_p, 0,
-     "choose among the fewest of the most likely tokens that together have probability p (1: all, 0: one)", "P"},
+     "choose among the smallest set of the most likely tokens with total probability p (1: all, 0: one)", "P"},
     {"min-p", '\0', POPT_ARG_DOUBLE, &given.min_p, 0,
      "leave out tokens that are less likely than p times the most likely one (0: none)", "P"},
     {"repetition-penalty", '\0', POPT_ARG_DOUBLE | POPT_ARGFLAG_SHOW_DEFAULT, &given.repetition_penalty, 0,

@@ -32,7 +32,7 @@ row() { # NAME PASSED FAILED SKIPPED SECONDS
 "
 }
 
-count() { # LOG LABEL... -> sum of the numbers behind "Label:" in meson's summary
+count() { # LOG LABEL... -> sum of the numbers after "Label:" in meson's summary
   log=$1; shift; sum=0
   for label; do
     n=$(sed -n "s/^$label: *\\([0-9][0-9]*\\) *\$/\\1/p" "$log" | tail -n 1)

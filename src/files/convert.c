@@ -55,28 +55,28 @@ static bool same(source_dtype from, clm_dtype to) {
 }
 
 /* Of a whole block, without looking at every one twice. */
-static size_t count_strange(const float *values, size_t n) {
-  uint32_t strange = 0;
-  for (size_t i = 0; i < n; i++) strange += (dtype_bits(values[i]) & 0x7f800000u) == 0x7f800000u;
-  return strange;
+static size_t count_non_finite(const float *values, size_t n) {
+  uint32_t non_finite = 0;
+  for (size_t i = 0; i < n; i++) non_finite += (dtype_bits(values[i]) & 0x7f800000u) == 0x7f800000u;
+  return non_finite;
 }
 
 size_t convert(const conversion *c, const void *in, size_t elements, void *out) {
   float values[BLOCK];
-  size_t strange = 0;
+  size_t non_finite = 0;
   const size_t per_block = BLOCK / source_block_elements(c->from) * source_block_bytes(c->from);
   const char *from = in;
   char *to = out;
   for (size_t at = 0, n; at < elements; at += n, from += per_block, to += BLOCK * clm_dtype_size(c->to)) {
     n = elements - at < BLOCK ? elements - at : BLOCK;
     decode[c->from](from, n, values);
-    strange += count_strange(values, n);
+    non_finite += count_non_finite(values, n);
     if (c->is_A)
       for (size_t i = 0; i < n; i++) values[i] = logf(-values[i]);
     if (same(c->from, c->to) && !c->is_A) memcpy(to, from, n * clm_dtype_size(c->to)); /* the very bits of a NaN */
     else f32_to(c->to, values, n, to);
   }
-  return strange;
+  return non_finite;
 }
 
 #define ROUND 12582912.0f /* 1.5 * 2^23: no fraction is left of what it is added to */

@@ -10,8 +10,8 @@
 #define MAGIC             "GGUF"
 #define DEFAULT_ALIGNMENT 32
 #define FILL_BYTES        ((size_t)1 << 20) /* of the file that are read at once: whole pages */
-#define LEAST_VALUE       13 /* bytes that a value takes at least: length of its key, its type, itself */
-#define LEAST_TENSOR      24 /* length of its name, rank, dtype, offset                                */
+#define MIN_VALUE         13 /* minimum bytes of a value: length of its key, its type, itself           */
+#define MIN_TENSOR        24 /* length of its name, rank, dtype, offset                                */
 
 static const size_t type_bytes[GGUF_TYPES] = {
     [GGUF_U8] = 1,  [GGUF_I8] = 1,   [GGUF_U16] = 2, [GGUF_I16] = 2, [GGUF_U32] = 4, [GGUF_I32] = 4,
@@ -88,7 +88,7 @@ static clm_status open_file(clm_context *ctx, const char *path, gguf *g) {
   return CLM_OK;
 }
 
-/* Reads on, up to at least `needed` bytes of the file. */
+/* Reads on until `needed` bytes of the file are there, or more. */
 static clm_status fill(const cursor *c, size_t needed) {
   gguf *g = c->file->state;
   if (needed <= g->filled) return CLM_OK;
@@ -166,7 +166,7 @@ static int by_key(const void *a, const void *b) {
 }
 
 static clm_status read_values(cursor *c, gguf *g, uint64_t count) {
-  if (count > left(c) / LEAST_VALUE) return bad(c->context, c->file, "it counts more values than it can hold");
+  if (count > left(c) / MIN_VALUE) return bad(c->context, c->file, "it counts more values than it can hold");
   g->values = calloc((size_t)count + 1, sizeof *g->values);
   if (!g->values) return context_fail(c->context, CLM_OUT_OF_MEMORY, "out of host memory for %s", c->file->path);
   for (; g->count < count; g->count++) TRY(take_value(c, &g->values[g->count]));
@@ -348,7 +348,7 @@ static clm_status read_file(clm_context *ctx, source *s, gguf *g) {
   TRY(take_number(&c, 8, &tensors));
   TRY(take_number(&c, 8, &values));
   TRY(read_values(&c, g, values));
-  if (tensors > left(&c) / LEAST_TENSOR) return bad(ctx, s, "it counts more tensors than it can hold");
+  if (tensors > left(&c) / MIN_TENSOR) return bad(ctx, s, "it counts more tensors than it can hold");
   TRY(source_reserve(ctx, s, (size_t)tensors));
   TRY(measure_names(c, tensors, &name_bytes));
   char *names = g->names = malloc(name_bytes + 1);

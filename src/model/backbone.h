@@ -1,4 +1,4 @@
-/* The inside of a backbone, for src/model and src/train: a model of frames (ends.h) and what stands around it. */
+/* The inside of a backbone, for src/model and src/train: a model of frames (ends.h) and what surrounds it. */
 #ifndef CLM_MODEL_BACKBONE_H
 #define CLM_MODEL_BACKBONE_H
 
@@ -10,8 +10,8 @@ struct clm_backbone {
   clm_backbone_config config;
   clm_model *model;                /* blocks, parameters, activations                                  */
   char **names;                    /* of the outputs, or NULL                                          */
-  clm_buffer *scratch;             /* of the pass in hand: backbone_pass.c                             */
-  int64_t last_batch, last_length; /* whose rows of last frames stand at the front of it; 0: nobody's */
+  clm_buffer *scratch;             /* of the current pass: backbone_pass.c                             */
+  int64_t last_batch, last_length; /* of the pass whose rows of last frames are at its front; 0: none */
 };
 
 struct clm_backbone_state {
@@ -20,7 +20,7 @@ struct clm_backbone_state {
   int64_t batch, seen; /* frames so far                                                       */
   clm_buffer *buffer;  /* with a window                                                       */
   clm_tensor ring;     /* (batch, 2 window, embed_dim): frame i in places i and i + window (modulo 2 window), so that
-                          the last `window` frames lie side by side                             */
+                          the last `window` frames are contiguous                             */
 };
 
 /* Defaults of zeroed members, then ranges; and the blocks' part of it. */

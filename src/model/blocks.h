@@ -10,7 +10,7 @@
 
 enum { BLOCK_NORM, BLOCK_NORM_BIAS };
 
-enum { BLOCK_PARTS = 4 }; /* layers in parallel, at most */
+enum { BLOCK_PARTS = 4 }; /* max layers in parallel */
 
 typedef struct model_block {
   param_views params;

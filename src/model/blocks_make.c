@@ -1,5 +1,5 @@
 /* The list of a model's blocks as a text: "mamba1 mlp(width=512)". Blocks are separated by spaces, layers that run in
- * parallel by "+", options of a layer stand in brackets. */
+ * parallel by "+", options of a layer are in brackets. */
 #include "core/context.h"
 #include "core/try.h"
 #include "model/blocks.h"

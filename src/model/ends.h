@@ -1,4 +1,4 @@
-/* The parameters that stand around the blocks: embedding and head of a language model, projections of a model of
+/* The parameters before and after the blocks: embedding and head of a language model, projections of a model of
  * frames (clm_backbone), the final norm of both. */
 #ifndef CLM_MODEL_ENDS_H
 #define CLM_MODEL_ENDS_H

@@ -1,5 +1,5 @@
-/* What the files of a model say of text: bos_token_id, eos_token_id and pad_token_id of config.json, and
- * generation_config.json. No block needs it; it is kept so that a model that is saved says the same. */
+/* What the files of a model have about text: bos_token_id, eos_token_id and pad_token_id of config.json, and
+ * generation_config.json. No block needs it; it is kept so that a saved model has it too. */
 #ifndef CLM_MODEL_KEPT_H
 #define CLM_MODEL_KEPT_H
 
@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 typedef struct kept {
-  json_t *ids;      /* object of the three, as they stand in config.json; NULL: none */
+  json_t *ids;      /* object of the three, as in config.json; NULL: none */
   char *generation; /* generation_config.json as it was read; NULL: none             */
   size_t generation_bytes;
 } kept;

@@ -38,8 +38,8 @@ static void list_owners(clm_model *m, model_ends ends, owners *o) {
 clm_status model_lay_out(clm_model *m, const clm_model_config *config, model_ends ends) {
   m->config = *config;
   TRY(blocks_make(m->context, &m->config, &m->blocks));
-  const size_t most = 1 + (size_t)m->config.n_layer + m->blocks.layer_count;
-  owners o = {.rows = calloc(most * PARAMS_MAX, sizeof *o.rows), .items = calloc(most, sizeof *o.items)};
+  const size_t max_items = 1 + (size_t)m->config.n_layer + m->blocks.layer_count;
+  owners o = {.rows = calloc(max_items * PARAMS_MAX, sizeof *o.rows), .items = calloc(max_items, sizeof *o.items)};
   clm_status status = CLM_OK;
   if (o.rows && o.items) {
     list_owners(m, ends, &o);

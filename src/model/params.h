@@ -1,5 +1,5 @@
 /* What is known of a parameter before there is memory for it: a row of a table. Who has parameters (the model itself,
- * a block, a layer) fills a table with one row for each, at the place that its enum says; a row without a name is a
+ * a block, a layer) fills a table with one row for each, at the place that its enum gives; a row without a name is a
  * parameter that this configuration does not have. Weights, files, initialisation, the optimizer and checkpoints walk
  * these rows and know nothing else of them. */
 #ifndef CLM_MODEL_PARAMS_H

@@ -76,7 +76,7 @@ static clm_status fingerprint(clm_model *m, char text[HASH_TEXT]) {
 
 /* ---- The file ---- */
 
-/* The device's tensors of a file, in the order in which they stand there: the layers' and the last hidden state. */
+/* The device's tensors of a file, in the order of the file: the layers' and the last hidden state. */
 typedef struct state_part {
   const char *name;
   const clm_tensor *tensor;

@@ -14,7 +14,7 @@
 #define PIECE        ((size_t)1 << 20) /* elements that are converted at once: whole blocks of a dtype */
 #define ROWS         ((size_t)32)      /* of any length: whole blocks too                             */
 
-/* Random sequences of a block's parameters; those of layers in parallel to the first stand far from all others. */
+/* Random sequences of a block's parameters; those of layers in parallel to the first are far from all others. */
 #define STREAMS_PER_BLOCK 15
 #define STREAMS_PER_PART  ((uint64_t)1 << 32)
 
@@ -53,7 +53,7 @@ static weight weight_of(const weights_owner *owner, int id, const param *p) {
 
 static int compare(int a, int b) { return (a > b) - (a < b); }
 
-/* The model's own stand with those of block 0. */
+/* The model's own are in the list of block 0. */
 static int by_place(const void *left, const void *right) {
   const weight *a = left, *b = right;
   int order = compare(b->param.decay, a->param.decay);
@@ -292,28 +292,28 @@ static clm_status fetch(loading *l, const source_tensor *t, size_t at, size_t co
 
 /* Elements [at, at + count) of a tensor: straight into the buffer where the host can address it. */
 static clm_status load_piece(loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
-                             size_t *strange) {
+                             size_t *non_finite) {
   const conversion c = {t->dtype, w->dtype, w->param.is_A && t->from->naming == NAMING_GGUF};
   const size_t to = w->offset * sizeof(float) + at * clm_dtype_size(w->dtype);
   const void *in;
   TRY(fetch(l, t, at, count, &in));
   if (l->flat->host) {
-    *strange += convert(&c, in, count, (char *)l->flat->host + to);
+    *non_finite += convert(&c, in, count, (char *)l->flat->host + to);
     return CLM_OK;
   }
-  *strange += convert(&c, in, count, l->piece);
+  *non_finite += convert(&c, in, count, l->piece);
   return clm_buffer_write(l->flat, to, count * clm_dtype_size(w->dtype), l->piece);
 }
 
 /* Whole rows, as integers and scales. */
 static clm_status quantize_piece(loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
-                                 size_t *strange) {
+                                 size_t *non_finite) {
   const conversion c = {t->dtype, CLM_F32, false};
   const size_t row = row_elements(w), rows = count / row, first = at / row;
   const void *in;
   float *values = (float *)(void *)l->piece, *scales = (float *)(void *)(l->integers + padded(count));
   TRY(fetch(l, t, at, count, &in));
-  *strange += convert(&c, in, count, values);
+  *non_finite += convert(&c, in, count, values);
   for (size_t i = 0; i < rows; i++) scales[i] = quantize_row(values + i * row, row, (int8_t *)l->integers + i * row);
   TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + at, count, l->integers));
   return clm_buffer_write(l->flat, (w->scales + first) * sizeof(float), rows * sizeof(float), scales);
@@ -321,32 +321,32 @@ static clm_status quantize_piece(loading *l, const weight *w, const source_tenso
 
 static clm_status load_one(loading *l, const weight *w, const source_tensor *t) {
   const bool quantized = w->dtype == CLM_I8;
-  const size_t most = quantized ? rows_at_once(w) * row_elements(w) : PIECE;
-  size_t strange = 0;
+  const size_t max = quantized ? rows_at_once(w) * row_elements(w) : PIECE;
+  size_t non_finite = 0;
   for (size_t at = 0, count; at < w->count; at += count) {
-    count = w->count - at < most ? w->count - at : most;
-    TRY((quantized ? quantize_piece : load_piece)(l, w, t, at, count, &strange));
+    count = w->count - at < max ? w->count - at : max;
+    TRY((quantized ? quantize_piece : load_piece)(l, w, t, at, count, &non_finite));
     if (l->options->progress && !l->options->progress(l->options->user, l->done, l->total))
       return context_fail(l->context, CLM_INTERRUPTED, "%s: loading was stopped", t->from->path);
   }
-  if (strange)
+  if (non_finite)
     context_log(l->context, CLM_LOG_WARNING, "%s: %zu of %zu values of tensor \"%s\" are not finite", t->from->path,
-                strange, w->count, t->name);
+                non_finite, w->count, t->name);
   static const char zeros[ALIGN_FLOATS * sizeof(float)];
   const size_t bytes = bytes_of(w), scales = scale_bytes(w);
   TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + bytes, padded(bytes) - bytes, zeros));
   return clm_buffer_write(l->flat, w->scales * sizeof(float) + scales, padded(scales) - scales, zeros);
 }
 
-/* The most elements that are converted at once. */
-static size_t most_elements(const weights_layout *layout) {
-  size_t most = PIECE;
+/* The maximum of elements that are converted at once. */
+static size_t max_elements(const weights_layout *layout) {
+  size_t max = PIECE;
   for (size_t i = 0; i < layout->item_count; i++) {
     const weight *w = &layout->items[i];
     const size_t rows = w->dtype == CLM_I8 ? rows_at_once(w) * row_elements(w) : 0;
-    if (rows > most) most = rows;
+    if (rows > max) max = rows;
   }
-  return most;
+  return max;
 }
 
 static clm_status load_all(loading *l, const weights_layout *layout, const source *from) {
@@ -365,10 +365,10 @@ static clm_status load_all(loading *l, const weights_layout *layout, const sourc
 clm_status weights_load(clm_context *ctx, const weights_layout *layout, const source *from,
                         const clm_model_load_options *options, clm_buffer *flat) {
   loading l = {.context = ctx, .options = options, .flat = flat};
-  const size_t most = most_elements(layout);
-  l.raw = malloc(most * sizeof(float));
-  l.piece = malloc(most * sizeof(float));
-  l.integers = malloc(padded(most) + most * sizeof(float)); /* rows may be of one element */
+  const size_t max = max_elements(layout);
+  l.raw = malloc(max * sizeof(float));
+  l.piece = malloc(max * sizeof(float));
+  l.integers = malloc(padded(max) + max * sizeof(float)); /* rows may be of one element */
   clm_status status;
   if (l.raw && l.piece && l.integers) status = load_all(&l, layout, from);
   else status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", from->path);
@@ -382,7 +382,7 @@ static const char *stored_name(clm_dtype dtype) {
   return dtype == CLM_F16 ? "F16" : dtype == CLM_BF16 ? "BF16" : "F32";
 }
 
-/* Matrices in i8 as the f32 that they stand for, one behind the other: rows of a table by all their numbers. */
+/* The f32 values of matrices in i8, one after another: rows of a table by all their numbers. */
 static clm_status dequantize(clm_context *ctx, const weights_layout *l, clm_buffer *flat, clm_buffer *values,
                              clm_tensor numbers) {
   size_t at = 0;

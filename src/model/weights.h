@@ -1,7 +1,7 @@
 /* All parameters of a model live in one flat buffer: those with weight decay first, the others after, so that the
  * optimizer is two calls, the norm of the gradient one, a checkpoint one transfer. Gradients and the optimizer's
- * moments have the same layout: what is trained is f32 throughout. Of a model that only runs, matrices may be halves,
- * or i8 with a scale for each row behind them. Tables of rows (params.h) describe the parameters; everything here
+ * moments have the same layout: what is trained is f32 throughout. Of a model that only runs, matrices may be 16-bit,
+ * or i8 with a scale for each row after them. Tables of rows (params.h) describe the parameters; everything here
  * walks them. */
 #ifndef CLM_MODEL_WEIGHTS_H
 #define CLM_MODEL_WEIGHTS_H
@@ -49,7 +49,7 @@ clm_status weights_layout_make(clm_context *context, const weights_owner *owners
                                weights_layout *layout);
 void weights_layout_free(weights_layout *layout);
 
-/* The other way to hold them: matrices as `type` says, of what the source has. Fails where the source lacks a
+/* The other way to hold them: matrices of the dtype `type`, from the source. Fails where the source lacks a
  * parameter, or has it in another shape or in a dtype that cannot be read. */
 clm_status weights_layout_fit(clm_context *context, weights_layout *layout, const source *from,
                               clm_weights_type type);
@@ -64,7 +64,7 @@ clm_dtype weights_matrix_dtype(const weights_layout *layout);
 void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]);
 void weights_original_name(const weight *w, char name[WEIGHT_NAME_MAX]);
 
-/* The view of a parameter by its name, as in model.safetensors; of the scales of one in i8 with "_scale" behind it.
+/* The view of a parameter by its name, as in model.safetensors; of the scales of one in i8 with "_scale" after it.
  * False: the model has no such parameter. */
 bool weights_find(const weights_layout *layout, clm_buffer *flat, const char *name, clm_tensor *view);
 
@@ -85,7 +85,7 @@ const source_tensor *weights_find_own(const source *from, const param *p);
 clm_status weights_load(clm_context *context, const weights_layout *layout, const source *from,
                         const clm_model_load_options *options, clm_buffer *flat);
 
-/* Writes a safetensors file, tensors as they are held; what is i8 as the f32 that it stands for. */
+/* Writes a safetensors file, tensors as they are held; matrices in i8 as their values in f32. */
 clm_status weights_save(clm_context *context, const weights_layout *layout, const char *path, bool original_names,
                         clm_buffer *flat);
 

@@ -1,5 +1,5 @@
 /* The files next to tokenizer.json from which transformers takes more of a tokenizer: further special and added
- * tokens, and a class, some of which build their parts anew, whatever tokenizer.json says. The order of precedence is
+ * tokens, and a class, some of which build their parts anew, whatever tokenizer.json has. The order of precedence is
  * that of AutoTokenizer in transformers 5 (docs/tokenizer.md). */
 #ifndef CLM_TEXT_COMPANIONS_H
 #define CLM_TEXT_COMPANIONS_H

@@ -16,7 +16,7 @@ typedef enum decoder_step_kind {
   DECODER_REPLACE,
   DECODER_STRIP,         /* one character, some times, at both ends */
   DECODER_BYTE_FALLBACK, /* <0x0A> is a byte */
-  DECODER_BYTE_LEVEL,    /* stand-ins are bytes */
+  DECODER_BYTE_LEVEL,    /* stand-ins become bytes */
   DECODER_METASPACE,     /* one character is a space; in a text's first token it may be nothing */
 } decoder_step_kind;
 
@@ -24,7 +24,7 @@ typedef struct decoder_step {
   decoder_step_kind kind;
   normalizer_step replace;
   byte_buffer stripped; /* the character */
-  size_t start, stop;   /* how often at most, at the beginning and at the end */
+  size_t start, stop;   /* max times, at the beginning and at the end */
   bool first_drops;     /* DECODER_METASPACE */
 } decoder_step;
 
@@ -35,7 +35,7 @@ typedef struct decoder {
   decoder_step steps[DECODER_STEPS]; /* for each token */
   size_t count;
   byte_buffer stripped; /* a character that the whole text loses at its beginning, */
-  size_t start;         /* so often at most                                        */
+  size_t start;         /* max times                                               */
 } decoder;
 
 /* Fills in what every token of the vocabulary decodes to. */

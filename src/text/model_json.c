@@ -125,7 +125,7 @@ clm_status model_from_json(const json_reader *r, const json_t *json, pipeline *p
 
 /* ---- Added tokens ---- */
 
-/* Numbers are given as `tokenizers` gives them, whatever the file says: a token of the model keeps its own, others
+/* Numbers are given as `tokenizers` gives them, whatever the file has: a token of the model keeps its own, others
  * follow after the model's count of tokens or the largest added number. */
 static int64_t number_of(const pipeline *p, byte_string spelling, size_t model_tokens, int64_t largest) {
   int32_t known = vocabulary_find(&p->vocabulary, spelling);
@@ -204,7 +204,7 @@ static clm_status put_around(const json_reader *r, pipeline *p, bool after, cons
   return CLM_OK;
 }
 
-/* {"SpecialToken": {"id": NAME}}, whose numbers stand under NAME in `special_tokens`. */
+/* {"SpecialToken": {"id": NAME}}, whose numbers are under NAME in `special_tokens`. */
 static clm_status put_special(const json_reader *r, pipeline *p, bool after, const json_t *special_tokens,
                               const json_t *piece) {
   const char *name = json_string_value(json_object_get(json_object_get(piece, "SpecialToken"), "id"));

@@ -21,7 +21,7 @@ static clm_status emit(splitter *s, size_t begin, size_t end) {
   return from_stage(s->run, s->stage, (byte_string){s->text.text + begin, end - begin});
 }
 
-/* Whether this part goes on what is held back. */
+/* Whether this part continues what is held back. */
 static bool joins(const splitter *s, bool matches) {
   switch (s->behaviour) {
   case SPLIT_CONTIGUOUS: return matches == s->held_matches;

@@ -138,11 +138,11 @@ static int64_t cut(clm_sampler *s, double *total) {
 
 /* What is less likely than 2^-64 with the largest no random number of 53 bits reaches. */
 static void collect(clm_sampler *s, const float *logits, float largest) {
-  float least = largest - 64 * 0.6931472f * s->options.temperature;
+  float lowest = largest - 64 * 0.6931472f * s->options.temperature;
   s->largest = largest;
   s->count = s->taken = 0;
   for (int64_t i = 0; i < s->size; i++)
-    if (logits[i] >= least && logits[i] > -INFINITY) s->candidates[s->count++] = (candidate){logits[i], (int32_t)i};
+    if (logits[i] >= lowest && logits[i] > -INFINITY) s->candidates[s->count++] = (candidate){logits[i], (int32_t)i};
   for (int64_t at = s->count / 2; at-- > 0;) sift(s->candidates, s->count, at);
 }
 

@@ -11,7 +11,7 @@ static const char *const keys[][2] = {
     [CLM_TOKEN_UNK] = {"unk_token", "unk_token_id"},
 };
 
-/* The model's files that have numbers, the first one that says something counts. */
+/* The model's files that have numbers, the first one that has them counts. */
 static const companion numbered[] = {COMPANION_GENERATION, COMPANION_MODEL};
 enum { NUMBERED = sizeof numbered / sizeof *numbered };
 

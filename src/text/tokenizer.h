@@ -32,7 +32,7 @@ clm_status tokenizer_new(clm_context *context, clm_vocabulary kind, clm_tokenize
 clm_status tokenizer_from_json(const json_reader *reader, const json_t *json, char *text, size_t bytes,
                                clm_tokenizer **tokenizer);
 
-/* Special tokens, where generation begins and ends, by what the other files say. */
+/* Special tokens, where generation begins and ends, from the other files. */
 clm_status tokenizer_take_specials(clm_tokenizer *tokenizer, const companions *c);
 
 /* Numbers below 0 are left out. False when out of memory. */

@@ -12,7 +12,7 @@
 /* Bytes of the code point at the front of `text` (at least one byte long); 0 if it is not UTF-8. */
 size_t utf8_decode(const char *text, size_t bytes, uint32_t *code);
 
-/* Writes at most UTF8_MAX bytes; returns how many. */
+/* Writes up to UTF8_MAX bytes; returns how many. */
 size_t utf8_encode(uint32_t code, char *text);
 
 /* Bytes at the front of `text` (at least one) that one U+FFFD stands for where utf8_decode gives 0: the longest part

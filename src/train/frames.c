@@ -6,17 +6,18 @@
 
 static int64_t least_set(int64_t a, int64_t b) { return !a ? b : !b ? a : a < b ? a : b; }
 
-/* Pieces of at most `most` frames each (0: any number), outputs at every frame. */
-static clm_status cut(clm_backbone *b, frames_data *d, int64_t most) {
+/* Pieces of up to `max_frames` frames each (0: any number), outputs at every frame. */
+static clm_status cut(clm_backbone *b, frames_data *d, int64_t max_frames) {
   int64_t pieces = 0;
-  for (int64_t i = 0; i < d->count; i++) pieces += most ? (d->list[i].length - 1) / most + 1 : 1;
+  for (int64_t i = 0; i < d->count; i++) pieces += max_frames ? (d->list[i].length - 1) / max_frames + 1 : 1;
   if (pieces == d->count) return CLM_OK;
   backbone_sequence *list = malloc((size_t)pieces * sizeof *list), *piece = list;
   if (!list) return context_fail(b->context, CLM_OUT_OF_MEMORY, "training: out of host memory");
   for (int64_t i = 0; i < d->count; i++)
-    for (int64_t at = 0; at < d->list[i].length; at += most, piece++) {
+    for (int64_t at = 0; at < d->list[i].length; at += max_frames, piece++) {
       int64_t left = d->list[i].length - at;
-      *piece = (backbone_sequence){d->list[i].begin + at, left < most ? left : most, d->list[i].target + at};
+      *piece =
+          (backbone_sequence){d->list[i].begin + at, left < max_frames ? left : max_frames, d->list[i].target + at};
     }
   free(d->list);
   d->list = list;

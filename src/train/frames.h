@@ -7,7 +7,7 @@
 
 typedef struct frames_data {
   clm_sequences sequences; /* the caller's memory                                        */
-  backbone_sequence *list; /* cut to `longest` frames at most                            */
+  backbone_sequence *list; /* cut to `longest` frames                                    */
   int64_t count, training; /* of the list; those to train on, the others to validate on  */
   int64_t longest, frames; /* of one, of all                                             */
   uint64_t seed;

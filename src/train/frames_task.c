@@ -144,8 +144,8 @@ static clm_status prepare(clm_trainer *t, const clm_sequences *sequences, const 
   if (t->options.dropout == 0) t->options.dropout = (double)f->backbone->config.dropout;
   TRY(train_options_complete(t->context, &t->options));
   for (int64_t i = f->data.training; i < f->data.count; i++, f->validation++) {
-    int64_t length = f->data.list[i].length, most = t->options.validation_tokens;
-    if (most && f->validation && t->validation_tokens + length > most) break;
+    int64_t length = f->data.list[i].length, max = t->options.validation_tokens;
+    if (max && f->validation && t->validation_tokens + length > max) break;
     t->validation_tokens += length;
   }
   f->sequences = calloc((size_t)t->options.batch, sizeof(backbone_sequence *));

@@ -77,10 +77,10 @@ static clm_status prepare(clm_trainer *t, const int32_t *ids, size_t count, cons
     if (ids[i] < 0 || ids[i] >= t->model->config.vocab_size)
       return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: token %zu is %d, the model's vocabulary has %lld", i,
                           (int)ids[i], (long long)t->model->config.vocab_size);
-  /* Two at least: one token predicts nothing. */
-  int64_t most = t->options.validation_tokens > 1 ? t->options.validation_tokens : 2;
+  /* Two or more: one token predicts nothing. */
+  int64_t max = t->options.validation_tokens > 1 ? t->options.validation_tokens : 2;
   t->validation_tokens = state->windows.count - state->windows.training;
-  if (t->options.validation_tokens && t->validation_tokens > most) t->validation_tokens = most;
+  if (t->options.validation_tokens && t->validation_tokens > max) t->validation_tokens = max;
   t->loss_scale = 1 / (double)batch_rows(t);
   TRY(clm_buffer_create(ctx, batch_rows(t) * sizeof(float), &state->losses));
   return trainer_prepare(t);

@@ -11,7 +11,7 @@
 
 /* What is learnt: where batches come from, and what is computed of one. */
 typedef struct train_task {
-  const char *data;                            /* what a sentence calls it: "text"                 */
+  const char *data;                            /* its name in messages: "text"                     */
   size_t (*batch_bytes)(const clm_trainer *t); /* of a batch in the queue                          */
   void (*next)(clm_trainer *t, data_position *position, int slot, void *batch); /* cuts the next one */
   /* Gradients of the batch in `slot` of the queue; loss (1) times t->loss_scale is its mean. */

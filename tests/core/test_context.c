@@ -9,7 +9,7 @@
 typedef struct refused_case {
   const char *device, *cpu_level;
   clm_status status;
-  const char *sentence;
+  const char *message;
 } refused_case;
 
 static const refused_case refused[] = {
@@ -34,7 +34,7 @@ static void test_refused(const test_device *device, const void *data) {
       .device = c->device, .cpu_level = c->cpu_level, .error = error, .error_size = sizeof error};
   assert_int_equal(clm_context_create(&options, &context), c->status);
   assert_null(context);
-  if (!strstr(error, c->sentence)) fail_msg("\"%s\" does not say \"%s\"", error, c->sentence);
+  if (!strstr(error, c->message)) fail_msg("\"%s\" does not say \"%s\"", error, c->message);
 
   char little[6]; /* cut, but ended */
   memset(little, 'x', sizeof little);
@@ -101,7 +101,7 @@ static void test_information(const test_device *device, const void *data) {
   assert_true(info.memory_bytes > 0);
 }
 
-/* The sentence stays until the next call that fails or runs; explain says what ran. */
+/* The message stays until the next call that fails or runs; explain says what ran. */
 static void test_sentences(const test_device *device, const void *data) {
   (void)data;
   clm_context *context = device->context;
@@ -234,7 +234,7 @@ static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
     test_add(device, test_information, NULL, "information");
-    test_add(device, test_sentences, NULL, "sentences");
+    test_add(device, test_sentences, NULL, "messages");
     test_add(device, test_profiling, NULL, "profiling");
     test_add(device, test_side_by_side, NULL, "contexts side by side");
     test_add(device, test_fork, NULL, "fork");

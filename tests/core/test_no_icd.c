@@ -1,4 +1,4 @@
-/* A machine whose OpenCL loader finds no driver at all: auto is the CPU, OpenCL by name is refused with a sentence.
+/* A machine whose OpenCL loader finds no driver at all: auto is the CPU, OpenCL by name is refused with a message.
  */
 #include "cmocka_all.h"
 #include <clmamba/clmamba.h>
@@ -39,7 +39,7 @@ static void test_by_name(void **state) {
     const clm_context_options options = {.device = devices[i], .error = error, .error_size = sizeof error};
     assert_int_equal(clm_context_create(&options, &context), CLM_NO_DEVICE);
     assert_null(context);
-    if (strlen(error) < 10) fail_msg("no sentence for %s: \"%s\"", devices[i], error);
+    if (strlen(error) < 10) fail_msg("no message for %s: \"%s\"", devices[i], error);
   }
 }
 

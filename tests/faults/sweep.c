@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_JOBS = 16, HANG_SECONDS = 60 };
+enum { MAX_JOBS = 16, HANG_SECONDS = 60 };
 
 typedef struct job {
   pid_t pid; /* 0: free */
@@ -31,9 +31,9 @@ typedef struct sweep {
   const char *device;
   char base[200];
   held_folder before, done, followed; /* undisturbed: at first, after `run`, after `after` */
-  fault_leak kept[FAULT_LEAKS];       /* what an undisturbed run leaves behind             */
+  fault_leak kept[FAULT_LEAKS];       /* memory that an undisturbed run does not free      */
   uint32_t kept_count;
-  job jobs[MOST_JOBS];
+  job jobs[MAX_JOBS];
   sweep_totals totals;
 } sweep;
 

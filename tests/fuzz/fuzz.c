@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_LEVELS = 8, MOST_SHOWN = 20 };
+enum { MAX_LEVELS = 8, MAX_SHOWN = 20 };
 
-static clm_context *reference, *levels[MOST_LEVELS];
+static clm_context *reference, *levels[MAX_LEVELS];
 static size_t level_count;
 static bool verbose;
 
@@ -115,33 +115,33 @@ static void describe(const fuzz_call *c) {
 }
 
 static void complain(const fuzz_call *c, const char *what, const char *detail) {
-  if (++complaints > MOST_SHOWN) return;
+  if (++complaints > MAX_SHOWN) return;
   describe(c);
   printf("  FAILED: %s: %s\n", what, detail);
 }
 
 /* ---- Judging ---- */
 
-static bool names(const char *sentence, const char *name) {
+static bool names(const char *message, const char *name) {
   const size_t length = strlen(name);
-  for (const char *at = sentence; (at = strstr(at, name)) != NULL; at += length) {
-    bool begins = at == sentence || !(isalnum((unsigned char)at[-1]) || at[-1] == '_');
+  for (const char *at = message; (at = strstr(at, name)) != NULL; at += length) {
+    bool begins = at == message || !(isalnum((unsigned char)at[-1]) || at[-1] == '_');
     bool ends = !(isalnum((unsigned char)at[length]) || at[length] == '_');
     if (begins && ends) return true;
   }
   return false;
 }
 
-static bool names_any(const char *sentence, const catalog_op *op) {
+static bool names_any(const char *message, const catalog_op *op) {
   for (size_t i = 0; op_tensor_at(op->table, i); i++)
-    if (names(sentence, op_tensor_at(op->table, i)->name)) return true;
+    if (names(message, op_tensor_at(op->table, i)->name)) return true;
   return false;
 }
 
 /* "op: ", or that of its other direction, whose checks it shares. */
-static bool begins_with_op(const char *sentence, const char *op) {
-  size_t length = strcspn(sentence, ":");
-  return sentence[length] == ':' && strncmp(sentence, op, length) == 0;
+static bool begins_with_op(const char *message, const char *op) {
+  size_t length = strcspn(message, ":");
+  return message[length] == ':' && strncmp(message, op, length) == 0;
 }
 
 static unsigned char *contents(clm_buffer *buffer, clm_context *context) {
@@ -161,12 +161,12 @@ static void check_unwritten(const fuzz_call *c, const bound *b) {
   }
 }
 
-static void check_sentence(const fuzz_call *c, clm_status status, const char *sentence) {
+static void check_message(const fuzz_call *c, clm_status status, const char *message) {
   if (status != CLM_INVALID_ARGUMENT && status != CLM_UNSUPPORTED) complain(c, "status", clm_status_string(status));
-  if (!begins_with_op(sentence, c->choice.op->op->name)) complain(c, "the sentence does not name the call", sentence);
+  if (!begins_with_op(message, c->choice.op->op->name)) complain(c, "the message does not name the call", message);
   if (status == CLM_INVALID_ARGUMENT &&
-      !(c->wrong && *c->wrong ? names(sentence, c->wrong) : names_any(sentence, c->choice.op)))
-    complain(c, "the sentence does not name the argument", sentence);
+      !(c->wrong && *c->wrong ? names(message, c->wrong) : names_any(message, c->choice.op)))
+    complain(c, "the message does not name the argument", message);
 }
 
 static bool has_integers(const fuzz_call *c) {
@@ -175,7 +175,7 @@ static bool has_integers(const fuzz_call *c) {
   return false;
 }
 
-/* Beside what one rounding of the output gives. Against integers some levels round the activations to 15 bits. */
+/* In addition to one rounding of the output. Against integers some levels round the activations to 15 bits. */
 static double tolerance(const fuzz_call *c, clm_dtype dtype) {
   const double f32 = has_integers(c) ? 5e-4 : 2e-5;
   const double one = dtype == CLM_F16 ? 1e-3 : dtype == CLM_BF16 ? 8e-3 : f32;
@@ -386,14 +386,14 @@ static void run(uint64_t number) {
     count(&c);
     count_forms(&c);
   } else {
-    const char *sentence = clm_context_error(got.context);
-    if (verbose) printf("  %s\n", sentence);
+    const char *message = clm_context_error(got.context);
+    if (verbose) printf("  %s\n", message);
     if (!c.wrong) {
-      if (status != CLM_UNSUPPORTED) complain(&c, "a valid call was refused", sentence);
+      if (status != CLM_UNSUPPORTED) complain(&c, "a valid call was refused", message);
     } else if (*c.wrong && status == CLM_UNSUPPORTED) {
-      complain(&c, "an invalid call is called unsupported", sentence);
+      complain(&c, "an invalid call is called unsupported", message);
     }
-    check_sentence(&c, status, sentence);
+    check_message(&c, status, message);
     check_unwritten(&c, &got);
     if (status == CLM_UNSUPPORTED) unsupported++;
     else refused++;

@@ -1,6 +1,6 @@
 /* The selective scan and its gradients over a grid at least as wide as the reference package's own: every length,
  * number of states, groups, channels, dtype, real and complex; flags drawn for each cell. Inputs are distributed as
- * there, tolerances are those of there (rtol, atol), judged by the double-precision reference.
+ * there, tolerances are those of there (rtol, atol), compared with the double-precision reference.
  *
  *   CLM_GRID_SHARE=1/4   every fourth kind (states, dtype, real or complex): no two shares compile the same program
  *   CLM_GRID_SPARSE=50   every 50th cell, the largest left out: the part that runs with all tests
@@ -184,7 +184,7 @@ typedef struct tolerance {
   double rtol, atol;
 } tolerance;
 
-/* What stands beside delta, its bias and the gate, has the tolerance of delta. */
+/* What goes with delta, its bias and the gate, has the tolerance of delta. */
 static tolerance tolerance_of(const cell *c, const char *name) {
   tolerance t = c->dtype == CLM_F32   ? (tolerance){6e-4, 2e-3}
                 : c->dtype == CLM_F16 ? (tolerance){3e-3, 5e-3}
@@ -220,7 +220,7 @@ static bool compare(const cell *c, const test_run *got, const double *want, cons
   for (size_t k = 0; k < count; k++) square += want[k] * want[k];
   const double size = sqrt(square / (double)count);
   size_t at = 0;
-  const size_t parts = run_is_complex(got, name) ? 2 : 1; /* a complex number is judged as one, by its magnitude */
+  const size_t parts = run_is_complex(got, name) ? 2 : 1; /* a complex number is compared as one, by its magnitude */
   for (size_t k = 0; k < count; k += parts) {
     const double off =
         parts == 2 ? hypot(values[k] - want[k], values[k + 1] - want[k + 1]) : fabs(values[k] - want[k]);
@@ -238,7 +238,7 @@ static bool compare(const cell *c, const test_run *got, const double *want, cons
     snprintf(worst_where, sizeof worst_where, "%s, %s on %s", cell_text, name, device->name);
   }
   if (worst > 1)
-    print_error("%s\n  %s number %zu is %.9g, expected %.9g, beside %.3g (%.3g of the tolerance), on %s\n  %s\n",
+    print_error("%s\n  %s number %zu is %.9g, expected %.9g, scale %.3g (%.3g of the tolerance), on %s\n  %s\n",
                 cell_text, name, at, values[at], want[at], size, worst, device->name, explain);
   free(values);
   return worst <= 1;
@@ -256,7 +256,7 @@ static double processor_seconds(void) {
   return seconds;
 }
 
-/* One call on every device against one on the judge. */
+/* One call on every device against one on the reference. */
 static bool check(const cell *c, test_problem *p) {
   bool right = true;
   p->seed = (uint64_t)c->number + 1;
@@ -267,7 +267,7 @@ static bool check(const cell *c, test_problem *p) {
   double begun = processor_seconds();
   run_call(want);
   judge_seconds += processor_seconds() - begun;
-  double *values[TEST_MOST_TENSORS] = {NULL};
+  double *values[TEST_MAX_TENSORS] = {NULL};
   for (size_t i = 0; i < p->count; i++)
     if (p->tensors[i].role != TEST_IN) values[i] = run_read(want, p->tensors[i].name);
   run_destroy(want);

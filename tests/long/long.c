@@ -11,7 +11,7 @@ enum { SAMPLES = 100 };
 
 typedef struct long_case {
   int64_t length, channels, groups, states;
-  int64_t group; /* the judge computes the channels of this one alone */
+  int64_t group; /* the reference computes the channels of this one alone */
   bool backward;
   const char *why;
 } long_case;
@@ -68,7 +68,7 @@ static clm_tensor shape_of(const long_case *c, int i) {
   return clm_tensor_of(NULL, 0, CLM_F32, 4, (int64_t[]){1, c->length, c->groups, c->states});
 }
 
-/* The channels of the group that is judged. */
+/* The channels of the group that is compared. */
 static clm_tensor of_group(const long_case *c, int i, clm_tensor t) {
   const int64_t channels = c->channels / c->groups;
   if (tensors[i].shape == OF_GROUP) return clm_tensor_slice(t, 2, c->group, 1);
@@ -109,7 +109,7 @@ static void ok(clm_context *context, clm_status status) {
   if (status) fail_msg("%s", clm_context_error(context));
 }
 
-/* The call on a context, for all channels or the group that is judged. Leaves the outputs in `data`. */
+/* The call on a context, for all channels or the group that is compared. The outputs go to `data`. */
 static void call(const long_case *c, long_data *data, clm_context *context, bool one_group) {
   long_run run = {.args.forward = {.delta_softplus = true, .A_is_log = true}};
   for (int i = 0; i < TENSORS; i++) {
@@ -199,7 +199,7 @@ enum { FAR_BATCH = 2, FAR_LENGTH = 70, FAR_CHANNELS = 16 };
 
 static const int columns[] = {U, DELTA, B, C, Z, OUT, DOUT, DU, DDELTA, DZ, DB, DC};
 
-/* Its columns begin at *column, which moves behind them. */
+/* Its columns begin at *column, which moves past them. */
 static clm_tensor column_of(const far_case *c, int i, int64_t stride, int64_t *column) {
   const bool step = tensors[i].shape == OF_STEP;
   clm_tensor t = clm_tensor_of(NULL, 0, CLM_F16, step ? 3 : 4,

@@ -1,4 +1,4 @@
-/* A folder of a test's own, the files that it writes there, and the sentence of a call that must fail. */
+/* A folder of a test's own, the files that it writes there, and the message of a call that must fail. */
 #ifndef TEST_MODEL_FOLDER_H
 #define TEST_MODEL_FOLDER_H
 
@@ -30,7 +30,7 @@ void bytes_release(bytes *b);
 void write_file(const char *name, const void *data, size_t count);
 bytes read_file(const char *name);
 
-/* The last call on `context` gave `want`, and its sentence has `part` in it. */
+/* The last call on `context` gave `want`, and its message has `part` in it. */
 void expect_failure(clm_context *context, clm_status got, clm_status want, const char *part);
 
 #endif

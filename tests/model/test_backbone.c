@@ -173,7 +173,7 @@ static float *gradients(const fixture *f, float dropout, float *loss) {
 }
 
 /* The squared error as a loss of the caller's own, on the host, gives the gradients that it has as the backbone's:
- * from the outputs with dropout, and with anything in the gradient behind a sequence's end. */
+ * from the outputs with dropout, and with anything in the gradient after a sequence's end. */
 static void test_own_loss(const test_device *device, const void *data) {
   const backbone_case *c = data;
   fixture f = fixture_make(c, device->context);
@@ -243,17 +243,17 @@ static void test_own_loss_refused(const test_device *device, const void *data) {
 
 static void test_against_reference(const test_device *device, const void *data) {
   const backbone_case *c = data;
-  fixture f = fixture_make(c, device->context), judge = fixture_make(c, test_judge);
-  float *got = forward(&f), *want = forward(&judge), loss[2];
+  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_judge);
+  float *got = forward(&f), *want = forward(&reference), loss[2];
   floats_compare("outputs", got, want, (size_t)clm_tensor_count(f.out), 1e-4, 0);
   free(got);
   free(want);
   for (int i = 0; i < 2; i++) {
     float dropout = i ? 0.3f : 0;
     got = gradients(&f, dropout, &loss[0]);
-    want = gradients(&judge, dropout, &loss[1]);
+    want = gradients(&reference, dropout, &loss[1]);
     const weights_layout *l = &f.backbone->model->layout;
-    double largest = 0; /* a gradient that is nothing beside the others is what rounding makes of it */
+    double largest = 0; /* a gradient far below the others is rounding error alone */
     for (size_t k = 0; k < l->total; k++) largest = fmax(largest, fabs((double)want[k]));
     for (size_t k = 0; k < l->item_count; k++) {
       char name[WEIGHT_NAME_MAX];
@@ -266,7 +266,7 @@ static void test_against_reference(const test_device *device, const void *data) 
     free(want);
   }
   fixture_free(&f);
-  fixture_free(&judge);
+  fixture_free(&reference);
 }
 
 /* ---- Gradients ---- */
@@ -413,7 +413,7 @@ static void test_halves(const test_device *device, const void *data) {
 
 /* ---- Evaluation ---- */
 
-/* Sequences of different lengths, one behind the other, judged as their outputs say. */
+/* Sequences of different lengths, one after another, evaluated by their outputs. */
 static void test_evaluate(const test_device *device, const void *data) {
   const backbone_case *c = data;
   fixture f = fixture_make(c, device->context);
@@ -431,7 +431,7 @@ static void test_evaluate(const test_device *device, const void *data) {
       .count = count, .lengths = lengths, .frames = frames, .targets = targets, .classes = classes};
   CHECK(&f, clm_backbone_evaluate(f.backbone, &sequences, &score));
 
-  double loss = 0, deviation = 0, right = 0, judged = 0, *means = calloc((size_t)size, sizeof *means);
+  double loss = 0, deviation = 0, correct = 0, counted = 0, *means = calloc((size_t)size, sizeof *means);
   for (int64_t i = 0; i < rows * size; i++) means[i % size] += (double)targets[i] / (double)rows;
   for (int64_t i = 0, at = 0, row = 0; i < count; at += lengths[i++]) {
     clm_tensor in = clm_tensor_of(f.buffer, 0, CLM_F32, 3, (int64_t[]){1, lengths[i], width}), out;
@@ -444,7 +444,7 @@ static void test_evaluate(const test_device *device, const void *data) {
     for (int64_t k = 0; k < n; k++, row++) {
       const float *v = values + k * size;
       if (c->config.task == CLM_TASK_REGRESSION) {
-        for (int64_t j = 0; j < size; j++, judged++) {
+        for (int64_t j = 0; j < size; j++, counted++) {
           loss += pow((double)v[j] - (double)targets[row * size + j], 2);
           deviation += pow((double)targets[row * size + j] - means[j], 2);
         }
@@ -454,16 +454,16 @@ static void test_evaluate(const test_device *device, const void *data) {
         for (int64_t j = 0; j < size; j++) exponentials += exp((double)v[j]);
         for (int64_t j = 0; j < size; j++) best = v[j] > v[best] ? j : best;
         loss += log(exponentials) - (double)v[classes[row]];
-        right += best == classes[row];
-        judged++;
+        correct += best == classes[row];
+        counted++;
       }
     }
     free(values);
   }
-  double quality = c->config.task == CLM_TASK_REGRESSION ? 1 - loss / deviation : right / judged;
-  assert_int_equal(score.count, (int64_t)judged);
-  if (!(fabs(score.loss - loss / judged) < 1e-4 && fabs(score.quality - quality) < 1e-4))
-    fail_msg("loss %.6g, quality %.6g, expected %.6g, %.6g", score.loss, score.quality, loss / judged, quality);
+  double quality = c->config.task == CLM_TASK_REGRESSION ? 1 - loss / deviation : correct / counted;
+  assert_int_equal(score.count, (int64_t)counted);
+  if (!(fabs(score.loss - loss / counted) < 1e-4 && fabs(score.quality - quality) < 1e-4))
+    fail_msg("loss %.6g, quality %.6g, expected %.6g, %.6g", score.loss, score.quality, loss / counted, quality);
   free(means);
   free(frames);
   free(targets);
@@ -509,18 +509,18 @@ static void test_round_trip(const test_device *device, const void *data) {
   assert_int_equal(unlink(file_in("model.safetensors")), 0); /* nothing else was left: rmdir in main */
 }
 
-static void expect_sentence(clm_status got, clm_status want, const char *sentence) {
+static void expect_sentence(clm_status got, clm_status want, const char *message) {
   const char *error = clm_context_error(test_judge);
-  if (got != want || !strstr(error, sentence))
+  if (got != want || !strstr(error, message))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want),
-             sentence);
+             message);
 }
 
 #define SHAPE "\"model_type\": \"clmamba_backbone\", \"embed_dim\": 3, \"d_model\": 8, \"n_layers\": 1"
 static const struct bad_file {
   const char *json;
   clm_status status;
-  const char *sentence;
+  const char *message;
 } bad_files[] = {
     {"", CLM_BAD_FORMAT, "is not valid JSON"},
     {"[]", CLM_BAD_FORMAT, "not a JSON object"},
@@ -547,7 +547,7 @@ static void test_bad_files(const test_device *device, const void *data) {
   for (size_t i = 0; i < TEST_COUNT(bad_files); i++) {
     const file_part text = {bad_files[i].json, strlen(bad_files[i].json)};
     floats_check(test_judge, file_replace(test_judge, file_in("config.json"), &text, 1), "write");
-    expect_sentence(clm_backbone_load(test_judge, folder, &backbone), bad_files[i].status, bad_files[i].sentence);
+    expect_sentence(clm_backbone_load(test_judge, folder, &backbone), bad_files[i].status, bad_files[i].message);
     assert_null(backbone);
   }
   /* Weights of another shape */

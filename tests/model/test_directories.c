@@ -119,7 +119,7 @@ static void test_shards(const test_device *device, const void *data) {
 typedef struct bad_index {
   const char *why, *index;
   clm_status status;
-  const char *sentence;
+  const char *message;
 } bad_index;
 
 #define MAP(file) "{\"weight_map\": {\"backbone.norm_f.weight\": " file "}}"
@@ -149,7 +149,7 @@ static void test_bad_index(const test_device *device, const void *data) {
   const bad_index *c = data;
   save(5);
   split(c->index);
-  expect_load(c->status, c->sentence);
+  expect_load(c->status, c->message);
 }
 
 /* ---- Which file ---- */

@@ -1,4 +1,4 @@
-/* config.json and model.safetensors: what others write is read, what is damaged or hostile gets a sentence. */
+/* config.json and model.safetensors: what others write is read, what is damaged or hostile gets a message. */
 #include "cmocka_all.h"
 #include "core/file.h"
 #include "devices.h"
@@ -34,7 +34,7 @@ static void expect_sentence(clm_status got, clm_status want, const char *part) {
 typedef struct hostile {
   const char *why, *header;
   size_t data_bytes;
-  const char *sentence;
+  const char *message;
 } hostile;
 
 static const hostile hostiles[] = {
@@ -88,7 +88,7 @@ static void test_hostile(const test_device *device, const void *data) {
   source file;
   use_file("hostile.safetensors");
   write_safetensors(h->header, strlen(h->header), h->data_bytes);
-  expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, h->sentence);
+  expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, h->message);
   assert_null(file.tensors);
 }
 
@@ -96,13 +96,13 @@ static void test_hostile_lengths(const test_device *device, const void *data) {
   (void)device, (void)data;
   const struct {
     uint64_t claimed;
-    const char *sentence;
+    const char *message;
   } lengths[] = {{3, "cut off"}, {100000000, "cut off"}, {100000001, "too long"}, {UINT64_MAX, "too long"}};
   source file;
   use_file("hostile.safetensors");
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
     write_safetensors("{}", lengths[i].claimed, 0);
-    expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, lengths[i].sentence);
+    expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, lengths[i].message);
   }
   char deep[100001]; /* brackets in brackets: an end is set to them */
   memset(deep, '[', sizeof deep - 1);
@@ -164,7 +164,7 @@ static void test_dtypes(const test_device *device, const void *data) {
 typedef struct config_case {
   const char *why, *json;
   clm_status status;
-  const char *sentence;    /* of a failure                      */
+  const char *message;     /* of a failure                      */
   clm_model_config config; /* of a success, 0: not looked at    */
 } config_case;
 
@@ -291,7 +291,7 @@ static void test_config(const test_device *device, const void *data) {
   write_bytes(c->json, strlen(c->json));
   clm_status status = config_read(test_judge, path, &got);
   if (c->status) {
-    expect_sentence(status, c->status, c->sentence);
+    expect_sentence(status, c->status, c->message);
     return;
   }
   if (status) fail_msg("%s", clm_context_error(test_judge));

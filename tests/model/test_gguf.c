@@ -1,5 +1,5 @@
 /* GGUF files that the test writes from a model of its own: what they hold is loaded, what is damaged or hostile gets
- * a sentence. */
+ * a message. */
 #include "cmocka_all.h"
 #include "core/dtype.h"
 #include "devices.h"
@@ -220,11 +220,11 @@ static void test_cut(const test_device *device, const void *data) {
 typedef struct hostile {
   const char *why;
   const char *near; /* a text of the file ...                              */
-  long skip;        /* ... so many bytes behind whose end something stands */
+  long skip;        /* ... so many bytes after whose end something follows */
   size_t count;     /* bytes to replace ...                                */
   uint64_t number;  /* ... by these                                        */
   clm_status status;
-  const char *sentence;
+  const char *message;
 } hostile;
 
 static const hostile hostiles[] = {
@@ -273,7 +273,7 @@ static void test_hostile(const test_device *device, const void *data) {
   for (size_t i = 0; i < h->count; i++) b.data[at + i] = (unsigned char)(i < 8 ? h->number >> (8 * i) & 255 : 0);
   write_file(NAME, b.data, b.count);
   clm_status status = clm_model_load(test_judge, in_folder(NAME), &model);
-  expect_failure(test_judge, status, h->status, h->sentence);
+  expect_failure(test_judge, status, h->status, h->message);
   clm_model_destroy(&model);
   bytes_release(&b);
 }

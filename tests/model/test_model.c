@@ -183,15 +183,15 @@ static float *gradients(const fixture *f, const model_case *c) {
 
 static void test_against_reference(const test_device *device, const void *data) {
   const model_case *c = data;
-  fixture f = fixture_make(c, device->context), judge = fixture_make(c, test_judge);
-  float *got = forward(&f), *want = forward(&judge);
+  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_judge);
+  float *got = forward(&f), *want = forward(&reference);
   floats_compare("logits", got, want, (size_t)clm_tensor_count(f.logits), 1e-4, 0);
   free(got);
   free(want);
   got = gradients(&f, c);
-  want = gradients(&judge, c);
+  want = gradients(&reference, c);
   const weights_layout *l = &f.model->layout;
-  double largest = 0; /* a gradient that is nothing beside the others is what rounding makes of it */
+  double largest = 0; /* a gradient far below the others is rounding error alone */
   for (size_t i = 0; i < l->total; i++) largest = fmax(largest, fabs((double)want[i]));
   for (size_t i = 0; i < l->item_count; i++) {
     char name[WEIGHT_NAME_MAX];
@@ -202,12 +202,12 @@ static void test_against_reference(const test_device *device, const void *data) 
   free(got);
   free(want);
   got = read_floats(&f, f.losses);
-  want = read_floats(&judge, judge.losses);
+  want = read_floats(&reference, reference.losses);
   floats_compare("losses", got, want, (size_t)f.rows, 1e-4, 0);
   free(got);
   free(want);
   fixture_free(&f);
-  fixture_free(&judge);
+  fixture_free(&reference);
 }
 
 /* Logits of one position (batch, vocab) against the same position of the whole forward pass. */
@@ -305,12 +305,12 @@ static void test_round_trip(const test_device *device, const void *data) {
   const model_case *c = data;
   char directory[] = "/tmp/clmamba-test-XXXXXX", path[64];
   assert_non_null(mkdtemp(directory));
-  fixture f = fixture_make(c, device->context), judge = fixture_make(c, test_judge);
+  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_judge);
   CHECK(&f, clm_model_save(f.model, directory));
   clm_tensor all = clm_tensor_of(f.model->parameters, 0, CLM_F32, 1, (int64_t[]){(int64_t)f.model->layout.total});
   float *saved = read_floats(&f, all);
-  all.buffer = judge.model->parameters;
-  float *other = read_floats(&judge, all);
+  all.buffer = reference.model->parameters;
+  float *other = read_floats(&reference, all);
   assert_memory_equal(saved, other, f.model->layout.total * sizeof *saved);
   clm_model *loaded;
   CHECK(&f, clm_model_load(f.context, directory, &loaded));
@@ -323,7 +323,7 @@ static void test_round_trip(const test_device *device, const void *data) {
   free(other);
   clm_model_destroy(&loaded);
   fixture_free(&f);
-  fixture_free(&judge);
+  fixture_free(&reference);
   const char *const names[] = {"config.json", "model.safetensors"};
   for (int i = 0; i < 2; i++) {
     snprintf(path, sizeof path, "%s/%s", directory, names[i]);

@@ -213,7 +213,7 @@ typedef struct bad_tensor {
   const char *why;
   tensor tensor;
   clm_status status;
-  const char *sentence;
+  const char *message;
 } bad_tensor;
 
 static const bad_tensor bad_tensors[] = {
@@ -251,14 +251,14 @@ static void test_bad_tensor(const test_device *device, const void *data) {
   bytes b = pickle_of(&c->tensor, 1);
   write_model(b.data, b.count);
   bytes_release(&b);
-  expect_failure(test_judge, open_it(&file), c->status, c->sentence);
+  expect_failure(test_judge, open_it(&file), c->status, c->message);
 }
 
 typedef struct bad_pickle {
   const char *why, *code;
   size_t count;
   clm_status status;
-  const char *sentence;
+  const char *message;
 } bad_pickle;
 
 #define CODE(text) "\x80\x02" text, sizeof("\x80\x02" text) - 1
@@ -307,7 +307,7 @@ static void test_bad_pickle(const test_device *device, const void *data) {
   const bad_pickle *c = data;
   source file;
   write_model(c->code, c->count);
-  expect_failure(test_judge, open_it(&file), c->status, c->sentence);
+  expect_failure(test_judge, open_it(&file), c->status, c->message);
 }
 
 /* Every part of a good pickle that is not all of it. */
@@ -333,7 +333,7 @@ static void test_archives(const test_device *device, const void *data) {
     entry entries[3];
     size_t count;
     clm_status status;
-    const char *sentence;
+    const char *message;
   } archives[] = {
       {{{"model/other", "x", 1, false}}, 1, CLM_BAD_FORMAT, "no data.pkl"},
       {{{"a/b/data.pkl", "x", 1, false}}, 1, CLM_BAD_FORMAT, "no data.pkl"},
@@ -347,7 +347,7 @@ static void test_archives(const test_device *device, const void *data) {
   for (size_t i = 0; i < TEST_COUNT(archives); i++) {
     write_zip(archives[i].entries, archives[i].count);
     clm_status status = open_it(&file);
-    expect_failure(test_judge, status, archives[i].status, archives[i].sentence);
+    expect_failure(test_judge, status, archives[i].status, archives[i].message);
     if (status == CLM_OK) source_close(&file);
   }
   bytes_release(&b);

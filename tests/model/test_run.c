@@ -1,5 +1,5 @@
 /* Runs over batches of sequences of different lengths, in chunks, with states that are forked, copied, saved and
- * restored; scores and choices. What a sequence gives alone is the judge. */
+ * restored; scores and choices. The reference is what a sequence gives alone. */
 #include "cmocka_all.h"
 #include "devices.h"
 #include "model/model.h"
@@ -11,12 +11,12 @@
 #include <unistd.h>
 
 #define LIVELY .dt_min = 0.05f, .dt_max = 1.0f, .embedding_range = 0.5f
-enum { MOST_BATCH = 5 };
+enum { MAX_BATCH = 5 };
 
 typedef struct run_case {
   const char *why;
   clm_model_config config;
-  int64_t batch, lengths[MOST_BATCH];
+  int64_t batch, lengths[MAX_BATCH];
   bool fast;
 } run_case;
 
@@ -163,7 +163,7 @@ static void compare(const char *what, int64_t sequence, const float *got, const 
                (double)want[i]);
 }
 
-/* One output of sequence `b` of the batch against that of the same sequence alone; poison behind its end. */
+/* One output of sequence `b` of the batch against that of the same sequence alone; poison after its end. */
 static void compare_output(const fixture *f, int which, int64_t b, const float *batch, const float *alone) {
   const clm_model_config *c = &f->c->config;
   int64_t tokens = f->c->lengths[b], d_model = c->d_model;
@@ -175,7 +175,7 @@ static void compare_output(const fixture *f, int which, int64_t b, const float *
     const float *want = alone + p * (every ? tokens : 1) * width;
     compare(output_names[which], b, got, want, (size_t)((every ? tokens : 1) * width), 1e-5);
     for (int64_t i = tokens * width; every && i < f->length * width; i++)
-      if (!isnan(got[i])) fail_msg("%s of sequence %d is written behind its end", output_names[which], (int)b);
+      if (!isnan(got[i])) fail_msg("%s of sequence %d is written after its end", output_names[which], (int)b);
   }
 }
 
@@ -391,7 +391,7 @@ static void test_parts(const test_device *device, const void *data) {
   CHECK(&f, clm_model_state_create(f.model, c->batch, &parts));
   outputs o = outputs_make(&f, c->batch, f.length, f.ids, f.targets);
   clm_tensor ids = clm_tensor_of(o.buffer, o.args.ids.offset, CLM_I32, 2, (int64_t[]){c->batch, f.length});
-  int64_t first[MOST_BATCH], rest[MOST_BATCH];
+  int64_t first[MAX_BATCH], rest[MAX_BATCH];
   int32_t *shifted = calloc((size_t)(c->batch * f.length), sizeof *shifted);
   for (int64_t b = 0; b < c->batch; b++) {
     first[b] = (c->lengths[b] + 1) / 2;

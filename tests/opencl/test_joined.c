@@ -35,7 +35,7 @@ static cl_uint references(host *h) {
 
 enum { COUNT = 1000 };
 
-/* The host writes, clmamba doubles and adds, the host reads: no wait in between, and nothing is left behind. */
+/* The host writes, clmamba doubles and adds, the host reads: no wait in between, and no reference remains. */
 static void test_shared(const test_device *device, const void *unused) {
   (void)unused;
   host h = host_open(device, CL_QUEUE_PROFILING_ENABLE);
@@ -135,14 +135,14 @@ static void test_events(const test_device *device, const void *unused) {
 }
 
 static void expect_refused(const host *h, cl_context context, cl_device_id id, cl_command_queue queue, bool profiling,
-                           const char *sentence) {
+                           const char *message) {
   (void)h;
   char error[256] = "";
   clm_context *created = (clm_context *)(void *)&created;
   const clm_context_options options = {.profiling = profiling, .error = error, .error_size = sizeof error};
   assert_int_equal(clm_context_create_opencl(context, id, queue, &options, &created), CLM_INVALID_ARGUMENT);
   assert_null(created);
-  if (!strstr(error, sentence)) fail_msg("\"%s\" does not say \"%s\"", error, sentence);
+  if (!strstr(error, message)) fail_msg("\"%s\" does not say \"%s\"", error, message);
 }
 
 static void test_refused(const test_device *device, const void *unused) {

@@ -72,12 +72,12 @@ static void test_override(const test_device *device, const void *unused) {
 }
 
 static void expect_failure(clm_context *context, const char *family, const char *name, clm_status expected,
-                           const char *sentence) {
+                           const char *message) {
   opencl_kernel *kernel;
   assert_int_equal(opencl_kernel_get(context, family, name, "", &kernel), expected);
   assert_null(kernel);
-  if (!strstr(clm_context_error(context), sentence))
-    fail_msg("\"%s\" does not say \"%s\"", clm_context_error(context), sentence);
+  if (!strstr(clm_context_error(context), message))
+    fail_msg("\"%s\" does not say \"%s\"", clm_context_error(context), message);
 }
 
 static void test_failures(const test_device *device, const void *unused) {

@@ -8,7 +8,7 @@
 typedef struct valid_call {
   catalog_choice choice;
   test_problem problem;
-  size_t rows[TEST_MOST_TENSORS]; /* of the problem's tensors: which of the table's */
+  size_t rows[TEST_MAX_TENSORS]; /* of the problem's tensors: which of the table's */
 } valid_call;
 
 extern valid_call valid_calls[];

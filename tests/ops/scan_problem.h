@@ -38,7 +38,7 @@ extern const scan_case scan_cases[];
 extern const size_t scan_case_count;
 const scan_case *scan_case_named(const char *why);
 
-/* Of these, one for each way in which rows and sequences lie beside each other. */
+/* Of these, one for each order of rows and sequences in memory. */
 extern const size_t scan_contained_count;
 const scan_case *scan_contained(size_t);
 

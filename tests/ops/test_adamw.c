@@ -68,7 +68,7 @@ static void test_halves(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-/* The judge itself against the equation. */
+/* The reference itself against the equation. */
 static void test_judge_step(const test_device *device, const void *data) {
   (void)device;
   const adamw_case *c = data;

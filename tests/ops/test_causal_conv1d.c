@@ -44,7 +44,7 @@ static const conv_case cases[] = {
     {2, 70, 40, 31, ALL | SLOW, TEST_TRANSPOSED, "channel before length, wide"},
     {1, 5, 3, 9, ALL | SLOW, TEST_TRANSPOSED, "channel before length, shorter than the state"},
     {1, 1040, 3, 31, ALL | SLOW, TEST_TRANSPOSED, "channel before length, the final state from two pieces"},
-    {2, 100, 9, 4, BIAS | SILU, TEST_WIDE, "a slice of a wider tensor, as x beside z"},
+    {2, 100, 9, 4, BIAS | SILU, TEST_WIDE, "a slice of a wider tensor, as x next to z"},
     {2, 33, 6, 4, BIAS | INITIAL | FINAL, TEST_SPREAD, "every other element"},
     {3, 33, 6, 4, BIAS | SILU | INITIAL, TEST_REPEATED, "one batch row read for all"},
     {2, 70, 300, 4, BIAS | SILU | FINAL, TEST_CONTIGUOUS, "wide: steps compiled in"},

@@ -91,7 +91,7 @@ static double rounded(double x, clm_dtype dtype) {
 }
 
 /* Every dtype to every other, from a padded to a transposed view, by the one rounding that is allowed: numbers of 53
- * bits, ties of each target and what lies just beside them, zeros and infinities. */
+ * bits, ties of each target and their neighbours, zeros and infinities. */
 static void cast_once(const test_device *device, clm_dtype from, clm_dtype to) {
   enum { ROWS = 37, COLUMNS = 29, WIDE = 31, BITS = 4 };
   static const int targets[BITS] = {8, 11, 24, 40};

@@ -127,7 +127,7 @@ static void test_halves(const test_device *device, const void *data) {
   }
 }
 
-/* b in i8 with a scale for each column, beside f32 and halves. */
+/* b in i8 with a scale for each column, next to f32 and 16-bit operands. */
 static void test_integers(const test_device *device, const void *data) {
   const matmul_case *c = data;
   const clm_matmul_args args = args_of(c);

@@ -128,7 +128,7 @@ static void test_contained(const test_device *device, const void *data) {
   problem_check_contained(&backward, device);
 }
 
-/* The residual stream in f32 beside a branch in halves, as residual_in_fp32 has it, and the other way round. */
+/* The residual stream in f32 with a 16-bit branch, as residual_in_fp32 has it, and the other way round. */
 static void test_mixed(const test_device *device, const void *data) {
   static const char *const stream[] = {"residual", "residual_out", "dresidual_out", "dresidual"};
   const clm_norm_backward_args args = {.forward = args_of(data)};

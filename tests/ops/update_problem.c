@@ -44,14 +44,14 @@ const update_case update_extremes[2] = {
 
 const update_mix update_mixes[] = {
     {"f16 state", 0, {{"state", TEST_F16}}},
-    {"bf16 state beside f16", F16, {{"state", TEST_BF16}}},
-    {"inputs in halves beside f32 u",
+    {"bf16 state, f16 inputs", F16, {{"state", TEST_BF16}}},
+    {"16-bit inputs, f32 u",
      0,
      {{"delta", TEST_BF16}, {"B", TEST_F16}, {"C", TEST_BF16}, {"z", TEST_F16}, {"state", TEST_BF16}}},
-    {"f32 inputs beside f16 u",
+    {"f32 inputs, f16 u",
      F16,
      {{"delta", TEST_PARAMETER}, {"B", TEST_PARAMETER}, {"C", TEST_PARAMETER}, {"z", TEST_PARAMETER}}},
-    {"each another dtype beside bf16 u",
+    {"each another dtype, bf16 u",
      BF16,
      {{"delta", TEST_F16},
       {"B", TEST_PARAMETER},
@@ -61,7 +61,7 @@ const update_mix update_mixes[] = {
       {"D", TEST_BF16},
       {"delta_bias", TEST_F16},
       {"state", TEST_F16}}},
-    {"weights in halves beside f32 u", 0, {{"A", TEST_BF16}, {"D", TEST_F16}, {"delta_bias", TEST_BF16}}},
+    {"16-bit weights, f32 u", 0, {{"A", TEST_BF16}, {"D", TEST_F16}, {"delta_bias", TEST_BF16}}},
 };
 const size_t update_mix_count = sizeof update_mixes / sizeof update_mixes[0];
 

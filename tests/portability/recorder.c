@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The loader's header declares them hidden behind nothing: the same names here take its place in this program. */
+/* The loader's functions under their own names: in this program they take its place. */
 recorder_program recorder_on_program;
 recorder_device recorder_the_device;
 

@@ -1,7 +1,7 @@
 /* Writes every program that the library would compile for many calls on many devices, without any of the devices: the
  * launchers and the scheduler run as they are, on a driver that only records (recorder.c).
  *
- *   variants FOLDER [few]     FOLDER/variants.tsv: device, source, options; the sources beside it
+ *   variants FOLDER [few]     FOLDER/variants.tsv: device, source, options; the sources are next to it
  *
  * "few": the calls that a short run compiles. */
 #include "backend/opencl/engine.h"

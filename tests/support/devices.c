@@ -6,7 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define MOST_DEVICES 32
+#define MAX_DEVICES 32
 
 #ifdef __has_feature
 #define HAS_FEATURE(x) __has_feature(x)
@@ -20,7 +20,7 @@
 #define SANITIZED false
 #endif
 
-test_device test_devices[MOST_DEVICES];
+test_device test_devices[MAX_DEVICES];
 size_t test_device_count;
 clm_context *test_judge;
 
@@ -87,8 +87,8 @@ clm_context *test_device_open(const test_device *device) {
 }
 
 static void add_device(const char *name, const char *id, clm_context *context, const clm_device_info *info) {
-  if (test_device_count == MOST_DEVICES) {
-    fprintf(stderr, "more than %d devices\n", MOST_DEVICES);
+  if (test_device_count == MAX_DEVICES) {
+    fprintf(stderr, "more than %d devices\n", MAX_DEVICES);
     exit(EXIT_FAILURE);
   }
   test_device *d = &test_devices[test_device_count++];
@@ -125,14 +125,14 @@ static void open_cpu(void) {
 }
 
 static void open_opencl(void) {
-  clm_device_info infos[MOST_DEVICES];
+  clm_device_info infos[MAX_DEVICES];
   size_t count = 0;
-  clm_status status = clm_devices(infos, MOST_DEVICES, &count);
+  clm_status status = clm_devices(infos, MAX_DEVICES, &count);
   if (status) {
     fprintf(stderr, "clm_devices: %s\n", clm_status_string(status));
     exit(EXIT_FAILURE);
   }
-  for (size_t i = 0; i < count && i < MOST_DEVICES; i++) {
+  for (size_t i = 0; i < count && i < MAX_DEVICES; i++) {
     char name[300], device[32], error[256] = "";
     snprintf(name, sizeof name, "opencl:%zu %s, %s", i, infos[i].platform, infos[i].name);
     snprintf(device, sizeof device, "opencl:%zu", i);
@@ -172,7 +172,7 @@ static void check_required(void) {
   }
 }
 
-/* CLM_TEST_SHARE=1/2: every other device, and the tests on the judge alone only in the first share. */
+/* CLM_TEST_SHARE=1/2: every other device, and the tests on the reference alone only in the first share. */
 static int share, shares = 1;
 
 static void take_share(void) {

@@ -1,5 +1,5 @@
 /* What the tests run on: every CPU level of this processor above "reference", every usable OpenCL device of every
- * platform; and the judge, a context of level "reference".
+ * platform; and the reference, a context of that CPU level.
  *
  * CLM_TEST_DEVICES, CLM_REQUIRE_PLATFORMS and CLM_TEST_EVERY choose among them (docs/testing.md).
  *
@@ -22,19 +22,19 @@ extern test_device test_devices[];
 extern size_t test_device_count;
 extern clm_context *test_judge;
 
-/* Another context of the device, which the caller destroys; NULL, and a sentence on stderr, where there is none. */
+/* Another context of the device, which the caller destroys; NULL, and a message on stderr, where there is none. */
 clm_context *test_device_open(const test_device *);
 
 /* A test's body; `data` is one row of a table. */
 typedef void (*test_body)(const test_device *device, const void *data);
 
-/* Adds one cmocka test. `device` NULL: it runs on the judge alone. */
+/* Adds one cmocka test. `device` NULL: it runs on the reference alone. */
 void test_add(const test_device *device, test_body body, const void *data, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
 #define TEST_COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-/* As test_main, without devices: the judge alone. */
+/* As test_main, without devices: the reference alone. */
 int test_main_judge(const char *group, void (*add)(void));
 
 /* Opens the devices, lets `add` add tests, runs them; the program's exit status. */

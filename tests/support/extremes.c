@@ -15,7 +15,7 @@ static double written_as(const char *name, double value, bool softplus, bool log
 }
 
 /* The same in both runs, as the device's dtype holds them. */
-static void write_extremes(test_run *device, test_run *judge, bool softplus, bool log_A) {
+static void write_extremes(test_run *device, test_run *reference, bool softplus, bool log_A) {
   for (size_t i = 0, combination = 1; i < TEST_COUNT(extremes); i++, combination *= 3) {
     const char *name = extremes[i].name;
     const bool is_A = strcmp(name, "A") == 0, is_u = strcmp(name, "u") == 0;
@@ -30,7 +30,7 @@ static void write_extremes(test_run *device, test_run *judge, bool softplus, boo
     run_write(device, name, values);
     free(values);
     values = run_read(device, name);
-    run_write(judge, name, values);
+    run_write(reference, name, values);
     free(values);
   }
 }

@@ -4,7 +4,7 @@
 
 #include <clmamba/tensor.h>
 
-/* Fails the test, with the context's sentence, unless `status` is CLM_OK. */
+/* Fails the test, with the context's message, unless `status` is CLM_OK. */
 void floats_check(clm_context *context, clm_status status, const char *what);
 
 float *floats_read(clm_context *context, clm_tensor tensor); /* to be freed */

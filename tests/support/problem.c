@@ -23,7 +23,7 @@ static void *allocate_bytes(size_t bytes) {
 }
 
 void problem_add(test_problem *p, test_tensor t) {
-  if (p->count == TEST_MOST_TENSORS) abort();
+  if (p->count == TEST_MAX_TENSORS) abort();
   p->tensors[p->count++] = t;
 }
 
@@ -290,7 +290,7 @@ static double root_mean_square(const double *values, size_t count) {
 /* Half of the last place, relative. */
 static double rounding_of(clm_dtype dtype) { return dtype == CLM_F16 ? 0x1p-11 : dtype == CLM_BF16 ? 0x1p-8 : 0; }
 
-/* Numbers of a tensor that are judged by one scale: every `inner` of `period` from `first` on. */
+/* Numbers of a tensor that are compared by one scale: every `inner` of `period` from `first` on. */
 typedef struct slice {
   size_t first, inner, period;
 } slice;
@@ -320,7 +320,7 @@ static double tolerance_of(const test_run *run, size_t i) {
   return run->problem->tolerance + rounding_of(run->views[i].dtype);
 }
 
-static void judge(const comparison *c, slice s, worst *w) {
+static void compare_slice(const comparison *c, slice s, worst *w) {
   const double scale = slice_scale(c->want, c->count, s);
   for (size_t at = s.first; at < c->count; at += s.period)
     for (size_t k = at; k < at + s.inner; k++) {
@@ -357,7 +357,7 @@ static bool compare_tensor(const test_run *got_run, const test_run *want_run, si
                         .least = got_run->views[i].dtype == CLM_F16 ? 0x1p-25
                                                                     : NEGLIGIBLE, /* f16 has fixed steps near 0 */
                         .most = (double)INFINITY};
-  judge(&c, (slice){0, count, count}, &w);
+  compare_slice(&c, (slice){0, count, count}, &w);
   const bool right = report(got_run, i, got, want, &w);
   free(got);
   free(want);
@@ -393,7 +393,7 @@ void run_compare_slices(const test_run *got_run, const test_run *want_run, int64
                           .most = most_of(dtype)};
     worst w = {0};
     for (size_t first = 0; first < (found ? period : 1); first += inner)
-      judge(&c, (slice){first, found ? inner : count, period}, &w);
+      compare_slice(&c, (slice){first, found ? inner : count, period}, &w);
     right &= report(got_run, i, got, want, &w);
     free(got);
     free(want);
@@ -516,11 +516,11 @@ void problem_check_or_unsupported(const test_problem *p, const test_device *devi
 
 /* ---- Rows and sequences ---- */
 
-#define MOST_STEPS 600
+#define MAX_STEPS 600
 
 const int32_t *test_sequences(int64_t batch, int64_t length, int64_t longest) {
-  static int32_t numbers[MOST_STEPS];
-  if (batch * length > MOST_STEPS) abort();
+  static int32_t numbers[MAX_STEPS];
+  if (batch * length > MAX_STEPS) abort();
   test_random r = random_seeded(44, "sequences");
   for (int64_t t = 0, left = 5, number = -1; t < batch * length; t++) {
     numbers[t] = (int32_t)number;

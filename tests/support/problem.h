@@ -1,5 +1,5 @@
 /* One call of an operation as a table of its tensors: the harness makes the inputs, poisons the outputs, calls it on
- * a device and on the judge (same inputs, double precision throughout) and compares. */
+ * a device and on the reference (same inputs, double precision throughout) and compares. */
 #ifndef TEST_PROBLEM_H
 #define TEST_PROBLEM_H
 
@@ -22,7 +22,7 @@ typedef struct test_op {
 
 typedef enum test_role { TEST_IN, TEST_OUT, TEST_INOUT } test_role;
 
-/* How a dtype follows from the problem's: storage as it is, parameters f32 beside f32, f16 and bf16; i8 always. */
+/* How a dtype follows from the problem's: storage as it is, parameters f32 with f32, f16 and bf16; i8 always. */
 typedef enum test_kind {
   TEST_STORAGE,
   TEST_PARAMETER,
@@ -74,18 +74,18 @@ typedef enum test_layout {
   TEST_LAYOUTS
 } test_layout;
 
-#define TEST_MOST_TENSORS 48
+#define TEST_MAX_TENSORS 48
 
 typedef struct test_problem {
   const test_op *op;
   const void *args; /* scalars set, tensors zeroed */
   size_t count;
-  test_tensor tensors[TEST_MOST_TENSORS];
+  test_tensor tensors[TEST_MAX_TENSORS];
   uint64_t seed;
   test_layout layout;
   clm_dtype storage; /* CLM_F32, CLM_F16, CLM_BF16 */
   double
-      tolerance; /* |got - want| <= tolerance (|want| + root mean square of want), and what a half loses in storage */
+      tolerance; /* |got - want| <= tolerance (|want| + root mean square of want), and what 16 bits lose in storage */
 } test_problem;
 
 void problem_add(test_problem *, test_tensor);
@@ -97,9 +97,9 @@ typedef struct test_run {
   const test_problem *problem;
   clm_context *context;
   void *args;
-  clm_tensor views[TEST_MOST_TENSORS];
-  clm_buffer *buffers[TEST_MOST_TENSORS];
-  unsigned char *images[TEST_MOST_TENSORS]; /* what the buffers held before the call */
+  clm_tensor views[TEST_MAX_TENSORS];
+  clm_buffer *buffers[TEST_MAX_TENSORS];
+  unsigned char *images[TEST_MAX_TENSORS]; /* what the buffers held before the call */
 } test_run;
 
 test_run *run_create(const test_problem *, clm_context *, bool double_precision);
@@ -122,7 +122,8 @@ void run_check_untouched(const test_run *);
 /* That every buffer is as it was. */
 void run_check_unwritten(const test_run *);
 
-/* The whole test of one problem on one device: against the judge, nothing else written, and twice the same bits. */
+/* The whole test of one problem on one device: against the reference, nothing else written, and twice the same bits.
+ */
 void problem_check(const test_problem *, const test_device *);
 
 /* The same with f16 and with bf16 for storage. */
@@ -139,7 +140,7 @@ void problem_check_contained(const test_problem *, const test_device *);
 void run_compare_slices(const test_run *got, const test_run *want, int64_t size);
 
 /* A scan or its update, forward or backward, of TEST_EXTREMES channels: steps from 1e-8 to 20, A from -1e-4 to -1e4
- * and u from 1e-4 to 1e4, each channel its own combination and judged by its own scale. */
+ * and u from 1e-4 to 1e4, each channel its own combination, compared by its own scale. */
 enum { TEST_EXTREMES = 27 };
 void problem_check_extremes(const test_problem *, const test_device *, bool softplus, bool log_A);
 
@@ -154,10 +155,10 @@ const int32_t *test_sequences(int64_t batch, int64_t length, int64_t longest);
 enum { TEST_SEQUENCES = 5 };
 const int32_t *test_ends(int64_t length);
 
-/* The judge's gradients (`backward`) against central differences of `forward`, at most `most` numbers a tensor. */
+/* The reference's gradients (`backward`) against central differences of `forward`, `most` numbers a tensor or all. */
 void problem_check_gradients(const test_problem *forward, const test_problem *backward, int most);
 
-/* On a backend without this dtype: refused with a sentence, or right. */
+/* On a backend without this dtype: refused with a message, or right. */
 void problem_check_or_unsupported(const test_problem *, const test_device *);
 
 #endif

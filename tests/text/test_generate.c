@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VOCAB = 27, MOST_BATCH = 6, MOST_TOKENS = 200, TOP = 3 };
+enum { VOCAB = 27, MAX_BATCH = 6, MAX_TOKENS = 200, TOP = 3 };
 #define ALPHABET "abcdefghijklmnopqrstuvwxyz\n"
 
 static void check(clm_context *context, clm_status status, const char *what) {
@@ -50,27 +50,27 @@ static void fixture_free(fixture *f) {
 /* What the callback has been given, by sequence. */
 typedef struct heard {
   int64_t calls;
-  int32_t ids[MOST_TOKENS];
-  float logprobs[MOST_TOKENS];
-  clm_token_logprob top[MOST_TOKENS][TOP];
-  char text[MOST_TOKENS + 1];
+  int32_t ids[MAX_TOKENS];
+  float logprobs[MAX_TOKENS];
+  clm_token_logprob top[MAX_TOKENS][TOP];
+  char text[MAX_TOKENS + 1];
   size_t bytes;
   clm_generate_end end;
 } heard;
 
 typedef struct listener {
-  heard sequences[MOST_BATCH];
+  heard sequences[MAX_BATCH];
   int64_t leave_after; /* 0: stays to the end */
   int64_t last;        /* sequence of the call before */
 } listener;
 
 static bool listen(void *user, const clm_generate_piece *p) {
   listener *l = user;
-  assert_in_range(p->sequence, 0, MOST_BATCH - 1);
+  assert_in_range(p->sequence, 0, MAX_BATCH - 1);
   heard *h = &l->sequences[p->sequence];
   assert_int_equal(h->end, CLM_GENERATE_GOES_ON); /* no call after the last */
   assert_in_range(p->id, 0, VOCAB - 1);
-  assert_true(h->calls < MOST_TOKENS);
+  assert_true(h->calls < MAX_TOKENS);
   h->ids[h->calls] = p->id;
   h->logprobs[h->calls] = p->logprob;
   if (p->top) memcpy(h->top[h->calls], p->top, sizeof h->top[0]);
@@ -104,7 +104,7 @@ static void assert_same_text(const heard *got, const heard *want) {
   assert_int_equal(got->end, want->end);
 }
 
-static const char *const words[MOST_BATCH] = {"the", "a", "longer\nthantheothersbysome", "b", "", "the"};
+static const char *const words[MAX_BATCH] = {"the", "a", "longer\nthantheothersbysome", "b", "", "the"};
 
 typedef struct batch_case {
   const char *why;
@@ -122,15 +122,15 @@ static const batch_case batches[] = {
 static void test_batch(const test_device *device, const void *data) {
   const batch_case *c = data;
   fixture f = fixture_make(device->context);
-  clm_prompt all[MOST_BATCH];
+  clm_prompt all[MAX_BATCH];
   clm_generate_stats stats;
-  for (int i = 0; i < MOST_BATCH; i++) all[i] = prompt_of(words[i]);
-  clm_generate_args args = {.prompts = all, .batch = MOST_BATCH, .count = 40, .sampler = c->sampler};
+  for (int i = 0; i < MAX_BATCH; i++) all[i] = prompt_of(words[i]);
+  clm_generate_args args = {.prompts = all, .batch = MAX_BATCH, .count = 40, .sampler = c->sampler};
   args.stop_strings = &c->stop;
   args.stop_string_count = c->stop != NULL;
   listener *batch = generate(&f, args, &stats);
   int64_t total = 0;
-  for (int i = 0; i < MOST_BATCH; i++) {
+  for (int i = 0; i < MAX_BATCH; i++) {
     args.prompts = &all[i];
     args.batch = 1;
     args.sampler.stream = (uint64_t)i;
@@ -183,11 +183,11 @@ static void test_states(const test_device *device, const void *data) {
     assert_memory_equal(rest->sequences[i].ids, whole->sequences[i].ids + 12, 18 * sizeof(int32_t));
   }
   free(rest);
-  /* Of one row: the prompt goes on as if it stood behind the text so far. */
+  /* Of one row: the prompt continues the text so far. */
   CHECK(&f, clm_model_state_fork(state, (int64_t[]){1}, 1, &one));
   args = (clm_generate_args){.prompts = all, .batch = 3, .count = 9, .from = one};
   rest = generate(&f, args, NULL);
-  char joined[3][MOST_TOKENS + 16];
+  char joined[3][MAX_TOKENS + 16];
   for (int i = 0; i < 3; i++) {
     snprintf(joined[i], sizeof joined[i], "on%s%s", first->sequences[1].text, all[i].text);
     all[i] = prompt_of(joined[i]);
@@ -419,7 +419,7 @@ static void test_special_stops(const test_device *device, const void *data) {
     assert_memory_equal(l->sequences[0].text, shown, bytes);
     free(l);
   }
-  /* Tokens that end beside the usual ones. */
+  /* Tokens that end in addition to the usual ones. */
   args.stop_string_count = 0;
   args.more_stop_ids = (const int32_t[]){4, 3};
   args.more_stop_id_count = 2;
@@ -524,7 +524,7 @@ static void test_bad_arguments(const test_device *device, const void *data) {
   const struct {
     clm_generate_args args;
     bool without_tokenizer;
-    const char *sentence;
+    const char *message;
   } rows[] = {
       {{.prompts = &text, .count = -1}, false, "count is -1"},
       {{.prompts = &text, .count = 1, .sampler = {.top_p = 2}}, false, "top_p is 2"},
@@ -546,8 +546,8 @@ static void test_bad_arguments(const test_device *device, const void *data) {
   };
   for (size_t i = 0; i < TEST_COUNT(rows); i++) {
     clm_status status = clm_generate(f.model, rows[i].without_tokenizer ? NULL : f.tokenizer, &rows[i].args, NULL);
-    if (!status || !strstr(clm_context_error(test_judge), rows[i].sentence))
-      fail_msg("\"%s\", expected \"%s\"", clm_context_error(test_judge), rows[i].sentence);
+    if (!status || !strstr(clm_context_error(test_judge), rows[i].message))
+      fail_msg("\"%s\", expected \"%s\"", clm_context_error(test_judge), rows[i].message);
   }
   clm_model_state_destroy(&two);
   fixture_free(&f);

@@ -62,7 +62,7 @@ typedef struct gguf_case {
   const char *why, *model, *pre;
   size_t types; /* how many */
   clm_status status;
-  const char *sentence;
+  const char *message;
 } gguf_case;
 static const gguf_case cases[] = {
     {"byte-level BPE", "gpt2", "default", 6, CLM_OK, ""},
@@ -101,9 +101,9 @@ static void test_load(const test_device *device, const void *data) {
   clm_tokenizer *t;
   write_file(c);
   clm_status status = clm_tokenizer_load(test_judge, path, &t);
-  if (status != c->status || !strstr(clm_context_error(test_judge), c->sentence))
+  if (status != c->status || !strstr(clm_context_error(test_judge), c->message))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(status), clm_context_error(test_judge),
-             clm_status_string(c->status), c->sentence);
+             clm_status_string(c->status), c->message);
   if (status) {
     assert_null(t);
     return;

@@ -109,7 +109,7 @@ static void test_vocabularies(const test_device *device, const void *data) {
 static const struct foreign {
   const char *json;
   clm_status status;
-  const char *sentence;
+  const char *message;
 } foreigns[] = {
     {"{\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}}", CLM_UNSUPPORTED, "\"WordPiece\""},
     {"{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"word\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\"}}",
@@ -136,7 +136,7 @@ static void test_foreign(const test_device *device, const void *data) {
   fputs(f->json, file);
   fclose(file);
   clm_tokenizer *t;
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), f->status, f->sentence);
+  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), f->status, f->message);
   assert_null(t);
 }
 
@@ -244,7 +244,7 @@ static void add(void) {
   test_add(NULL, test_round_trip, &kinds[1], "character tokenizer");
   test_add(NULL, test_vocabularies, NULL, "vocabularies");
   for (size_t i = 0; i < sizeof foreigns / sizeof *foreigns; i++)
-    test_add(NULL, test_foreign, &foreigns[i], "tokenizer.json, %s", foreigns[i].sentence);
+    test_add(NULL, test_foreign, &foreigns[i], "tokenizer.json, %s", foreigns[i].message);
   for (size_t i = 0; i < sizeof samplers / sizeof *samplers; i++)
     test_add(NULL, test_sampler, &samplers[i], "sampler, %s", samplers[i].why);
   test_add(NULL, test_penalty, NULL, "sampler, repetition penalty");

@@ -1,5 +1,5 @@
 /* BPE tokenizers against what Hugging Face's `tokenizers` made of the same texts (tests/fixtures/make_tokenizers.py),
- * and the sentences for what cannot be read. */
+ * and the messages for what cannot be read. */
 #include "cmocka_all.h"
 #include "devices.h"
 #include "text/bytes.h"
@@ -233,11 +233,11 @@ static void test_fixture(const test_device *device, const void *data) {
 #define SPLIT(regex)                                                                                                 \
   "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex "\"}, \"behavior\": \"Isolated\", \"invert\": false}"
 
-/* A tokenizer.json of one member beside a small model, or of this model. */
+/* A tokenizer.json of one member and a small model, or of this model. */
 static const struct wrong {
   const char *key, *value;
   clm_status status;
-  const char *sentence;
+  const char *message;
 } wrongs[] = {
     {"model", "{\"type\": \"BPE\", \"vocab\": [], \"merges\": []}", CLM_BAD_FORMAT, "no usable \"vocab\""},
     {"model", "{\"type\": \"BPE\", \"vocab\": {\"a\": 0}}", CLM_BAD_FORMAT, "no usable \"merges\""},
@@ -323,7 +323,7 @@ static void test_wrong(const test_device *device, const void *data) {
   assert_non_null(value);
   json_object_set_new(json, w->key, value);
   write_json("tokenizer.json", json);
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), w->status, w->sentence);
+  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), w->status, w->message);
   assert_null(t);
   json_decref(json);
 }
@@ -361,7 +361,7 @@ static clm_tokenizer *load_text(const char *json) {
   return load();
 }
 
-/* A pattern that takes exponential time on some texts must end with a sentence on these, and work on others. */
+/* A pattern that takes exponential time on some texts must end with a message on these, and work on others. */
 static void test_explosion(const test_device *device, const void *data) {
   (void)device, (void)data;
   static const char as[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -449,8 +449,8 @@ static void test_tokens(const test_device *device, const void *data) {
   assert_null(clm_tokenizer_spelling(t, -1));
   assert_null(clm_tokenizer_token(t, 1 << 30, &bytes));
   char text[16];
-  const int32_t strange[] = {-1, id, 1 << 30, id}; /* numbers without a token are nothing */
-  assert_int_equal(clm_tokenizer_decode(t, NULL, strange, 4, text, sizeof text, &bytes), CLM_OK);
+  const int32_t unknown[] = {-1, id, 1 << 30, id}; /* numbers without a token are nothing */
+  assert_int_equal(clm_tokenizer_decode(t, NULL, unknown, 4, text, sizeof text, &bytes), CLM_OK);
   assert_int_equal(bytes, 8);
   assert_memory_equal(text, " the the", 8);
   clm_tokenizer_destroy(&t);
@@ -669,7 +669,7 @@ static void add(void) {
   }
   json_decref(answers);
   for (size_t i = 0; i < TEST_COUNT(wrongs); i++)
-    test_add(NULL, test_wrong, &wrongs[i], "tokenizer.json, %s", wrongs[i].sentence);
+    test_add(NULL, test_wrong, &wrongs[i], "tokenizer.json, %s", wrongs[i].message);
   test_add(NULL, test_hostile, NULL, "tokenizer.json, hostile");
   test_add(NULL, test_explosion, NULL, "a pattern that explodes");
   test_add(NULL, test_explosion_everywhere, NULL, "a pattern that explodes at every place");

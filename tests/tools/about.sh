@@ -32,7 +32,7 @@ for tool in info train generate eval bench; do
   done
   "$program" --version | grep -qx "mamba-$tool [0-9.]*" || fail "mamba-$tool --version"
 
-  # The manual has every option of the help, and tools that judge pages find nothing.
+  # The manual has every option of the help, and tools that check pages find nothing.
   SOURCE_DATE_EPOCH=86400 "$program" --print-man > "mamba-$tool.1"
   grep -q '^.TH MAMBA-.* 1 1970-01-02 "clmamba' "mamba-$tool.1" || fail "heading of the manual of mamba-$tool"
   sed -n 's/^ *\(-[a-z], \)*--\([a-z0-9-]*\).*/\2/p' help.txt | while read -r option; do

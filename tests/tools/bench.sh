@@ -41,4 +41,4 @@ for device; do
   done
 done
 use_device cpu
-[ -z "$(find . -name 'mamba-bench-*')" ] || fail "a temporary folder was left behind"
+[ -z "$(find . -name 'mamba-bench-*')" ] || fail "a temporary folder remains"

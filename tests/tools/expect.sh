@@ -11,7 +11,7 @@ use_device() {
   export ASAN_OPTIONS
 }
 
-# expect WORDS COMMAND...: fails with one sentence that has WORDS in it, and makes no file.
+# expect WORDS COMMAND...: fails with one message that has WORDS in it, and makes no file.
 expect() {
   words=$1
   shift
@@ -22,5 +22,5 @@ expect() {
   [ "$(wc -l < err.txt)" -eq 1 ] || fail "not one line: $*: $(cat err.txt)"
   grep -q -- "$words" err.txt || fail "\"$words\" is not in: $(cat err.txt)"
   rm -f out.txt err.txt
-  [ "$before" = "$(find . | sort)" ] || fail "something was left behind: $*"
+  [ "$before" = "$(find . | sort)" ] || fail "files were made: $*"
 }

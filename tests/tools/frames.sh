@@ -1,6 +1,6 @@
 #!/bin/sh
 # mamba-train --task as a user runs it, from CSV tables and npy arrays. $1: folder of the programs, $2: folder to work
-# in, $3...: devices. Every failure must be one sentence on stderr, a non-zero status, and leave nothing behind.
+# in, $3...: devices. Every failure must be one message on stderr, a non-zero status, and no files must remain.
 set -eu
 here=$(cd -- "$(dirname -- "$0")" && pwd)
 . "$here/expect.sh"

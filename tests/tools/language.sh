@@ -1,6 +1,6 @@
 #!/bin/sh
 # The language-model tools as a user runs them. $1: folder of the programs, $2: folder to work in, $3...: devices.
-# Every failure must be one sentence on stderr, a non-zero status, and leave nothing behind.
+# Every failure must be one message on stderr, a non-zero status, and no files must remain.
 set -eu
 . "$(dirname -- "$0")/expect.sh"
 tools=$1 work=$2
@@ -298,10 +298,10 @@ expect 'truncated' "$tools/mamba-eval" --model damaged --score last.txt --device
 expect 'truncated' $train --init damaged --out m --steps 3 --device cpu
 sed 's/"model_type": "mamba"/"model_type": "gpt2"/' "$out/config.json" > damaged/config.json
 expect 'model_type is "gpt2", expected "mamba"' "$tools/mamba-generate" --model damaged --device cpu
-printf 'the ~ crown' > strange.txt
-expect 'strange.txt: character U+007E at byte 4' "$tools/mamba-eval" --model "$out" --score strange.txt --device cpu
+printf 'the ~ crown' > unknown.txt
+expect 'unknown.txt: character U+007E at byte 4' "$tools/mamba-eval" --model "$out" --score unknown.txt --device cpu
 expect 'U+007E' "$tools/mamba-generate" --model "$out" --prompt '~' --device cpu
 expect 'temperature is -1' "$tools/mamba-generate" --model "$out" --temperature -1 --device cpu
-printf t > strange.txt
-expect 'at least 2 are needed' "$tools/mamba-eval" --model "$out" --score strange.txt --device cpu
+printf t > unknown.txt
+expect 'at least 2 are needed' "$tools/mamba-eval" --model "$out" --score unknown.txt --device cpu
 echo "language tools: all well on$tried"

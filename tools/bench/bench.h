@@ -57,14 +57,14 @@ typedef struct bench_limits {
 } bench_limits;
 
 /* Limits taken one by one in turn with the repeats of a row. */
-enum { BENCH_MOST_SAMPLES = 64 };
+enum { BENCH_MAX_SAMPLES = 64 };
 typedef struct bench_samples {
-  bench_limits each[BENCH_MOST_SAMPLES];
+  bench_limits each[BENCH_MAX_SAMPLES];
   int count;
   float *memory; /* of the products */
 } bench_samples;
 
-/* What an operation needs at least: each input read once, each output written once. */
+/* The minimum that an operation needs: each input read once, each output written once. */
 typedef struct bench_cost {
   double bytes;      /* read and written, as a copy does           */
   double read_bytes; /* where nothing is written: weights          */
@@ -174,10 +174,10 @@ double bench_floor_ms(const bench_limits *limits, const bench_cost *cost);
 /* measure.c */
 typedef clm_status (*bench_call)(void *user, int repeat);
 bool bench_time(bench *b, bench_call call, void *user, bench_row *row);
-/* These sort what they are given. Median; median, least and most of `count` times. */
+/* These sort what they are given. Median; median, minimum and maximum of `count` times. */
 double bench_median(double *values, int count);
 void bench_statistics(double *ms, int count, bench_row *row);
-void bench_peak(const bench *b, bench_row *row); /* sets peak_bytes to what the row has taken so far at most */
+void bench_peak(const bench *b, bench_row *row); /* sets peak_bytes to the maximum that the row has taken so far */
 bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape);
 
 /* problem.c: the tensors of `op` in `sets` copies, so that repeats can rotate through more than the cache. */

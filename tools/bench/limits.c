@@ -52,8 +52,8 @@ static clm_status product_buffer(bench *b, int64_t side, clm_buffer **buffer) {
 /* Larger and larger products, until one takes long enough for a dependable time. */
 static bool product_rate(bench *b) {
   const double enough = 0.02;
-  const int64_t most = b->device.type == CLM_DEVICE_CPU ? 2048 : 8192;
-  for (int64_t side = 128; side <= most; side *= 2) {
+  const int64_t max_side = b->device.type == CLM_DEVICE_CPU ? 2048 : 8192;
+  for (int64_t side = 128; side <= max_side; side *= 2) {
     double seconds;
     clm_buffer *buffer = NULL;
     clm_status status = product_buffer(b, side, &buffer);
@@ -106,7 +106,7 @@ bool bench_measure_limits(bench *b) {
 bool bench_sample_limits(bench *b, bench_samples *s) {
   const int64_t side = 1024;
   const size_t bytes = 3 * (size_t)(side * side) * sizeof(float);
-  if (strcmp(b->context->backend->name, "cpu") != 0 || s->count == BENCH_MOST_SAMPLES) return true;
+  if (strcmp(b->context->backend->name, "cpu") != 0 || s->count == BENCH_MAX_SAMPLES) return true;
   bench_limits *limits = &s->each[s->count];
   double seconds = INFINITY;
   clm_buffer *buffer = NULL;
@@ -124,7 +124,7 @@ bool bench_sample_limits(bench *b, bench_samples *s) {
 }
 
 static double median(const bench_samples *s, size_t member) {
-  double values[BENCH_MOST_SAMPLES];
+  double values[BENCH_MAX_SAMPLES];
   for (int i = 0; i < s->count; i++) values[i] = *(const double *)(const void *)((const char *)&s->each[i] + member);
   return bench_median(values, s->count);
 }

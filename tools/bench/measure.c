@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST_REPEATS = 5, MOST_REPEATS = 200 };
-static const double seconds_wanted = 1.0, seconds_most = 10.0, seconds_between_limits = 0.25;
+enum { MIN_REPEATS = 5, MAX_REPEATS = 200 };
+static const double seconds_wanted = 1.0, seconds_max = 10.0, seconds_between_limits = 0.25;
 
 bool bench_fail(const bench *b, const char *what, clm_status status) {
   const char *message = clm_context_error(b->context);
@@ -67,9 +67,9 @@ void bench_peak(const bench *b, bench_row *row) {
 
 /* The first call compiles and plans; it is not counted. */
 bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
-  int wanted = b->settings.repeat, count = 0, most = wanted ? wanted : MOST_REPEATS;
-  double *ms = malloc(2 * (size_t)most * sizeof *ms), spent = 0, limits_due = 0;
-  int *taken = malloc((size_t)most * sizeof *taken);
+  int wanted = b->settings.repeat, count = 0, max_count = wanted ? wanted : MAX_REPEATS;
+  double *ms = malloc(2 * (size_t)max_count * sizeof *ms), spent = 0, limits_due = 0;
+  int *taken = malloc((size_t)max_count * sizeof *taken);
   bench_samples samples = {0};
   if (!ms || !taken) {
     free(ms);
@@ -83,7 +83,7 @@ bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
   }
   bench_peak(b, row);
   bool sampled = true;
-  while (status == CLM_OK && sampled && count < most) {
+  while (status == CLM_OK && sampled && count < max_count) {
     if (spent >= limits_due) {
       sampled = limits_now(b, &samples, call, user);
       limits_due = spent + seconds_between_limits;
@@ -94,11 +94,11 @@ bool bench_time(bench *b, bench_call call, void *user, bench_row *row) {
     if (status == CLM_OK) status = clm_profile_end(b->context, &ms[count]);
     if (status == CLM_OK) taken[count++] = samples.count;
     spent += tool_seconds() - begun;
-    if (!wanted && ((count >= LEAST_REPEATS && spent > seconds_wanted) || spent > seconds_most)) break;
+    if (!wanted && ((count >= MIN_REPEATS && spent > seconds_wanted) || spent > seconds_max)) break;
   }
   if (status != CLM_OK) bench_fail(b, row->op, status);
   bool ok = status == CLM_OK && sampled && limits_now(b, &samples, call, user);
-  double part = ok && samples.count > 0 ? median_part(&samples, &row->cost, ms, taken, count, ms + most) : 0;
+  double part = ok && samples.count > 0 ? median_part(&samples, &row->cost, ms, taken, count, ms + max_count) : 0;
   if (ok) bench_statistics(ms, count, row);
   row->limits = bench_end_samples(b, &samples);
   row->floor_ms = part * row->ms_median;

@@ -181,15 +181,15 @@ static bool check_numbers(const bench_settings *s) {
   const struct {
     const char *name;
     const long long *value;
-    long long least;
+    long long low;
   } sizes_given[] = {{"batch", &sizes.batch, 1},   {"length", &sizes.length, 1}, {"dim", &sizes.dim, 1},
                      {"state", &sizes.state, 1},   {"width", &sizes.width, 1},   {"groups", &sizes.groups, 1},
                      {"m", &sizes.m, 1},           {"n", &sizes.n, 1},           {"k", &sizes.k, 1},
                      {"prompt", &sizes.prompt, 1}, {"new", &sizes.new_tokens, 0}};
   for (size_t i = 0; i < sizeof sizes_given / sizeof *sizes_given; i++) {
-    long long value = *sizes_given[i].value, least = sizes_given[i].least;
-    if (tool_given(sizes_given[i].value) && (value < least || value > INT32_MAX))
-      return tool_fail("--%s is %lld, expected %lld to %d", sizes_given[i].name, value, least, INT32_MAX), false;
+    long long value = *sizes_given[i].value, low = sizes_given[i].low;
+    if (tool_given(sizes_given[i].value) && (value < low || value > INT32_MAX))
+      return tool_fail("--%s is %lld, expected %lld to %d", sizes_given[i].name, value, low, INT32_MAX), false;
   }
   if (tool_given(&repeat) && (repeat < 1 || repeat > 100000))
     return tool_fail("--repeat is %d, expected 1 to 100000", repeat), false;

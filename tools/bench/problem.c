@@ -70,11 +70,11 @@ static clm_status fill(const bench_problem *p, int index, float *floats, unsigne
 /* Enough copies that what a call touches has left the cache when its turn comes again. */
 static int choose_sets(const bench *b, size_t bytes, size_t largest) {
   if (b->settings.warm || bytes == 0) return 1;
-  size_t wanted = cache_bytes(b) * 3 / 2 / bytes + 2, memory = b->device.memory_bytes / 4, most = MAX_SETS;
-  if (memory && memory / bytes < most) most = memory / bytes;
-  if (b->device.max_allocation_bytes && b->device.max_allocation_bytes / largest < most)
-    most = b->device.max_allocation_bytes / largest;
-  if (wanted > most) wanted = most;
+  size_t wanted = cache_bytes(b) * 3 / 2 / bytes + 2, memory = b->device.memory_bytes / 4, max_sets = MAX_SETS;
+  if (memory && memory / bytes < max_sets) max_sets = memory / bytes;
+  if (b->device.max_allocation_bytes && b->device.max_allocation_bytes / largest < max_sets)
+    max_sets = b->device.max_allocation_bytes / largest;
+  if (wanted > max_sets) wanted = max_sets;
   return wanted < 1 ? 1 : (int)wanted;
 }
 

@@ -9,7 +9,7 @@
 
 typedef struct column {
   const char *name, *title;
-  int width;                             /* at least: the same in tables of several runs */
+  int width;                             /* minimum: the same in tables of several runs  */
   double (*value)(const bench_row *row); /* NAN: means nothing here */
   bool whole;                            /* a count, not a measurement */
 } column;

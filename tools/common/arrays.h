@@ -1,4 +1,4 @@
-/* Arrays in files, as mamba-eval and mamba-generate read and make them; sentences go to stderr. */
+/* Arrays in files, as mamba-eval and mamba-generate read and make them; messages go to stderr. */
 #ifndef CLM_TOOLS_ARRAYS_H
 #define CLM_TOOLS_ARRAYS_H
 

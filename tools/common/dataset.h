@@ -10,7 +10,7 @@ typedef struct dataset_request {
   clm_backbone_task task;
   int output;                /* clm_backbone_output, -1: as the targets are                      */
   const clm_backbone *known; /* a model whose classes the data must have; NULL: they are counted */
-  bool frames_only;          /* no targets: `known` is to be run, not judged; without `target` and `targets` */
+  bool frames_only;          /* no targets: `known` is run without a score; without `target` and `targets`   */
 } dataset_request;
 
 typedef struct dataset {

@@ -70,13 +70,13 @@ static bool read_classes(const dataset_request *request, const npy_array *y, dat
   if (!d->class_memory) return false;
   if (npy_read_i32(y, request->targets, 0, y->count, d->class_memory, error)) return tool_fail("%s", error), false;
   int64_t count = request->known ? clm_backbone_output_size(request->known) : 0,
-          most = count ? count : DATASET_MAX_CLASSES;
+          classes = count ? count : DATASET_MAX_CLASSES;
   for (size_t i = 0; i < y->count; i++) {
     if (d->class_memory[i] == -100) d->class_memory[i] = -1; /* the label that PyTorch's losses ignore */
     int32_t class = d->class_memory[i];
-    if (class < -1 || class >= most)
+    if (class < -1 || class >= classes)
       return tool_fail("%s: class %d, 0 to %lld are expected (-1 and -100: none)", request->targets, (int)class,
-                       (long long)most - 1),
+                       (long long)classes - 1),
              false;
     if (class >= count) count = class + 1;
   }

@@ -47,9 +47,9 @@ bool text_read_lines(const char *path, text_lines *lines) {
   *lines = (text_lines){0};
   if (!text_read(path, &lines->text)) return false;
   const char *end = lines->text.data + lines->text.bytes;
-  size_t most = 1;
-  for (char *at = lines->text.data; at < end; at++) most += *at == '\n';
-  lines->at = calloc(most, sizeof *lines->at);
+  size_t count = 1;
+  for (char *at = lines->text.data; at < end; at++) count += *at == '\n';
+  lines->at = calloc(count, sizeof *lines->at);
   if (!lines->at) {
     text_free_lines(lines);
     return tool_fail("out of memory for %s", path), false;

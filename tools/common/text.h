@@ -1,4 +1,4 @@
-/* Texts and directories as the language-model tools read and make them; sentences go to stderr. */
+/* Texts and directories as the language-model tools read and make them; messages go to stderr. */
 #ifndef CLM_TOOLS_TEXT_H
 #define CLM_TOOLS_TEXT_H
 

@@ -132,13 +132,13 @@ static void ignore_log(void *user, clm_log_level level, const char *message) {
 
 bool info_probe(info_device *entry) {
   if (entry->device.unusable[0]) return true;
-  char sentence[512] = "";
+  char message[512] = "";
   clm_context_options options = {
-      .device = entry->option, .log = ignore_log, .error = sentence, .error_size = sizeof sentence};
+      .device = entry->option, .log = ignore_log, .error = message, .error_size = sizeof message};
   clm_context *context;
   clm_status status = clm_context_create(&options, &context);
   if (status != CLM_OK) {
-    entry->failure = strdup(sentence[0] ? sentence : clm_status_string(status));
+    entry->failure = strdup(message[0] ? message : clm_status_string(status));
     return entry->failure != NULL;
   }
   clm_context_device(context, &entry->device);

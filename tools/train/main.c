@@ -1,4 +1,4 @@
-/* mamba-train: trains a language model on a text, or a backbone on sequences of vectors, and leaves a model
+/* mamba-train: trains a language model on a text, or a backbone on sequences of vectors, and writes a model
  * directory, train.csv and loss.svg. */
 #include "common/tool.h"
 #include "train/train.h"

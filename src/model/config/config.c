@@ -39,7 +39,7 @@ clm_status config_complete(clm_context *ctx, clm_model_config *c) {
 }
 
 clm_status config_check(clm_context *ctx, const char *path, clm_model_config *c) {
-  if (c->d_model > 0 && c->d_inner > 0) { /* d_inner counts, whatever the file says of expand */
+  if (c->d_model > 0 && c->d_inner > 0) { /* d_inner takes precedence over expand */
     const int64_t whole = c->d_inner / c->d_model;
     c->expand = whole < 1 ? 1 : whole > MAX_EXPAND ? MAX_EXPAND : whole;
   }

@@ -1,4 +1,4 @@
-/* What a model is: config.json of every family that is read, and what a GGUF file says instead. All give one
+/* What a model is: config.json of every family that is read, and what a GGUF file has instead. All give one
  * clm_model_config. */
 #ifndef CLM_MODEL_CONFIG_CONFIG_H
 #define CLM_MODEL_CONFIG_CONFIG_H
@@ -15,11 +15,11 @@ clm_status config_read(clm_context *context, const char *path, clm_model_config 
 clm_status config_read_gguf(clm_context *context, const source *file, clm_model_config *config);
 void config_free(clm_model_config *config);
 
-/* config_complete for what a file says: its message names the file. d_inner goes before expand. */
+/* config_complete for members read from a file: its message names the file. d_inner takes precedence over expand. */
 clm_status config_check(clm_context *context, const char *path, clm_model_config *config);
 
-/* In the form of the first family that can say all of it. `dtype`: of the matrices. `ids`: members besides, where the
- * form has them (bos_token_id and its like); may be NULL. */
+/* In the form of the first family that has all of its members. `dtype`: of the matrices. `ids`: more members, where
+ * the form has them (bos_token_id and its like); may be NULL. */
 clm_status config_write(clm_context *context, const char *path, const clm_model_config *config, clm_dtype dtype,
                         json_t *ids);
 

@@ -10,12 +10,12 @@ typedef struct config_family {
   clm_status (*read)(clm_context *context, const char *path, const json_t *json, clm_model_config *config);
   bool (*can_write)(const clm_model_config *config);
   json_t *(*write)(const clm_model_config *config, clm_dtype dtype); /* NULL: out of memory                 */
-  bool has_ids; /* numbers of special tokens, bos_token_id and its like, stand there too */
+  bool has_ids; /* its config.json has the ids of special tokens too: bos_token_id and so on */
 } config_family;
 
 extern const config_family config_huggingface; /* MambaConfig and FalconMambaConfig of transformers   */
 extern const config_family config_original;    /* of the state-spaces checkpoints                     */
-extern const config_family config_own;         /* clmamba's own, which can say everything             */
+extern const config_family config_own;         /* clmamba's own, which can describe every model       */
 
 /* "model_type", or NULL. */
 const char *config_type(const json_t *json);

@@ -1,5 +1,5 @@
-/* A kind of layer is one file that fills one table, and a line in kinds.c. Everything else walks the table: what
- * holds weights, states or activations, saves or loads them, trains or generates, knows no kind by its name. */
+/* A kind of layer is one file that fills one table, and a line in kinds.h. Weights, states, activations, files,
+ * training and generation walk the table and know no kind by its name. */
 #ifndef CLM_MODEL_LAYERS_LAYER_H
 #define CLM_MODEL_LAYERS_LAYER_H
 
@@ -40,7 +40,7 @@ typedef struct layer_pass {
   const clm_tensor *state; /* as the kind describes it, read and written; NULL: from zero state, which is not kept */
 } layer_pass;
 
-/* The way back of a run with that `x`, from zero state. Gradients of the parameters overwrite. */
+/* The backward pass of a run with that `x`, from zero state. Gradients of the parameters overwrite. */
 typedef struct layer_gradient {
   clm_tensor x;
   clm_tensor dout;
@@ -58,7 +58,7 @@ struct layer_kind {
   /* The rows of the parameters that it has, in a table of PARAMS_MAX cleared ones. */
   void (*params)(const model_layer *, param *);
 
-  /* What a sequence leaves behind (`batch` is the first dimension; 0 is the beginning), what forward keeps for
+  /* The state of a sequence (`batch` is the first dimension; zeros are the beginning), what forward keeps for
    * backward of this layer, and what may be shared with all others. NULL: nothing. */
   void (*state)(const model_layer *, int64_t batch, tensor_list *);
   void (*kept)(const model_layer *, const layer_shape *, tensor_list *);

@@ -16,7 +16,7 @@ clm_context *fuzz_context(void);
  * (0: tensors may share theirs). */
 void fuzz_read_source(source *file, size_t size);
 
-/* Aborts where a failure has no sentence. */
+/* Aborts where a failure has no message. */
 void fuzz_expect(clm_status status);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -45,7 +45,7 @@ def safetensors():
 
 
 def tokenizers(folder):
-    """Every form of the fixtures, with a vocabulary of a few tokens, and a text behind a zero byte."""
+    """Every form of the fixtures, with a vocabulary of a few tokens, and a text after a zero byte."""
     vocab = {c: i for i, c in enumerate(["a", "b", "ab", "\u0120", "\u0120a", "<unk>", "<0x0A>", "1", "e", "\u2581"])}
     added = [{"id": 10, "content": "<|x|>", "single_word": False, "lstrip": True, "rstrip": True, "normalized": False, "special": True},
              {"id": 11, "content": "one", "single_word": True, "lstrip": False, "rstrip": False, "normalized": True, "special": False}]

@@ -27,7 +27,7 @@ static void decode(const clm_tokenizer *t, const int32_t *ids, size_t count) {
   clm_text_stream_destroy(&stream);
 }
 
-/* A tokenizer.json, and behind a zero byte a text for it. */
+/* A tokenizer.json, and after a zero byte a text for it. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static int32_t ids[IDS];
   static const char usual[] = "It's  12345 a<|x|>b e\xcc\x81\xff\n\n ab";
