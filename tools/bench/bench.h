@@ -9,6 +9,7 @@
 
 #include "common/about.h"
 #include "common/progress.h"
+#include "core/rng.h"
 #include <clmamba/clmamba.h>
 #include <stdio.h>
 
@@ -199,11 +200,7 @@ clm_dtype bench_tensor_dtype(const bench_tensor *info, const bench_shape *shape)
 clm_tensor bench_tensor_view(const bench_tensor *info, bench_layout layout, clm_dtype dtype, clm_buffer *buffer);
 
 /* input.c */
-typedef struct bench_random {
-  uint64_t state;
-} bench_random;
-uint32_t bench_random_u32(bench_random *random);
-void bench_fill_floats(bench_random *random, bench_fill fill, float scale, float *values, size_t count);
+void bench_fill_floats(rng *random, bench_fill fill, float scale, float *values, size_t count);
 void bench_store(clm_dtype dtype, void *values, size_t index, float value); /* real dtypes */
 double bench_load(clm_dtype dtype, const void *values, size_t index);
 

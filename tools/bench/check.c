@@ -17,13 +17,13 @@ typedef struct sample {
 /* The same number from every group, so that channel / (channels / groups) is the group in the sample as well. */
 static void draw(sample *s, int64_t channels, int64_t groups, int64_t samples) {
   int64_t each = channels / groups, wanted = (samples + groups - 1) / groups;
-  bench_random random = {77};
+  rng random = rng_seed(77, 0);
   if (wanted > each) wanted = each;
   s->count = 0;
   for (int64_t g = 0; g < groups; g++) {
     int64_t left = wanted;
     for (int64_t i = 0; i < each && left > 0; i++) /* selection sampling (Knuth, algorithm S) */
-      if (bench_random_u32(&random) % (uint64_t)(each - i) < (uint64_t)left) {
+      if (rng_below(&random, (uint64_t)(each - i)) < (uint64_t)left) {
         s->channel[s->count++] = g * each + i;
         left--;
       }

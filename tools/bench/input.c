@@ -3,37 +3,22 @@
 #include "core/dtype.h"
 #include <math.h>
 
-/* splitmix64 (Steele et al. 2014). */
-static uint64_t next(bench_random *random) {
-  uint64_t x = random->state += UINT64_C(0x9e3779b97f4a7c15);
-  x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-  x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-  return x ^ (x >> 31);
-}
-
-uint32_t bench_random_u32(bench_random *random) { return (uint32_t)(next(random) >> 32); }
-
-/* Inputs run to gigabytes, so a normal number is drawn from a table of 65536 (Box-Muller). */
+/* Inputs run to gigabytes, so a normal number is drawn from a table of 65536. */
 enum { NORMALS = 1 << 16 };
 
 static const float *normals(void) {
   static float table[NORMALS];
   if (table[0] == 0) {
-    bench_random random = {20231201};
-    for (int i = 0; i < NORMALS; i += 2) {
-      double r = sqrt(-2 * log((bench_random_u32(&random) + 1.0) / 4294967297.0));
-      double angle = 6.283185307179586 * bench_random_u32(&random) / 4294967296.0;
-      table[i] = (float)(r * cos(angle));
-      table[i + 1] = (float)(r * sin(angle));
-    }
+    rng random = rng_seed(20231201, 0);
+    for (int i = 0; i < NORMALS; i++) table[i] = (float)rng_normal(&random);
   }
   return table;
 }
 
-void bench_fill_floats(bench_random *random, bench_fill fill, float scale, float *values, size_t count) {
+void bench_fill_floats(rng *random, bench_fill fill, float scale, float *values, size_t count) {
   const float *table = normals();
   for (size_t i = 0; i < count; i += 4) {
-    uint64_t bits = next(random);
+    uint64_t bits = rng_next(random);
     for (size_t j = i; j < count && j < i + 4; j++, bits >>= 16) {
       float normal = table[bits & 0xffff];
       switch (fill) {

@@ -37,7 +37,8 @@ static clm_status product_buffer(bench *b, int64_t side, clm_buffer **buffer) {
   unsigned char *stored = malloc(PIECE * size);
   clm_status status = floats && stored ? clm_buffer_create(b->context, all * size, buffer) : CLM_OUT_OF_MEMORY;
   if (status == CLM_OK) {
-    bench_fill_floats(&(bench_random){1}, BENCH_NORMAL, 1, floats, PIECE);
+    rng random = rng_seed(1, 0);
+    bench_fill_floats(&random, BENCH_NORMAL, 1, floats, PIECE);
     for (size_t i = 0; i < PIECE; i++) bench_store(dtype, stored, i, floats[i]);
   }
   for (size_t done = 0; done < all && status == CLM_OK; done += PIECE) {

@@ -64,7 +64,7 @@ static void sleep_until(double seconds) {
 /* `count` steps, each when its frame is due if there is a rate. */
 static clm_status run_steps(stepping *s, int count) {
   const double rate = s->bench->settings.rate;
-  bench_random random = {5};
+  rng random = rng_seed(5, 0);
   clm_status status = CLM_OK;
   for (int i = 0; i < WARM_UP && status == CLM_OK; i++) {
     bench_fill_floats(&random, BENCH_NORMAL, 1, s->host, (size_t)clm_tensor_count(s->frame));

@@ -20,8 +20,8 @@ typedef struct lm {
 
 static int32_t *random_ids(int64_t count, int64_t vocab) {
   int32_t *ids = malloc((size_t)count * sizeof *ids);
-  bench_random random = {5};
-  for (int64_t i = 0; ids && i < count; i++) ids[i] = (int32_t)(bench_random_u32(&random) % (uint64_t)vocab);
+  rng random = rng_seed(5, 0);
+  for (int64_t i = 0; ids && i < count; i++) ids[i] = (int32_t)rng_below(&random, (uint64_t)vocab);
   return ids;
 }
 

@@ -46,7 +46,7 @@ static clm_status fill(const bench_problem *p, int index, float *floats, unsigne
   bool is_complex = tensor.dtype == CLM_C64;
   size_t width = is_complex ? sizeof(float) : clm_dtype_size(tensor.dtype);
   size_t count = (size_t)clm_tensor_count(tensor) * (is_complex ? 2 : 1);
-  bench_random random = {(uint64_t)index + 1};
+  rng random = rng_seed((uint64_t)index + 1, 0);
   for (size_t done = 0; done < count; done += PIECE) {
     size_t piece = count - done < PIECE ? count - done : PIECE;
     if (info->input) {
