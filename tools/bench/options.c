@@ -116,8 +116,8 @@ static const struct poptOption options[] = {
     {"weights", '\0', POPT_ARG_STRING, &weight, 0, "how a model holds its matrices (default: f32)",
      "f32|bf16|f16|int8"},
     {"math", '\0', POPT_ARG_STRING, &math, 0, "arithmetic of products (default: f32)", "f32|tf32"},
-    {"transpose", '\0', POPT_ARG_STRING, &transpose, 0, "how a and b of gemm lie: t, by columns (default: nn)",
-     "nn|nt|tn|tt"},
+    {"transpose", '\0', POPT_ARG_STRING, &transpose, 0,
+     "a and b of gemm: n, stored by rows, or t, by columns (default: nn)", "nn|nt|tn|tt"},
     {"packed", '\0', POPT_ARG_STRING, &packed, 0, "operands of gemm that are packed once, before the timing",
      "a|b|ab"},
     {"complex", '\0', POPT_ARG_NONE, &is_complex, 0, "complex state", NULL},
@@ -126,7 +126,7 @@ static const struct poptOption options[] = {
     {"model", '\0', POPT_ARG_STRING, &model, 0, "model of the lm operations", "NAME"},
     {"prompt", '\0', POPT_ARG_LONGLONG, &sizes.prompt, 0, "tokens before the first new one (lm-decode)", "N"},
     {"new", '\0', POPT_ARG_LONGLONG, &sizes.new_tokens, 0, "tokens to generate (lm-decode)", "N"},
-    {"rate", '\0', POPT_ARG_DOUBLE, &rate, 0, "steps a second (backbone-step; default: one after another)", "HZ"},
+    {"rate", '\0', POPT_ARG_DOUBLE, &rate, 0, "steps per second (backbone-step; default: one after another)", "HZ"},
     {"cache", '\0', POPT_ARG_STRING, &cache, 0,
      "cold, the default: inputs rotate through more memory than the cache has", "cold|warm"},
     {"repeat", '\0', POPT_ARG_INT, &repeat, 0, "timed calls (default: about a second of them)", "N"},
@@ -135,8 +135,8 @@ static const struct poptOption options[] = {
     {"check", '\0', POPT_ARG_NONE, &check, 0, "compare with the double-precision reference; fail past the tolerance",
      NULL},
     {"explain", '\0', POPT_ARG_NONE, &explain, 0, "show how each operation was run, and why", NULL},
-    {"format", '\0', POPT_ARG_STRING, &format, 0, "of the rows (default: table)", "table|csv|json"},
-    {"output", '\0', POPT_ARG_STRING, &output, 0, "write the rows there", "FILE"},
+    {"format", '\0', POPT_ARG_STRING, &format, 0, "format of the rows (default: table)", "table|csv|json"},
+    {"output", '\0', POPT_ARG_STRING, &output, 0, "write the rows to this file", "FILE"},
     {"plot", '\0', POPT_ARG_STRING, &plot, 0, "draw the sweep, with the device's floor", "FILE.svg"},
     {NULL, '\0', POPT_ARG_INCLUDE_TABLE, tool_device_options, 0, "Device:", NULL},
     POPT_TABLEEND,
@@ -168,7 +168,7 @@ static const tool_about about = {
     .summary = "time the operations of clmamba",
     .description =
         "Times an operation, or all of them, and prints each time as a fraction of what the device can do: "
-        "its copy rate, its exponentials and its products a second, measured in the same run. Sizes that "
+        "its copy rate, its exponentials and its products per second, measured in the same run. Sizes that "
         "are not given are chosen for the device.",
     .operand = "OPERATION",
     .options = options,
