@@ -1,4 +1,5 @@
 #include "ops/halves.h"
+#include "core/arith.h"
 #include <string.h>
 
 static void add(ops_halves *h, clm_tensor *view, bool written) {
@@ -6,7 +7,7 @@ static void add(ops_halves *h, clm_tensor *view, bool written) {
   h->view[h->count] = view;
   h->stored[h->count] = *view;
   h->written[h->count++] = written;
-  h->bytes += ((size_t)clm_tensor_count(*view) * sizeof(float) + 63) / 64 * 64;
+  h->bytes += round_up_line((size_t)clm_tensor_count(*view) * sizeof(float));
 }
 
 ops_halves halves_of(const op_call *c, void *ready) {
@@ -34,7 +35,7 @@ clm_status halves_begin(clm_context *ctx, ops_halves *h) {
   for (int i = 0; i < h->count && !status; i++) {
     const clm_tensor *stored = &h->stored[i];
     *h->view[i] = clm_tensor_of(block, at, CLM_F32, stored->rank, stored->shape);
-    at += ((size_t)clm_tensor_count(*stored) * sizeof(float) + 63) / 64 * 64;
+    at += round_up_line((size_t)clm_tensor_count(*stored) * sizeof(float));
     if (!h->written[i]) status = clm_cast(ctx, &(clm_cast_args){.x = *stored, .out = *h->view[i]});
   }
   if (status) context_leave(ctx);
