@@ -63,7 +63,7 @@ static void test_case(const test_device *device, const void *data) {
   if (c->bias) args.bias = clm_tensor_of(buffers[4], bias.offset, CLM_F32, 1, (const int64_t[]){N});
   if (c->residual == RESIDUAL) args.residual = residual;
   if (c->residual == RESIDUAL_IS_OUT) args.residual = args.out;
-  const matmul_shape shape = {M, N, K};
+  const matmul_shape shape = {.m = M, .n = N, .k = K, .batch = 1};
   clm_status status = opencl_matmul_clblast(context, &shape, &args);
   if (status) fail_msg("%s", clm_context_error(context));
   assert_int_equal(clm_buffer_read(buffers[2], 0, sizeof got, got), CLM_OK);
