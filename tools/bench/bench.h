@@ -1,7 +1,8 @@
 /* mamba-bench: one run measures one or more operations on one device and reports a row for each.
  *
  *   options.c  command line -> settings           limits.c   what the device can do
- *   problem.c  tensors of an operation, inputs    measure.c  warm-up, repeats, device time
+ *   table.c    tensors and call, from the operation's table
+ *   problem.c  tensors on the device, inputs      measure.c  warm-up, repeats, device time
  *   check.c    against the double reference       report.c   table, CSV, JSON; the plot
  *   ops.c      the list of operations; ops_*.c one table entry for each operation */
 #ifndef CLM_BENCH_H
@@ -10,6 +11,7 @@
 #include "common/about.h"
 #include "common/progress.h"
 #include "core/rng.h"
+#include "ops/table.h"
 #include <clmamba/clmamba.h>
 #include <stdio.h>
 
@@ -127,18 +129,37 @@ typedef struct bench_tensor {
 
 enum { BENCH_MAX_TENSORS = 40 };
 
-/* One operation: the tensors it works on, the call, what it costs. */
+/* An operation of the library. */
+typedef struct bench_operation {
+  const op_table *table;
+  clm_status (*call)(clm_context *, const void *args);
+} bench_operation;
+
+enum { BENCH_CALLS = 2, BENCH_MOST_ARGS = 8192 };
+
+/* Defines `operation_<name>` for clm_<name>. */
+#define BENCH_OPERATION(name)                                                                                        \
+  static clm_status call_##name(clm_context *context, const void *args) { return clm_##name(context, args); }        \
+  _Static_assert(sizeof(clm_##name##_args) <= BENCH_MOST_ARGS, "arguments of " #name);                               \
+  static const bench_operation operation_##name = {&name##_table, call_##name}
+
+/* One row: the tensors it works on, the call, what it costs. */
 typedef struct bench_op {
   const char *name, *help;
   const char *dims;     /* the sizes it has, in the order they are shown: "batch dim length state" */
   const char *channels; /* the one of them along which results are independent                     */
   int samples;          /* how many of them the check looks at; 0: 64                              */
   bench_shape gpu, cpu; /* sizes that are not given                                                */
-  int (*tensors)(const bench_shape *shape, bench_tensor *tensors); /* returns how many */
+  /* Operations called one after the other: their tables give tensors and call. Their optional tensors that take part,
+   * and the scalars that are true: "D z". */
+  const bench_operation *calls[BENCH_CALLS];
+  const char *given, *set;
+  /* Instead of these: how many there are, and the call. */
+  int (*tensors)(const bench_shape *shape, bench_tensor *tensors);
   clm_status (*call)(clm_context *context, const bench_shape *shape, const clm_tensor *tensors);
   bench_cost (*cost)(const bench_shape *shape); /* all but the bytes, which follow from the tensors */
   double tolerance; /* of max_rel_err in f32                                                   */
-  /* Set: measures the row by itself, and the three functions above are absent. */
+  /* Set: measures the row by itself, and all of these are absent. */
   bool (*measure)(bench *b, const struct bench_op *op, const bench_shape *shape, bench_row *row);
 } bench_op;
 
@@ -157,6 +178,11 @@ bool bench_options(int argc, char **argv, bench_settings *settings, int *exit_st
 /* ops.c: fills in the sizes that were not given; the sizes of `op` as text. */
 void bench_defaults(const bench *b, const bench_op *op, bench_shape *shape);
 void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, size_t size);
+
+/* table.c: the tensors of `op`, returns how many; the call. */
+int bench_tensors(const bench_op *op, const bench_shape *shape, bench_tensor *tensors);
+clm_status bench_call_op(const bench_op *op, clm_context *context, const bench_shape *shape,
+                         const clm_tensor *tensors);
 
 /* lm_model.c: what --model takes */
 bool bench_model_entry(size_t i, tool_entry *entry); /* for tool_list */

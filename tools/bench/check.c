@@ -100,7 +100,7 @@ static bool reference(clm_context *context, const bench_problem *p, const sample
   bench_tensor info[BENCH_MAX_TENSORS];
   clm_tensor tensors[BENCH_MAX_TENSORS];
   clm_buffer *buffers[BENCH_MAX_TENSORS] = {0};
-  p->op->tensors(&shape, info);
+  bench_tensors(p->op, &shape, info);
   clm_status status = CLM_OK;
   for (int i = 0; i < p->count && status == CLM_OK; i++) {
     tensors[i] =
@@ -109,7 +109,7 @@ static bool reference(clm_context *context, const bench_problem *p, const sample
     status = clm_buffer_wrap_host(context, values[i], bytes, &buffers[i]);
     tensors[i].buffer = buffers[i];
   }
-  if (status == CLM_OK) status = p->op->call(context, &shape, tensors);
+  if (status == CLM_OK) status = bench_call_op(p->op, context, &shape, tensors);
   if (status == CLM_OK) status = clm_context_finish(context);
   if (status != CLM_OK)
     tool_fail("%s: the reference: %s", p->op->name,

@@ -70,6 +70,6 @@ void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, 
     used += wrote > 0 ? (size_t)wrote : 0;
     word += n + (word[n] == ' ');
   }
-  if (shape->layout == BENCH_BDL && op->tensors && bench_op_has(op, "length") && used < size)
+  if (shape->layout == BENCH_BDL && !op->measure && bench_op_has(op, "length") && used < size)
     snprintf(text + used, size - used, " layout=bdl");
 }

@@ -216,8 +216,17 @@ static bench_cost train_cost(const bench_shape *s) {
   .gpu = {.batch = 8, .length = 2048, .dim = 1024, .state = 16, .width = 4},                                         \
   .cpu = {.batch = 1, .length = 512, .dim = 768, .state = 16, .width = 4}
 
-const bench_op bench_block = {"block",      "Mamba block, forward", BLOCK_SHAPES,     forward_tensors,
-                              call_forward, forward_cost,           .tolerance = 2e-5};
-const bench_op bench_block_train = {
-    "block-train",    "Mamba block, forward and backward", BLOCK_SHAPES, train_tensors, call_train, train_cost,
-    .tolerance = 2e-4};
+const bench_op bench_block = {.name = "block",
+                              .help = "Mamba block, forward",
+                              BLOCK_SHAPES,
+                              .tensors = forward_tensors,
+                              .call = call_forward,
+                              .cost = forward_cost,
+                              .tolerance = 2e-5};
+const bench_op bench_block_train = {.name = "block-train",
+                                    .help = "Mamba block, forward and backward",
+                                    BLOCK_SHAPES,
+                                    .tensors = train_tensors,
+                                    .call = call_train,
+                                    .cost = train_cost,
+                                    .tolerance = 2e-4};

@@ -80,7 +80,7 @@ static int choose_sets(const bench *b, size_t bytes, size_t largest) {
 
 bool bench_problem_create(bench *b, const bench_op *op, const bench_shape *shape, bench_problem *p) {
   *p = (bench_problem){.op = op, .shape = *shape};
-  p->count = op->tensors(shape, p->info);
+  p->count = bench_tensors(op, shape, p->info);
   size_t total = 0, largest = 1;
   for (int i = 0; i < p->count; i++) {
     p->tensor[i] = bench_tensor_view(&p->info[i], shape->layout, bench_tensor_dtype(&p->info[i], shape), NULL);
@@ -117,7 +117,7 @@ clm_status bench_problem_call(bench *b, const bench_problem *p, int set) {
     tensors[i] = p->tensor[i];
     tensors[i].offset = (size_t)set * p->stride[i];
   }
-  return p->op->call(b->context, &p->shape, tensors);
+  return bench_call_op(p->op, b->context, &p->shape, tensors);
 }
 
 double bench_problem_bytes(const bench_problem *p) {
