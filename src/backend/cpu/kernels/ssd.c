@@ -1,17 +1,22 @@
-/* SSD, forward: products of a piece's steps with each other and with the state (ssd_chunk.h has the cut). */
+/* SSD, forward: products of a piece's steps with each other and with the state (ssd_chunk.h has the cut). C B^T of
+ * all pieces comes first, once for all heads. States are turned, (d_state, head_dim), so that no product has to turn
+ * them.
+ */
 #include "ssd_chunk.h"
 
 typedef struct forward_scratch {
   float *B, *C;      /* (steps, d_state)                    */
-  float *CB, *mixed; /* (steps, PIECE)                      */
+  float *mixed;      /* (steps, PIECE)                      */
   float *x, *dx, *y; /* (steps, head_dim): x, d x, result   */
   float *line;       /* D, then z                           */
-  float *states;     /* (heads, head_dim, d_state)          */
+  float *states;     /* (heads, d_state, head_dim)          */
   float *product;
 } forward_scratch;
 
 typedef struct forward_task {
   ssd_plan plan;
+  float *between; /* (batch, groups, length, PIECE): C B^T of the pieces */
+  clm_tensor initial, final;
   float *scratch;
   int64_t scratch_floats;
 } forward_task;
@@ -22,7 +27,6 @@ static int64_t scratch_layout(const ssd_plan *p, float *memory, forward_scratch 
   *k = (forward_scratch){
       .B = ssd_take(memory, &used, PIECE * N),
       .C = ssd_take(memory, &used, PIECE * N),
-      .CB = ssd_take(memory, &used, PIECE * PIECE),
       .mixed = ssd_take(memory, &used, PIECE * PIECE),
       .x = ssd_take(memory, &used, PIECE * P),
       .dx = ssd_take(memory, &used, PIECE * P),
@@ -35,7 +39,7 @@ static int64_t scratch_layout(const ssd_plan *p, float *memory, forward_scratch 
 }
 
 /* y = (y + D x) silu(z) */
-static void finish(const ssd_plan *p, int64_t batch, const ssd_piece *piece, int64_t head, forward_scratch *k) {
+static void finish(const ssd_plan *p, const ssd_piece *piece, int64_t head, forward_scratch *k) {
   const clm_ssd_args *a = p->a;
   const int64_t P = p->s->head_dim;
   float *D = k->line, *z = k->line + P;
@@ -44,9 +48,9 @@ static void finish(const ssd_plan *p, int64_t batch, const ssd_piece *piece, int
   for (int32_t i = 0; i < piece->steps; i++) {
     const int64_t step = piece->begin + i;
     if (present(a->z))
-      line_read(
-          line_at(&a->z, batch * a->z.stride[0] + step * a->z.stride[1] + head * a->z.stride[2], a->z.stride[3]), P,
-          z);
+      line_read(line_at(&a->z, piece->batch * a->z.stride[0] + step * a->z.stride[1] + head * a->z.stride[2],
+                        a->z.stride[3]),
+                P, z);
     for (int64_t j = 0; j < P; j += LANES) {
       const int64_t left = P - j;
       vec y = vec_load_part(k->y + i * P + j, left);
@@ -58,44 +62,59 @@ static void finish(const ssd_plan *p, int64_t batch, const ssd_piece *piece, int
       vec_store_part(k->y + i * P + j, y, left);
     }
   }
-  ssd_write(p, &a->out, batch, piece, head, k->y);
+  ssd_write(p, &a->out, piece, head, k->y);
 }
 
-static void run_head(const ssd_plan *p, const ssd_block *b, const ssd_piece *piece, int64_t head, float *state,
+static float *between_of(const forward_task *task, int64_t batch, int64_t group, int64_t step) {
+  const ssd_shape *s = task->plan.s;
+  return task->between + ((batch * s->n_groups + group) * s->length + step) * PIECE;
+}
+
+static void run_between(void *arg, int64_t index, int worker) {
+  const forward_task *task = arg;
+  const ssd_plan *p = &task->plan;
+  const int64_t N = p->s->d_state, group = index % p->s->n_groups, number = index / p->s->n_groups;
+  const ssd_piece *piece = &p->piece[number];
+  forward_scratch k;
+  scratch_layout(p, task->scratch + worker * task->scratch_floats, &k);
+  ssd_read(p, &p->a->B, piece, group, k.B);
+  ssd_read(p, &p->a->C, piece, group, k.C);
+  ssd_product(p, piece->steps, piece->steps, N, ssd_rows(k.C, N), ssd_turned(k.B, N), 0,
+              ssd_rows(between_of(task, piece->batch, group, piece->begin), PIECE), k.product);
+}
+
+static void run_head(const forward_task *task, const ssd_block *b, const ssd_piece *piece, int64_t head, float *state,
                      forward_scratch *k) {
+  const ssd_plan *p = &task->plan;
   const int64_t N = p->s->d_state, P = p->s->head_dim, q = piece->steps;
   ssd_decay decay;
-  ssd_decays(p, b->row.batch, piece, head, &decay);
-  ssd_read(p, &p->a->x, b->row.batch, piece, head, k->x);
+  ssd_decays(p, piece, head, &decay);
+  ssd_read(p, &p->a->x, piece, head, k->x);
   ssd_scale_rows(k->x, q, P, decay.d, k->dx);
   if (piece->fresh) memset(state, 0, (size_t)(P * N) * sizeof *state);
-  ssd_product(p, q, P, N, ssd_rows(k->C, N), ssd_turned(state, N), 0, ssd_rows(k->y, P), k->product);
+  ssd_product(p, q, P, N, ssd_rows(k->C, N), ssd_rows(state, P), 0, ssd_rows(k->y, P), k->product);
   ssd_scale_rows(k->y, q, P, decay.from_begin, k->y);
-  ssd_decay_matrix(&decay, piece->steps, k->CB, k->mixed);
+  ssd_decay_matrix(&decay, piece->steps, between_of(task, piece->batch, b->group, piece->begin), k->mixed);
   ssd_product(p, q, P, q, ssd_rows(k->mixed, PIECE), ssd_rows(k->dx, P), 1, ssd_rows(k->y, P), k->product);
-  finish(p, b->row.batch, piece, head, k);
+  finish(p, piece, head, k);
   ssd_scale_rows(k->dx, q, P, decay.to_end, k->dx);
-  ssd_product(p, P, N, q, ssd_turned(k->dx, P), ssd_rows(k->B, N), decay.whole, ssd_rows(state, N), k->product);
+  ssd_product(p, N, P, q, ssd_turned(k->B, N), ssd_rows(k->dx, P), decay.whole, ssd_rows(state, P), k->product);
 }
 
 static void run_block(void *arg, int64_t index, int worker) {
   const forward_task *task = arg;
   const ssd_plan *p = &task->plan;
-  const int64_t N = p->s->d_state, state = p->s->head_dim * N;
+  const int64_t state = p->s->head_dim * p->s->d_state;
   const ssd_block b = ssd_block_of(p, index);
   forward_scratch k;
   scratch_layout(p, task->scratch + worker * task->scratch_floats, &k);
-  for (int64_t i = 0; i < b.heads; i++)
-    ssd_read_state(p, &p->a->initial_state, b.index, b.head + i, k.states + i * state);
+  for (int64_t i = 0; i < b.heads; i++) ssd_read_state(p, &task->initial, b.index, b.head + i, k.states + i * state);
   for (const ssd_piece *piece = b.first; piece < b.end; piece++) {
-    ssd_read(p, &p->a->B, b.row.batch, piece, b.group, k.B);
-    ssd_read(p, &p->a->C, b.row.batch, piece, b.group, k.C);
-    ssd_product(p, piece->steps, piece->steps, N, ssd_rows(k.C, N), ssd_turned(k.B, N), 0, ssd_rows(k.CB, PIECE),
-                k.product);
-    for (int64_t i = 0; i < b.heads; i++) run_head(p, &b, piece, b.head + i, k.states + i * state, &k);
+    ssd_read(p, &p->a->B, piece, b.group, k.B);
+    ssd_read(p, &p->a->C, piece, b.group, k.C);
+    for (int64_t i = 0; i < b.heads; i++) run_head(task, &b, piece, b.head + i, k.states + i * state, &k);
   }
-  for (int64_t i = 0; i < b.heads; i++)
-    ssd_write_state(p, &p->a->final_state, b.index, b.head + i, k.states + i * state);
+  for (int64_t i = 0; i < b.heads; i++) ssd_write_state(&task->final, b.index, b.head + i, k.states + i * state);
 }
 
 static ssd_plan plan_of(const ssd_shape *s, const clm_ssd_args *a) { return ssd_plan_of(s, a, 1, 8); }
@@ -107,23 +126,33 @@ static int64_t scratch_floats(const ssd_plan *p) {
 
 static bool is_taken(const clm_ssd_args *a) { return ALL_STORAGE(a->x, a->dt, a->B, a->C, a->z, a->out); }
 
+static int64_t between_floats(const ssd_shape *s) { return s->batch * s->n_groups * s->length * PIECE; }
+
 size_t KERNEL(ssd_workspace)(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
   const ssd_plan p = plan_of(s, a);
+  const int64_t workers = cpu_pool_threads(cpu_context_pool(ctx));
   if (!is_taken(a)) return 0;
-  return (size_t)(ssd_plan_floats(&p) + scratch_floats(&p) * cpu_pool_threads(cpu_context_pool(ctx))) * sizeof(float);
+  return (size_t)(ssd_plan_floats(&p) + between_floats(s) + scratch_floats(&p) * workers) * sizeof(float);
+}
+
+static clm_tensor turned(const clm_tensor *state) {
+  return present(*state) ? clm_tensor_transpose(*state, 2, 3) : (clm_tensor){0};
 }
 
 clm_status KERNEL(ssd)(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
   if (!is_taken(a)) return ref_ssd(ctx, s, a);
-  forward_task task = {.plan = plan_of(s, a)};
+  forward_task task = {.plan = plan_of(s, a), .initial = turned(&a->initial_state), .final = turned(&a->final_state)};
+  cpu_pool *pool = cpu_context_pool(ctx);
   clm_buffer *workspace;
   clm_status status = context_workspace(ctx, KERNEL(ssd_workspace)(ctx, s, a), &workspace);
   if (status) return status;
-  task.plan.gemm = gemm_choose(cpu_pool_threads(cpu_context_pool(ctx)));
+  task.plan.gemm = gemm_choose(cpu_pool_threads(pool));
   ssd_plan_cut(&task.plan, workspace->host);
-  task.scratch = (float *)workspace->host + ssd_plan_floats(&task.plan);
+  task.between = (float *)workspace->host + ssd_plan_floats(&task.plan);
+  task.scratch = task.between + between_floats(s);
   task.scratch_floats = scratch_floats(&task.plan);
-  cpu_pool_run(cpu_context_pool(ctx), ssd_tasks(&task.plan), run_block, &task);
+  cpu_pool_run(pool, task.plan.first[s->sequences] * s->n_groups, run_between, &task);
+  cpu_pool_run(pool, ssd_tasks(&task.plan), run_block, &task);
   context_explain(ctx, "ssd: cpu %s, %s, pieces of %lld steps, %lld tasks of %lld heads", cpu_context_level(ctx),
                   task.plan.gemm.name, (long long)task.plan.steps, (long long)ssd_tasks(&task.plan),
                   (long long)task.plan.heads);

@@ -52,19 +52,13 @@ static int64_t scratch_layout(const backward_task *task, float *memory, backward
   return used;
 }
 
-/* What all heads of the block take from a piece. */
-static void read_inputs(const ssd_plan *p, const ssd_block *b, const ssd_piece *piece, backward_scratch *k) {
-  ssd_read(p, &p->a->B, b->row.batch, piece, b->group, k->B);
-  ssd_read(p, &p->a->C, b->row.batch, piece, b->group, k->C);
-}
-
 /* The state after a piece from the one before it. */
-static void advance(const ssd_plan *p, const ssd_block *b, const ssd_piece *piece, int64_t head, const float *before,
-                    float *after, backward_scratch *k) {
+static void advance(const ssd_plan *p, const ssd_piece *piece, int64_t head, const float *before, float *after,
+                    backward_scratch *k) {
   const int64_t N = p->s->d_state, P = p->s->head_dim, q = piece->steps;
   ssd_decay decay;
-  ssd_decays(p, b->row.batch, piece, head, &decay);
-  ssd_read(p, &p->a->x, b->row.batch, piece, head, k->x);
+  ssd_decays(p, piece, head, &decay);
+  ssd_read(p, &p->a->x, piece, head, k->x);
   ssd_scale_rows(k->x, q, P, decay.d, k->scaled);
   ssd_scale_rows(k->scaled, q, P, decay.to_end, k->scaled);
   if (piece->fresh) memset(after, 0, (size_t)(P * N) * sizeof *after);
@@ -78,22 +72,22 @@ static void run_states(const ssd_plan *p, const ssd_block *b, int64_t from, int6
                        backward_scratch *k) {
   const int64_t size = p->s->head_dim * p->s->d_state;
   for (int64_t i = from; i < to; i++, states += apart) {
-    ssd_read(p, &p->a->B, b->row.batch, &b->first[i], b->group, k->B);
+    ssd_read(p, &p->a->B, &b->first[i], b->group, k->B);
     for (int64_t h = 0; h < b->heads; h++)
-      advance(p, b, &b->first[i], b->head + h, states + h * size, states + apart + h * size, k);
+      advance(p, &b->first[i], b->head + h, states + h * size, states + apart + h * size, k);
   }
 }
 
 /* dy = dout silu(z), with y also dz and out. */
-static void gate_backward(const backward_task *task, const ssd_block *b, const ssd_piece *piece, int64_t head,
-                          const ssd_decay *decay, const float *state, backward_scratch *k) {
+static void gate_backward(const backward_task *task, const ssd_piece *piece, int64_t head, const ssd_decay *decay,
+                          const float *state, backward_scratch *k) {
   const ssd_plan *p = &task->plan;
   const clm_ssd_backward_args *a = task->a;
-  const int64_t P = p->s->head_dim, N = p->s->d_state, q = piece->steps, batch = b->row.batch;
-  ssd_read(p, &a->dout, batch, piece, head, k->dout);
+  const int64_t P = p->s->head_dim, N = p->s->d_state, q = piece->steps;
+  ssd_read(p, &a->dout, piece, head, k->dout);
   const float *dout = k->dout;
   const bool gated = present(p->a->z), wanted = present(a->dz) || present(a->out);
-  if (gated) ssd_read(p, &p->a->z, batch, piece, head, k->z);
+  if (gated) ssd_read(p, &p->a->z, piece, head, k->z);
   if (wanted) { /* k->mixed has CB L */
     ssd_product(p, q, P, N, ssd_rows(k->C, N), ssd_turned(state, N), 0, ssd_rows(k->y, P), k->product);
     ssd_scale_rows(k->y, q, P, decay->from_begin, k->y);
@@ -115,8 +109,8 @@ static void gate_backward(const backward_task *task, const ssd_block *b, const s
       vec_store_part(k->y + at, y, left);
       vec_store_part(k->z + at, dz, left);
     }
-  ssd_write(p, &a->out, batch, piece, head, k->y);
-  ssd_write(p, &a->dz, batch, piece, head, k->z);
+  ssd_write(p, &a->out, piece, head, k->y);
+  ssd_write(p, &a->dz, piece, head, k->z);
 }
 
 /* What goes between the steps of a piece: k->products holds dy x^T. Adds to dCB, leaves CB dCB in k->products and
@@ -166,7 +160,7 @@ static void steps_backward(const backward_task *task, const ssd_block *b, const 
     const double rate = (double)crossing[t] + before[t] + sum, d = (double)decay->d[t];
     const double gradient = ((double)direct[t] + A * rate) * (double)decay->slope[t];
     out[t] = (float)gradient;
-    if (ssd_is_padding(&task->plan, b->row.batch, piece->begin + t)) {
+    if (ssd_is_padding(&task->plan, piece->batch, piece->begin + t)) {
       out[t] = 0;
       continue;
     }
@@ -174,7 +168,7 @@ static void steps_backward(const backward_task *task, const ssd_block *b, const 
     task->dbias[part] += gradient;
   }
   if (present(*ddt))
-    line_write(line_at(ddt, b->row.batch * ddt->stride[0] + piece->begin * ddt->stride[1] + head * ddt->stride[2],
+    line_write(line_at(ddt, piece->batch * ddt->stride[0] + piece->begin * ddt->stride[1] + head * ddt->stride[2],
                        ddt->stride[1]),
                piece->steps, out);
 }
@@ -192,7 +186,7 @@ static void inputs_backward(const backward_task *task, const ssd_block *b, const
       const vec dx = vec_set(decay->d[i]) * vec_load_part(k->inner + at, left) + vec_load_part(k->D + j, left) * dy;
       vec_store_part(k->y + at, dx, left);
     }
-  ssd_write(&task->plan, &task->a->dx, b->row.batch, piece, head, k->y);
+  ssd_write(&task->plan, &task->a->dx, piece, head, k->y);
 }
 
 /* A head's part of a piece; T, the gradient of the state after it, becomes that of the state before it. `fold`: the
@@ -203,13 +197,13 @@ static void run_head(const backward_task *task, const ssd_block *b, const ssd_pi
   const int64_t N = p->s->d_state, P = p->s->head_dim, q = piece->steps;
   float crossing[PIECE], direct[PIECE], from[PIECE], to[PIECE];
   ssd_decay decay;
-  ssd_decays(p, b->row.batch, piece, head, &decay);
-  ssd_read(p, &p->a->x, b->row.batch, piece, head, k->x);
+  ssd_decays(p, piece, head, &decay);
+  ssd_read(p, &p->a->x, piece, head, k->x);
   if (present(p->a->D)) line_read(ssd_skip(&p->a->D, head), P, k->D);
   else memset(k->D, 0, (size_t)P * sizeof *k->D);
   ssd_scale_rows(k->x, q, P, decay.d, k->scaled);
   ssd_decay_matrix(&decay, piece->steps, k->CB, k->mixed);
-  gate_backward(task, b, piece, head, &decay, state, k);
+  gate_backward(task, piece, head, &decay, state, k);
 
   ssd_product(p, q, q, P, ssd_rows(k->dy, P), ssd_turned(k->x, P), 0, ssd_rows(k->products, PIECE), k->product);
   between_steps(&decay, piece->steps, k, crossing);
@@ -245,9 +239,10 @@ static void run_piece(const backward_task *task, const ssd_block *b, const ssd_p
   const ssd_plan *p = &task->plan;
   const ssd_shape *s = p->s;
   const int64_t N = s->d_state, q = piece->steps, size = s->head_dim * N, row = s->n_groups * N;
-  const int64_t at = ((b->block * s->batch + b->row.batch) * s->length + piece->begin) * row + b->group * N;
+  const int64_t at = ((b->block * s->batch + piece->batch) * s->length + piece->begin) * row + b->group * N;
   const matrix dB = {task->dB + at, row, 1}, dC = {task->dC + at, row, 1};
-  read_inputs(p, b, piece, k);
+  ssd_read(p, &p->a->B, piece, b->group, k->B);
+  ssd_read(p, &p->a->C, piece, b->group, k->C);
   ssd_product(p, q, q, N, ssd_rows(k->C, N), ssd_turned(k->B, N), 0, ssd_rows(k->CB, PIECE), k->product);
   memset(k->dCB, 0, PIECE * PIECE * sizeof *k->dCB);
   if (piece->fresh) memset(states, 0, (size_t)(b->heads * size) * sizeof *states);
@@ -284,7 +279,7 @@ static void run_block(void *arg, int64_t index, int worker) {
       run_piece(task, &b, &b.first[piece], k.states + (piece - first) * apart, &k);
   }
   for (int64_t h = 0; h < b.heads; h++)
-    ssd_write_state(p, &task->a->dinitial_state, b.index, b.head + h, k.dstates + h * size);
+    ssd_write_state(&task->a->dinitial_state, b.index, b.head + h, k.dstates + h * size);
 }
 
 /* ---- Parts to sums ---- */

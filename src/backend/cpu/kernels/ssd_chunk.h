@@ -14,7 +14,7 @@ enum { PIECE = 64, BUSY = 32 /* tasks that are enough for the threads */ };
 #define STEP_LIMIT (-1000.0f) /* of d A: its exponential is 0 in f32, and sums stay exact */
 
 typedef struct ssd_piece {
-  int64_t begin;
+  int64_t batch, begin;
   int32_t steps;
   bool fresh; /* begins a sequence inside the row: from a state of zeros */
 } ssd_piece;
@@ -75,7 +75,7 @@ static inline void ssd_plan_cut(ssd_plan *p, float *memory) {
       if (in_chunk == 0 || in_piece == p->steps) in_piece = 0;
       if (in_piece == 0 || kind == SEQ_BEGINS) {
         if (count == p->pieces) break;
-        p->piece[count++] = (ssd_piece){t, 0, kind == SEQ_BEGINS};
+        p->piece[count++] = (ssd_piece){r.batch, t, 0, kind == SEQ_BEGINS};
       }
       p->piece[count - 1].steps++;
     }
@@ -109,41 +109,40 @@ static inline bool ssd_is_padding(const ssd_plan *p, int64_t batch, int64_t step
 /* ---- Steps of a piece as rows of f32 ---- */
 
 /* Of (batch, length, i, j) the numbers along j at i of each step; zeros where a step is padding. */
-static inline void ssd_read(const ssd_plan *p, const clm_tensor *t, int64_t batch, const ssd_piece *piece, int64_t i,
-                            float *out) {
+static inline void ssd_read(const ssd_plan *p, const clm_tensor *t, const ssd_piece *piece, int64_t i, float *out) {
   const int64_t size = t->shape[3];
   for (int32_t k = 0; k < piece->steps; k++, out += size) {
     const int64_t step = piece->begin + k;
-    if (ssd_is_padding(p, batch, step)) memset(out, 0, (size_t)size * sizeof *out);
+    if (ssd_is_padding(p, piece->batch, step)) memset(out, 0, (size_t)size * sizeof *out);
     else
-      line_read(line_at(t, batch * t->stride[0] + step * t->stride[1] + i * t->stride[2], t->stride[3]), size, out);
+      line_read(line_at(t, piece->batch * t->stride[0] + step * t->stride[1] + i * t->stride[2], t->stride[3]), size,
+                out);
   }
 }
 
-static inline void ssd_write(const ssd_plan *p, const clm_tensor *t, int64_t batch, const ssd_piece *piece, int64_t i,
-                             float *in) {
+static inline void ssd_write(const ssd_plan *p, const clm_tensor *t, const ssd_piece *piece, int64_t i, float *in) {
   const int64_t size = t->shape[3];
   if (!present(*t)) return;
   for (int32_t k = 0; k < piece->steps; k++, in += size) {
     const int64_t step = piece->begin + k;
-    if (ssd_is_padding(p, batch, step)) memset(in, 0, (size_t)size * sizeof *in);
-    line_write(line_at(t, batch * t->stride[0] + step * t->stride[1] + i * t->stride[2], t->stride[3]), size, in);
+    if (ssd_is_padding(p, piece->batch, step)) memset(in, 0, (size_t)size * sizeof *in);
+    line_write(line_at(t, piece->batch * t->stride[0] + step * t->stride[1] + i * t->stride[2], t->stride[3]), size,
+               in);
   }
 }
 
-/* A state (head_dim, d_state) of f32 from and to a tensor of them; zeros if it is absent. */
+/* The state of a row and head as the last two dimensions of the tensor lie; zeros if it is absent. */
 static inline void ssd_read_state(const ssd_plan *p, const clm_tensor *t, int64_t row, int64_t head, float *out) {
-  const int64_t N = p->s->d_state;
-  for (int64_t i = 0; i < p->s->head_dim; i++, out += N)
-    if (!present(*t)) memset(out, 0, (size_t)N * sizeof *out);
-    else line_read(line_at(t, row * t->stride[0] + head * t->stride[1] + i * t->stride[2], t->stride[3]), N, out);
+  if (!present(*t)) memset(out, 0, (size_t)(p->s->head_dim * p->s->d_state) * sizeof *out);
+  for (int64_t i = 0; present(*t) && i < t->shape[2]; i++, out += t->shape[3])
+    line_read(line_at(t, row * t->stride[0] + head * t->stride[1] + i * t->stride[2], t->stride[3]), t->shape[3],
+              out);
 }
 
-static inline void ssd_write_state(const ssd_plan *p, const clm_tensor *t, int64_t row, int64_t head,
-                                   const float *in) {
-  const int64_t N = p->s->d_state;
-  for (int64_t i = 0; present(*t) && i < p->s->head_dim; i++, in += N)
-    line_write(line_at(t, row * t->stride[0] + head * t->stride[1] + i * t->stride[2], t->stride[3]), N, in);
+static inline void ssd_write_state(const clm_tensor *t, int64_t row, int64_t head, const float *in) {
+  for (int64_t i = 0; present(*t) && i < t->shape[2]; i++, in += t->shape[3])
+    line_write(line_at(t, row * t->stride[0] + head * t->stride[1] + i * t->stride[2], t->stride[3]), t->shape[3],
+               in);
 }
 
 /* ---- Steps and decays of a head in a piece ---- */
@@ -161,13 +160,13 @@ static inline float ssd_rate(const clm_ssd_args *a, int64_t head) {
   return a->A_is_log ? -expf(A) : A;
 }
 
-static inline void ssd_step_sizes(const ssd_plan *p, int64_t batch, const ssd_piece *piece, int64_t head,
-                                  ssd_decay *k) {
+static inline void ssd_step_sizes(const ssd_plan *p, const ssd_piece *piece, int64_t head, ssd_decay *k) {
   const clm_ssd_args *a = p->a;
   const clm_tensor *dt = &a->dt;
   const float bias = present(a->dt_bias) ? kernel_data(a->dt_bias)[head * a->dt_bias.stride[0]] : 0;
-  line_read(line_at(dt, batch * dt->stride[0] + piece->begin * dt->stride[1] + head * dt->stride[2], dt->stride[1]),
-            piece->steps, k->d);
+  line_read(
+      line_at(dt, piece->batch * dt->stride[0] + piece->begin * dt->stride[1] + head * dt->stride[2], dt->stride[1]),
+      piece->steps, k->d);
   for (int64_t i = 0; i < piece->steps; i += LANES) {
     vec d = vec_load_part(k->d + i, piece->steps - i) + vec_set(bias), slope = vec_set(1);
     if (a->dt_softplus) {
@@ -183,7 +182,7 @@ static inline void ssd_step_sizes(const ssd_plan *p, int64_t batch, const ssd_pi
     vec_store_part(k->slope + i, slope, piece->steps - i);
   }
   for (int32_t i = 0; present(a->seq_idx) && i < piece->steps; i++)
-    if (ssd_is_padding(p, batch, piece->begin + i)) k->d[i] = k->slope[i] = 0;
+    if (ssd_is_padding(p, piece->batch, piece->begin + i)) k->d[i] = k->slope[i] = 0;
 }
 
 /* decay[i] = exp(k->sum[at] - sum[i]) of `count` steps i up to `at`. */
@@ -192,10 +191,10 @@ INLINE vec ssd_decay_to(const ssd_decay *k, int32_t at, int64_t i, int64_t count
                  (vec_set(k->rest[at]) - vec_load_part(k->rest + i, count)));
 }
 
-static inline void ssd_decays(const ssd_plan *p, int64_t batch, const ssd_piece *piece, int64_t head, ssd_decay *k) {
+static inline void ssd_decays(const ssd_plan *p, const ssd_piece *piece, int64_t head, ssd_decay *k) {
   const float A = ssd_rate(p->a, head);
   double sum = 0;
-  ssd_step_sizes(p, batch, piece, head, k);
+  ssd_step_sizes(p, piece, head, k);
   for (int32_t i = 0; i < piece->steps; i++) {
     const float step = k->d[i] == 0 ? 0 : k->d[i] * A;
     sum += (double)(step < STEP_LIMIT ? STEP_LIMIT : step);
