@@ -97,7 +97,7 @@ static bool check_op(const char *name) {
   { name, '\0', POPT_ARG_LONGLONG, &sizes.member, 0, help, "N" }
 
 static struct {
-  long long batch, length, dim, state, width, groups, m, n, k, prompt, new_tokens;
+  long long batch, length, dim, heads, head_dim, state, width, groups, m, n, k, prompt, new_tokens;
 } sizes = {.prompt = 100, .new_tokens = 100};
 static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model, *transpose, *packed;
 static double rate;
@@ -106,6 +106,8 @@ static const struct poptOption options[] = {
     SIZE("batch", batch, "sequences"),
     SIZE("length", length, "steps of each"),
     SIZE("dim", dim, "channels: d_inner of scan, conv and update, d_model of block, embed_dim of backbone-step"),
+    SIZE("heads", heads, "heads of ssd"),
+    SIZE("head-dim", head_dim, "channels of a head"),
     SIZE("state", state, "states of a channel (d_state)"),
     SIZE("width", width, "taps of the convolution"),
     SIZE("groups", groups, "groups of channels that share B and C"),
@@ -182,10 +184,19 @@ static bool check_numbers(const bench_settings *s) {
     const char *name;
     const long long *value;
     long long low;
-  } sizes_given[] = {{"batch", &sizes.batch, 1},   {"length", &sizes.length, 1}, {"dim", &sizes.dim, 1},
-                     {"state", &sizes.state, 1},   {"width", &sizes.width, 1},   {"groups", &sizes.groups, 1},
-                     {"m", &sizes.m, 1},           {"n", &sizes.n, 1},           {"k", &sizes.k, 1},
-                     {"prompt", &sizes.prompt, 1}, {"new", &sizes.new_tokens, 0}};
+  } sizes_given[] = {{"batch", &sizes.batch, 1},
+                     {"length", &sizes.length, 1},
+                     {"dim", &sizes.dim, 1},
+                     {"heads", &sizes.heads, 1},
+                     {"head-dim", &sizes.head_dim, 1},
+                     {"state", &sizes.state, 1},
+                     {"width", &sizes.width, 1},
+                     {"groups", &sizes.groups, 1},
+                     {"m", &sizes.m, 1},
+                     {"n", &sizes.n, 1},
+                     {"k", &sizes.k, 1},
+                     {"prompt", &sizes.prompt, 1},
+                     {"new", &sizes.new_tokens, 0}};
   for (size_t i = 0; i < sizeof sizes_given / sizeof *sizes_given; i++) {
     long long value = *sizes_given[i].value, low = sizes_given[i].low;
     if (tool_given(sizes_given[i].value) && (value < low || value > INT32_MAX))
@@ -209,6 +220,8 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
       .shape = {.batch = sizes.batch,
                 .length = sizes.length,
                 .dim = sizes.dim,
+                .heads = sizes.heads,
+                .head_dim = sizes.head_dim,
                 .state = sizes.state,
                 .width = sizes.width,
                 .groups = sizes.groups,

@@ -18,9 +18,18 @@ static const op_dim *dim_of(const op_table *table, char letter) {
 
 /* The bench's name of a dimension; NULL where its tensors do not have it. */
 static const char *bench_name(const op_table *table, const op_dim *dim) {
-  static const char *const names[][2] = {
-      {"batch", "batch"}, {"length", "length"},   {"d_inner", "dim"}, {"channels", "dim"}, {"d_state", "state"},
-      {"width", "width"}, {"n_groups", "groups"}, {"m", "m"},         {"n", "n"},          {"k", "k"}};
+  static const char *const names[][2] = {{"batch", "batch"},
+                                         {"length", "length"},
+                                         {"d_inner", "dim"},
+                                         {"channels", "dim"},
+                                         {"d_state", "state"},
+                                         {"width", "width"},
+                                         {"n_groups", "groups"},
+                                         {"n_heads", "heads"},
+                                         {"head_dim", "head_dim"},
+                                         {"m", "m"},
+                                         {"n", "n"},
+                                         {"k", "k"}};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (strcmp(names[i][0], dim->name) == 0) return names[i][1];
   return dim->otherwise ? bench_name(table, dim_of(table, dim->otherwise)) : NULL;
@@ -77,10 +86,9 @@ static void set_values(bench_tensor *b, const bench_op *op, const bench_shape *s
     const char *op, *tensor; /* op NULL: of all */
     bench_fill fill;
     float scale;
-  } fills[] = {{NULL, "delta", BENCH_STEP, 1},
-               {NULL, "A", BENCH_NEGATIVE, 1},
-               {NULL, "delta_bias", BENCH_NORMAL, 0.5f},
-               {NULL, "weight", BENCH_NORMAL, 0.5f},
+  } fills[] = {{NULL, "delta", BENCH_STEP, 1},           {NULL, "dt", BENCH_STEP, 1},
+               {NULL, "dt_bias", BENCH_NORMAL, 0.5f},    {NULL, "A", BENCH_NEGATIVE, 1},
+               {NULL, "delta_bias", BENCH_NORMAL, 0.5f}, {NULL, "weight", BENCH_NORMAL, 0.5f},
                {"assoc-scan", "a", BENCH_DECAY, 1}};
   b->fill = BENCH_NORMAL;
   b->scale = 1;
