@@ -87,7 +87,7 @@ static void run_head(const forward_task *task, const ssd_block *b, const ssd_pie
                      forward_scratch *k) {
   const ssd_plan *p = &task->plan;
   const int64_t N = p->s->d_state, P = p->s->head_dim, q = piece->steps;
-  ssd_decay decay;
+  ssd_decay decay = {.whole = 0};
   ssd_decays(p, piece, head, &decay);
   ssd_read(p, &p->a->x, piece, head, k->x);
   ssd_scale_rows(k->x, q, P, decay.d, k->dx);

@@ -56,7 +56,7 @@ static int64_t scratch_layout(const backward_task *task, float *memory, backward
 static void advance(const ssd_plan *p, const ssd_piece *piece, int64_t head, const float *before, float *after,
                     backward_scratch *k) {
   const int64_t N = p->s->d_state, P = p->s->head_dim, q = piece->steps;
-  ssd_decay decay;
+  ssd_decay decay = {.whole = 0};
   ssd_decays(p, piece, head, &decay);
   ssd_read(p, &p->a->x, piece, head, k->x);
   ssd_scale_rows(k->x, q, P, decay.d, k->scaled);
@@ -196,7 +196,7 @@ static void run_head(const backward_task *task, const ssd_block *b, const ssd_pi
   const ssd_plan *p = &task->plan;
   const int64_t N = p->s->d_state, P = p->s->head_dim, q = piece->steps;
   float crossing[PIECE], direct[PIECE], from[PIECE], to[PIECE];
-  ssd_decay decay;
+  ssd_decay decay = {.whole = 0};
   ssd_decays(p, piece, head, &decay);
   ssd_read(p, &p->a->x, piece, head, k->x);
   if (present(p->a->D)) line_read(ssd_skip(&p->a->D, head), P, k->D);
