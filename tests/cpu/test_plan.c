@@ -19,36 +19,37 @@ typedef struct bench {
   int64_t batch;
 } bench;
 
-#define TAKE(dtype, ...)                                                                                             \
-  tensor_place(b->block, &b->used, dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), (const int64_t[]){__VA_ARGS__})
+#define TAKE(b, dtype, ...)                                                                                          \
+  tensor_place((b)->block, &(b)->used, dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8),                           \
+               (const int64_t[]){__VA_ARGS__})
 
 static void lay_out(bench *b, clm_dtype weights) {
   const int64_t n = b->batch;
   b->used = 0;
-  b->ids = TAKE(CLM_I32, n);
-  b->table = TAKE(CLM_F32, VOCAB, MODEL);
-  b->norm = TAKE(CLM_F32, MODEL);
-  b->x = TAKE(CLM_F32, n, MODEL);
-  b->normed = TAKE(CLM_F32, n, MODEL);
-  b->weight = TAKE(weights, 2 * CHANNELS, MODEL);
-  b->bias = TAKE(CLM_F32, 2 * CHANNELS);
-  b->both = TAKE(CLM_F32, n, 2 * CHANNELS);
-  b->conv_state = TAKE(CLM_F32, n, CHANNELS, WIDTH - 1);
-  b->filter = TAKE(CLM_F32, CHANNELS, WIDTH);
-  b->conv = TAKE(CLM_F32, n, CHANNELS);
-  b->small = TAKE(weights, 2 * STATE + 5, CHANNELS);
-  b->features = TAKE(CLM_F32, n, 2 * STATE + 5);
-  b->delta_weight = TAKE(weights, CHANNELS, 5);
-  b->delta = TAKE(CLM_F32, n, CHANNELS);
-  b->states = TAKE(CLM_F32, n, CHANNELS, STATE);
-  b->A = TAKE(CLM_F32, CHANNELS, STATE);
-  b->D = TAKE(CLM_F32, CHANNELS);
-  b->y = TAKE(CLM_F32, n, CHANNELS);
-  b->out_weight = TAKE(weights, MODEL, CHANNELS);
-  b->extra = TAKE(CLM_F32, n, MODEL);
-  for (int i = 0; i < 2; i++) b->large[i] = TAKE(CLM_F32, ROWS, DEPTH);
-  b->large_out = TAKE(CLM_F32, ROWS, ROWS);
-  b->doubles = TAKE(CLM_F64, n, MODEL);
+  b->ids = TAKE(b, CLM_I32, n);
+  b->table = TAKE(b, CLM_F32, VOCAB, MODEL);
+  b->norm = TAKE(b, CLM_F32, MODEL);
+  b->x = TAKE(b, CLM_F32, n, MODEL);
+  b->normed = TAKE(b, CLM_F32, n, MODEL);
+  b->weight = TAKE(b, weights, 2 * CHANNELS, MODEL);
+  b->bias = TAKE(b, CLM_F32, 2 * CHANNELS);
+  b->both = TAKE(b, CLM_F32, n, 2 * CHANNELS);
+  b->conv_state = TAKE(b, CLM_F32, n, CHANNELS, WIDTH - 1);
+  b->filter = TAKE(b, CLM_F32, CHANNELS, WIDTH);
+  b->conv = TAKE(b, CLM_F32, n, CHANNELS);
+  b->small = TAKE(b, weights, 2 * STATE + 5, CHANNELS);
+  b->features = TAKE(b, CLM_F32, n, 2 * STATE + 5);
+  b->delta_weight = TAKE(b, weights, CHANNELS, 5);
+  b->delta = TAKE(b, CLM_F32, n, CHANNELS);
+  b->states = TAKE(b, CLM_F32, n, CHANNELS, STATE);
+  b->A = TAKE(b, CLM_F32, CHANNELS, STATE);
+  b->D = TAKE(b, CLM_F32, CHANNELS);
+  b->y = TAKE(b, CLM_F32, n, CHANNELS);
+  b->out_weight = TAKE(b, weights, MODEL, CHANNELS);
+  b->extra = TAKE(b, CLM_F32, n, MODEL);
+  for (int i = 0; i < 2; i++) b->large[i] = TAKE(b, CLM_F32, ROWS, DEPTH);
+  b->large_out = TAKE(b, CLM_F32, ROWS, ROWS);
+  b->doubles = TAKE(b, CLM_F64, n, MODEL);
 }
 
 /* Small numbers of any storage; the same in every bench of the same seed. */

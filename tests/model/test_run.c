@@ -341,7 +341,36 @@ static void test_fork(const test_device *device, const void *data) {
   fixture_free(&f);
 }
 
-static void expect_sentence(const fixture *f, clm_status got, clm_status want, const char *part) {
+/* Steps of several states in turn, with runs of other shapes in between, give the bits of one state's steps alone. */
+static void test_steps(const test_device *device, const void *data) {
+  enum { STEPS = 5 };
+  fixture f = fixture_make(data, device->context);
+  const size_t bytes = (size_t)(f.c->batch * f.c->config.vocab_size) * sizeof(float);
+  clm_model_state *state = state_after(&f), *alone, *same, *fewer, *longer;
+  CHECK(&f, clm_model_state_fork(state, NULL, f.c->batch, &alone));
+  CHECK(&f, clm_model_state_fork(state, NULL, f.c->batch, &same));
+  CHECK(&f, clm_model_state_fork(state, NULL, 2, &fewer));
+  float *want[STEPS];
+  for (int i = 0; i < STEPS; i++) want[i] = decode_all(&f, alone, i + 1);
+  for (int i = 0; i < STEPS; i++) {
+    float *got = decode_all(&f, state, i + 1), *other = decode_all(&f, same, i + 1);
+    assert_memory_equal(got, want[i], bytes);
+    assert_memory_equal(other, want[i], bytes);
+    free(got);
+    free(other);
+    if (i == 1) free(decode_all(&f, fewer, 3));
+    if (i == 2) {
+      longer = state_after(&f);
+      clm_model_state_destroy(&longer);
+    }
+    free(want[i]);
+  }
+  clm_model_state *states[] = {state, alone, same, fewer};
+  for (size_t i = 0; i < 4; i++) clm_model_state_destroy(&states[i]);
+  fixture_free(&f);
+}
+
+static void expect_message(const fixture *f, clm_status got, clm_status want, const char *part) {
   const char *error = clm_context_error(f->context);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
@@ -366,19 +395,19 @@ static void test_state_file(const test_device *device, const void *data) {
   clm_model *other;
   clm_model_config config = f.c->config;
   CHECK(&f, clm_model_create(f.context, &config, 6, &other));
-  expect_sentence(&f, clm_model_state_load(other, path, &loaded), CLM_INVALID_ARGUMENT, "with other weights");
+  expect_message(&f, clm_model_state_load(other, path, &loaded), CLM_INVALID_ARGUMENT, "with other weights");
   assert_null(loaded);
   clm_model_destroy(&other);
   config.d_state++;
   CHECK(&f, clm_model_create(f.context, &config, 5, &other));
-  expect_sentence(&f, clm_model_state_load(other, path, &loaded), CLM_INVALID_ARGUMENT, "d_state 9");
+  expect_message(&f, clm_model_state_load(other, path, &loaded), CLM_INVALID_ARGUMENT, "d_state 9");
   clm_model_destroy(&other);
   assert_int_equal(truncate(path, 200), 0);
-  expect_sentence(&f, clm_model_state_load(f.model, path, &loaded), CLM_BAD_FORMAT, path);
+  expect_message(&f, clm_model_state_load(f.model, path, &loaded), CLM_BAD_FORMAT, path);
   assert_null(loaded);
   unlink(path);
-  expect_sentence(&f, clm_model_state_load(f.model, path, &loaded), CLM_IO_ERROR, "No such file");
-  expect_sentence(&f, clm_model_state_save(state, "/nowhere/state"), CLM_IO_ERROR, "cannot write /nowhere/state");
+  expect_message(&f, clm_model_state_load(f.model, path, &loaded), CLM_IO_ERROR, "No such file");
+  expect_message(&f, clm_model_state_save(state, "/nowhere/state"), CLM_IO_ERROR, "cannot write /nowhere/state");
   clm_model_state_destroy(&state);
   fixture_free(&f);
 }
@@ -432,25 +461,25 @@ static void test_bad_arguments(const test_device *device, const void *data) {
   CHECK(&f, clm_model_state_create(f.model, 2, &two));
   clm_model_run_args a = o.args;
   a.lengths = (int64_t[]){1, 1, f.length + 1, 1, 1};
-  expect_sentence(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "sequence 2 has length 40, expected 0 to 39");
+  expect_message(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "sequence 2 has length 40, expected 0 to 39");
   a.lengths = (int64_t[]){1, 0, 1, 1, 1};
   a.state = fresh;
   a.mean_hidden = (clm_tensor){0};
-  expect_sentence(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "sequence 1 has no tokens");
+  expect_message(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "sequence 1 has no tokens");
   a = o.args;
   a.state = two;
-  expect_sentence(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "ids has batch 5, the state 2");
+  expect_message(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "ids has batch 5, the state 2");
   a = o.args;
   a.hidden.shape[0]--;
-  expect_sentence(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT,
-                  "hidden must be a contiguous f32 tensor of shape (4, 5, 39, 24)");
+  expect_message(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT,
+                 "hidden must be a contiguous f32 tensor of shape (4, 5, 39, 24)");
   a = o.args;
   a.losses = (clm_tensor){0};
-  expect_sentence(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "together");
+  expect_message(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "together");
   a = o.args;
   a.ids.dtype = CLM_F32;
-  expect_sentence(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "ids must be an i32 tensor");
-  expect_sentence(&f, clm_model_state_logits(fresh, o.args.last_logits), CLM_INVALID_ARGUMENT, "seen no tokens");
+  expect_message(&f, clm_model_run(f.model, &a), CLM_INVALID_ARGUMENT, "ids must be an i32 tensor");
+  expect_message(&f, clm_model_state_logits(fresh, o.args.last_logits), CLM_INVALID_ARGUMENT, "seen no tokens");
   clm_model_state_destroy(&fresh);
   clm_model_state_destroy(&two);
   clm_buffer_destroy(&o.buffer);
@@ -523,7 +552,7 @@ static void test_scores(const test_device *device, const void *data) {
   const clm_score_options bad[] = {
       {.window = -1}, {.stride = -1}, {.window = 4, .stride = 5}, {.window = 4, .carry = true}};
   for (size_t i = 0; i < TEST_COUNT(bad); i++)
-    expect_sentence(&f, clm_model_score(f.model, f.ids, 9, &bad[i], &loss), CLM_INVALID_ARGUMENT, "model_score: ");
+    expect_message(&f, clm_model_score(f.model, f.ids, 9, &bad[i], &loss), CLM_INVALID_ARGUMENT, "model_score: ");
   fixture_free(&f);
 }
 
@@ -548,12 +577,12 @@ static void test_choices(const test_device *device, const void *data) {
     free(losses);
   }
   choices[3].count = 0;
-  expect_sentence(&f, clm_model_choices(f.model, f.ids, 2, choices, 5, got), CLM_INVALID_ARGUMENT,
-                  "choice 3 has no tokens");
+  expect_message(&f, clm_model_choices(f.model, f.ids, 2, choices, 5, got), CLM_INVALID_ARGUMENT,
+                 "choice 3 has no tokens");
   choices[3] = (clm_choice){(int32_t[]){99}, 1};
-  expect_sentence(&f, clm_model_choices(f.model, f.ids, 2, choices, 5, got), CLM_INVALID_ARGUMENT,
-                  "choice 3 has the token 99, expected 0 to 12");
-  expect_sentence(&f, clm_model_choices(f.model, f.ids, 0, choices, 1, got), CLM_INVALID_ARGUMENT, "context 0");
+  expect_message(&f, clm_model_choices(f.model, f.ids, 2, choices, 5, got), CLM_INVALID_ARGUMENT,
+                 "choice 3 has the token 99, expected 0 to 12");
+  expect_message(&f, clm_model_choices(f.model, f.ids, 0, choices, 1, got), CLM_INVALID_ARGUMENT, "context 0");
   fixture_free(&f);
 }
 
@@ -566,6 +595,8 @@ static void add(void) {
       test_add(device, test_outputs, &cases[i], "outputs, %s", cases[i].why);
     }
     test_add(device, test_fork, &cases[1], "forked states");
+    test_add(device, test_steps, &cases[1], "steps of states in turn");
+    test_add(device, test_steps, &cases[5], "steps of states in turn, mixed layers");
     test_add(device, test_parts, &cases[1], "a run in parts");
     test_add(device, test_state_file, &cases[1], "state file");
     test_add(device, test_bad_arguments, &cases[1], "bad arguments");
