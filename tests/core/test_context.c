@@ -102,7 +102,7 @@ static void test_information(const test_device *device, const void *data) {
 }
 
 /* The message stays until the next call that fails or runs; explain says what ran. */
-static void test_sentences(const test_device *device, const void *data) {
+static void test_messages(const test_device *device, const void *data) {
   (void)data;
   clm_context *context = device->context;
   assert_int_equal(clm_axpby(context, &(clm_axpby_args){0}), CLM_INVALID_ARGUMENT);
@@ -234,7 +234,7 @@ static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
     test_add(device, test_information, NULL, "information");
-    test_add(device, test_sentences, NULL, "messages");
+    test_add(device, test_messages, NULL, "messages");
     test_add(device, test_profiling, NULL, "profiling");
     test_add(device, test_side_by_side, NULL, "contexts side by side");
     test_add(device, test_fork, NULL, "fork");

@@ -69,7 +69,7 @@ static const hostile hostiles[] = {
     {"too many bytes", NPY("'<i4'", "False", "(2,)"), 9, CLM_BAD_FORMAT, "takes 8 bytes, 9 are there"},
 };
 
-static void expect_sentence(clm_status want, const char *part) {
+static void expect_message(clm_status want, const char *part) {
   npy_array a;
   error[0] = '\0';
   clm_status got = npy_open(path, &a, error);
@@ -84,7 +84,7 @@ static void test_hostile(const test_device *device, const void *data) {
   char file[1000];
   const double zeros[4] = {0};
   write_bytes(file, assemble(file, 1, h->header, zeros, h->data_bytes));
-  expect_sentence(h->status, h->sentence);
+  expect_message(h->status, h->sentence);
 }
 
 /* Cut at every byte: never anything but a sentence. */
@@ -94,13 +94,13 @@ static void test_cut(const test_device *device, const void *data) {
   size_t bytes = npy_header(NPY_I4, 1, (int64_t[]){2}, file) + 8;
   for (size_t cut = 0; cut < bytes; cut++) {
     write_bytes(file, cut);
-    expect_sentence(CLM_BAD_FORMAT, "is not a valid .npy file");
+    expect_message(CLM_BAD_FORMAT, "is not a valid .npy file");
   }
   file[6] = 4;
   write_bytes(file, bytes);
-  expect_sentence(CLM_UNSUPPORTED, "version 4.0");
+  expect_message(CLM_UNSUPPORTED, "version 4.0");
   unlink(path);
-  expect_sentence(CLM_IO_ERROR, "No such file");
+  expect_message(CLM_IO_ERROR, "No such file");
 }
 
 static void test_dtypes(const test_device *device, const void *data) {

@@ -509,7 +509,7 @@ static void test_round_trip(const test_device *device, const void *data) {
   assert_int_equal(unlink(file_in("model.safetensors")), 0); /* nothing else was left: rmdir in main */
 }
 
-static void expect_sentence(clm_status got, clm_status want, const char *message) {
+static void expect_message(clm_status got, clm_status want, const char *message) {
   const char *error = clm_context_error(test_judge);
   if (got != want || !strstr(error, message))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want),
@@ -547,7 +547,7 @@ static void test_bad_files(const test_device *device, const void *data) {
   for (size_t i = 0; i < TEST_COUNT(bad_files); i++) {
     const file_part text = {bad_files[i].json, strlen(bad_files[i].json)};
     floats_check(test_judge, file_replace(test_judge, file_in("config.json"), &text, 1), "write");
-    expect_sentence(clm_backbone_load(test_judge, folder, &backbone), bad_files[i].status, bad_files[i].message);
+    expect_message(clm_backbone_load(test_judge, folder, &backbone), bad_files[i].status, bad_files[i].message);
     assert_null(backbone);
   }
   /* Weights of another shape */
@@ -558,8 +558,8 @@ static void test_bad_files(const test_device *device, const void *data) {
   const char *wider = "{\"model_type\": \"clmamba_backbone\", \"embed_dim\": 4, \"d_model\": 8, \"n_layers\": 1}";
   const file_part text = {wider, strlen(wider)};
   floats_check(test_judge, file_replace(test_judge, file_in("config.json"), &text, 1), "write");
-  expect_sentence(clm_backbone_load(test_judge, folder, &backbone), CLM_BAD_FORMAT,
-                  "\"input_proj.weight\" has shape (8, 3), config.json expects (8, 4)");
+  expect_message(clm_backbone_load(test_judge, folder, &backbone), CLM_BAD_FORMAT,
+                 "\"input_proj.weight\" has shape (8, 3), config.json expects (8, 4)");
   unlink(file_in("config.json"));
   unlink(file_in("model.safetensors"));
 }
@@ -584,7 +584,7 @@ static void test_bad_configs(const test_device *device, const void *data) {
   };
   for (size_t i = 0; i < TEST_COUNT(bad); i++) {
     clm_backbone *backbone;
-    expect_sentence(clm_backbone_create(test_judge, &bad[i], 1, &backbone), CLM_INVALID_ARGUMENT, "backbone: ");
+    expect_message(clm_backbone_create(test_judge, &bad[i], 1, &backbone), CLM_INVALID_ARGUMENT, "backbone: ");
     assert_null(backbone);
   }
 }
@@ -597,50 +597,50 @@ static void test_bad_arguments(const test_device *device, const void *data) {
   clm_backbone *b = f.backbone;
   clm_tensor absent = {0}, other = f.frames, longer;
   other.shape[2] = 2;
-  expect_sentence(clm_backbone_forward(b, absent, f.out), CLM_INVALID_ARGUMENT, "frames must be");
-  expect_sentence(clm_backbone_forward(b, other, f.out), CLM_INVALID_ARGUMENT, "embed_dim 3");
-  expect_sentence(clm_backbone_forward(b, f.targets, f.out), CLM_INVALID_ARGUMENT, "frames must be");
-  expect_sentence(clm_backbone_forward(b, f.frames, f.loss), CLM_INVALID_ARGUMENT, "(batch, length, 2)");
+  expect_message(clm_backbone_forward(b, absent, f.out), CLM_INVALID_ARGUMENT, "frames must be");
+  expect_message(clm_backbone_forward(b, other, f.out), CLM_INVALID_ARGUMENT, "embed_dim 3");
+  expect_message(clm_backbone_forward(b, f.targets, f.out), CLM_INVALID_ARGUMENT, "frames must be");
+  expect_message(clm_backbone_forward(b, f.frames, f.loss), CLM_INVALID_ARGUMENT, "(batch, length, 2)");
   longer = f.frames;
   longer.shape[1] = INT32_MAX;
-  expect_sentence(clm_backbone_forward(b, longer, f.out), CLM_INVALID_ARGUMENT, "2^31");
+  expect_message(clm_backbone_forward(b, longer, f.out), CLM_INVALID_ARGUMENT, "2^31");
 
   clm_backbone_state *state;
-  expect_sentence(clm_backbone_state_create(b, 0, &state), CLM_INVALID_ARGUMENT, "batch is 0");
+  expect_message(clm_backbone_state_create(b, 0, &state), CLM_INVALID_ARGUMENT, "batch is 0");
   assert_null(state);
   floats_check(test_judge, clm_backbone_state_create(b, 2, &state), "state");
-  expect_sentence(clm_backbone_step(b, state, f.loss, f.out), CLM_INVALID_ARGUMENT, "frame must be");
+  expect_message(clm_backbone_step(b, state, f.loss, f.out), CLM_INVALID_ARGUMENT, "frame must be");
   clm_tensor frame = clm_tensor_of(f.buffer, 0, CLM_F32, 2, (int64_t[]){2, 3});
-  expect_sentence(clm_backbone_step(b, state, frame, f.out), CLM_INVALID_ARGUMENT, "out must be");
+  expect_message(clm_backbone_step(b, state, frame, f.out), CLM_INVALID_ARGUMENT, "out must be");
   clm_backbone_state_destroy(&state);
 
   int64_t lengths[] = {5, 6};
   clm_backbone_loss_args args = loss_args(&f, 0);
   args.lengths = lengths;
-  expect_sentence(clm_backbone_loss(b, &args), CLM_INVALID_ARGUMENT, "lengths[1] is 6");
+  expect_message(clm_backbone_loss(b, &args), CLM_INVALID_ARGUMENT, "lengths[1] is 6");
   args = loss_args(&f, 1);
-  expect_sentence(clm_backbone_loss(b, &args), CLM_INVALID_ARGUMENT, "dropout is 1");
+  expect_message(clm_backbone_loss(b, &args), CLM_INVALID_ARGUMENT, "dropout is 1");
   args = loss_args(&f, 0);
   args.loss = absent;
-  expect_sentence(clm_backbone_loss(b, &args), CLM_INVALID_ARGUMENT, "loss must be");
+  expect_message(clm_backbone_loss(b, &args), CLM_INVALID_ARGUMENT, "loss must be");
   args = loss_args(&f, 0);
   args.targets = f.loss;
-  expect_sentence(clm_backbone_loss(b, &args), CLM_INVALID_ARGUMENT, "targets must be");
+  expect_message(clm_backbone_loss(b, &args), CLM_INVALID_ARGUMENT, "targets must be");
   clm_tensor gradient;
-  expect_sentence(clm_backbone_parameter(b, "head", &gradient), CLM_INVALID_ARGUMENT, "no parameter \"head\"");
+  expect_message(clm_backbone_parameter(b, "head", &gradient), CLM_INVALID_ARGUMENT, "no parameter \"head\"");
   const char *names[] = {"a", "\xff"};
-  expect_sentence(clm_backbone_set_names(b, names), CLM_INVALID_ARGUMENT, "not UTF-8");
+  expect_message(clm_backbone_set_names(b, names), CLM_INVALID_ARGUMENT, "not UTF-8");
 
   float frames[] = {1, 2, 3}, targets[] = {1, (float)INFINITY};
   clm_backbone_score score;
   clm_sequences s = {.count = 1, .length = 1, .frames = frames, .targets = targets};
-  expect_sentence(clm_backbone_evaluate(b, &s, &score), CLM_INVALID_ARGUMENT, "number 1 of target 0 is not finite");
+  expect_message(clm_backbone_evaluate(b, &s, &score), CLM_INVALID_ARGUMENT, "number 1 of target 0 is not finite");
   s.targets = NULL;
-  expect_sentence(clm_backbone_evaluate(b, &s, &score), CLM_INVALID_ARGUMENT, "targets are absent");
+  expect_message(clm_backbone_evaluate(b, &s, &score), CLM_INVALID_ARGUMENT, "targets are absent");
   s.length = 0;
-  expect_sentence(clm_backbone_evaluate(b, &s, &score), CLM_INVALID_ARGUMENT, "sequence 0 has 0 frames");
+  expect_message(clm_backbone_evaluate(b, &s, &score), CLM_INVALID_ARGUMENT, "sequence 0 has 0 frames");
   s.count = 0;
-  expect_sentence(clm_backbone_evaluate(b, &s, &score), CLM_INVALID_ARGUMENT, "no sequences");
+  expect_message(clm_backbone_evaluate(b, &s, &score), CLM_INVALID_ARGUMENT, "no sequences");
   fixture_free(&f);
 }
 

@@ -23,7 +23,7 @@ static void write_bytes(const void *data, size_t bytes) {
   assert_int_equal(fclose(f), 0);
 }
 
-static void expect_sentence(clm_status got, clm_status want, const char *part) {
+static void expect_message(clm_status got, clm_status want, const char *part) {
   const char *error = clm_context_error(test_judge);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
@@ -88,7 +88,7 @@ static void test_hostile(const test_device *device, const void *data) {
   source file;
   use_file("hostile.safetensors");
   write_safetensors(h->header, strlen(h->header), h->data_bytes);
-  expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, h->message);
+  expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, h->message);
   assert_null(file.tensors);
 }
 
@@ -102,19 +102,19 @@ static void test_hostile_lengths(const test_device *device, const void *data) {
   use_file("hostile.safetensors");
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
     write_safetensors("{}", lengths[i].claimed, 0);
-    expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, lengths[i].message);
+    expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, lengths[i].message);
   }
   char deep[100001]; /* brackets in brackets: an end is set to them */
   memset(deep, '[', sizeof deep - 1);
   deep[sizeof deep - 1] = '\0';
   write_safetensors(deep, sizeof deep - 1, 0);
-  expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "not a JSON object");
+  expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "not a JSON object");
   write_bytes("\2\0\0\0\0\0\0", 7);
-  expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "too short");
+  expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "too short");
   write_bytes("", 0);
-  expect_sentence(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "too short");
+  expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "too short");
   unlink(path);
-  expect_sentence(safetensors_open(test_judge, path, &file), CLM_IO_ERROR, "No such file");
+  expect_message(safetensors_open(test_judge, path, &file), CLM_IO_ERROR, "No such file");
 }
 
 /* Halves, bfloats and floats of every kind of number. */
@@ -291,7 +291,7 @@ static void test_config(const test_device *device, const void *data) {
   write_bytes(c->json, strlen(c->json));
   clm_status status = config_read(test_judge, path, &got);
   if (c->status) {
-    expect_sentence(status, c->status, c->message);
+    expect_message(status, c->status, c->message);
     return;
   }
   if (status) fail_msg("%s", clm_context_error(test_judge));
@@ -342,16 +342,15 @@ static void test_directory(const test_device *device, const void *data) {
   assert_int_equal(clm_model_load(test_judge, folder, &loaded), CLM_OK);
   clm_model_destroy(&loaded);
   patch("backbone.norm_f.weight", "backbone.norm_g.weight");
-  expect_sentence(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT,
-                  "no tensor \"backbone.norm_f.weight\"");
+  expect_message(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT, "no tensor \"backbone.norm_f.weight\"");
   assert_null(loaded);
   assert_int_equal(clm_model_save(model, folder), CLM_OK);
   patch("[9,8]", "[8,9]");
-  expect_sentence(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT, "(8, 9), config.json expects (9, 8)");
+  expect_message(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT, "(8, 9), config.json expects (9, 8)");
   for (size_t off = 1; off < 1000; off = off * 3 + 1) {
     assert_int_equal(clm_model_save(model, folder), CLM_OK);
     cut(off);
-    expect_sentence(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT, "truncated");
+    expect_message(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT, "truncated");
   }
   clm_model_destroy(&model);
 }
@@ -367,7 +366,7 @@ static void test_replace(const test_device *device, const void *data) {
   assert_int_equal(file_read(test_judge, path, 100, &text, &bytes), CLM_OK);
   assert_string_equal(text, "new");
   free(text);
-  expect_sentence(file_read(test_judge, path, 2, &text, &bytes), CLM_BAD_FORMAT, "at most 2");
+  expect_message(file_read(test_judge, path, 2, &text, &bytes), CLM_BAD_FORMAT, "at most 2");
   unlink(path);
 }
 

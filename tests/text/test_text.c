@@ -11,7 +11,7 @@
 
 static char folder[] = "/tmp/clmamba-test-XXXXXX";
 
-static void expect_sentence(clm_status got, clm_status want, const char *part) {
+static void expect_message(clm_status got, clm_status want, const char *part) {
   const char *error = clm_context_error(test_judge);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
@@ -92,12 +92,12 @@ static void test_vocabularies(const test_device *device, const void *data) {
   assert_int_equal(clm_tokenizer_vocab_size(t), 5);
   assert_int_equal(clm_tokenizer_encode(t, "\nehlo", 5, ids, 8, &count), CLM_OK);
   for (int32_t i = 0; i < 5; i++) assert_int_equal(ids[i], i); /* in the order of code points */
-  expect_sentence(clm_tokenizer_encode(t, "hex", 3, ids, 8, &count), CLM_BAD_FORMAT, "U+0078 at byte 2");
-  expect_sentence(clm_tokenizer_encode(t, "h\xff", 2, ids, 8, &count), CLM_BAD_FORMAT, "not UTF-8 at byte 1");
+  expect_message(clm_tokenizer_encode(t, "hex", 3, ids, 8, &count), CLM_BAD_FORMAT, "U+0078 at byte 2");
+  expect_message(clm_tokenizer_encode(t, "h\xff", 2, ids, 8, &count), CLM_BAD_FORMAT, "not UTF-8 at byte 1");
   clm_tokenizer_destroy(&t);
-  expect_sentence(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "a\xff", 2, &t), CLM_BAD_FORMAT, "at byte 1");
-  expect_sentence(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "a\0b", 3, &t), CLM_BAD_FORMAT, "zero bytes");
-  expect_sentence(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "", 0, &t), CLM_INVALID_ARGUMENT, "empty");
+  expect_message(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "a\xff", 2, &t), CLM_BAD_FORMAT, "at byte 1");
+  expect_message(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "a\0b", 3, &t), CLM_BAD_FORMAT, "zero bytes");
+  expect_message(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "", 0, &t), CLM_INVALID_ARGUMENT, "empty");
   assert_null(t);
   assert_int_equal(clm_tokenizer_create(test_judge, CLM_VOCABULARY_BYTE, "", 0, &t), CLM_OK);
   assert_int_equal(clm_tokenizer_encode(t, "\0\xff", 2, ids, 8, &count), CLM_OK);
@@ -136,7 +136,7 @@ static void test_foreign(const test_device *device, const void *data) {
   fputs(f->json, file);
   fclose(file);
   clm_tokenizer *t;
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), f->status, f->message);
+  expect_message(clm_tokenizer_load(test_judge, folder, &t), f->status, f->message);
   assert_null(t);
 }
 
@@ -225,7 +225,7 @@ static void test_sampler_edges(const test_device *device, const void *data) {
                                             {.top_k = -1},       {.repetition_penalty = -2}};
   clm_sampler *s;
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-    expect_sentence(clm_sampler_create(test_judge, &bad[i], VOCAB, &s), CLM_INVALID_ARGUMENT, "sampler: ");
+    expect_message(clm_sampler_create(test_judge, &bad[i], VOCAB, &s), CLM_INVALID_ARGUMENT, "sampler: ");
     assert_null(s);
   }
   assert_int_equal(clm_sampler_create(test_judge, &(clm_sampler_options){.temperature = 1}, 3, &s), CLM_OK);

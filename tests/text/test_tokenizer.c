@@ -17,7 +17,7 @@
 
 static char folder[] = "/tmp/clmamba-test-XXXXXX";
 
-static void expect_sentence(clm_status got, clm_status want, const char *part) {
+static void expect_message(clm_status got, clm_status want, const char *part) {
   const char *error = clm_context_error(test_judge);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
@@ -323,7 +323,7 @@ static void test_wrong(const test_device *device, const void *data) {
   assert_non_null(value);
   json_object_set_new(json, w->key, value);
   write_json("tokenizer.json", json);
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), w->status, w->message);
+  expect_message(clm_tokenizer_load(test_judge, folder, &t), w->status, w->message);
   assert_null(t);
   json_decref(json);
 }
@@ -336,7 +336,7 @@ static void test_hostile(const test_device *device, const void *data) {
   byte_buffer text = {0};
   for (int i = 0; i < 100000; i++) append(&text, "[", 1);
   write_file("tokenizer.json", text.data, text.bytes);
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "brackets nest too deep");
+  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "brackets nest too deep");
   text.bytes = 0;
   append(&text, "{\"model\": " MODEL("") ", \"normalizer\": ", strlen("{\"model\": " MODEL("") ", \"normalizer\": "));
   for (int i = 0; i < 900; i++) append(&text, sequence, strlen(sequence));
@@ -346,13 +346,13 @@ static void test_hostile(const test_device *device, const void *data) {
   t = load();
   clm_tokenizer_destroy(&t);
   write_file("tokenizer.json", "{\"model\": \"\\ud800\"}", 20);
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "not valid JSON");
+  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "not valid JSON");
   write_file("tokenizer.json", "{\"a\": 1, \"a\": 2}", 16);
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "two members have one name");
+  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "two members have one name");
   write_file("tokenizer.json", "", 0);
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "not valid JSON");
+  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "not valid JSON");
   remove_file("tokenizer.json");
-  expect_sentence(clm_tokenizer_load(test_judge, folder, &t), CLM_IO_ERROR, "cannot read");
+  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_IO_ERROR, "cannot read");
   bytes_free(&text);
 }
 
@@ -368,7 +368,7 @@ static void test_explosion(const test_device *device, const void *data) {
   clm_tokenizer *t = load_text("{\"model\": " MODEL("") ", \"pre_tokenizer\": " SPLIT("(a|aa|aaa)+$(?!x)b|c") "}");
   int32_t ids[80];
   size_t count;
-  expect_sentence(clm_tokenizer_encode(t, as, strlen(as), ids, 80, &count), CLM_UNSUPPORTED, "too many steps");
+  expect_message(clm_tokenizer_encode(t, as, strlen(as), ids, 80, &count), CLM_UNSUPPORTED, "too many steps");
   assert_int_equal(count, 0);
   assert_int_equal(clm_tokenizer_encode(t, "abab", 4, ids, 80, &count), CLM_OK);
   assert_int_equal(count, 2);
@@ -387,7 +387,7 @@ static void test_explosion_everywhere(const test_device *device, const void *dat
   memset(text, 'a', LENGTH);
   clm_tokenizer *t = load_text("{\"model\": " MODEL("") ", \"pre_tokenizer\": " SPLIT("(?:a|a){20}[bc]") "}");
   clock_t begin = clock();
-  expect_sentence(clm_tokenizer_encode(t, text, LENGTH, ids, LENGTH, &count), CLM_UNSUPPORTED, "too many steps");
+  expect_message(clm_tokenizer_encode(t, text, LENGTH, ids, LENGTH, &count), CLM_UNSUPPORTED, "too many steps");
   assert_true((double)(clock() - begin) / CLOCKS_PER_SEC < 1);
   for (int i = 9; i < LENGTH; i += 10) text[i] = 'b'; /* too few for a match, which is cheap to find out */
   assert_int_equal(clm_tokenizer_encode(t, text, LENGTH, ids, LENGTH, &count), CLM_OK);
@@ -409,7 +409,7 @@ static void test_unknown(const test_device *device, const void *data) {
   clm_tokenizer *t = load_text("{\"model\": " MODEL(", \"unk_token\": \"u\"") "}");
   assert_int_equal(clm_tokenizer_encode(t, "abba", 4, ids, 8, &count), CLM_OK);
   assert_int_equal(count, 3);
-  expect_sentence(clm_tokenizer_encode(t, "abc", 3, ids, 8, &count), CLM_BAD_FORMAT, "U+0063");
+  expect_message(clm_tokenizer_encode(t, "abc", 3, ids, 8, &count), CLM_BAD_FORMAT, "U+0063");
   assert_int_equal(clm_tokenizer_special(t, CLM_TOKEN_UNK), -1);
   clm_tokenizer_destroy(&t);
 }
@@ -640,20 +640,20 @@ static void test_embedded_wrong(const test_device *device, const void *data) {
   assert_true(ids[0] == 1 && ids[1] == 0 && ids[2] == 2);
   clm_tokenizer_destroy(&t);
   parts.pre = "nonsense";
-  expect_sentence(tokenizer_from_bpe(test_judge, &parts, &t), CLM_UNSUPPORTED, "\"nonsense\" is not known");
+  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_UNSUPPORTED, "\"nonsense\" is not known");
   parts.pre = NULL;
   tokens[1] = (bpe_string){"a", 1};
-  expect_sentence(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "\"a\" is there twice");
+  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "\"a\" is there twice");
   tokens[1] = (bpe_string){"\xff", 1};
-  expect_sentence(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "token 1 is not UTF-8");
+  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "token 1 is not UTF-8");
   tokens[1] = (bpe_string){"a\0b", 3};
-  expect_sentence(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "token 1 is not UTF-8");
+  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "token 1 is not UTF-8");
   tokens[1] = (bpe_string){"c", 1};
-  expect_sentence(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "merge 0 needs the token \"b\"");
+  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "merge 0 needs the token \"b\"");
   merges[0] = (bpe_string){"\x80", 1};
-  expect_sentence(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "merge 0 is not UTF-8");
+  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "merge 0 is not UTF-8");
   parts.token_count = 0, parts.merge_count = 0;
-  expect_sentence(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "vocabulary is empty");
+  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "vocabulary is empty");
   assert_null(t);
 }
 

@@ -15,7 +15,7 @@ static void check(clm_context *context, clm_status status, const char *what) {
 }
 #define CHECK(context, call) check(context, call, #call)
 
-static void expect_sentence(clm_status got, clm_status want, const char *part) {
+static void expect_message(clm_status got, clm_status want, const char *part) {
   const char *error = clm_context_error(test_judge);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
@@ -71,9 +71,9 @@ static void test_short_text(const test_device *device, const void *data) {
   (void)device, (void)data;
   int32_t ids[20] = {0};
   data_windows d;
-  expect_sentence(data_create(test_judge, ids, 1, 1, 1, &d), CLM_INVALID_ARGUMENT, "too short");
-  expect_sentence(data_create(test_judge, ids, 20, 18, 1, &d), CLM_INVALID_ARGUMENT, "too short");
-  expect_sentence(data_create(test_judge, ids, 10, 4, 1, &d), CLM_INVALID_ARGUMENT, "too short"); /* 1 to validate */
+  expect_message(data_create(test_judge, ids, 1, 1, 1, &d), CLM_INVALID_ARGUMENT, "too short");
+  expect_message(data_create(test_judge, ids, 20, 18, 1, &d), CLM_INVALID_ARGUMENT, "too short");
+  expect_message(data_create(test_judge, ids, 10, 4, 1, &d), CLM_INVALID_ARGUMENT, "too short"); /* 1 to validate */
   CHECK(test_judge, data_create(test_judge, ids, 20, 17, 1, &d));
   data_destroy(&d);
 }
@@ -105,7 +105,7 @@ static void test_bad_options(const test_device *device, const void *data) {
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     clm_train_options o = bad[i];
-    expect_sentence(train_options_complete(test_judge, &o), CLM_INVALID_ARGUMENT, "training: ");
+    expect_message(train_options_complete(test_judge, &o), CLM_INVALID_ARGUMENT, "training: ");
   }
 }
 
@@ -285,23 +285,23 @@ static void test_bad_checkpoints(const test_device *device, const void *data) {
   clm_trainer *trainer;
   ids[7] ^= 1;
   CHECK(test_judge, clm_trainer_create(t.model, ids, TEXT_TOKENS, &run_options, &trainer));
-  expect_sentence(clm_trainer_resume(trainer, folder), CLM_INVALID_ARGUMENT, "not the one");
+  expect_message(clm_trainer_resume(trainer, folder), CLM_INVALID_ARGUMENT, "not the one");
   clm_trainer_destroy(&trainer);
   ids[7] ^= 1;
   CHECK(test_judge,
         clm_model_create(test_judge, &(clm_model_config){.vocab_size = 11, .d_model = 8, .n_layer = 1}, 1, &other));
   CHECK(test_judge, clm_trainer_create(other, ids, TEXT_TOKENS, &run_options, &trainer));
-  expect_sentence(clm_trainer_resume(trainer, folder), CLM_BAD_FORMAT, "does not fit the model");
+  expect_message(clm_trainer_resume(trainer, folder), CLM_BAD_FORMAT, "does not fit the model");
   clm_trainer_destroy(&trainer);
   clm_model_destroy(&other);
   CHECK(test_judge,
         clm_model_create(test_judge, &(clm_model_config){.vocab_size = 5, .d_model = 8, .n_layer = 1}, 1, &other));
-  expect_sentence(clm_trainer_create(other, ids, TEXT_TOKENS, &run_options, &trainer), CLM_INVALID_ARGUMENT,
-                  "the model's vocabulary has 5");
+  expect_message(clm_trainer_create(other, ids, TEXT_TOKENS, &run_options, &trainer), CLM_INVALID_ARGUMENT,
+                 "the model's vocabulary has 5");
   assert_null(trainer);
   clm_model_destroy(&other);
   clm_train_options options;
-  expect_sentence(clm_trainer_saved_options(test_judge, "/nowhere", &options), CLM_IO_ERROR, "/nowhere");
+  expect_message(clm_trainer_saved_options(test_judge, "/nowhere", &options), CLM_IO_ERROR, "/nowhere");
   end(&t);
 }
 

@@ -16,7 +16,7 @@ static char folder[] = "/tmp/clmamba-test-XXXXXX";
 
 #define CHECK(context, call) floats_check(context, call, #call)
 
-static void expect_sentence(clm_status got, clm_status want, const char *part) {
+static void expect_message(clm_status got, clm_status want, const char *part) {
   const char *error = clm_context_error(test_judge);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
@@ -85,26 +85,26 @@ static void test_bad_data(const test_device *device, const void *data) {
   int32_t classes[] = {0, 1, 2, -2};
   clm_sequences s = {.count = 4, .length = 4, .frames = numbers, .targets = numbers};
   clm_backbone *b = make(test_judge, &config);
-  expect_sentence(clm_trainer_create_backbone(b, &s, &longer, &t), CLM_INVALID_ARGUMENT, "a window instead");
+  expect_message(clm_trainer_create_backbone(b, &s, &longer, &t), CLM_INVALID_ARGUMENT, "a window instead");
   assert_null(t);
   s.count = 1;
-  expect_sentence(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT, "one sequence only");
+  expect_message(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT, "one sequence only");
   s.count = 4;
   numbers[9] = (float)NAN;
-  expect_sentence(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT,
-                  "number 0 of frame 9 is not finite");
+  expect_message(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT,
+                 "number 0 of frame 9 is not finite");
   numbers[9] = 0;
-  expect_sentence(clm_trainer_create_backbone(b, &s, &(clm_train_options){0}, &t), CLM_INVALID_ARGUMENT,
-                  "either steps or minutes");
+  expect_message(clm_trainer_create_backbone(b, &s, &(clm_train_options){0}, &t), CLM_INVALID_ARGUMENT,
+                 "either steps or minutes");
   clm_backbone_destroy(&b);
   config.task = CLM_TASK_CLASSIFICATION;
   b = make(test_judge, &config);
-  expect_sentence(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT, "classes are absent");
+  expect_message(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT, "classes are absent");
   s.classes = classes;
-  expect_sentence(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT,
-                  "class 2 is 2, the backbone has 2");
+  expect_message(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT,
+                 "class 2 is 2, the backbone has 2");
   classes[2] = 1;
-  expect_sentence(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT, "class 3 is -2");
+  expect_message(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT, "class 3 is -2");
   clm_backbone_destroy(&b);
 }
 
