@@ -1,4 +1,4 @@
-/* RMSNorm (Zhang & Sennrich 2019) and LayerNorm (Ba et al. 2016) over the last dimension.
+/* RMSNorm (Zhang & Sennrich 2019) and LayerNorm (Ba et al. 2016) over the last dimension, and RMSNorm with a gate.
  * Bitwise deterministic on a device. Thread safety: one call at a time per context. */
 #ifndef CLMAMBA_NORM_H
 #define CLMAMBA_NORM_H
@@ -44,6 +44,36 @@ typedef struct clm_norm_backward_args {
 } clm_norm_backward_args;
 
 CLM_API clm_status clm_norm_backward(clm_context *context, const clm_norm_backward_args *args);
+
+/* RMSNorm with a gate, of groups of neighbouring columns (Dao & Gu 2024, section 7: what Mamba-2 has before
+ * out_proj).
+ *
+ *   out = norm(x * silu(z)) * weight                  norm(s) = s / sqrt(mean of its group(s^2) + epsilon)
+ *   out = norm(x) * weight * silu(z)                  with norm_before_gate
+ *
+ * Any strides. All arithmetic is fp32 whatever the storage type. */
+typedef struct clm_gated_norm_args {
+  clm_tensor x;      /* (rows, dim)           f32, f16 or bf16                  */
+  clm_tensor z;      /* (rows, dim)           as x                              */
+  clm_tensor weight; /* optional (dim)        f32 or as x                       */
+  clm_tensor out;    /* (rows, dim)           as x, written; may be x or z      */
+  float epsilon;
+  int64_t n_groups; /* a group has dim / n_groups columns; 0 means 1 */
+  bool norm_before_gate;
+} clm_gated_norm_args;
+
+CLM_API clm_status clm_gated_norm(clm_context *context, const clm_gated_norm_args *args);
+
+/* Gradients; optional ones are zeroed tensors, those given are overwritten. */
+typedef struct clm_gated_norm_backward_args {
+  clm_gated_norm_args forward; /* out is not read                                                     */
+  clm_tensor dout;             /* (rows, dim)            as x                                         */
+  clm_tensor dx, dz;           /* optional (rows, dim)   as x                                         */
+  clm_tensor dweight;          /* optional (dim)         f32 or as x                                  */
+  clm_tensor out;              /* optional (rows, dim)   as x: the forward output, recomputed on the way */
+} clm_gated_norm_backward_args;
+
+CLM_API clm_status clm_gated_norm_backward(clm_context *context, const clm_gated_norm_backward_args *args);
 
 CLM_END_DECLS
 

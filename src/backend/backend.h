@@ -37,6 +37,8 @@
   X(matmul, matmul_shape)                                                                                            \
   X(norm, matrix_shape)                                                                                              \
   X(norm_backward, matrix_shape)                                                                                     \
+  X(gated_norm, gated_norm_shape)                                                                                    \
+  X(gated_norm_backward, gated_norm_shape)                                                                           \
   X(axpby, elementwise_shape)                                                                                        \
   X(cast, elementwise_shape)                                                                                         \
   X(dropout, elementwise_shape)                                                                                      \

@@ -73,6 +73,10 @@ typedef struct matrix_shape { /* norm, column sum, cross-entropy */
   int64_t rows, dim;
 } matrix_shape;
 
+typedef struct gated_norm_shape {
+  int64_t rows, dim, width; /* width: columns of a group */
+} gated_norm_shape;
+
 typedef struct embedding_shape {
   int64_t count, vocab, dim;
 } embedding_shape;

@@ -11,6 +11,7 @@ _Static_assert(sizeof(cpu_stage) <= SINGLE_ARG, "a stage is in front of what it 
 #define STAGE_OPS(X)                                                                                                 \
   X(causal_conv1d_update, conv_update_shape)                                                                         \
   X(embedding, embedding_shape)                                                                                      \
+  X(gated_norm, gated_norm_shape)                                                                                    \
   X(matmul, matmul_shape)                                                                                            \
   X(norm, matrix_shape)                                                                                              \
   X(selective_state_update, state_update_shape)
