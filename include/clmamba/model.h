@@ -1,8 +1,9 @@
-/* The Mamba-1 language model (Gu & Dao 2023): embedding, residual blocks of norm and mixer, final norm, head.
+/* The Mamba language model (Gu & Dao 2023, Dao & Gu 2024): embedding, residual blocks of norm and mixer, final norm,
+ * head.
  *
- * A model directory holds config.json, model.safetensors and tokenizer.json as Hugging Face's MambaForCausalLM and
- * FalconMambaForCausalLM read and write them; the original state-spaces checkpoints, pytorch_model.bin, weights in
- * several files with an index and GGUF files are read too (docs/models.md).
+ * A model directory holds config.json, model.safetensors and tokenizer.json as Hugging Face's MambaForCausalLM,
+ * FalconMambaForCausalLM and Mamba2ForCausalLM read and write them; the original state-spaces checkpoints,
+ * pytorch_model.bin, weights in several files with an index and GGUF files are read too (docs/models.md).
  *
  * Thread safety: as the model's context, one call at a time. */
 #ifndef CLMAMBA_MODEL_H
@@ -36,12 +37,23 @@ typedef struct clm_model_config {
    * which it gives the default of. Borrowed for the call; of a model's configuration: the model's. */
   const char *layers;
   float residual_scale; /* [1] of a block's layers where they are added to the residual stream */
+
+  /* Of "mamba2" layers. */
+  int64_t head_dim;      /* [the greatest power of two up to 64 that divides d_inner] channels of a head       */
+  int64_t n_groups;      /* [1] of B, C and the gated norm; divides the number of heads, d_inner / head_dim    */
+  int64_t d_mlp;         /* [0] channels of an MLP parallel to the heads (the original's d_ssm < d_inner)           */
+  float dt_limit_low;    /* [0] smallest step size                                                                */
+  float dt_limit_high;   /* [0: none] largest step size                                                       */
+  bool D_per_channel;    /* D has a number for each channel, not for each head                                 */
+  bool norm_before_gate; /* the gated norm norms first, then comes the gate                                    */
+  bool no_gated_norm;    /* a gate alone                                                                       */
 } clm_model_config;
 
 typedef struct clm_model clm_model;
 
-/* A model with the paper's initialisation: A_log = log(1..d_state), D = 1, dt bias = inverse softplus of a
- * log-uniform step, out_proj scaled by 1/sqrt(n_layer). The same seed gives the same weights on every device. */
+/* A model with the papers' initialisation: A_log = log(1..d_state), of Mamba-2 log of uniform in [1, 16], D = 1, dt
+ * bias = inverse softplus of a log-uniform step, out_proj scaled by 1/sqrt(n_layer). The same seed gives the same
+ * weights on every device. */
 CLM_API clm_status clm_model_create(clm_context *context, const clm_model_config *config, uint64_t seed,
                                     clm_model **model);
 
@@ -66,10 +78,10 @@ typedef struct clm_model_load_options {
 
 /* Reads a model directory, or a GGUF file. Of a directory: config.json, and the first of model.safetensors,
  * model.safetensors.index.json, pytorch_model.bin and pytorch_model.bin.index.json that is there; weights in F32, F16
- * or BF16. Of a GGUF file of architecture mamba: F32, F16, BF16 or Q8_0. Weights are converted piece by piece on
- * their way into the device's memory, which alone holds them. A tensor with values that are not finite gets a warning
- * in the context's log. Files are checked in full: a damaged or hostile one is CLM_BAD_FORMAT with a message, a file
- * of a kind that is not read CLM_UNSUPPORTED. */
+ * or BF16. Of a GGUF file of architecture mamba or mamba2: F32, F16, BF16 or Q8_0. Weights are converted piece by
+ * piece on their way into the device's memory, which alone holds them. A tensor with values that are not finite gets
+ * a warning in the context's log. Files are checked in full: a damaged or hostile one is CLM_BAD_FORMAT with a
+ * message, a file of a kind that is not read CLM_UNSUPPORTED. */
 CLM_API clm_status clm_model_load(clm_context *context, const char *path, clm_model **model);
 
 /* The same with options; NULL: the defaults. */

@@ -84,7 +84,7 @@ static clm_status read_layer(reader *r, bool parallel) {
     if (!take(r, ')')) return fail(r, "no end of the options", "\")\"");
   }
   if (l->kind->complete) l->kind->complete(r->config, l->options);
-  return CLM_OK;
+  return l->kind->check ? l->kind->check(r->context, r->config) : CLM_OK;
 }
 
 static clm_status read_list(reader *r) {

@@ -128,7 +128,10 @@ static clm_status open_gguf(clm_context *ctx, const char *path, clm_model_config
   TRY(gguf_open(ctx, path, from));
   clm_status status = config_read_gguf(ctx, from, config);
   if (status == CLM_OK) status = kept_read_gguf(ctx, from, k);
-  if (status) source_close(from);
+  if (status) {
+    config_free(config);
+    source_close(from);
+  }
   return status;
 }
 
@@ -188,7 +191,7 @@ clm_status clm_model_load(clm_context *ctx, const char *path, clm_model **model)
 }
 
 clm_status model_save_weights(clm_model *m, const char *path) {
-  return weights_save(m->context, &m->layout, path, m->config.layer_norm, m->parameters);
+  return weights_save(m->context, &m->layout, path, config_is_original(&m->config), m->parameters);
 }
 
 clm_status clm_model_save(clm_model *m, const char *directory) {

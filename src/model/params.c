@@ -30,3 +30,15 @@ void param_uniform_fan_in(const param *p, const clm_model_config *c, rng *r, flo
 void param_uniform_out(const param *p, const clm_model_config *c, rng *r, float *out) {
   param_fill_uniform(p, 1 / sqrt((double)param_fan_in(p) * (double)c->n_layer), r, out);
 }
+
+void param_dt_bias(const param *p, const clm_model_config *c, rng *r, float *out) {
+  for (size_t i = 0; i < param_count(p); i++) {
+    double low = log((double)c->dt_min), high = log((double)c->dt_max);
+    double dt = fmax(exp(low + rng_uniform(r) * (high - low)), (double)c->dt_floor);
+    out[i] = (float)(dt + log(-expm1(-dt)));
+  }
+}
+
+void param_conv_bias(const param *p, const clm_model_config *c, rng *r, float *out) {
+  param_fill_uniform(p, 1 / sqrt((double)c->d_conv), r, out);
+}

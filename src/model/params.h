@@ -40,6 +40,9 @@ param_init param_embedding;      /* normal, config.embedding_range              
 param_init param_uniform_fan_in; /* uniform within 1/sqrt(inputs)                                 */
 param_init param_uniform_out;    /* the same / sqrt(n_layer): the last matrix of a residual branch */
 
+param_init param_dt_bias;   /* the inverse softplus of a log-uniform step                      */
+param_init param_conv_bias; /* uniform within 1/sqrt(d_conv)                                   */
+
 /* Uniform within `bound`: for kinds' own initialisers. */
 void param_fill_uniform(const param *p, double bound, rng *r, float *out);
 

@@ -216,9 +216,13 @@ static void print_shape(char *text, size_t size, int rank, const int64_t *shape)
   if (at < size) snprintf(text + at, size - at, ")");
 }
 
-/* Dimensions of size 1 aside: conv1d.weight has one in the middle, or has not. */
+/* Dimensions of size 1 aside: conv1d.weight has one in the middle, or has not. GGUF cuts the weight of a norm of
+ * groups into rows. */
 static bool same_shape(const source_tensor *t, const weight *w) {
   int i = 0, k = 0;
+  if (t->from->naming == NAMING_GGUF && t->rank == 2 && w->rank == 1 && t->shape[0] > 0 &&
+      w->shape[0] % t->shape[0] == 0)
+    return t->shape[1] == w->shape[0] / t->shape[0];
   for (;;) {
     while (i < t->rank && t->shape[i] == 1) i++;
     while (k < w->rank && w->shape[k] == 1) k++;

@@ -197,9 +197,27 @@ static const config_case configs[] = {
      {.vocab_size = 50280, .d_model = 768, .n_layer = 24, .d_inner = 1536}},
     {"original, second generation",
      "{\"d_model\": 768, \"n_layer\": 24, \"vocab_size\": 50277, \"ssm_cfg\": {\"layer\": \"Mamba2\"}}",
+     CLM_OK,
+     NULL,
+     {.vocab_size = 50280, .d_inner = 1536, .d_state = 128, .head_dim = 64, .n_groups = 1, .layers = "mamba2"}},
+    {"original, third generation",
+     "{\"d_model\": 768, \"n_layer\": 24, \"vocab_size\": 50277, \"ssm_cfg\": {\"layer\": \"Mamba3\"}}",
      CLM_UNSUPPORTED,
-     "expected Mamba1",
+     "expected Mamba1 or Mamba2",
      {0}},
+    {"Mamba-2, least",
+     "{\"model_type\": \"mamba2\", \"hidden_size\": 4096, \"num_hidden_layers\": 64, \"vocab_size\": 32768}",
+     CLM_OK,
+     NULL,
+     {.d_inner = 8192, .d_state = 128, .head_dim = 64, .n_groups = 8, .untied_head = true, .layers = "mamba2"}},
+    {"Mamba-2, more",
+     "{\"model_type\": \"mamba2\", " SHAPE
+     ", \"num_heads\": 24, \"head_dim\": 64, \"n_groups\": 2, \"state_size\": 64, "
+     "\"tie_word_embeddings\": true, \"time_step_limit\": [0.0, Infinity], \"time_step_rank\": 256, \"use_bias\": "
+     "true}",
+     CLM_OK,
+     NULL,
+     {.d_inner = 1536, .d_state = 64, .head_dim = 64, .n_groups = 2, .projection_bias = true, .layers = "mamba2"}},
     {"original, more",
      "{\"d_model\": 768, \"n_layer\": 24, \"vocab_size\": 50277, \"pad_vocab_size_multiple\": 16, \"ssm_cfg\": "
      "{\"layer\": \"Mamba1\", \"d_state\": 8, \"d_conv\": 3, \"dt_rank\": 40, \"expand\": 3, \"bias\": true, "
@@ -303,6 +321,12 @@ static void test_config(const test_device *device, const void *data) {
   assert_int_equal(got.untied_head, c->config.untied_head);
   assert_int_equal(got.layer_norm, c->config.layer_norm);
   assert_int_equal(got.mixer_norm, c->config.mixer_norm);
+  assert_int_equal(got.n_groups, c->config.n_groups ? c->config.n_groups : 1);
+  if (c->config.head_dim) assert_int_equal(got.head_dim, c->config.head_dim);
+  assert_true(got.dt_limit_low == 0 && got.dt_limit_high == 0);
+  if (c->config.layers) assert_string_equal(got.layers, c->config.layers);
+  else assert_null(got.layers);
+  config_free(&got);
 }
 
 /* ---- A model directory as others leave it ---- */

@@ -28,6 +28,7 @@ static const struct {
     {"mamba1 mlp", "mamba1 mlp(width=128)", 0, 2}, /* 8/3 of 16, rounded up to a multiple of 128 */
     {"mamba1\tmlp(width=7)", "mamba1 mlp(width=7)", 5, 5},
     {"mamba1+mlp(width=7)+mamba1 mlp(width=8)", "mamba1+mlp(width=7)+mamba1 mlp(width=8)", 0, 2},
+    {"mamba2 mamba1 ", "mamba2 mamba1", 4, 4},
 };
 
 static void test_list(const test_device *device, const void *data) {
@@ -49,7 +50,7 @@ static const struct {
   const char *layers, *part; /* of the message */
 } bad_lists[] = {
     {"", "no layer"},
-    {"mamba3", "an unknown kind of layer at \"mamba3\", expected mamba1, mlp"},
+    {"mamba3", "an unknown kind of layer at \"mamba3\", expected mamba1, mamba2, mlp"},
     {"mamba1 Mlp", "at \"Mlp\""},
     {"mlp(size=3)", "an unknown option at \"size=3)\""},
     {"mlp(width)", "no value"},
@@ -234,6 +235,101 @@ static void test_held(const test_device *device, const void *data) {
   folder_empty();
 }
 
+/* Each form of config.json that a model of Mamba-2 layers is saved in, with all its members. */
+typedef struct mamba2_case {
+  clm_model_config config;
+  const char *part; /* of config.json */
+} mamba2_case;
+#define MAMBA2 .vocab_size = 11, .d_model = 16, .n_layer = 2, .d_state = 4, .head_dim = 8, .layers = "mamba2"
+static const mamba2_case mamba2_cases[] = {
+    {{MAMBA2}, "\"Mamba2ForCausalLM\""},
+    {{MAMBA2, .n_groups = 2, .untied_head = true, .projection_bias = true}, "\"model_type\": \"mamba2\""},
+    {{MAMBA2, .no_conv_bias = true, .dt_limit_low = 0.25f, .dt_limit_high = 0.5f}, "\"time_step_limit\": ["},
+    {{MAMBA2, .dt_limit_low = 0.25f}, "\"__float__\": \"Infinity\""},
+    {{MAMBA2, .norm_before_gate = true, .untied_head = true}, "\"norm_before_gate\": true"},
+    {{MAMBA2, .D_per_channel = true, .dt_limit_high = 0.5f}, "\"layer\": \"Mamba2\""},
+    {{MAMBA2, .no_gated_norm = true, .d_inner = 24, .d_mlp = 8}, "\"d_ssm\": 24"},
+    {{MAMBA2, .layer_norm = true}, "\"rms_norm\": false"},
+    {{MAMBA2, .d_inner = 24, .norm_before_gate = true, .d_mlp = 3}, "\"model_type\": \"clmamba\""},
+};
+
+static void test_mamba2_files(const test_device *device, const void *data) {
+  const mamba2_case *c = data;
+  clm_context *context = device->context;
+  clm_model *model, *loaded;
+  clm_model_state *states[2];
+  CHECK(context, clm_model_create(context, &c->config, 3, &model));
+  CHECK(context, clm_model_save(model, test_folder));
+  bytes text = read_file("config.json");
+  put(&text, "", 1);
+  if (!strstr((char *)text.data, c->part)) fail_msg("no %s in %s", c->part, (char *)text.data);
+  bytes_release(&text);
+  CHECK(context, clm_model_load(context, test_folder, &loaded));
+  clm_model_config got = *clm_model_configuration(loaded), want = *clm_model_configuration(model);
+  assert_string_equal(got.layers, want.layers);
+  assert_int_equal(got.d_inner, want.d_inner);
+  assert_int_equal(got.head_dim, want.head_dim);
+  assert_int_equal(got.n_groups, want.n_groups);
+  assert_int_equal(got.d_mlp, want.d_mlp);
+  assert_true(got.dt_limit_low == want.dt_limit_low && got.dt_limit_high == want.dt_limit_high);
+  CHECK(context, clm_model_state_create(model, BATCH, &states[0]));
+  CHECK(context, clm_model_state_create(loaded, BATCH, &states[1]));
+  same_logits(run(loaded, states[1], 0), run(model, states[0], 0));
+  clm_model_state_destroy(&states[0]);
+  clm_model_state_destroy(&states[1]);
+  clm_model_destroy(&loaded);
+  clm_model_destroy(&model);
+  folder_empty();
+}
+
+static const struct {
+  clm_model_config config;
+  const char *part; /* of the message */
+} bad_mamba2[] = {
+    {{MAMBA2, .d_inner = 20}, "head_dim is 8, which does not divide d_inner 20"},
+    {{MAMBA2, .n_groups = 3}, "n_groups is 3, which does not divide the number of heads 4"},
+    {{MAMBA2, .mixer_norm = true}, "mixer_norm is of mamba1 layers"},
+    {{MAMBA2, .dt_limit_low = 1, .dt_limit_high = 0.5f}, "dt_limit_high 0.5 is less than dt_limit_low 1"},
+    {{MAMBA2, .dt_limit_low = -1}, "dt_limit_low is -1"},
+    {{MAMBA2, .d_mlp = -1}, "d_mlp is -1"},
+};
+
+static void test_bad_mamba2(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  for (size_t i = 0; i < TEST_COUNT(bad_mamba2); i++) {
+    clm_model *model;
+    expect_failure(test_judge, clm_model_create(test_judge, &bad_mamba2[i].config, 1, &model), CLM_INVALID_ARGUMENT,
+                   bad_mamba2[i].part);
+  }
+}
+
+/* Bad members of Hugging Face's form and of the original's. */
+static const struct {
+  const char *text, *part; /* config.json, the message */
+} bad_files[] = {
+    {"{\"model_type\": \"mamba2\", \"num_heads\": 0", "\"num_heads\" is not a whole number of at least 1"},
+    {"{\"model_type\": \"mamba2\", \"num_heads\": 1.5", "\"num_heads\" is not a whole number of at least 1"},
+    {"{\"model_type\": \"mamba2\", \"time_step_limit\": [1]", "\"time_step_limit\" is not two numbers"},
+    {"{\"model_type\": \"mamba2\", \"time_step_limit\": [2, 1]", "\"time_step_limit\" is not two numbers"},
+    {"{\"model_type\": \"mamba2\", \"n_groups\": 3", "n_groups is 3, which does not divide"},
+    {"{\"d_model\": 8, \"n_layer\": 2, \"ssm_cfg\": {\"layer\": \"Mamba2\", \"d_ssm\": 17}",
+     "\"d_ssm\" is not expand times d_model or less"},
+};
+
+static void test_bad_files(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  for (size_t i = 0; i < TEST_COUNT(bad_files); i++) {
+    bytes text = {0};
+    clm_model *model;
+    put_text(&text, bad_files[i].text);
+    put_text(&text, ", \"vocab_size\": 5, \"hidden_size\": 8, \"num_hidden_layers\": 2}");
+    write_file("config.json", text.data, text.count);
+    expect_failure(test_judge, clm_model_load(test_judge, test_folder, &model), CLM_BAD_FORMAT, bad_files[i].part);
+    bytes_release(&text);
+    folder_empty();
+  }
+}
+
 static const struct {
   const char *members, *part; /* of config.json, of the message */
 } bad_configs[] = {
@@ -306,10 +402,14 @@ static void add(void) {
   test_add(NULL, test_seed, NULL, "layers: a seed keeps its weights");
   test_add(NULL, test_names, NULL, "layers: names and shapes");
   test_add(NULL, test_bad_config, NULL, "layers: bad config.json");
+  test_add(NULL, test_bad_mamba2, NULL, "layers: bad Mamba-2");
+  test_add(NULL, test_bad_files, NULL, "layers: bad files of Mamba-2");
   for (size_t d = 0; d < test_device_count; d++) {
     test_add(&test_devices[d], test_files, NULL, "layers: files");
     test_add(&test_devices[d], test_held, NULL, "layers: weights held otherwise");
     test_add(&test_devices[d], test_training, NULL, "layers: training");
+    for (size_t i = 0; i < TEST_COUNT(mamba2_cases); i++)
+      test_add(&test_devices[d], test_mamba2_files, &mamba2_cases[i], "layers: Mamba-2 as %s", mamba2_cases[i].part);
   }
 }
 

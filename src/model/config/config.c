@@ -13,7 +13,7 @@
 #define MAX_CONFIG_BYTES (1u << 20)
 
 /* The first that can write a configuration does. */
-static const config_family *const families[] = {&config_huggingface, &config_original, &config_own};
+static const config_family *const families[] = {&config_huggingface, &config_mamba2, &config_original, &config_own};
 #define FAMILIES (sizeof families / sizeof *families)
 
 static clm_status check_layers(clm_context *ctx, const clm_model_config *c) {
@@ -24,23 +24,35 @@ static clm_status check_layers(clm_context *ctx, const clm_model_config *c) {
   return CLM_OK;
 }
 
+/* The greatest power of two up to `most` that divides n. */
+static int64_t greatest_power(int64_t n, int64_t most) {
+  int64_t power = 1;
+  while (power < most && n % (2 * power) == 0) power *= 2;
+  return power;
+}
+
 clm_status config_complete(clm_context *ctx, clm_model_config *c) {
   if (c->layers && c->n_layer == 0) c->n_layer = blocks_count(c->layers);
   if (c->d_inner == 0 && c->d_model > 0 && c->d_model <= MAX_DIMENSION && c->expand >= 0 && c->expand <= MAX_EXPAND)
     c->d_inner = (c->expand ? c->expand : 2) * c->d_model;
   if (c->dt_rank == 0 && c->d_model > 0) c->dt_rank = (c->d_model - 1) / 16 + 1;
+  if (c->head_dim == 0) c->head_dim = greatest_power(c->d_inner, 64);
   TRY(members_complete(ctx, c));
   if (c->layer_norm && c->mixer_norm)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: layer_norm and mixer_norm exclude each other");
   if (c->dt_max < c->dt_min)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: dt_max %g is less than dt_min %g", (double)c->dt_max,
                         (double)c->dt_min);
+  if (c->dt_limit_high > 0 && c->dt_limit_high < c->dt_limit_low)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: dt_limit_high %g is less than dt_limit_low %g",
+                        (double)c->dt_limit_high, (double)c->dt_limit_low);
   return c->layers ? check_layers(ctx, c) : CLM_OK;
 }
 
 clm_status config_check(clm_context *ctx, const char *path, clm_model_config *c) {
-  if (c->d_model > 0 && c->d_inner > 0) { /* d_inner takes precedence over expand */
-    const int64_t whole = c->d_inner / c->d_model;
+  if (c->d_model > 0 && c->d_inner > 0 && c->d_inner <= MAX_DIMENSION &&
+      c->d_mlp <= MAX_DIMENSION) { /* d_inner takes precedence over expand */
+    const int64_t whole = (c->d_inner + c->d_mlp) / c->d_model;
     c->expand = whole < 1 ? 1 : whole > MAX_EXPAND ? MAX_EXPAND : whole;
   }
   if (config_complete(ctx, c) == CLM_OK) return CLM_OK;
@@ -52,6 +64,18 @@ clm_status config_check(clm_context *ctx, const char *path, clm_model_config *c)
 
 const char *config_type(const json_t *json) { return json_string_value(json_object_get(json, "model_type")); }
 
+bool config_is_all(const clm_model_config *c, const char *kind) {
+  const size_t length = strlen(kind);
+  const char *at = c->layers;
+  while (at && strncmp(at, kind, length) == 0 && at[length] == ' ') at += length + 1;
+  return at && strcmp(at, kind) == 0;
+}
+
+clm_status config_set_layers(clm_context *ctx, const char *path, const char *kind, clm_model_config *c) {
+  c->layers = strdup(kind);
+  return c->layers ? CLM_OK : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+}
+
 static clm_status read_json(clm_context *ctx, const char *path, const json_t *json, clm_model_config *c) {
   for (size_t i = 0; i < FAMILIES; i++) {
     if (!families[i]->is(json)) continue;
@@ -59,8 +83,9 @@ static clm_status read_json(clm_context *ctx, const char *path, const json_t *js
     return config_check(ctx, path, c);
   }
   const char *type = config_type(json);
-  return context_fail(ctx, CLM_UNSUPPORTED, "%s: model_type is \"%.40s\", expected \"mamba\" or \"falcon_mamba\"",
-                      path, type ? type : "absent");
+  return context_fail(ctx, CLM_UNSUPPORTED,
+                      "%s: model_type is \"%.40s\", expected \"mamba\", \"falcon_mamba\" or \"mamba2\"", path,
+                      type ? type : "absent");
 }
 
 clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c) {
@@ -78,11 +103,18 @@ void config_free(clm_model_config *c) {
   c->layers = NULL;
 }
 
-clm_status config_write(clm_context *ctx, const char *path, const clm_model_config *c, clm_dtype dtype, json_t *ids) {
+static const config_family *family_of(const clm_model_config *c) {
   size_t i = 0;
   while (!families[i]->can_write(c)) i++;
-  json_t *json = families[i]->write(c, dtype);
-  if (json && ids && families[i]->has_ids && json_object_update(json, ids)) {
+  return families[i];
+}
+
+bool config_is_original(const clm_model_config *c) { return family_of(c) == &config_original; }
+
+clm_status config_write(clm_context *ctx, const char *path, const clm_model_config *c, clm_dtype dtype, json_t *ids) {
+  const config_family *family = family_of(c);
+  json_t *json = family->write(c, dtype);
+  if (json && ids && family->has_ids && json_object_update(json, ids)) {
     json_decref(json);
     json = NULL;
   }

@@ -14,8 +14,15 @@ typedef struct config_family {
 } config_family;
 
 extern const config_family config_huggingface; /* MambaConfig and FalconMambaConfig of transformers   */
+extern const config_family config_mamba2;      /* Mamba2Config of transformers                         */
 extern const config_family config_original;    /* of the state-spaces checkpoints                     */
 extern const config_family config_own;         /* clmamba's own, which can describe every model       */
+
+/* Whether every block is one layer of this kind. */
+bool config_is_all(const clm_model_config *config, const char *kind);
+
+/* config->layers as memory of its own: every block is one layer of this kind. */
+clm_status config_set_layers(clm_context *context, const char *path, const char *kind, clm_model_config *config);
 
 /* "model_type", or NULL. */
 const char *config_type(const json_t *json);

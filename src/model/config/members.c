@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define CONV_MAX   32 /* what clm_causal_conv1d takes */
-#define FILE_FORMS 2  /* those that have keys of their own */
+#define FILE_FORMS 4  /* those that have keys of their own */
 
 /* The numbers of a config: where they live, what each form calls them (a key that begins with a dot stands in
  * "ssm_cfg"; NULL: the form has none), what stands there by default (0: none or worked out from others), and the
@@ -19,14 +19,17 @@ static const struct {
   int64_t standard, low, high;
 } sizes[] = {
 #define SIZE(member) offsetof(clm_model_config, member), #member
-    {SIZE(vocab_size), {"vocab_size", "vocab_size"}, 0, 1, MAX_VOCAB},
-    {SIZE(d_model), {"hidden_size", "d_model"}, 0, 1, MAX_DIMENSION},
-    {SIZE(n_layer), {"num_hidden_layers", "n_layer"}, 0, 1, 4096},
-    {SIZE(d_state), {"state_size", ".d_state"}, 16, 1, 1024},
-    {SIZE(d_conv), {"conv_kernel", ".d_conv"}, 4, 1, CONV_MAX},
-    {SIZE(expand), {"expand", ".expand"}, 2, 1, MAX_EXPAND},
-    {SIZE(d_inner), {"intermediate_size", NULL}, 0, 1, MAX_DIMENSION},
-    {SIZE(dt_rank), {"time_step_rank", ".dt_rank"}, 0, 1, MAX_DIMENSION},
+    {SIZE(vocab_size), {"vocab_size", "vocab_size", "vocab_size", "vocab_size"}, 0, 1, MAX_VOCAB},
+    {SIZE(d_model), {"hidden_size", "d_model", "hidden_size", "d_model"}, 0, 1, MAX_DIMENSION},
+    {SIZE(n_layer), {"num_hidden_layers", "n_layer", "num_hidden_layers", "n_layer"}, 0, 1, 4096},
+    {SIZE(d_state), {"state_size", ".d_state", "state_size", ".d_state"}, 16, 1, 1024},
+    {SIZE(d_conv), {"conv_kernel", ".d_conv", "conv_kernel", ".d_conv"}, 4, 1, CONV_MAX},
+    {SIZE(expand), {"expand", ".expand", "expand", ".expand"}, 2, 1, MAX_EXPAND},
+    {SIZE(d_inner), {"intermediate_size", NULL, NULL, ".d_ssm"}, 0, 1, MAX_DIMENSION},
+    {SIZE(dt_rank), {"time_step_rank", ".dt_rank", NULL, NULL}, 0, 1, MAX_DIMENSION},
+    {SIZE(head_dim), {NULL, NULL, "head_dim", ".headdim"}, 0, 1, MAX_DIMENSION},
+    {SIZE(n_groups), {NULL, NULL, "n_groups", ".ngroups"}, 1, 1, MAX_DIMENSION},
+    {SIZE(d_mlp), {NULL, NULL, NULL, NULL}, 0, 0, MAX_DIMENSION},
 #undef SIZE
 };
 
@@ -36,13 +39,17 @@ static const struct {
   float standard;
 } reals[] = {
 #define REAL(member) offsetof(clm_model_config, member), #member
-    {REAL(norm_epsilon), {"layer_norm_epsilon", "norm_epsilon"}, 1e-5f}, /* the original has always 1e-5 */
-    {REAL(dt_min), {"time_step_min", ".dt_min"}, 1e-3f},
-    {REAL(dt_max), {"time_step_max", ".dt_max"}, 0.1f},
-    {REAL(dt_floor), {"time_step_floor", ".dt_init_floor"}, 1e-4f},
-    {REAL(embedding_range), {"initializer_range", NULL}, 0.02f},
-    {REAL(mixer_norm_epsilon), {"mixer_rms_eps", NULL}, 1e-6f},
-    {REAL(residual_scale), {NULL, NULL}, 1},
+    {REAL(norm_epsilon),
+     {"layer_norm_epsilon", "norm_epsilon", "layer_norm_epsilon", "norm_epsilon"},
+     1e-5f}, /* the original has always 1e-5 */
+    {REAL(dt_min), {"time_step_min", ".dt_min", "time_step_min", ".dt_min"}, 1e-3f},
+    {REAL(dt_max), {"time_step_max", ".dt_max", "time_step_max", ".dt_max"}, 0.1f},
+    {REAL(dt_floor), {"time_step_floor", ".dt_init_floor", "time_step_floor", ".dt_init_floor"}, 1e-4f},
+    {REAL(embedding_range), {"initializer_range", NULL, "initializer_range", NULL}, 0.02f},
+    {REAL(mixer_norm_epsilon), {"mixer_rms_eps", NULL, NULL, NULL}, 1e-6f},
+    {REAL(residual_scale), {NULL, NULL, NULL, NULL}, 1},
+    {REAL(dt_limit_low), {NULL, NULL, NULL, NULL}, 0},
+    {REAL(dt_limit_high), {NULL, NULL, NULL, NULL}, 0},
 #undef REAL
 };
 
@@ -53,17 +60,23 @@ static const struct {
   bool set_when;
 } flags[] = {
 #define FLAG(member) offsetof(clm_model_config, member), #member
-    {FLAG(projection_bias), {"use_bias", ".bias"}, true},
-    {FLAG(no_conv_bias), {"use_conv_bias", ".conv_bias"}, false},
-    {FLAG(untied_head), {"tie_word_embeddings", "tie_embeddings"}, false},
-    {FLAG(layer_norm), {NULL, "rms_norm"}, false},
-    {FLAG(mixer_norm), {NULL, NULL}, true},
+    {FLAG(projection_bias), {"use_bias", ".bias", "use_bias", ".bias"}, true},
+    {FLAG(no_conv_bias), {"use_conv_bias", ".conv_bias", "use_conv_bias", ".conv_bias"}, false},
+    {FLAG(untied_head), {"tie_word_embeddings", "tie_embeddings", "tie_word_embeddings", "tie_embeddings"}, false},
+    {FLAG(layer_norm), {NULL, "rms_norm", NULL, "rms_norm"}, false},
+    {FLAG(mixer_norm), {NULL, NULL, NULL, NULL}, true},
+    {FLAG(D_per_channel), {NULL, NULL, NULL, ".D_has_hdim"}, true},
+    {FLAG(norm_before_gate), {NULL, NULL, NULL, ".norm_before_gate"}, true},
+    {FLAG(no_gated_norm), {NULL, NULL, NULL, ".rmsnorm"}, false},
 #undef FLAG
 };
 
 #define COUNT(table)         (sizeof(table) / sizeof *(table))
 #define MEMBER(type, c, row) (*(type *)(void *)((char *)(c) + (row).member))
 #define KEY(row, form)       ((form) == FORM_OWN ? (row).name : (row).keys[form])
+
+/* A number whose default is 0 may be 0. */
+static bool is_allowed(double value, float standard) { return standard == 0 ? value >= 0 : value > 0; }
 
 clm_status members_complete(clm_context *ctx, clm_model_config *c) {
   for (size_t i = 0; i < COUNT(sizes); i++) {
@@ -76,7 +89,7 @@ clm_status members_complete(clm_context *ctx, clm_model_config *c) {
   for (size_t i = 0; i < COUNT(reals); i++) {
     float *value = &MEMBER(float, c, reals[i]);
     if (*value == 0) *value = reals[i].standard;
-    if (!(*value > 0) || !isfinite(*value))
+    if (!is_allowed((double)*value, reals[i].standard) || !isfinite(*value))
       return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: %s is %g, expected a positive number", reals[i].name,
                           (double)*value);
   }
@@ -102,8 +115,9 @@ clm_status members_read(clm_context *ctx, const char *path, const json_t *json, 
     const char *key = KEY(sizes[i], f);
     const json_t *value = members_find(json, key);
     if (!value || strcmp(json_string_value(value) ? json_string_value(value) : "", "auto") == 0) continue;
-    if (!json_is_integer(value) || json_integer_value(value) < 1)
-      return members_bad_key(ctx, path, name_of(key), "a whole number of at least 1");
+    if (!json_is_integer(value) || json_integer_value(value) < sizes[i].low)
+      return members_bad_key(ctx, path, name_of(key),
+                             sizes[i].low ? "a whole number of at least 1" : "a whole number of at least 0");
     MEMBER(int64_t, c, sizes[i]) = json_integer_value(value);
   }
   for (size_t i = 0; i < COUNT(reals); i++) {
@@ -111,7 +125,7 @@ clm_status members_read(clm_context *ctx, const char *path, const json_t *json, 
     const json_t *value = members_find(json, key);
     if (!value) continue;
     double number;
-    if (!json_to_double(value, &number) || !(number > 0))
+    if (!json_to_double(value, &number) || !is_allowed(number, reals[i].standard))
       return members_bad_key(ctx, path, name_of(key), "a positive number");
     MEMBER(float, c, reals[i]) = (float)number;
   }
@@ -122,6 +136,19 @@ clm_status members_read(clm_context *ctx, const char *path, const json_t *json, 
     if (!json_is_boolean(value)) return members_bad_key(ctx, path, name_of(key), "true or false");
     MEMBER(bool, c, flags[i]) = json_boolean_value(value) == (f == FORM_OWN || flags[i].set_when);
   }
+  return CLM_OK;
+}
+
+clm_status members_read_limits(clm_context *ctx, const char *path, const json_t *json, const char *key,
+                               clm_model_config *c) {
+  const json_t *pair = members_find(json, key);
+  double low, high;
+  if (!pair) return CLM_OK;
+  if (json_array_size(pair) != 2 || !json_to_double(json_array_get(pair, 0), &low) ||
+      !json_to_double(json_array_get(pair, 1), &high) || !(low <= high) || !(high > 0) || isinf(low))
+    return members_bad_key(ctx, path, name_of(key), "two numbers, the lower limit first");
+  c->dt_limit_low = low > 0 ? (float)low : 0; /* what softplus gives is positive */
+  c->dt_limit_high = isinf(high) ? 0 : (float)high;
   return CLM_OK;
 }
 
@@ -152,4 +179,11 @@ int members_write(const clm_model_config *c, config_form f, json_t *json) {
     failed |= set(json, KEY(flags[i], f), json_boolean(MEMBER(const bool, c, flags[i]) == set_when));
   }
   return failed;
+}
+
+int members_write_limits(const clm_model_config *c, const char *key, json_t *json) {
+  if (c->dt_limit_low == 0 && c->dt_limit_high == 0) return 0; /* every form's default */
+  json_t *high =
+      c->dt_limit_high > 0 ? json_real(shortest(c->dt_limit_high)) : json_pack("{s:s}", "__float__", "Infinity");
+  return set(json, key, json_pack("[f, o]", shortest(c->dt_limit_low), high));
 }

@@ -10,7 +10,13 @@
 #define MAX_EXPAND    64
 
 /* FORM_OWN: the members' own names. */
-typedef enum config_form { FORM_HUGGINGFACE, FORM_ORIGINAL, FORM_OWN } config_form;
+typedef enum config_form {
+  FORM_HUGGINGFACE,
+  FORM_ORIGINAL,
+  FORM_MAMBA2, /* Hugging Face's */
+  FORM_MAMBA2_ORIGINAL,
+  FORM_OWN
+} config_form;
 
 /* Defaults of zeroed members, then ranges. */
 clm_status members_complete(clm_context *context, clm_model_config *config);
@@ -18,6 +24,11 @@ clm_status members_complete(clm_context *context, clm_model_config *config);
 /* Those that are there; null is not there. */
 clm_status members_read(clm_context *context, const char *path, const json_t *json, config_form form,
                         clm_model_config *config);
+
+/* The limits of Mamba-2's step size, [low, high] under `key`; absent, there are none. */
+clm_status members_read_limits(clm_context *context, const char *path, const json_t *json, const char *key,
+                               clm_model_config *config);
+int members_write_limits(const clm_model_config *config, const char *key, json_t *json); /* not 0: out of memory */
 
 /* All that the form has into `json`; not 0: out of memory. */
 int members_write(const clm_model_config *config, config_form form, json_t *json);

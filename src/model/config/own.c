@@ -20,8 +20,7 @@ static clm_status read(clm_context *ctx, const char *path, const json_t *json, c
   const json_t *layers = members_find(json, KEY);
   if (!layers) return CLM_OK;
   if (!json_is_string(layers)) return members_bad_key(ctx, path, KEY, "a text, as in \"mamba1 mlp(width=512)\"");
-  c->layers = strdup(json_string_value(layers));
-  return c->layers ? CLM_OK : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  return config_set_layers(ctx, path, json_string_value(layers), c);
 }
 
 static bool can_write(const clm_model_config *c) {

@@ -55,6 +55,9 @@ struct layer_kind {
   /* Options that are 0 get their defaults. NULL: nothing to do. */
   void (*complete)(const clm_model_config *, int64_t *options);
 
+  /* Refuses a configuration that the kind does not support; its defaults are filled in. NULL: all are supported. */
+  clm_status (*check)(clm_context *, const clm_model_config *);
+
   /* The rows of the parameters that it has, in a table of PARAMS_MAX cleared ones. */
   void (*params)(const model_layer *, param *);
 

@@ -19,23 +19,10 @@ enum { STEP_CONV, STEP_DELTA, STEP_Y, DXZ = 0 }; /* scratch of a step, and of th
 
 /* ---- Parameters ---- */
 
-/* The inverse softplus of a log-uniform step. */
-static void init_dt_bias(const param *p, const clm_model_config *c, rng *r, float *out) {
-  for (size_t i = 0; i < param_count(p); i++) {
-    double low = log((double)c->dt_min), high = log((double)c->dt_max);
-    double dt = fmax(exp(low + rng_uniform(r) * (high - low)), (double)c->dt_floor);
-    out[i] = (float)(dt + log(-expm1(-dt)));
-  }
-}
-
 /* log(1 .. d_state) */
 static void init_A_log(const param *p, const clm_model_config *c, rng *r, float *out) {
   (void)r;
   for (size_t i = 0; i < param_count(p); i++) out[i] = (float)log((double)((int64_t)i % c->d_state + 1));
-}
-
-static void init_conv_bias(const param *p, const clm_model_config *c, rng *r, float *out) {
-  param_fill_uniform(p, 1 / sqrt((double)c->d_conv), r, out);
 }
 
 /* clang-format off */
@@ -46,12 +33,12 @@ static void params(const model_layer *l, param *p) {
   p[CONV] =     (param){"conv1d.weight",   "ssm_conv1d.weight", .number = 6,  .rank = 2, .shape = {inner, c->d_conv},        .init = param_uniform_fan_in, .decay = true, .depthwise = true};
   p[X_PROJ] =   (param){"x_proj.weight",   "ssm_x.weight",      .number = 8,  .rank = 2, .shape = {rank + 2 * state, inner}, .init = param_uniform_fan_in, .decay = true, .matrix = true};
   p[DT_PROJ] =  (param){"dt_proj.weight",  "ssm_dt.weight",     .number = 9,  .rank = 2, .shape = {inner, rank},             .init = param_uniform_fan_in, .decay = true, .matrix = true};
-  p[DT_BIAS] =  (param){"dt_proj.bias",    "ssm_dt.bias",       .number = 10, .rank = 1, .shape = {inner},                   .init = init_dt_bias};
+  p[DT_BIAS] =  (param){"dt_proj.bias",    "ssm_dt.bias",       .number = 10, .rank = 1, .shape = {inner},                   .init = param_dt_bias};
   p[A_LOG] =    (param){"A_log",           "ssm_a",             .number = 11, .rank = 2, .shape = {inner, state},            .init = init_A_log, .is_A = true};
   p[D] =        (param){"D",               "ssm_d",             .number = 12, .rank = 1, .shape = {inner},                   .init = param_ones};
   p[OUT_PROJ] = (param){"out_proj.weight", "ssm_out.weight",    .number = 13, .rank = 2, .shape = {model, inner},            .init = param_uniform_out, .decay = true, .matrix = true};
   if (!c->no_conv_bias)
-    p[CONV_BIAS] =     (param){"conv1d.bias",   "ssm_conv1d.bias", .number = 7,  .rank = 1, .shape = {inner}, .init = init_conv_bias};
+    p[CONV_BIAS] =     (param){"conv1d.bias",   "ssm_conv1d.bias", .number = 7,  .rank = 1, .shape = {inner}, .init = param_conv_bias};
   if (!c->projection_bias) return;
   p[IN_PROJ_BIAS] =  (param){"in_proj.bias",  "ssm_in.bias",  .number = 5,  .rank = 1, .shape = {2 * inner}};
   p[OUT_PROJ_BIAS] = (param){"out_proj.bias", "ssm_out.bias", .number = 14, .rank = 1, .shape = {model}};
