@@ -40,8 +40,21 @@ static const fixture fixtures[] = {
     {"original-f16-safetensors", CLM_WEIGHTS_F16, false, NULL},
     {"original-layernorm", CLM_WEIGHTS_F32, false, NULL},
     {"mamba-inner40-head", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba2", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba2-groups2-bias-untied", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba2-groups8-noconvbias", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba2-head80", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba2-head20-expand1", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba2-limit", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba2-bf16", CLM_WEIGHTS_BF16, false, NULL},
+    {"mamba2-codestral", CLM_WEIGHTS_F32, false, NULL},
+    {"original2", CLM_WEIGHTS_F32, false, NULL},
+    {"original2-before-hdim", CLM_WEIGHTS_F32, false, NULL},
+    {"original2-nonorm-mlp", CLM_WEIGHTS_F32, false, NULL},
     {"mamba", CLM_WEIGHTS_F32, false, "model.gguf"},
     {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false, "model.gguf"},
+    {"mamba2", CLM_WEIGHTS_F32, false, "model.gguf"},
+    {"mamba2-groups2-bias-untied", CLM_WEIGHTS_F32, false, "model.gguf"},
 };
 
 static void check(clm_context *context, clm_status status, const char *what) {
@@ -263,7 +276,7 @@ static void test_as_stored(const test_device *device, const void *data) {
   session s = begin(f, device->context, CLM_WEIGHTS_AS_STORED);
   clm_tensor matrix;
   clm_context *context = device->context;
-  CHECK(clm_model_parameter(s.model, "backbone.layers.0.mixer.x_proj.weight", &matrix));
+  CHECK(clm_model_parameter(s.model, "backbone.layers.0.mixer.in_proj.weight", &matrix));
   assert_int_equal(matrix.dtype, dtype_of(f->stored));
   CHECK(clm_model_parameter(s.model, "backbone.layers.0.mixer.A_log", &matrix));
   assert_int_equal(matrix.dtype, CLM_F32);
@@ -331,7 +344,8 @@ static void exchange(session *from, session *to) {
     free(values);
   }
   const clm_model_config *c = clm_model_configuration(from->model);
-  assert_int_equal(matrices, 1 + c->untied_head + 4 * c->n_layer);
+  const int of_layer = c->layers ? 2 : 4; /* Mamba-2 has in_proj and out_proj, Mamba-1 x_proj and dt_proj too */
+  assert_int_equal(matrices, 1 + c->untied_head + of_layer * c->n_layer);
 }
 
 /* Held in halves or as int8, each matrix is rounded once, and gives what the rounded numbers give in f32. */
@@ -397,7 +411,7 @@ static void add(void) {
       if (*file) continue; /* the same model otherwise */
       test_add(device, test_steps, &fixtures[i], "step by step, %s", fixtures[i].name);
       test_add(device, test_as_stored, &fixtures[i], "weights as stored, %s", fixtures[i].name);
-      if (i == 1 || fixtures[i].falcon)
+      if (i == 1 || fixtures[i].falcon || strcmp(fixtures[i].name, "mamba2-groups2-bias-untied") == 0)
         test_add(device, test_halves, &fixtures[i], "weights in halves and int8, %s", fixtures[i].name);
       if (!device->opencl || i == 0)
         test_add(device, test_perplexity, &fixtures[i], "perplexity, %s", fixtures[i].name);
