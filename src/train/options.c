@@ -57,12 +57,29 @@ double schedule_lr(const clm_train_options *o, double fraction) {
   return o->lr * (o->lr_end + (1 - o->lr_end) * cosine);
 }
 
+/* The published sizes of Mamba-2 (130 million to 2.7 billion parameters with their vocabulary of 50,288), over bytes.
+ */
+#define MAMBA2_PRESET(size, width, layers_, rate)                                                                    \
+  {                                                                                                                  \
+    .name = "mamba2-" size, .description = "the layers of mamba2-" size " over bytes: for a GPU",                    \
+    .vocabulary = CLM_VOCABULARY_BYTE,                                                                               \
+    .model = {.d_model = width, .n_layer = layers_, .d_state = 128, .layers = "mamba2"},                             \
+    .train = {.batch = 8, .length = 1024, .lr = rate, .dropout = 0.1},                                               \
+  }
+
 static const clm_train_preset presets[] = {
     {
         .name = "char-small",
         .description = "0.7 million parameters: readable text after three minutes on two cores",
         .vocabulary = CLM_VOCABULARY_CHAR,
         .model = {.d_model = 160, .n_layer = 4, .d_state = 16},
+        .train = {.batch = 8, .length = 128, .lr = 6e-3},
+    },
+    {
+        .name = "char-mamba2",
+        .description = "as char-small, of Mamba-2 layers and as many parameters",
+        .vocabulary = CLM_VOCABULARY_CHAR,
+        .model = {.d_model = 160, .n_layer = 4, .d_state = 64, .layers = "mamba2"},
         .train = {.batch = 8, .length = 128, .lr = 6e-3},
     },
     {
@@ -93,6 +110,11 @@ static const clm_train_preset presets[] = {
         .model = {.d_model = 16, .n_layer = 2, .d_state = 4},
         .train = {.batch = 4, .length = 32, .lr = 1e-2},
     },
+    MAMBA2_PRESET("130m", 768, 24, 6e-4),
+    MAMBA2_PRESET("370m", 1024, 48, 3e-4),
+    MAMBA2_PRESET("780m", 1536, 48, 2.5e-4),
+    MAMBA2_PRESET("1.3b", 2048, 48, 2e-4),
+    MAMBA2_PRESET("2.7b", 2560, 64, 1.6e-4),
 };
 
 const clm_train_preset *clm_train_presets(size_t *count) {

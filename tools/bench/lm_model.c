@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 /* name, d_model, n_layer, vocab: the published sizes, and the small model of characters that mamba-train makes. */
+#define MAMBA2 .vocab_size = 50288, .d_state = 128, .layers = "mamba2"
 static const struct {
   const char *name;
   clm_model_config config;
@@ -16,6 +17,11 @@ static const struct {
     {"790m", {.vocab_size = 50280, .d_model = 1536, .n_layer = 48}},
     {"1.4b", {.vocab_size = 50280, .d_model = 2048, .n_layer = 48}},
     {"2.8b", {.vocab_size = 50280, .d_model = 2560, .n_layer = 64}},
+    {"mamba2-130m", {MAMBA2, .d_model = 768, .n_layer = 24}},
+    {"mamba2-370m", {MAMBA2, .d_model = 1024, .n_layer = 48}},
+    {"mamba2-780m", {MAMBA2, .d_model = 1536, .n_layer = 48}},
+    {"mamba2-1.3b", {MAMBA2, .d_model = 2048, .n_layer = 48}},
+    {"mamba2-2.7b", {MAMBA2, .d_model = 2560, .n_layer = 64}},
 };
 enum { MODELS = sizeof models / sizeof models[0] };
 

@@ -74,7 +74,8 @@ static bench_cost cost_of(const lm *l, double tokens, double logit_rows, double 
   double layers = (double)clm_model_parameter_count(l->model) - head;
   const clm_weights_type type = l->bench->settings.weights; /* all but a few are in matrices */
   double weight_bytes = type == CLM_WEIGHTS_F32 ? 4 : type == CLM_WEIGHTS_INT8 ? 1 : 2;
-  double scan = (double)c->n_layer * (double)c->d_inner * ((double)c->d_state + 5);
+  const double decays = c->layers ? 1 / (double)c->head_dim : (double)c->d_state; /* for each channel */
+  double scan = (double)c->n_layer * (double)c->d_inner * (decays + 5);
   return (bench_cost){.flops = 2 * (tokens * layers + logit_rows * head),
                       .exponentials = tokens * scan,
                       .read_bytes = passes * (layers + head) * weight_bytes};
