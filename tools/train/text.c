@@ -29,6 +29,7 @@ static bool preset(const char *name, train_settings *s) {
                            .d_state = p[i].model.d_state,
                            .expand = p[i].model.expand,
                            .d_conv = p[i].model.d_conv,
+                           .layers = p[i].model.layers,
                            .vocabulary = p[i].vocabulary};
   return true;
 }
@@ -47,7 +48,8 @@ static bool make_new_model(run *r, text_state *t, const text_file *text) {
                              .n_layer = shape->n_layer,
                              .d_state = shape->d_state,
                              .expand = shape->expand,
-                             .d_conv = shape->d_conv};
+                             .d_conv = shape->d_conv,
+                             .layers = shape->layers};
   return clm_model_create(r->context, &config, r->settings.options.seed, &t->model) == CLM_OK || train_fail(r);
 }
 
