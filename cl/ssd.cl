@@ -108,7 +108,7 @@ kernel TILE_GROUP void ssd_states(const ssd_args a, global const x_t *u, global 
         value = dy_of(&a, u, z, &p, &k, step, head, p0 + i);
         b_tile[kk][i] = element(v, &a.C, &p, &k, step, group, n0 + i, a.d_state);
 #else
-        weight = k.d[step] * decay_to_end(&k, step);
+        weight = weight_to_end(&k, step);
         value = element(u, &a.x, &p, &k, step, head, p0 + i, a.head_dim);
         b_tile[kk][i] = element(v, &a.B, &p, &k, step, group, n0 + i, a.d_state);
 #endif

@@ -145,6 +145,13 @@ static inline float decay_from_begin(const decays *k, int l) {
 }
 static inline float decay_to_end(const decays *k, int s) { return decay_between(k, k->last, s); }
 
+/* What of x at a step is left in the state at the piece's end. Of another sequence nothing, though its d may not be a
+ * number. */
+static inline float weight_to_end(const decays *k, int s) {
+  const float decay = decay_to_end(k, s);
+  return decay == 0.0f ? 0.0f : k->d[s] * decay;
+}
+
 /* ---- Elements ---- */
 
 static inline long view_at(const ssd_view *v, long i, long j, long k, long l) {

@@ -218,7 +218,7 @@ static void add_head(const ssd_args *a, tile *sum, global const x_t *in, global 
         weight = decay_from_begin(&k, i);
         value = dy_of(a, dout, z, p, &k, i, head, k0 + kk);
 #else
-        weight = k.d[i] * decay_to_end(&k, i);
+        weight = weight_to_end(&k, i);
         value = element(in, &a->x, p, &k, i, head, k0 + kk, a->head_dim);
 #endif
       }
