@@ -6,19 +6,25 @@ size_t opencl_ssd_workspace(clm_context *ctx, const ssd_shape *s, const clm_ssd_
   return (size_t)ssd_call_of(ctx, s, a).floats * sizeof(float);
 }
 
-clm_status opencl_ssd(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
+static clm_status run(ssd_call *c, const void *args) {
+  const clm_ssd_args *a = args;
   opencl_kernel *result;
+  clm_status status = ssd_kernel(c, "ssd", "ssd_out", "", &result);
+  if (!status) status = ssd_run_steps(c);
+  if (!status) status = ssd_run_states(c, NULL, &a->initial_state, &a->final_state);
+  if (status) return status;
+  return SSD_RUN_TILES(c, result, c->g.slots * c->s->n_heads, 1, ARG_DATA(a->x), ARG_DATA(a->C), ARG_DATA(a->D),
+                       ARG_DATA(a->z), ARG_BUFFER(NULL), ARG_ENDS(c), ARG_DATA(a->out), ARG_BUFFER(NULL),
+                       ARG_WORK(c));
+}
+
+clm_status opencl_ssd(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
   clm_status status = ssd_check(ctx, "ssd", s, a);
   if (status) return status;
   ssd_call c = ssd_call_of(ctx, s, a);
-  status = context_workspace(ctx, (size_t)c.floats * sizeof(float), &c.work);
-  if (!status) status = ssd_kernel(&c, "ssd", "ssd_out", "", &result);
-  if (!status) status = ssd_run_steps(&c);
-  if (!status) status = ssd_run_states(&c, NULL, &a->initial_state, &a->final_state);
-  if (status) return status;
-  context_explain(ctx, "ssd: opencl, %lld pieces of %d steps, tiles of %d x %d", (long long)c.g.slots, c.g.steps,
-                  4 * c.side, 4 * c.side);
-  return SSD_RUN_TILES(&c, result, c.g.slots * s->n_heads, 1, ARG_DATA(a->x), ARG_DATA(a->C), ARG_DATA(a->D),
-                       ARG_DATA(a->z), ARG_BUFFER(NULL), ARG_ENDS(&c), ARG_DATA(a->out), ARG_BUFFER(NULL),
-                       ARG_WORK(&c));
+  status = ssd_run(&c, run, a);
+  if (!status)
+    context_explain(ctx, "ssd: opencl, %lld pieces of %d steps, tiles of %d x %d", (long long)c.g.slots, c.g.steps,
+                    4 * c.side, 4 * c.side);
+  return status;
 }

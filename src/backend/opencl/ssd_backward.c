@@ -106,19 +106,23 @@ size_t opencl_ssd_backward_workspace(clm_context *ctx, const ssd_shape *s, const
   return (size_t)call_of(ctx, s, b).floats * sizeof(float);
 }
 
+static clm_status run(ssd_call *c, const void *args) {
+  const clm_ssd_backward_args *b = args;
+  clm_status status = ssd_run_steps(c);
+  if (!status) status = ssd_run_states(c, NULL, &b->forward.initial_state, &(clm_tensor){0});
+  if (!status) status = ssd_run_states(c, &b->dout, &b->dfinal_state, &b->dinitial_state);
+  if (!status) status = run_result(c, b);
+  if (!status) status = run_inner(c, b);
+  if (!status) status = run_inputs(c, b, false);
+  if (!status) status = run_inputs(c, b, true);
+  return status ? status : run_steps(c, b);
+}
+
 clm_status opencl_ssd_backward(clm_context *ctx, const ssd_shape *s, const clm_ssd_backward_args *b) {
   clm_status status = ssd_check(ctx, "ssd_backward", s, &b->forward);
   if (status) return status;
   ssd_call c = call_of(ctx, s, b);
-  status = context_workspace(ctx, (size_t)c.floats * sizeof(float), &c.work);
-  if (!status) status = ssd_run_steps(&c);
-  if (!status) status = ssd_run_states(&c, NULL, &b->forward.initial_state, &(clm_tensor){0});
-  if (!status) status = ssd_run_states(&c, &b->dout, &b->dfinal_state, &b->dinitial_state);
-  if (!status) status = run_result(&c, b);
-  if (!status) status = run_inner(&c, b);
-  if (!status) status = run_inputs(&c, b, false);
-  if (!status) status = run_inputs(&c, b, true);
-  if (!status) status = run_steps(&c, b);
+  status = ssd_run(&c, run, b);
   if (!status)
     context_explain(ctx, "ssd_backward: opencl, %lld pieces of %d steps, heads of a group in %d part%s",
                     (long long)c.g.slots, c.g.steps, c.g.parts, c.g.parts == 1 ? "" : "s");

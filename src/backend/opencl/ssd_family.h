@@ -36,6 +36,10 @@ clm_status ssd_run_steps(ssd_call *);
  * the state after each piece, from `in`, the final one's, to `out`. Either may be absent. */
 clm_status ssd_run_states(ssd_call *, const clm_tensor *dout, const clm_tensor *in, const clm_tensor *out);
 
+/* Allocates the workspace and runs `all` twice: a dry run first, so that nothing is written where a kernel
+ * cannot be made. */
+clm_status ssd_run(ssd_call *, clm_status (*all)(ssd_call *, const void *args), const void *args);
+
 /* A kernel of cl/<family>.cl with further defines. */
 clm_status ssd_kernel(ssd_call *, const char *family, const char *name, const char *defines, opencl_kernel **);
 

@@ -1,3 +1,4 @@
+#include "backend/opencl/opencl.h"
 #include "backend/opencl/ssd_family.h"
 #include "schedule/arith.h"
 #include <stdio.h>
@@ -98,6 +99,17 @@ ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a
   snprintf(c.defines, sizeof c.defines, "-DSSD_SIDE=%d -DX_TYPE=%s%s%s", c.side, clm_dtype_name(s->dtype),
            a->seq_idx.buffer ? " -DSSD_SEQ" : "", s->packed ? " -DSSD_PACKED" : "");
   return c;
+}
+
+clm_status ssd_run(ssd_call *c, clm_status (*all)(ssd_call *, const void *), const void *args) {
+  opencl_state *state = opencl_state_of(c->ctx);
+  const bool dry_run = state->dry_run;
+  clm_status status = context_workspace(c->ctx, (size_t)c->floats * sizeof(float), &c->work);
+  if (status) return status;
+  state->dry_run = true;
+  status = all(c, args);
+  state->dry_run = dry_run;
+  return status || dry_run ? status : all(c, args);
 }
 
 clm_status ssd_kernel(ssd_call *c, const char *family, const char *name, const char *defines, opencl_kernel **k) {

@@ -153,8 +153,8 @@ clm_status KERNEL(ssd)(clm_context *ctx, const ssd_shape *s, const clm_ssd_args 
   task.scratch_floats = scratch_floats(&task.plan);
   cpu_pool_run(pool, task.plan.first[s->sequences] * s->n_groups, run_between, &task);
   cpu_pool_run(pool, ssd_tasks(&task.plan), run_block, &task);
-  context_explain(ctx, "ssd: cpu %s, %s, pieces of %lld steps, %lld tasks of %lld heads", cpu_context_level(ctx),
-                  task.plan.gemm.name, (long long)task.plan.steps, (long long)ssd_tasks(&task.plan),
-                  (long long)task.plan.heads);
+  context_explain(ctx, "ssd: cpu %s, %s, pieces of %lld steps, %lld tasks, %lld of a group's heads in each",
+                  cpu_context_level(ctx), task.plan.gemm.name, (long long)task.plan.steps,
+                  (long long)ssd_tasks(&task.plan), (long long)task.plan.heads);
   return CLM_OK;
 }

@@ -385,7 +385,7 @@ clm_status KERNEL(ssd_backward)(clm_context *ctx, const ssd_shape *s, const clm_
   cpu_pool_run(pool, ssd_tasks(&task.plan), run_block, &task);
   if (present(a->dB) || present(a->dC)) cpu_pool_run(pool, s->batch * s->length, add_blocks, &task);
   add_rows(&task);
-  context_explain(ctx, "ssd_backward: cpu %s, %s, pieces of %lld steps, %lld tasks of %lld heads",
+  context_explain(ctx, "ssd_backward: cpu %s, %s, pieces of %lld steps, %lld tasks, %lld of a group's heads in each",
                   cpu_context_level(ctx), task.plan.gemm.name, (long long)task.plan.steps,
                   (long long)ssd_tasks(&task.plan), (long long)task.plan.heads);
   return CLM_OK;
