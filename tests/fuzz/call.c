@@ -20,23 +20,30 @@ static size_t row_count(const catalog_op *op) {
 /* ---- What the tables leave open ---- */
 
 static const catalog_op *draw_op(test_random *r) {
-  static const char *const often[] = {"selective_scan",
-                                      "selective_scan_backward",
-                                      "causal_conv1d",
-                                      "causal_conv1d_backward",
-                                      "mamba_inner",
-                                      "mamba_inner_backward",
-                                      "mamba_inner_backward",
-                                      "adamw",
-                                      "assoc_scan",
-                                      "matmul",
-                                      "embedding",
-                                      "ssd",
-                                      "ssd_backward"};
-  if (chance(r, 25)) {
-    const char *name = often[random_below(r, TEST_COUNT(often))];
+  static const struct {
+    const char *name;
+    int64_t times;
+  } often[] = {{"selective_scan", 1},
+               {"selective_scan_backward", 1},
+               {"causal_conv1d", 1},
+               {"causal_conv1d_backward", 1},
+               {"mamba_inner", 2},
+               {"mamba_inner_backward", 4},
+               {"ssd", 1},
+               {"ssd_backward", 1},
+               {"adamw", 1},
+               {"assoc_scan", 1},
+               {"matmul", 2},
+               {"embedding", 1},
+               {"norm_backward", 1}};
+  int64_t all = 0;
+  for (size_t i = 0; i < TEST_COUNT(often); i++) all += often[i].times;
+  if (chance(r, 30)) {
+    int64_t drawn = random_below(r, all);
+    size_t at = 0;
+    while (drawn >= often[at].times) drawn -= often[at++].times;
     for (size_t i = 0; i < catalog_count; i++)
-      if (strcmp(catalog[i].op->name, name) == 0) return &catalog[i];
+      if (strcmp(catalog[i].op->name, often[at].name) == 0) return &catalog[i];
   }
   return &catalog[random_below(r, (int64_t)catalog_count)];
 }
@@ -64,7 +71,7 @@ static void draw_sizes(test_random *r, catalog_choice *c) {
 }
 
 static void draw_presence(test_random *r, catalog_choice *c) {
-  const int likely = chance(r, 50) ? 95 : chance(r, 50) ? 60 : 25;
+  const int likely = chance(r, 65) ? 95 : chance(r, 50) ? 60 : 25;
   for (size_t i = 0; i < row_count(c->op); i++) {
     if (chance(r, likely)) c->present |= catalog_bit(i);
     if (chance(r, 25)) c->seconds |= catalog_bit(i);
@@ -88,7 +95,7 @@ static void draw_choice(test_random *r, catalog_choice *c) {
   c->op = draw_op(r);
   c->storage = storages[chance(r, 18) ? 3 : random_below(r, 3)];
   c->complex = c->op->table->rate && chance(r, catalog_find(c->op->table, "x_proj") >= 0 ? 15 : 40);
-  c->integers = chance(r, 40);
+  c->integers = chance(r, 45);
   draw_sizes(r, c);
   draw_presence(r, c);
 }
