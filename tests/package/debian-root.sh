@@ -77,7 +77,7 @@ step 'README: apt install' builder "apt-get update; $apt_line --yes"
 step 'README: build' builder "$build_line"
 step 'README: install into /usr/local' builder "$install_line"
 step 'tools start' builder 'cd /; for tool in info train generate eval bench; do mamba-$tool --version; done'
-step 'README: example' builder "cd docs/examples; $cc_line; ./scan"
+step 'README: example' builder "cp docs/examples/scan.c /root; cd /root; $cc_line; ./scan"
 step 'README: two tools' builder 'cd /root; cat /usr/share/common-licenses/* >book.txt
   mamba-train --data book.txt --out model --preset char-small --steps 3
   mamba-generate --model model --prompt "It was" -n 20; mamba-eval --model model --score book.txt >/dev/null'
