@@ -116,8 +116,8 @@ cmp damaged.csv damaged/train.csv.damaged-1 || fail "the damaged log was changed
 [ "$(cut -d, -f1 damaged/train.csv | tr '\n' ' ')" = 'step 1 2 3 7 8 9 10 11 12 ' ] || fail "$(cat damaged/train.csv)"
 cmp damaged/model.safetensors old/model.safetensors || fail "a damaged log changed the model"
 [ ! -e damaged/model.safetensors.99-1.partial ] || fail "partial files of a killed run stay"
-# Two runs in one folder.
-$tiny --steps 100000 --out busy > busy.txt 2>&1 &
+# Two runs in one folder. (The tests themselves may run under nohup.)
+env --default-signal=HUP $tiny --steps 100000 --out busy > busy.txt 2>&1 &
 pid=$!
 while ! grep -qs '^step' busy.txt; do sleep 0.05; done
 kill -HUP $pid # as SIGTERM: it saves
