@@ -58,6 +58,7 @@ typedef struct ssd_args {
   kernel_int parts; /* of the heads of a group                         */
   kernel_int flags;
   kernel_float dt_min, dt_max;
+  kernel_int unused; /* no padding at the end: drivers count it differently */
 } ssd_args;
 
 #endif
