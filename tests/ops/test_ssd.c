@@ -344,6 +344,7 @@ static void add(void) {
       test_add(device, test_forward, &cases[i], "ssd: %s", cases[i].why);
       test_add(device, test_backward, &cases[i], "ssd_backward: %s", cases[i].why);
     }
+    if (device->simulated) continue; /* minutes each: the kernels are those of the cases above */
     test_add(device, test_flags, NULL, "ssd: subsets of options");
     test_add(device, test_some_gradients, case_named("one past two pieces, two groups"),
              "ssd_backward: some gradients");
