@@ -2,16 +2,7 @@
 #ifndef CLM_GATED_NORM_ARGS_H
 #define CLM_GATED_NORM_ARGS_H
 
-#ifdef __OPENCL_VERSION__
-typedef int kernel_int;
-typedef long kernel_long;
-typedef float kernel_float;
-#else
-#include <stdint.h>
-typedef int32_t kernel_int;
-typedef int64_t kernel_long;
-typedef float kernel_float;
-#endif
+#include "kernel_args.h"
 
 /* Where a (rows, dim) tensor lies, in elements. Of the weight, the same for all rows, `row` is 0. */
 typedef struct gated_norm_view {
@@ -27,7 +18,8 @@ typedef struct gated_norm_args {
   kernel_int width; /* columns of a group */
   kernel_int chunk_rows;
   kernel_float epsilon;
-  kernel_int unused; /* the size is a multiple of 8 on every compiler */
+  kernel_int unused;
 } gated_norm_args;
+KERNEL_ARGS(gated_norm_args, 7 * 3 + 2, 10);
 
 #endif

@@ -3,16 +3,7 @@
 #ifndef CLM_MATMUL_ENGINE_ARGS_H
 #define CLM_MATMUL_ENGINE_ARGS_H
 
-#ifdef __OPENCL_VERSION__
-typedef int kernel_int;
-typedef long kernel_long;
-typedef float kernel_float;
-#else
-#include <stdint.h>
-typedef int32_t kernel_int;
-typedef int64_t kernel_long;
-typedef float kernel_float;
-#endif
+#include "kernel_args.h"
 
 /* A matrix of any strides, in elements, and where its panels go. */
 typedef struct pack_args {
@@ -22,6 +13,7 @@ typedef struct pack_args {
   kernel_int rows, k, panels;      /* panels of 32 bytes of k: whole ones, padded by 0  */
   kernel_int planes;               /* parts that each number is split into              */
 } pack_args;
+KERNEL_ARGS(pack_args, 7, 4);
 
 /* out (m, n) = epilogue(a b^T), a and b in panels, at most 2^31 - 1 of everything counted in int. */
 typedef struct matmul_engine_args {
@@ -42,6 +34,8 @@ typedef struct matmul_engine_args {
   kernel_int whole, parts; /* the first `whole` tiles are units; each other tile is `parts` units */
   kernel_int units;
   kernel_float scale;
+  kernel_int unused;
 } matmul_engine_args;
+KERNEL_ARGS(matmul_engine_args, 22, 14);
 
 #endif

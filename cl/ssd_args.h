@@ -2,16 +2,7 @@
 #ifndef CLM_SSD_ARGS_H
 #define CLM_SSD_ARGS_H
 
-#ifdef __OPENCL_VERSION__
-typedef int kernel_int;
-typedef long kernel_long;
-typedef float kernel_float;
-#else
-#include <stdint.h>
-typedef int32_t kernel_int;
-typedef int64_t kernel_long;
-typedef float kernel_float;
-#endif
+#include "kernel_args.h"
 
 #define SSD_HAS_D       1
 #define SSD_HAS_Z       2
@@ -58,7 +49,8 @@ typedef struct ssd_args {
   kernel_int parts; /* of the heads of a group                         */
   kernel_int flags;
   kernel_float dt_min, dt_max;
-  kernel_int unused; /* no padding at the end: drivers count it differently */
+  kernel_int unused;
 } ssd_args;
+KERNEL_ARGS(ssd_args, 14 * 5 + 26, 14);
 
 #endif

@@ -4,8 +4,6 @@
 #include "cl/gated_norm_args.h"
 #include "core/try.h"
 
-_Static_assert(sizeof(gated_norm_args) == 7 * 24 + 2 * 8 + 10 * 4, "as the kernels lay it out");
-
 enum { LEAST_ITEMS = 32, MOST_ITEMS = 256 };
 
 static int64_t element_of(const clm_tensor *t) { return (int64_t)(t->offset / clm_dtype_size(t->dtype)); }
