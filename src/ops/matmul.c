@@ -74,8 +74,9 @@ static void join_rows(matmul_shape *s, clm_matmul_args *a) {
 static clm_status all_products(op_call *c, const matmul_shape *s, const clm_matmul_args *first,
                                const clm_matmul_args *args) {
   clm_context *context = c->context;
-  if (context->ops.matmul_batch) {
-    const clm_status status = context->ops.matmul_batch(context, s, first);
+  const backend_ops *slots = op_slots(context);
+  if (slots->matmul_batch) {
+    const clm_status status = slots->matmul_batch(context, s, first);
     if (status != CLM_UNSUPPORTED) return status;
     context->error[0] = '\0';
   }

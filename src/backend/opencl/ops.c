@@ -40,18 +40,21 @@ const backend_ops opencl_ops = {
 };
 
 /* A dry run of the context's own slot: programs are compiled and memory is made, and nothing is enqueued. */
-#define X(name, shape_type)                                                                                          \
-  static clm_status supports_##name(clm_context *ctx, const shape_type *s, const clm_##name##_args *a) {             \
+#define DRY_RUN(name, shape_type, args_type)                                                                         \
+  static clm_status supports_##name(clm_context *ctx, const shape_type *s, const args_type *a) {                     \
     opencl_state_of(ctx)->dry_run = true;                                                                            \
     const clm_status status = ctx->ops.name(ctx, s, a);                                                              \
     opencl_state_of(ctx)->dry_run = false;                                                                           \
     return status;                                                                                                   \
   }
+#define X(name, shape_type) DRY_RUN(name, shape_type, clm_##name##_args)
 BACKEND_OPS(X)
 #undef X
+DRY_RUN(matmul_batch, matmul_shape, clm_matmul_args)
 
 const backend_ops opencl_supports = {
 #define X(name, shape_type) .name = supports_##name,
     BACKEND_OPS(X)
 #undef X
+        .matmul_batch = supports_matmul_batch,
 };
