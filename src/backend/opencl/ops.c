@@ -52,9 +52,8 @@ BACKEND_OPS(X)
 #undef X
 DRY_RUN(matmul_batch, matmul_shape, clm_matmul_args)
 
-const backend_ops opencl_supports = {
+const backend_ops opencl_supports = {.matmul_batch = supports_matmul_batch,
 #define X(name, shape_type) .name = supports_##name,
-    BACKEND_OPS(X)
+                                     BACKEND_OPS(X)
 #undef X
-        .matmul_batch = supports_matmul_batch,
 };
