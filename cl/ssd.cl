@@ -168,22 +168,9 @@ kernel void ssd_pass(const ssd_args a, global const float *in, global float *out
 static tile through_state(const ssd_args *a, global const x_t *C, global const float *work, const piece *p,
                           const decays *k, long slot, int head, int p0, local float (*a_tile)[SSD_STEPS + 1],
                           local float (*b_tile)[SSD_STEPS + 1]) {
-  WORK_ITEM;
-  const int group = head / (a->heads / a->groups);
+  const int group = head / (a->heads / a->groups), y = (int)get_local_id(1);
   global const float *state = work + a->states + state_at(a, slot, head);
-  tile sum = tile_zero();
-  for (int k0 = 0; k0 < a->d_state; k0 += DEPTH) {
-    local_barrier();
-    FOR_SLICE(e) {
-      ALONG_K(e);
-      a_tile[kk][i] = element(C, &a->C, p, k, i, group, k0 + kk, a->d_state);
-      b_tile[kk][i] =
-          p0 + i < a->head_dim && k0 + kk < a->d_state ? state[(long)(p0 + i) * a->d_state + k0 + kk] : 0.0f;
-    }
-    local_barrier();
-    tile_multiply(&sum, a_tile, b_tile, x, y);
-  }
-  ANCHOR
+  tile sum = times_state(a, C, &a->C, state, p, k, group, p0, a_tile, b_tile);
   for (int r = 0; r < 4; r++) {
     const float decay = decay_from_begin(k, y + r * SIDE);
     for (int c = 0; c < 4; c++) sum.v[r][c] = decay == 0.0f ? 0.0f : decay * sum.v[r][c];

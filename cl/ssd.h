@@ -230,3 +230,24 @@ static inline float row_sum(local const float (*scratch)[SIDE + 1], int row) {
 #define ALONG_ROWS(e) const int kk = e / SSD_STEPS, i = e % SSD_STEPS
 #define WORK_ITEM     const int x = (int)get_local_id(0), y = (int)get_local_id(1)
 #define ITEM          (y * SIDE + x)
+
+/* The steps' `u` (B or C of a group) times a state, or the gradient of one: columns p0 on of the result. */
+static tile times_state(const ssd_args *a, global const x_t *u, const ssd_view *view, global const float *state,
+                        const piece *p, const decays *k, int group, int p0, local float (*a_tile)[SSD_STEPS + 1],
+                        local float (*b_tile)[SSD_STEPS + 1]) {
+  WORK_ITEM;
+  tile sum = tile_zero();
+  for (int k0 = 0; k0 < a->d_state; k0 += DEPTH) {
+    local_barrier();
+    FOR_SLICE(e) {
+      ALONG_K(e);
+      a_tile[kk][i] = element(u, view, p, k, i, group, k0 + kk, a->d_state);
+      b_tile[kk][i] =
+          p0 + i < a->head_dim && k0 + kk < a->d_state ? state[(long)(p0 + i) * a->d_state + k0 + kk] : 0.0f;
+    }
+    local_barrier();
+    tile_multiply(&sum, a_tile, b_tile, x, y);
+  }
+  ANCHOR
+  return sum;
+}

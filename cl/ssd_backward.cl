@@ -11,22 +11,9 @@
 static tile through_gradient(const ssd_args *a, global const x_t *B, global const float *work, const piece *p,
                              const decays *k, long slot, int head, int p0, local float (*a_tile)[SSD_STEPS + 1],
                              local float (*b_tile)[SSD_STEPS + 1]) {
-  WORK_ITEM;
-  const int group = head / (a->heads / a->groups);
+  const int group = head / (a->heads / a->groups), y = (int)get_local_id(1);
   global const float *gradient = work + a->dstates + state_at(a, slot, head);
-  tile sum = tile_zero();
-  for (int k0 = 0; k0 < a->d_state; k0 += DEPTH) {
-    local_barrier();
-    FOR_SLICE(e) {
-      ALONG_K(e);
-      a_tile[kk][i] = element(B, &a->B, p, k, i, group, k0 + kk, a->d_state);
-      b_tile[kk][i] =
-          p0 + i < a->head_dim && k0 + kk < a->d_state ? gradient[(long)(p0 + i) * a->d_state + k0 + kk] : 0.0f;
-    }
-    local_barrier();
-    tile_multiply(&sum, a_tile, b_tile, x, y);
-  }
-  ANCHOR
+  tile sum = times_state(a, B, &a->B, gradient, p, k, group, p0, a_tile, b_tile);
   for (int r = 0; r < 4; r++) {
     const float decay = decay_to_end(k, y + r * SIDE);
     for (int c = 0; c < 4; c++) sum.v[r][c] = decay == 0.0f ? 0.0f : decay * sum.v[r][c];
