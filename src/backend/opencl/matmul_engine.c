@@ -3,6 +3,7 @@
 #include "backend/opencl/matmul.h"
 #include "backend/opencl/opencl.h"
 #include "cl/matmul_engine_args.h"
+#include "core/arith.h"
 #include <stdio.h>
 
 enum { PANEL_BYTES = 32, TILE_RESULTS = 128 * 128, SUM_EVERY = 4, MOST_PLANES = 3 };
@@ -67,7 +68,7 @@ static engine_product product_of(const matmul_shape *s, const clm_matmul_args *a
     p.a.planes = planes_of(args->a.dtype);
     p.b.planes = planes_of(args->b.dtype);
   }
-  p.panels = (s->k * formats[p.format].bytes + PANEL_BYTES - 1) / PANEL_BYTES;
+  p.panels = div_up(s->k * formats[p.format].bytes, PANEL_BYTES);
   p.a.plane_bytes = p.panels * p.a.rows * PANEL_BYTES;
   p.b.plane_bytes = p.panels * p.b.rows * PANEL_BYTES;
   list_products(&p);
@@ -124,7 +125,7 @@ static void place(const engine_product *p, engine_operand *o, int64_t *bytes) {
   const int64_t size = matrix_bytes(o) * o->matrices;
   o->panels = o->matrices == 1 ? opencl_kept_panels(o->matrix, o->row, p->format, (size_t)size, &o->valid) : NULL;
   o->offset = o->panels ? 0 : *bytes;
-  if (!o->panels) *bytes += (size + 255) / 256 * 256;
+  if (!o->panels) *bytes += round_up(size, 256);
 }
 
 /* ---- The product ---- */

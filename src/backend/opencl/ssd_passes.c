@@ -31,7 +31,7 @@ ssd_view ssd_view_of(const clm_tensor *t) {
 
 int64_t ssd_take(ssd_call *c, int64_t floats) {
   const int64_t at = c->floats;
-  c->floats += (floats + 15) / 16 * 16;
+  c->floats += round_up(floats, 16);
   return at;
 }
 

@@ -308,11 +308,7 @@ static clm_tensor spread(clm_tensor t, const sizes *s) {
 
 /* (batch, 1, ...) as (batch, ...) */
 static clm_tensor one_step(clm_tensor t) {
-  for (int i = 1; i + 1 < t.rank; i++) {
-    t.shape[i] = t.shape[i + 1];
-    t.stride[i] = t.stride[i + 1];
-  }
-  t.rank--;
+  view_take(&t, 1, 0);
   return t;
 }
 
