@@ -20,6 +20,12 @@ run() { "$@" > log.txt 2>&1 || fail "status $?: $*: $(cat log.txt)"; }
 score() { "$tools/mamba-eval" --model "$1" --score "$2" --device cpu | sed 's/.*tokens, \([0-9.]*\) nats.*/\1/'; }
 close_to() { awk "BEGIN { d = $1 - $2; exit !(d < 1e-4 && d > -1e-4) }"; }
 
+# ---- The layers of a preset ----
+run "$tools/mamba-train" --preset char-mamba2 --data text.txt --device cpu --out kind --steps 1
+grep -q '"model_type": "mamba2"' kind/config.json || fail "the preset's layers: $(cat kind/config.json)"
+run "$tools/mamba-generate" --model kind --device cpu -n 5
+rm -rf kind
+
 # ---- 0 and "not given" differ ----
 expect '--batch is 0, expected 1 to 1048576' $tiny --out m --steps 2 --batch 0
 expect '--length is 0, expected 1 to' $tiny --out m --steps 2 --length 0
