@@ -33,7 +33,7 @@ static clm_status check(op_call *c, clm_context *context, const clm_matmul_args 
   if (op_present(&a->residual) && a->residual.rank != rank)
     return op_fail(c, "residual has rank %d, expected %d as out", a->residual.rank, rank);
   if (a->accumulate && (op_present(&a->bias) || op_present(&a->residual) || a->activation))
-    return op_fail(c, "accumulate is set, expected no bias, residual or activation beside it");
+    return op_fail(c, "accumulate is set, expected no bias, residual or activation with it");
   *s = (matmul_shape){.m = op_length(c, 'm'),
                       .n = op_length(c, 'n'),
                       .k = op_length(c, 'k'),

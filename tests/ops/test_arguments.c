@@ -66,7 +66,7 @@ static bool is_followed(const valid_call *call, size_t i) {
   return false;
 }
 
-/* Also what stands beside it no longer fits; the message may name either. */
+/* What goes with it no longer fits either; the message may name either. */
 static bool other_precision(const test_run *run, const valid_call *call, size_t i, char *words, size_t size) {
   clm_tensor *t = tensor_of(run, i);
   if (t->dtype == CLM_I32) return false;

@@ -1,4 +1,4 @@
-/* Batches of matrix products: each against sums in double, and as the judge has them. */
+/* Batches of matrix products: against the reference, and against sums in double. */
 #include "problem.h"
 #include <math.h>
 #include <stdlib.h>
@@ -57,7 +57,7 @@ static void test_batch(const test_device *device, const void *data) {
   if (!device->slow) problem_check_halves(&p, device);
 }
 
-/* What the judge shares with the others is how a batch is taken apart: here the sums are made from the indices. */
+/* The reference takes a batch apart by the same code as all others; here the sums are made from the indices. */
 static void test_sums(const test_device *device, const void *data) {
   const batch_case *c = data;
   const clm_matmul_args args = args_of(c);

@@ -230,7 +230,7 @@ static void test_workspace(const test_device *device, const void *data) {
   problem_check_workspace(&backward, device, backward_bytes);
 }
 
-/* ---- The judge against the equations, written out for one shape ---- */
+/* ---- The reference against the equations, written out for one shape ---- */
 
 enum { STEPS = 9, HEADS = 4, DIM = 3, GROUPS = 2, NUMBERS = 5 };
 
@@ -334,7 +334,7 @@ static void add(void) {
                                        "limits without softplus",
                                        "sequences and padding",
                                        "packed, almost nothing"};
-  test_add(NULL, test_judge_itself, NULL, "ssd: the judge against the recurrence");
+  test_add(NULL, test_judge_itself, NULL, "ssd: the reference against the recurrence");
   for (size_t i = 0; i < TEST_COUNT(slopes); i++)
     test_add(NULL, test_gradients, case_named(slopes[i]), "ssd_backward: finite differences: %s", slopes[i]);
   for (size_t d = 0; d < test_device_count; d++) {

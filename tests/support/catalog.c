@@ -199,14 +199,14 @@ bool catalog_allows(const catalog_choice *c, const op_scalar *s) {
 
 /* ---- Dtypes ---- */
 
-/* Operations whose tensors may be of any precision beside any other. Elsewhere f64 is tried beside f64 only. */
+/* Operations whose tensors may be of any precision with any other. Elsewhere f64 is tried with f64 only. */
 static bool mixes(const op_table *table) {
   return strcmp(table->name, "cast") == 0 || strcmp(table->name, "axpby") == 0;
 }
 
 static const unsigned complex_set = OP_ANY_COMPLEX, double_set = OP_DTYPE(CLM_F64) | OP_DTYPE(CLM_C128);
 
-/* Of the dtypes that the row allows those that suit the call: complex in a complex call, f64 beside f64, i8 where
+/* Of the dtypes that the row allows those that suit the call: complex in a complex call, f64 with f64, i8 where
  * integers are asked for. */
 static unsigned suitable(const catalog_choice *c, unsigned set, clm_dtype main) {
   const unsigned integer = OP_DTYPE(CLM_I8), kind = c->complex ? set & complex_set : set & ~complex_set;

@@ -52,7 +52,7 @@ bool catalog_needs(const catalog_choice *, size_t row);
  * what is there or what is set. */
 void catalog_settle(catalog_choice *);
 
-/* Whether a scalar may be set beside what is there. */
+/* Whether a scalar may be set with the tensors that are there. */
 bool catalog_allows(const catalog_choice *, const op_scalar *);
 bool catalog_is_set(const catalog_choice *, const char *scalar);
 const op_scalar *catalog_scalar(const op_table *, size_t i); /* NULL after the last */
