@@ -26,6 +26,9 @@ held_file *folder_find(const held_folder *held, const char *name); /* NULL: ther
 /* A file of its own kind and whole: JSON, safetensors, CSV, SVG; what it is by its name. NULL, or what is wrong. */
 const char *file_damage(const held_file *file);
 
+/* Whether it holds times, by its name: a trainer's log. */
+bool file_has_times(const held_file *file);
+
 /* The same content; of an unstable file what does not hold times. */
 bool file_equal(const held_file *a, const held_file *b);
 

@@ -241,8 +241,8 @@ static void sweep_kind(sweep *s, fault_kind kind, const fault_report *seen) {
 static void mark_unstable(held_folder *a, const held_folder *b) {
   for (size_t i = 0; i < a->count; i++) {
     const held_file *other = folder_find(b, a->files[i].name);
-    a->files[i].unstable =
-        !other || a->files[i].bytes != other->bytes || memcmp(a->files[i].data, other->data, other->bytes) != 0;
+    a->files[i].unstable = file_has_times(&a->files[i]) || !other || a->files[i].bytes != other->bytes ||
+                           memcmp(a->files[i].data, other->data, other->bytes) != 0;
   }
 }
 
@@ -256,7 +256,7 @@ static bool undisturbed(sweep *s, const char *folder, const command *what, fault
   return false;
 }
 
-/* Twice: what differs holds times. */
+/* Twice: what differs holds times, and so does what says so by its name: rounded, they may agree by chance. */
 static bool learn(sweep *s, fault_report *report) {
   char before[300], work[300];
   held_folder again = {0};

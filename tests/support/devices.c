@@ -213,16 +213,19 @@ typedef struct test_entry {
 static test_entry **entries;
 static size_t entry_count, entry_room;
 
-/* CLM_TEST_EVERY=N: of a program's tests only every Nth. */
-static bool left_out(void) {
-  static int count;
+/* CLM_TEST_EVERY=N or N,M: of a program's tests on a device only every Nth; on one of OpenCL only every Mth. */
+static bool left_out(const test_device *device) {
+  static int counts[MAX_DEVICES + 1]; /* the last: of tests without a device */
   const char *text = getenv("CLM_TEST_EVERY");
-  const int every = text ? atoi(text) : 1;
-  return every > 1 && count++ % every != 0;
+  if (!text) return false;
+  char *rest;
+  long every = strtol(text, &rest, 10);
+  if (*rest == ',' && device && device->opencl) every = strtol(rest + 1, &rest, 10);
+  return every > 1 && counts[device ? device - test_devices : MAX_DEVICES]++ % every != 0;
 }
 
 void test_add(const test_device *device, test_body body, const void *data, const char *format, ...) {
-  if ((!device && share != 0) || left_out()) return;
+  if ((!device && share != 0) || left_out(device)) return;
   if (entry_count == entry_room) {
     entry_room = entry_room ? 2 * entry_room : 64;
     entries = realloc(entries, entry_room * sizeof *entries);

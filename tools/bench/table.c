@@ -16,8 +16,8 @@ static const op_dim *dim_of(const op_table *table, char letter) {
   return dim;
 }
 
-/* The bench's name of a dimension; NULL where its tensors do not have it. */
-static const char *bench_name(const op_table *table, const op_dim *dim) {
+/* The row's name of a dimension, or of the one that stands for it; NULL where its tensors do not have it. */
+static const char *bench_name(const bench_op *op, const op_table *table, const op_dim *dim) {
   static const char *const names[][2] = {{"batch", "batch"},
                                          {"length", "length"},
                                          {"d_inner", "dim"},
@@ -31,8 +31,8 @@ static const char *bench_name(const op_table *table, const op_dim *dim) {
                                          {"n", "n"},
                                          {"k", "k"}};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (strcmp(names[i][0], dim->name) == 0) return names[i][1];
-  return dim->otherwise ? bench_name(table, dim_of(table, dim->otherwise)) : NULL;
+    if (strcmp(names[i][0], dim->name) == 0 && bench_op_has(op, names[i][1])) return names[i][1];
+  return dim->otherwise ? bench_name(op, table, dim_of(table, dim->otherwise)) : NULL;
 }
 
 /* In the row's dimensions; a product has the second of its shapes in a batch. */
@@ -43,7 +43,7 @@ static void set_shape(bench_tensor *b, const bench_op *op, const op_table *table
   const char *shape = batched ? op_second(t) : t->shape;
   b->channel = b->length = -1;
   for (char letter; (letter = op_next(&shape)) != '\0';) {
-    const char *name = bench_name(table, dim_of(table, letter));
+    const char *name = bench_name(op, table, dim_of(table, letter));
     if (!name) continue;
     if (strcmp(name, op->channels) == 0) b->channel = b->rank;
     if (strcmp(name, "length") == 0) b->length = b->rank;
