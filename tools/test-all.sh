@@ -24,14 +24,15 @@ tests address-opencl address '--suite ops --no-suite samples --no-suite engines 
 unset CLM_TEST_DEVICES CLM_TEST_EVERY OCL_ICD_VENDORS
 CLM_REQUIRE_PLATFORMS=
 
-# Without the optional parts: no OpenCL, so no platform to require.
-suite no-opencl '-Dopencl=disabled -Dopenblas=disabled -Doptimization=1' '--no-suite package -t 3'
+# Without the optional parts: no OpenCL, so no platform to require. Every third test: the operations' code is gcc's.
+CLM_TEST_EVERY=3
+export CLM_TEST_EVERY
+suite no-opencl '-Dopencl=disabled -Dopenblas=disabled -Doptimization=1' '--no-suite package --no-suite commands -t 3'
 suite no-clblast '-Dclblast=disabled -Dtools=disabled -Doptimization=1' 'matmul norm opencl_joined'
 
-# Drivers and OpenBLAS are not built for ThreadSanitizer, which would see races that are none. Every fifth case: what
-# threads share is the same for all cases of an operation.
-CLM_TEST_EVERY=5
-export CLM_TEST_EVERY
+# Drivers and OpenBLAS are not built for ThreadSanitizer, which would see races that are none. Every tenth test: what
+# threads share is the same for all tests of an operation.
+CLM_TEST_EVERY=10
 suite thread '-Db_sanitize=thread -Ddefault_library=static -Doptimization=1 -Dopencl=disabled -Dopenblas=disabled' \
   '--suite core --suite cpu --suite ops --suite model --suite train --no-suite samples -t 3'
 
@@ -44,15 +45,16 @@ if [ "$(uname -m)" = x86_64 ]; then
     suite arm64 '--cross-file build-test/arm64-root/arm64.ini -Dopencl=disabled -Dopenblas=disabled -Dtools=disabled' \
       '--suite core --suite cpu --suite ops --no-suite samples -t 5'
     unset CLM_TEST_DEVICES
-    CLM_TEST_EVERY=5
   else
     tail -n 30 build-test/arm64-root.log
     row arm64 0 1 0 0
   fi
 fi
 
-# The kernels' memory accesses and races, on small shapes; not the engines', whose smallest tile takes minutes.
+# The kernels' memory accesses and races, on small shapes: every fifth test; not the engines', whose smallest tile
+# takes minutes.
 say '== oclgrind'
+CLM_TEST_EVERY=5
 tests oclgrind gcc '--suite ops --no-suite samples --no-suite engines' "$(date +%s)" "'$root/tests/support/oclgrind.sh'"
 unset CLM_TEST_EVERY
 CLM_REQUIRE_PLATFORMS=$required
