@@ -234,11 +234,18 @@ clm_status model_need_gradients(clm_model *m) {
   if (!weights_are_f32(&m->layout))
     return context_fail(m->context, CLM_INVALID_ARGUMENT,
                         "model: gradients need weights that are held as f32: load the model with CLM_WEIGHTS_F32");
-  TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &m->gradients));
-  weights_bind_gradients(&m->layout, m->gradients);
+  clm_buffer *gradients = NULL;
+  TRY(clm_buffer_create(m->context, m->layout.total * sizeof(float), &gradients));
   /* The padding between parameters is never written again: it must not hold anything that counts as gradient. */
-  clm_tensor all = clm_tensor_of(m->gradients, 0, CLM_F32, 1, (int64_t[]){(int64_t)m->layout.total});
-  return clm_axpby(m->context, &(clm_axpby_args){.out = all});
+  clm_tensor all = clm_tensor_of(gradients, 0, CLM_F32, 1, (int64_t[]){(int64_t)m->layout.total});
+  clm_status status = clm_axpby(m->context, &(clm_axpby_args){.out = all});
+  if (status) {
+    clm_buffer_destroy(&gradients);
+    return status;
+  }
+  m->gradients = gradients;
+  weights_bind_gradients(&m->layout, gradients);
+  return CLM_OK;
 }
 
 static clm_status find_view(clm_model *m, const char *name, clm_buffer *flat, clm_tensor *view) {

@@ -37,9 +37,10 @@ const matmul_engine *opencl_engine_named(const char *name);
 clm_status opencl_engine_matmul(clm_context *, const matmul_engine *, const matmul_shape *, const clm_matmul_args *,
                                 const char *defines);
 
-/* Where the panels of a matrix of a buffer of weights are kept; *valid: they hold what the buffer holds now. If they
- * do not, the caller packs them before anything else uses them. NULL: not kept. */
-clm_buffer *opencl_kept_panels(const clm_tensor *matrix, int row, engine_format format, size_t bytes, bool *valid);
+/* Where the panels of a matrix of a buffer of weights are kept; *version: of the buffer whose numbers they hold. If
+ * it is not the buffer's own, the caller packs them and then says so there. NULL: not kept. */
+clm_buffer *opencl_kept_panels(const clm_tensor *matrix, int row, engine_format format, size_t bytes,
+                               uint64_t **version);
 
 /* Whether the device's engine takes this product and is worth its packing. */
 bool opencl_engine_fits(clm_context *, const matmul_shape *, const clm_matmul_args *);

@@ -12,7 +12,7 @@ struct kept_matrix {
   clm_tensor view;
   int row; /* the dimension of `view` that is the panels' rows */
   engine_format format;
-  uint64_t version; /* of the buffer when it was packed */
+  uint64_t version; /* of the buffer whose numbers the panels hold */
   clm_buffer *panels;
   kept_matrix *next;
 };
@@ -49,16 +49,15 @@ static kept_matrix *add(clm_buffer *b, const clm_tensor *t, int row, engine_form
   return e;
 }
 
-clm_buffer *opencl_kept_panels(const clm_tensor *t, int row, engine_format format, size_t bytes, bool *valid) {
+clm_buffer *opencl_kept_panels(const clm_tensor *t, int row, engine_format format, size_t bytes, uint64_t **version) {
   clm_buffer *b = t->buffer;
-  *valid = false;
+  *version = NULL;
   if (!b->keeps_packed) return NULL;
   kept_matrix *e = find(b, t, row, format);
   if (!e) e = add(b, t, row, format, bytes);
   if (!e) return NULL;
   b->kept = e;
-  *valid = e->version == b->version;
-  if (!opencl_state_of(b->context)->dry_run) e->version = b->version; /* who asks packs it now */
+  *version = &e->version;
   return e->panels;
 }
 

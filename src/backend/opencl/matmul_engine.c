@@ -4,6 +4,7 @@
 #include "backend/opencl/opencl.h"
 #include "cl/matmul_engine_args.h"
 #include "core/arith.h"
+#include "core/try.h"
 #include <stdio.h>
 
 enum { PANEL_BYTES = 32, TILE_RESULTS = 128 * 128, SUM_EVERY = 4, MOST_PLANES = 3 };
@@ -30,7 +31,7 @@ typedef struct engine_operand {
   int64_t plane_bytes;
   clm_buffer *panels; /* where they lie: the workspace, or where a buffer of weights keeps them */
   int64_t offset;     /* in it                                                                  */
-  bool valid;         /* they are there already                                                 */
+  uint64_t *version;  /* kept ones: of the buffer whose numbers they hold                       */
 } engine_operand;
 
 typedef struct engine_product {
@@ -86,9 +87,8 @@ static bool copies(const engine_product *p, const engine_operand *o, int64_t k) 
          k % 8 == 0 && t->offset % 16 == 0 && o->next % 8 == 0;
 }
 
-static clm_status pack(clm_context *ctx, const engine_product *p, const engine_operand *o, int64_t k) {
+static clm_status write_panels(clm_context *ctx, const engine_product *p, const engine_operand *o, int64_t k) {
   const clm_tensor *t = o->matrix;
-  if (o->valid) return CLM_OK;
   const bool copy = copies(p, o, k);
   const pack_args g = {.from_offset = (int64_t)(t->offset / clm_dtype_size(t->dtype)),
                        .from_row = t->stride[o->row],
@@ -120,10 +120,18 @@ static clm_status pack(clm_context *ctx, const engine_product *p, const engine_o
   return OPENCL_RUN(ctx, kernel, 3, global, local, ARG_BUFFER(t->buffer), ARG_BUFFER(o->panels), ARG_STRUCT(g));
 }
 
+static clm_status pack(clm_context *ctx, const engine_product *p, const engine_operand *o, int64_t k) {
+  const uint64_t version = o->matrix->buffer->version;
+  if (o->version && *o->version == version) return CLM_OK;
+  TRY(write_panels(ctx, p, o, k));
+  if (o->version && !opencl_state_of(ctx)->dry_run) *o->version = version;
+  return CLM_OK;
+}
+
 /* Finds a place for an operand's panels; those of weights are kept, others take `*bytes` of the workspace. */
 static void place(const engine_product *p, engine_operand *o, int64_t *bytes) {
   const int64_t size = matrix_bytes(o) * o->matrices;
-  o->panels = o->matrices == 1 ? opencl_kept_panels(o->matrix, o->row, p->format, (size_t)size, &o->valid) : NULL;
+  o->panels = o->matrices == 1 ? opencl_kept_panels(o->matrix, o->row, p->format, (size_t)size, &o->version) : NULL;
   o->offset = o->panels ? 0 : *bytes;
   if (!o->panels) *bytes += round_up(size, 256);
 }
