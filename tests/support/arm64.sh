@@ -9,7 +9,7 @@ set -eu
 [ $# -eq 1 ] || { echo "usage: arm64.sh FOLDER" >&2; exit 2; }
 mkdir -p "$1"
 folder=$(cd -- "$1" && pwd)
-packages='libc6-dev linux-libc-dev libcmocka-dev libjansson-dev libxxhash-dev libpcre2-dev libutf8proc-dev libzip-dev libpopt-dev libcsv-dev'
+packages='libc6-dev linux-libc-dev libcmocka-dev libjansson-dev libxxhash-dev libpcre2-dev libutf8proc-dev libzip-dev uthash-dev libpopt-dev libcsv-dev'
 
 # An apt of its own: another architecture, nothing installed.
 state=$folder/apt

@@ -1,153 +1,155 @@
 /* Kernels of a context, found by hash of family, name and defines; a repeated launch allocates nothing. */
+/* A key holds three texts: these are hashed and compared, not the pointers to them. */
+#define HASH_FUNCTION(key, bytes, hash) ((hash) = hash_of(key))
+#define HASH_KEYCMP(a, b, bytes)        compare_keys(a, b)
 #include "backend/opencl/opencl.h"
+#include "core/hash_table.h"
+#include "core/try.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
+
+typedef struct kernel_key {
+  const char *family, *name, *defines;
+} kernel_key;
 
 struct opencl_kernel {
-  char *family, *name, *defines; /* one allocation, owned by family */
+  UT_hash_handle hh;
+  kernel_key key;
+  char *texts; /* of the key */
   cl_kernel kernel;
   size_t max_work_group;
 };
 
 typedef struct built_program {
-  char *family, *defines; /* as above */
+  UT_hash_handle hh;
+  kernel_key key; /* without a name */
+  char *texts;
   cl_program program;
 } built_program;
 
-struct kernel_table {
-  opencl_kernel **slots; /* open addressing, size a power of two, never more than half full */
-  size_t slot_count, kernel_count;
+struct kernel_table { /* hash tables */
+  opencl_kernel *kernels;
   built_program *programs;
-  size_t program_count;
 };
 
-/* Copies up to three texts into one block. */
-static bool copy_texts(const char *a, const char *b, const char *c, char **ca, char **cb, char **cc) {
-  size_t na = strlen(a) + 1, nb = strlen(b) + 1, nc = strlen(c) + 1;
-  char *block = malloc(na + nb + nc);
-  if (!block) return false;
-  *ca = memcpy(block, a, na);
-  *cb = memcpy(block + na, b, nb);
-  *cc = memcpy(block + na + nb, c, nc);
-  return true;
+/* Copies a key's texts into one block, which the caller frees; NULL: out of memory. */
+static char *copy_key(const kernel_key *key, kernel_key *copy) {
+  size_t family = strlen(key->family) + 1, name = strlen(key->name) + 1, defines = strlen(key->defines) + 1;
+  char *block = malloc(family + name + defines);
+  if (!block) return NULL;
+  copy->family = memcpy(block, key->family, family);
+  copy->name = memcpy(block + family, key->name, name);
+  copy->defines = memcpy(block + family + name, key->defines, defines);
+  return block;
 }
 
-static uint64_t hash_of(const char *family, const char *name, const char *defines) {
-  uint64_t h = XXH3_64bits(family, strlen(family));
-  h = XXH3_64bits_withSeed(name, strlen(name), h);
-  return XXH3_64bits_withSeed(defines, strlen(defines), h);
+static unsigned hash_of(const kernel_key *key) {
+  uint64_t h = XXH3_64bits(key->family, strlen(key->family));
+  h = XXH3_64bits_withSeed(key->name, strlen(key->name), h);
+  return (unsigned)XXH3_64bits_withSeed(key->defines, strlen(key->defines), h);
 }
 
-/* Where the kernel is, or where it would go. */
-static opencl_kernel **slot_of(const kernel_table *t, const char *family, const char *name, const char *defines) {
-  size_t mask = t->slot_count - 1, i = (size_t)hash_of(family, name, defines) & mask;
-  for (;; i = (i + 1) & mask) {
-    opencl_kernel *k = t->slots[i];
-    if (!k) return &t->slots[i];
-    if (strcmp(k->name, name) == 0 && strcmp(k->family, family) == 0 && strcmp(k->defines, defines) == 0)
-      return &t->slots[i];
-  }
+static int compare_keys(const void *a, const void *b) {
+  const kernel_key *x = a, *y = b;
+  return strcmp(x->name, y->name) != 0 || strcmp(x->family, y->family) != 0 || strcmp(x->defines, y->defines) != 0;
 }
 
-static bool grow(kernel_table *t) {
-  if (2 * (t->kernel_count + 1) <= t->slot_count) return true;
-  kernel_table larger = *t;
-  larger.slot_count = t->slot_count ? 2 * t->slot_count : 64;
-  larger.slots = calloc(larger.slot_count, sizeof *larger.slots);
-  if (!larger.slots) return false;
-  for (size_t i = 0; i < t->slot_count; i++) {
-    opencl_kernel *k = t->slots[i];
-    if (k) *slot_of(&larger, k->family, k->name, k->defines) = k;
-  }
-  free(t->slots);
-  *t = larger;
-  return true;
+static void free_program(built_program *p) {
+  if (!p) return;
+  if (p->program) clReleaseProgram(p->program);
+  free(p->texts);
+  free(p);
 }
 
-static clm_status program_get(clm_context *ctx, kernel_table *t, const char *family, const char *defines,
-                              cl_program *program) {
-  for (size_t i = 0; i < t->program_count; i++)
-    if (strcmp(t->programs[i].family, family) == 0 && strcmp(t->programs[i].defines, defines) == 0) {
-      *program = t->programs[i].program;
-      return CLM_OK;
+static void free_kernel(opencl_kernel *k) {
+  if (!k) return;
+  if (k->kernel) clReleaseKernel(k->kernel);
+  free(k->texts);
+  free(k);
+}
+
+static clm_status no_memory(clm_context *ctx) {
+  return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for a kernel");
+}
+
+static clm_status fill_program(clm_context *ctx, const kernel_key *key, built_program *p) {
+  p->texts = copy_key(key, &p->key);
+  return p->texts ? opencl_program_build(ctx, key->family, key->defines, false, &p->program) : no_memory(ctx);
+}
+
+static clm_status get_program(clm_context *ctx, kernel_table *t, const kernel_key *of, cl_program *program) {
+  const kernel_key key = {of->family, "", of->defines};
+  built_program *p;
+  HASH_FIND(hh, t->programs, &key, sizeof key, p);
+  if (!p) {
+    p = calloc(1, sizeof *p);
+    clm_status status = p ? fill_program(ctx, &key, p) : no_memory(ctx);
+    if (!status) {
+      HASH_ADD(hh, t->programs, key, sizeof p->key, p);
+      if (!p->hh.tbl) status = no_memory(ctx);
     }
-  built_program *grown = realloc(t->programs, (t->program_count + 1) * sizeof *grown);
-  if (!grown) return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for a program");
-  t->programs = grown;
-  built_program p = {.program = NULL};
-  char *unused;
-  if (!copy_texts(family, defines, "", &p.family, &p.defines, &unused))
-    return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for a program");
-  clm_status status = opencl_program_build(ctx, family, defines, false, &p.program);
-  if (status) {
-    free(p.family);
-    return status;
+    if (status) {
+      free_program(p);
+      return status;
+    }
   }
-  t->programs[t->program_count++] = p;
-  *program = p.program;
+  *program = p->program;
   return CLM_OK;
 }
 
-static clm_status make_kernel(clm_context *ctx, cl_program program, const char *family, const char *name,
-                              const char *defines, opencl_kernel **made) {
+static clm_status fill_kernel(clm_context *ctx, kernel_table *t, const kernel_key *key, opencl_kernel *k) {
+  cl_program program = NULL;
   cl_int error;
-  opencl_kernel *k = calloc(1, sizeof *k);
-  if (!k || !copy_texts(family, name, defines, &k->family, &k->name, &k->defines)) {
-    free(k);
-    return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for a kernel");
-  }
-  k->kernel = clCreateKernel(program, name, &error);
-  if (error == CL_SUCCESS) {
+  TRY(get_program(ctx, t, key, &program));
+  k->texts = copy_key(key, &k->key);
+  if (!k->texts) return no_memory(ctx);
+  k->kernel = clCreateKernel(program, key->name, &error);
+  if (error == CL_SUCCESS)
     error = clGetKernelWorkGroupInfo(k->kernel, opencl_state_of(ctx)->device.id, CL_KERNEL_WORK_GROUP_SIZE,
                                      sizeof k->max_work_group, &k->max_work_group, NULL);
-    if (error == CL_SUCCESS) {
-      *made = k;
-      return CLM_OK;
-    }
-    clReleaseKernel(k->kernel);
-  }
-  free(k->family);
-  free(k);
-  return context_fail(ctx, CLM_DEVICE_ERROR, "opencl: kernel %s of %s.cl (%s) could not be made: %s", name, family,
-                      defines, opencl_error_name(error));
+  if (error == CL_SUCCESS) return CLM_OK;
+  return context_fail(ctx, CLM_DEVICE_ERROR, "opencl: kernel %s of %s.cl (%s) could not be made: %s", key->name,
+                      key->family, key->defines, opencl_error_name(error));
 }
 
 clm_status opencl_kernel_get(clm_context *ctx, const char *family, const char *name, const char *defines,
                              opencl_kernel **kernel) {
   opencl_state *s = opencl_state_of(ctx);
+  const kernel_key key = {family, name, defines};
   kernel_table *t = s->kernels;
+  opencl_kernel *k;
   *kernel = NULL;
-  if (!t && !(t = s->kernels = calloc(1, sizeof *t)))
-    return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for kernels");
-  if (!grow(t)) return context_fail(ctx, CLM_OUT_OF_MEMORY, "opencl: no host memory for kernels");
-  opencl_kernel **slot = slot_of(t, family, name, defines);
-  if (!*slot) {
-    cl_program program = NULL;
-    clm_status status = program_get(ctx, t, family, defines, &program);
-    if (status == CLM_OK) status = make_kernel(ctx, program, family, name, defines, slot);
-    if (status) return status;
-    t->kernel_count++;
+  if (!t && !(t = s->kernels = calloc(1, sizeof *t))) return no_memory(ctx);
+  HASH_FIND(hh, t->kernels, &key, sizeof key, k);
+  if (!k) {
+    k = calloc(1, sizeof *k);
+    clm_status status = k ? fill_kernel(ctx, t, &key, k) : no_memory(ctx);
+    if (!status) {
+      HASH_ADD(hh, t->kernels, key, sizeof k->key, k);
+      if (!k->hh.tbl) status = no_memory(ctx);
+    }
+    if (status) {
+      free_kernel(k);
+      return status;
+    }
   }
-  *kernel = *slot;
+  *kernel = k;
   return CLM_OK;
 }
 
 void opencl_kernels_destroy(kernel_table *t) {
   if (!t) return;
-  for (size_t i = 0; i < t->slot_count; i++)
-    if (t->slots[i]) {
-      clReleaseKernel(t->slots[i]->kernel);
-      free(t->slots[i]->family);
-      free(t->slots[i]);
-    }
-  for (size_t i = 0; i < t->program_count; i++) {
-    clReleaseProgram(t->programs[i].program);
-    free(t->programs[i].family);
+  opencl_kernel *k, *next_kernel;
+  HASH_ITER(hh, t->kernels, k, next_kernel) {
+    HASH_DELETE(hh, t->kernels, k);
+    free_kernel(k);
   }
-  free(t->slots);
-  free(t->programs);
+  built_program *p, *next_program;
+  HASH_ITER(hh, t->programs, p, next_program) {
+    HASH_DELETE(hh, t->programs, p);
+    free_program(p);
+  }
   free(t);
 }
 
@@ -213,7 +215,7 @@ clm_status opencl_kernel_run(clm_context *ctx, opencl_kernel *k, int dims, const
   for (size_t i = 0; i < arg_count; i++) {
     cl_int error = set_arg(k->kernel, &index, &args[i]);
     if (error)
-      return context_fail(ctx, CLM_DEVICE_ERROR, "opencl: kernel %s: argument %u was refused with %s", k->name,
+      return context_fail(ctx, CLM_DEVICE_ERROR, "opencl: kernel %s: argument %u was refused with %s", k->key.name,
                           index - 1, opencl_error_name(error));
   }
   cl_event event = NULL;
@@ -221,11 +223,11 @@ clm_status opencl_kernel_run(clm_context *ctx, opencl_kernel *k, int dims, const
                                         opencl_event_slot(s, &event));
   if (error) {
     char what[160];
-    snprintf(what, sizeof what, "kernel %s over %zu x %zu x %zu work-items", k->name, rounded[0], rounded[1],
+    snprintf(what, sizeof what, "kernel %s over %zu x %zu x %zu work-items", k->key.name, rounded[0], rounded[1],
              rounded[2]);
     return opencl_check(ctx, error, what);
   }
-  clm_status status = event && s->trace ? opencl_event_trace(ctx, k->name, event) : CLM_OK;
+  clm_status status = event && s->trace ? opencl_event_trace(ctx, k->key.name, event) : CLM_OK;
   if (event) opencl_event_keep(s, event);
   return status;
 }
