@@ -1,198 +1,66 @@
-/* The selective scan and its gradients over a grid at least as wide as the reference package's own: every length,
- * number of states, groups, channels, dtype, real and complex; flags drawn for each cell. Inputs are distributed as
- * there, tolerances are those of there (rtol, atol), compared with the double-precision reference.
- *
- *   CLM_GRID_SHARE=1/4   every fourth kind (states, dtype, real or complex): no two shares compile the same program
- *   CLM_GRID_SPARSE=50   every 50th cell, the largest left out: the part that runs with all tests
- *   CLM_GRID_CELL=1408   this one
- *   CLM_GRID_STRICT=1    a cell that a backend does not support is a failure */
-#include "problem.h"
+#include "grid.h"
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
-TEST_OP(selective_scan);
-TEST_OP(selective_scan_backward);
+enum { LARGEST_SPARSE = 400000 };
 
-static const int64_t lengths[] = {1, 2, 7, 8, 16, 32, 64, 128, 151, 256, 372, 512, 784, 1024, 1134, 2048, 4096};
-static const int64_t states[] = {1, 8, 16, 64, 128, 256};
-static const int64_t channels[] = {4, 35, 96};
-static const clm_dtype dtypes[] = {CLM_F32, CLM_F16, CLM_BF16};
+static int share, shares = 1, sparse = 1, only = -1, cells;
 
-enum { /* of a cell */
-       HAS_D = 1,
-       HAS_Z = 2,
-       BIAS = 4,
-       SOFTPLUS = 8,
-       LOG_A = 16,
-       INITIAL = 32,
-       FINAL = 64,
-       REVERSE = 128,
-       CHUNK = 256,
-       HALF_SUMS = 512, /* gradients of B and C in their own dtype, else in that of A */
-       STATIC_B = 1024, /* from here on: OpenCL compiles another program for it */
-       STATIC_C = 2048,
-       LENGTH_FAST = 4096,
-       GATE = 8192,
-       SEQ_IDX = 16384,
-       PACKED = 32768,
-       RUN_TIME = STATIC_B - 1,
-       COMPILE_TIME = 65535 & ~RUN_TIME,
-};
-
-typedef struct cell {
-  int64_t batch, length, d_inner, d_state, n_groups, sequences;
-  clm_dtype dtype;
-  bool complex;
-  unsigned flags;
-  int number;
-} cell;
-
-/* ---- Flags ---- */
-
-static unsigned bits_of(uint64_t seed, const char *what) {
-  test_random r = random_seeded(seed, what);
-  return (unsigned)random_below(&r, 65536);
+bool grid_takes(int cell, int64_t numbers) {
+  if (only >= 0 ? cell != only : cell % sparse != 0) return false;
+  if (sparse > 1 && numbers > LARGEST_SPARSE) return false;
+  cells++;
+  return true;
 }
 
-/* Two sets of the flags that make programs for each number of states, dtype and kind of number; the others are drawn
- * for each cell. */
-static unsigned flags_of(const cell *c) {
-  uint64_t program = (uint64_t)c->d_state * 16 + (uint64_t)c->dtype * 4 + (uint64_t)c->complex * 2 + (c->number & 1);
-  unsigned flags = (bits_of((uint64_t)c->number, "cell") & RUN_TIME) | (bits_of(program, "program") & COMPILE_TIME);
-  if (flags & SEQ_IDX && flags & PACKED) flags &= ~(unsigned)(c->number & 1 ? SEQ_IDX : PACKED);
-  if (c->n_groups > 1) flags &= ~(unsigned)(c->number & 1 ? STATIC_B : STATIC_C);
-  if (c->complex) flags &= ~(unsigned)LOG_A;
-  return flags;
-}
+bool grid_has_share(int test) { return only >= 0 || test % shares == share; }
 
-/* ---- Inputs ---- */
+/* ---- Sequences ---- */
 
-static double draw_half(test_random *r) { return 0.5 * random_uniform(r); }
-
-/* -A. There they are 32, 4 channels of 8 states, and the nearest to 0 is about 0.5 / 32; among the 24,576 of the
- * largest cells some would remember every step, which takes more digits of a sum over them than f32 has. */
-static double draw_rate(test_random *r) { return 0.5 * (1 + 31 * random_uniform(r)) / 32; }
-static double draw_decay_rate(test_random *r) { return -draw_rate(r); }
-static double draw_log_rate(test_random *r) { return log(draw_rate(r)); }
-
-#define ROW(field, role, kind, draw, ...)                                                                            \
-  PROBLEM_ADD(p, TEST_ROW(clm_selective_scan_args, field, role, kind, draw, __VA_ARGS__))
-#define GRADIENT(field, role, kind, of, ...)                                                                         \
-  PROBLEM_ADD(p, TEST_GRADIENT(clm_selective_scan_backward_args, field, role, kind, of, __VA_ARGS__))
-#define STEPS c->batch, c->length, c->d_inner
-#define STATE c->sequences, c->d_inner, c->d_state
-
-static void add_matrix(test_problem *p, const cell *c, test_tensor t, bool fixed, test_kind kind) {
-  t.kind = kind;
-  t.rank = fixed ? 2 : 4;
-  const int64_t shape[4] = {fixed ? c->d_inner : c->batch, fixed ? c->d_state : c->length, c->n_groups, c->d_state};
-  memcpy(t.shape, shape, sizeof shape);
-  problem_add(p, t);
-}
-
-#define MATRIX(args, field, role_, of_, fixed, kind)                                                                 \
-  add_matrix(p, c, (test_tensor){.name = #field, .member = offsetof(args, field), .role = role_, .of = of_}, fixed,  \
-             kind)
-
-static test_kind number_of(const cell *c) { return c->complex ? TEST_COMPLEX : TEST_PARAMETER; }
-static test_kind input_of(const cell *c, bool fixed) {
-  return fixed ? number_of(c) : c->complex ? TEST_COMPLEX : TEST_STORAGE;
-}
-
-static void add_inputs(test_problem *p, const cell *c) {
-  const bool fixed_B = c->flags & STATIC_B, fixed_C = c->flags & STATIC_C;
-  ROW(u, TEST_IN, TEST_STORAGE, NULL, STEPS);
-  ROW(delta, TEST_IN, TEST_STORAGE, draw_half, STEPS);
-  ROW(A, TEST_IN, number_of(c), c->flags & LOG_A ? draw_log_rate : draw_decay_rate, c->d_inner, c->d_state);
-  MATRIX(clm_selective_scan_args, B, TEST_IN, NULL, fixed_B, input_of(c, fixed_B));
-  MATRIX(clm_selective_scan_args, C, TEST_IN, NULL, fixed_C, input_of(c, fixed_C));
-  if (c->flags & HAS_D) ROW(D, TEST_IN, TEST_PARAMETER, NULL, c->d_inner);
-  if (c->flags & HAS_Z) ROW(z, TEST_IN, TEST_STORAGE, NULL, STEPS);
-  if (c->flags & BIAS) ROW(delta_bias, TEST_IN, TEST_PARAMETER, draw_half, c->d_inner);
-  if (c->flags & GATE) ROW(gate, TEST_IN, TEST_STORAGE, random_uniform, STEPS);
-  if (c->flags & INITIAL) ROW(initial_state, TEST_IN, number_of(c), NULL, STATE);
-  if (c->flags & SEQ_IDX)
-    PROBLEM_ADD(p, {.name = "seq_idx",
-                    .member = offsetof(clm_selective_scan_args, seq_idx),
-                    .role = TEST_IN,
-                    .kind = TEST_INDEX,
-                    .rank = 2,
-                    .shape = {c->batch, c->length},
-                    .bound = 1});
-  if (c->flags & PACKED)
-    PROBLEM_ADD(p, {.name = "cu_seqlens",
-                    .member = offsetof(clm_selective_scan_args, cu_seqlens),
-                    .role = TEST_IN,
-                    .kind = TEST_INDEX,
-                    .rank = 1,
-                    .shape = {c->sequences + 1},
-                    .bound = 1});
-}
-
-static void add_outputs(test_problem *p, const cell *c) {
-  ROW(out, TEST_OUT, TEST_STORAGE, NULL, STEPS);
-  if (c->flags & FINAL) ROW(final_state, TEST_OUT, number_of(c), NULL, STATE);
-}
-
-static void add_gradients(test_problem *p, const cell *c) {
-  const bool fixed_B = c->flags & STATIC_B, fixed_C = c->flags & STATIC_C, halves = c->flags & HALF_SUMS;
-  GRADIENT(dout, TEST_IN, TEST_STORAGE, out, STEPS);
-  if (c->flags & FINAL) GRADIENT(dfinal_state, TEST_IN, number_of(c), final_state, STATE);
-  GRADIENT(du, TEST_OUT, TEST_STORAGE, u, STEPS);
-  GRADIENT(ddelta, TEST_OUT, TEST_STORAGE, delta, STEPS);
-  if (c->flags & HAS_Z) GRADIENT(dz, TEST_OUT, TEST_STORAGE, z, STEPS);
-  GRADIENT(dA, TEST_OUT, number_of(c), A, c->d_inner, c->d_state);
-  MATRIX(clm_selective_scan_backward_args, dB, TEST_OUT, "B", fixed_B, halves ? input_of(c, fixed_B) : number_of(c));
-  MATRIX(clm_selective_scan_backward_args, dC, TEST_OUT, "C", fixed_C, halves ? input_of(c, fixed_C) : number_of(c));
-  if (c->flags & HAS_D) GRADIENT(dD, TEST_OUT, TEST_PARAMETER, D, c->d_inner);
-  if (c->flags & BIAS) GRADIENT(ddelta_bias, TEST_OUT, TEST_PARAMETER, delta_bias, c->d_inner);
-  if (c->flags & INITIAL) GRADIENT(dinitial_state, TEST_OUT, number_of(c), initial_state, STATE);
-  if (c->flags & GATE) GRADIENT(dgate, TEST_OUT, TEST_STORAGE, gate, STEPS);
-  PROBLEM_ADD(p, TEST_ROW(clm_selective_scan_backward_args, out, TEST_OUT, TEST_STORAGE, NULL, STEPS));
-}
-
-/* Sequences of any length, now and then padding; ends of packed ones, some of them empty. */
-static void write_indexes(test_run *run, const cell *c) {
-  test_random r = random_seeded((uint64_t)c->number, "sequences");
-  if (c->flags & SEQ_IDX) {
-    double *numbers = calloc((size_t)(c->batch * c->length), sizeof *numbers);
-    if (!numbers) abort();
-    for (int64_t row = 0; row < c->batch; row++) {
-      double number = 0;
-      int64_t padding = random_below(&r, 1 + c->length / 4);
-      for (int64_t t = 0; t < c->length; t++) {
-        number += random_below(&r, 40) == 0;
-        numbers[row * c->length + t] = t < padding || random_below(&r, 50) == 0 ? -1 : number;
+/* Of any length, now and then padding; ends of packed ones, some of them empty. */
+static void write_indexes(test_run *run) {
+  const test_problem *p = run->problem;
+  const int64_t batch = p->tensors[0].shape[0], length = p->tensors[0].shape[1];
+  test_random r = random_seeded(p->seed - 1, "sequences");
+  for (size_t i = 0; i < p->count; i++) {
+    const test_tensor *t = &p->tensors[i];
+    if (strcmp(t->name, "seq_idx") == 0) {
+      double *numbers = calloc((size_t)(batch * length), sizeof *numbers);
+      if (!numbers) abort();
+      for (int64_t row = 0; row < batch; row++) {
+        double number = 0;
+        int64_t padding = random_below(&r, 1 + length / 4);
+        for (int64_t s = 0; s < length; s++) {
+          number += random_below(&r, 40) == 0;
+          numbers[row * length + s] = s < padding || random_below(&r, 50) == 0 ? -1 : number;
+        }
       }
+      run_write(run, "seq_idx", numbers);
+      free(numbers);
+    } else if (strcmp(t->name, "cu_seqlens") == 0) {
+      const int64_t sequences = t->shape[0] - 1;
+      double ends[16] = {0};
+      for (int64_t k = 1; k < sequences; k++)
+        ends[k] = ends[k - 1] + (double)random_below(&r, 1 + (length - (int64_t)ends[k - 1]) * 2 / sequences);
+      ends[sequences] = (double)length;
+      run_write(run, "cu_seqlens", ends);
     }
-    run_write(run, "seq_idx", numbers);
-    free(numbers);
-  }
-  if (c->flags & PACKED) {
-    double ends[16] = {0};
-    for (int64_t i = 1; i < c->sequences; i++)
-      ends[i] = ends[i - 1] + (double)random_below(&r, 1 + (c->length - (int64_t)ends[i - 1]) * 2 / c->sequences);
-    ends[c->sequences] = (double)c->length;
-    run_write(run, "cu_seqlens", ends);
   }
 }
 
-/* ---- Judging ---- */
+/* ---- Comparison ---- */
 
 typedef struct tolerance {
   double rtol, atol;
 } tolerance;
 
-/* What goes with delta, its bias and the gate, has the tolerance of delta. */
-static tolerance tolerance_of(const cell *c, const char *name) {
-  tolerance t = c->dtype == CLM_F32   ? (tolerance){6e-4, 2e-3}
-                : c->dtype == CLM_F16 ? (tolerance){3e-3, 5e-3}
-                                      : (tolerance){3e-2, 5e-2};
-  if (strcmp(name, "du") == 0) return (tolerance){2 * t.rtol, 2 * t.atol};
-  if (strcmp(name, "ddelta") == 0 || strcmp(name, "ddelta_bias") == 0 || strcmp(name, "dgate") == 0)
-    return (tolerance){5 * t.rtol, 10 * t.atol};
-  if (strcmp(name, "dA") == 0) return (tolerance){t.rtol, 5 * t.atol};
+static tolerance tolerance_of(clm_dtype dtype, const grid_exception *exceptions, const char *name) {
+  tolerance t = dtype == CLM_F32   ? (tolerance){6e-4, 2e-3}
+                : dtype == CLM_F16 ? (tolerance){3e-3, 5e-3}
+                                   : (tolerance){3e-2, 5e-2};
+  for (const grid_exception *e = exceptions; e->name; e++)
+    if (strcmp(name, e->name) == 0) return (tolerance){e->rtol * t.rtol, e->atol * t.atol};
   return t;
 }
 
@@ -201,20 +69,8 @@ static double worst_seen, judge_seconds, device_seconds[32];
 static char worst_where[700];
 static int checked, unsupported;
 
-static void describe(char *text, size_t size, const cell *c) {
-  static const char *const names[] = {"D",     "z",       "bias",    "softplus", "log A",    "initial",
-                                      "final", "reverse", "chunk",   "halves",   "static B", "static C",
-                                      "bdl",   "gate",    "seq_idx", "packed"};
-  int used = snprintf(text, size, "cell %d: %lld x %lld x %lld, %lld states, %lld groups, %s%s:", c->number,
-                      (long long)c->batch, (long long)c->length, (long long)c->d_inner, (long long)c->d_state,
-                      (long long)c->n_groups, clm_dtype_name(c->dtype), c->complex ? ", complex" : "");
-  for (size_t i = 0; i < TEST_COUNT(names) && used < (int)size; i++)
-    if (c->flags >> i & 1) used += snprintf(text + used, size - (size_t)used, " %s", names[i]);
-}
-
-static bool compare(const cell *c, const test_run *got, const double *want, const char *name,
+static bool compare(const test_run *got, const double *want, const char *name, tolerance t, const char *text,
                     const test_device *device) {
-  tolerance t = tolerance_of(c, name);
   const size_t count = run_values(got, name);
   double *values = run_read(got, name), worst = -1, square = 0;
   for (size_t k = 0; k < count; k++) square += want[k] * want[k];
@@ -231,15 +87,13 @@ static bool compare(const cell *c, const test_run *got, const double *want, cons
       at = k;
     }
   }
-  char cell_text[300];
-  describe(cell_text, sizeof cell_text, c);
   if (worst > worst_seen) {
     worst_seen = worst;
-    snprintf(worst_where, sizeof worst_where, "%s, %s on %s", cell_text, name, device->name);
+    snprintf(worst_where, sizeof worst_where, "%s, %s on %s", text, name, device->name);
   }
   if (worst > 1)
-    print_error("%s\n  %s number %zu is %.9g, expected %.9g, scale %.3g (%.3g of the tolerance), on %s\n  %s\n",
-                cell_text, name, at, values[at], want[at], size, worst, device->name, explain);
+    print_error("%s\n  %s number %zu is %.9g, expected %.9g, scale %.3g (%.3g of the tolerance), on %s\n  %s\n", text,
+                name, at, values[at], want[at], size, worst, device->name, explain);
   free(values);
   return worst <= 1;
 }
@@ -256,14 +110,10 @@ static double processor_seconds(void) {
   return seconds;
 }
 
-/* One call on every device against one on the reference. */
-static bool check(const cell *c, test_problem *p) {
+bool grid_check(const test_problem *p, const grid_exception *exceptions, const char *text) {
   bool right = true;
-  p->seed = (uint64_t)c->number + 1;
-  p->storage = c->dtype;
-  p->layout = c->flags & LENGTH_FAST ? TEST_TRANSPOSED : TEST_CONTIGUOUS;
   test_run *want = run_create(p, test_judge, true);
-  write_indexes(want, c);
+  write_indexes(want);
   double begun = processor_seconds();
   run_call(want);
   judge_seconds += processor_seconds() - begun;
@@ -274,20 +124,23 @@ static bool check(const cell *c, test_problem *p) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
     test_run *got = run_create(p, device->context, false);
-    write_indexes(got, c);
+    write_indexes(got);
     begun = processor_seconds();
     clm_status status = p->op->call(device->context, got->args);
     if (status == CLM_OK) status = clm_context_finish(device->context);
     device_seconds[d] += processor_seconds() - begun;
     if (status == CLM_OK) {
       snprintf(explain, sizeof explain, "%s", clm_context_explain(device->context));
-      for (size_t i = 0; i < p->count; i++)
-        if (values[i]) right &= compare(c, got, values[i], p->tensors[i].name, device);
+      for (size_t i = 0; i < p->count; i++) {
+        const char *name = p->tensors[i].name;
+        if (values[i])
+          right &= compare(got, values[i], name, tolerance_of(p->storage, exceptions, name), text, device);
+      }
       checked++;
     } else if (status == CLM_UNSUPPORTED && !getenv("CLM_GRID_STRICT")) {
       unsupported++;
     } else {
-      print_error("%s: %s\n", device->name, clm_context_error(device->context));
+      print_error("%s\n  %s: %s\n", text, device->name, clm_context_error(device->context));
       right = false;
     }
     run_destroy(got);
@@ -296,64 +149,9 @@ static bool check(const cell *c, test_problem *p) {
   return right;
 }
 
-static bool check_cell(const cell *c) {
-  const int64_t chunk = c->flags & CHUNK ? 1 + (c->number * 7) % 100 : 0;
-  const clm_selective_scan_args args = {.delta_softplus = c->flags & SOFTPLUS,
-                                        .A_is_log = c->flags & LOG_A,
-                                        .reverse = c->flags & REVERSE,
-                                        .chunk = chunk};
-  const clm_selective_scan_backward_args backward_args = {.forward = args};
-  test_problem forward = {.op = &op_selective_scan, .args = &args},
-               backward = {.op = &op_selective_scan_backward, .args = &backward_args};
-  add_inputs(&forward, c);
-  add_outputs(&forward, c);
-  add_inputs(&backward, c);
-  add_gradients(&backward, c);
-  bool right = check(c, &forward);
-  return check(c, &backward) && right;
-}
+/* ---- The run ---- */
 
-/* ---- The cells ---- */
-
-static int share, shares = 1, sparse = 1, only = -1, cells;
-
-typedef struct group { /* a test */
-  int64_t d_state;
-  clm_dtype dtype;
-  bool complex;
-  int number;
-} group;
-
-static void run_group(const test_device *device, const void *data) {
-  (void)device;
-  const group *g = data;
-  int number = 0, failed = 0;
-  for (size_t s = 0; s < TEST_COUNT(states); s++)
-    for (size_t t = 0; t < TEST_COUNT(dtypes); t++)
-      for (int complex = 0; complex < 2; complex++)
-        for (size_t l = 0; l < TEST_COUNT(lengths); l++)
-          for (size_t d = 0; d < TEST_COUNT(channels); d++)
-            for (int64_t n_groups = 1; n_groups <= 2; n_groups++) {
-              cell c = {.length = lengths[l],
-                        .d_inner = channels[d],
-                        .d_state = states[s],
-                        .dtype = dtypes[t],
-                        .complex = complex,
-                        .number = number++};
-              if (c.d_state != g->d_state || c.dtype != g->dtype || c.complex != g->complex) continue;
-              if (only >= 0 ? c.number != only : c.number % sparse != 0) continue;
-              if (sparse > 1 && c.length * c.d_inner * c.d_state > 400000) continue;
-              c.n_groups = c.d_inner % n_groups == 0 ? n_groups : c.length > 256 ? 5 : c.d_inner;
-              c.flags = flags_of(&c);
-              c.batch = c.flags & PACKED || c.length > 512 ? 1 : 2;
-              c.sequences = c.flags & PACKED ? 1 + c.number % 5 : c.batch;
-              cells++;
-              failed += !check_cell(&c);
-            }
-  if (failed) fail_msg("%d cells", failed);
-}
-
-static void report(const test_device *device, const void *data) {
+void grid_report(const test_device *device, const void *data) {
   (void)device, (void)data;
   printf(
       "# %d cells; %d calls right within tolerance, %d not supported\n# nearest to the tolerance, %.3g of it: %s\n",
@@ -363,21 +161,7 @@ static void report(const test_device *device, const void *data) {
   printf("; %.1f in all\n", processor_seconds());
 }
 
-static void add(void) {
-  static group groups[TEST_COUNT(states) * TEST_COUNT(dtypes) * 2];
-  group *g = groups;
-  for (size_t s = 0; s < TEST_COUNT(states); s++)
-    for (size_t t = 0; t < TEST_COUNT(dtypes); t++)
-      for (int complex = 0; complex < 2; complex++, g++) {
-        *g = (group){states[s], dtypes[t], complex, (int)(g - groups)};
-        if (only < 0 && g->number % shares != share) continue;
-        test_add(NULL, run_group, g, "%lld states, %s%s", (long long)g->d_state, clm_dtype_name(g->dtype),
-                 complex ? ", complex" : "");
-      }
-  test_add(NULL, report, NULL, "all");
-}
-
-int main(void) {
+int grid_main(const char *name, void (*add)(void)) {
   const char *text = getenv("CLM_GRID_SHARE");
   if (text && (sscanf(text, "%d/%d", &share, &shares) != 2 || share < 1 || share > shares)) {
     fprintf(stderr, "CLM_GRID_SHARE is \"%s\", expected 1/4 or the like\n", text);
@@ -387,5 +171,5 @@ int main(void) {
   if (getenv("CLM_GRID_SPARSE")) sparse = atoi(getenv("CLM_GRID_SPARSE"));
   if (sparse < 1) sparse = 1;
   if (getenv("CLM_GRID_CELL")) only = atoi(getenv("CLM_GRID_CELL"));
-  return test_main("grid", add);
+  return test_main(name, add);
 }

@@ -42,6 +42,7 @@ static const fixture fixtures[] = {
     {"mamba-inner40-head", CLM_WEIGHTS_F32, false, NULL},
     {"mamba2", CLM_WEIGHTS_F32, false, NULL},
     {"mamba2-groups2-bias-untied", CLM_WEIGHTS_F32, false, NULL},
+    {"mamba2-groups4-bias", CLM_WEIGHTS_F32, false, NULL},
     {"mamba2-groups8-noconvbias", CLM_WEIGHTS_F32, false, NULL},
     {"mamba2-head80", CLM_WEIGHTS_F32, false, NULL},
     {"mamba2-head20-expand1", CLM_WEIGHTS_F32, false, NULL},

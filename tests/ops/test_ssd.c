@@ -56,6 +56,8 @@ static const ssd_case cases[] = {
     {1, 150, 4, 8, 1, 16, MAMBA | STATES | REVERSE, TEST_CONTIGUOUS, 97, "chunks of 97, reversed"},
     {1, 300, 2, 8, 1, 16, MAMBA | STATES, TEST_CONTIGUOUS, 256, "chunks of 256"},
     {1, 30, 2, 8, 1, 16, MAMBA | STATES, TEST_CONTIGUOUS, 1 << 30, "a chunk longer than the sequence"},
+    {1, 70, 8, 8, 8, 16, MAMBA | HAS_Z | STATES, TEST_CONTIGUOUS, 0, "eight groups"},
+    {1, 70, 8, 8, 4, 16, MAMBA | LIMITS | SEQ | STATES, TEST_CONTIGUOUS, 32, "four groups, limits, sequences"},
     {1, 1500, 2, 8, 1, 8, MAMBA | HAS_Z | STATES | NOT_SLOW, TEST_CONTIGUOUS, 0, "long"},
     {1, 100, 3, 8, 1, 16, SOFTPLUS | LOG_A | HAS_D | JUMPS | STATES, TEST_CONTIGUOUS, 0, "jumps"},
     {2, 150, 4, 8, 2, 16, MAMBA | HAS_Z | SEQ | STATES, TEST_CONTIGUOUS, 0, "sequences and padding"},
@@ -279,19 +281,22 @@ static void test_judge_itself(const test_device *device, const void *data) {
 /* ---- A sequence in parts, the state carried in place ---- */
 
 typedef struct cut {
-  int64_t chunk, ends[6];
+  int64_t length, n_groups, chunk, ends[6];
   unsigned flags;
   double tolerance; /* 0: the same bits */
   const char *why;
 } cut;
 
 static const cut cuts[] = {
-    {16, {16, 64, 200}, MAMBA, 0, "at chunks of 16"},
-    {97, {97, 194, 200}, MAMBA | HAS_Z, 0, "at chunks of 97"},
-    {100, {100, 200}, MAMBA | REVERSE | BF16, 0, "at chunks of 100, reversed, bf16"},
-    {7, {7, 70, 84, 200}, MAMBA | F16 | NOT_SLOW, 0, "at chunks of 7, f16"},
-    {0, {1, 8, 41, 42, 97, 200}, MAMBA, 1e-5, "anywhere"},
-    {16, {1, 17, 40, 200}, MAMBA | REVERSE, 1e-5, "not at chunks, reversed"},
+    {200, 2, 16, {16, 64, 200}, MAMBA, 0, "at chunks of 16"},
+    {200, 2, 97, {97, 194, 200}, MAMBA | HAS_Z, 0, "at chunks of 97"},
+    {200, 2, 100, {100, 200}, MAMBA | REVERSE | BF16, 0, "at chunks of 100, reversed, bf16"},
+    {200, 2, 7, {7, 70, 84, 200}, MAMBA | F16 | NOT_SLOW, 0, "at chunks of 7, f16"},
+    {300, 8, 64, {64, 192, 300}, MAMBA | LIMITS, 0, "at chunks of 64, limits, eight groups"},
+    {600, 1, 256, {256, 512, 600}, MAMBA | HAS_Z, 0, "at chunks of 256"},
+    {200, 2, 0, {1, 8, 41, 42, 97, 200}, MAMBA, 1e-5, "anywhere"},
+    {200, 2, 16, {1, 17, 40, 200}, MAMBA | REVERSE, 1e-5, "not at chunks, reversed"},
+    {600, 8, 256, {255, 257, 599, 600}, MAMBA | LIMITS, 1e-5, "not at chunks of 256, limits, eight groups"},
 };
 
 static void check_same(const test_run *a, const char *name_a, const test_run *b, const char *name_b,
@@ -306,7 +311,8 @@ static void check_same(const test_run *a, const char *name_a, const test_run *b,
 
 static void test_cut(const test_device *device, const void *data) {
   const cut *k = data;
-  const ssd_case c = {2, 200, 4, 8, 2, 16, k->flags | STATES, TEST_CONTIGUOUS, k->chunk, "cut"};
+  const int64_t heads = k->n_groups < 4 ? 4 : k->n_groups;
+  const ssd_case c = {2, k->length, heads, 8, k->n_groups, 16, k->flags | STATES, TEST_CONTIGUOUS, k->chunk, "cut"};
   const clm_ssd_args args = args_of(&c);
   const test_problem p = forward_of(&c, &args);
   test_run *whole = run_create(&p, device->context, false), *parts = run_create(&p, device->context, false);
