@@ -94,8 +94,8 @@ CLM_API clm_status clm_model_read_config(clm_context *context, const char *path,
 /* Writes config.json and model.safetensors into `directory`, which must exist, under temporary names first.
  * Tensors are written as they are held, so that loading them as stored gives the same bits; those held as int8 as the
  * f32 that they represent, which any reader takes and CLM_WEIGHTS_INT8 makes the same integers of. The layout is
- * Hugging Face's; a model with layer_norm, which that does not have, gets the original's, which clm_model_load reads.
- */
+ * Hugging Face's; what that does not have (layer_norm, an MLP after each mixer) gets the original package's, or where
+ * that lacks it too clmamba's own (docs/models.md). */
 CLM_API clm_status clm_model_save(clm_model *model, const char *directory);
 
 /* Frees the model and sets *model to NULL. Accepts NULL. States of the model must have been destroyed before. */

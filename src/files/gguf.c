@@ -50,7 +50,7 @@ static void gguf_close(source *s) {
 
 static clm_status gguf_read(clm_context *ctx, const source_tensor *t, size_t begin, size_t bytes, void *out) {
   const gguf *g = t->from->state;
-  return file_read_at(ctx, t->from->path, &g->in, t->place + begin, bytes, out);
+  return file_read_at(ctx, t->from->path, &g->in, t->place + t->first + begin, bytes, out);
 }
 
 static const source_format gguf_format = {.close = gguf_close, .read = gguf_read};

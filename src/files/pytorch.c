@@ -61,8 +61,9 @@ static clm_status open_entry(clm_context *ctx, const source_tensor *t, pytorch *
   if (p->open) zip_fclose(p->open);
   p->open = zip_fopen_index(p->archive, t->place < p->count ? t->place : p->entries[t->place - p->count], 0);
   if (!p->open) return fail_zip(ctx, t->from->path, zip_get_error(p->archive));
-  for (size_t at = 0, n; at < t->skip; at += n) {
-    n = t->skip - at < sizeof skipped ? t->skip - at : sizeof skipped;
+  const size_t before = t->skip + (t->place < p->count ? t->first : 0);
+  for (size_t at = 0, n; at < before; at += n) {
+    n = before - at < sizeof skipped ? before - at : sizeof skipped;
     TRY(read_bytes(ctx, t->from, p->open, skipped, n));
   }
   return CLM_OK;
@@ -109,7 +110,7 @@ static clm_status pytorch_read(clm_context *ctx, const source_tensor *t, size_t 
   const pickle_tensor *from = &p->pickle.tensors[t->place - p->count];
   const size_t size = (size_t)pickle_dtypes[from->dtype].bytes;
   if (begin == 0) TRY(read_span(ctx, t, from, p));
-  gather(from, p->span, begin / size, bytes / size, out);
+  gather(from, p->span, (t->first + begin) / size, bytes / size, out);
   return CLM_OK;
 }
 

@@ -39,7 +39,7 @@ static void safetensors_close(source *s) {
 
 static clm_status safetensors_read(clm_context *ctx, const source_tensor *t, size_t begin, size_t bytes, void *out) {
   const safetensors *file = t->from->state;
-  return file_read_at(ctx, t->from->path, &file->in, t->place + begin, bytes, out);
+  return file_read_at(ctx, t->from->path, &file->in, t->place + t->first + begin, bytes, out);
 }
 
 static const source_format safetensors_format = {.close = safetensors_close, .read = safetensors_read};
@@ -170,16 +170,15 @@ static json_t *make_header(const safetensor *tensors, size_t count, const safete
   for (; metadata && metadata->key; metadata++)
     failed |= json_object_set_new(texts, metadata->key, json_string(metadata->value));
   failed |= json_object_set_new(header, METADATA_KEY, texts);
-  json_int_t at = 0;
-  for (size_t i = 0; i < count; i++) {
+  json_int_t at = 0, end = 0;
+  for (size_t i = 0, next; i < count; i = next, at = end) {
+    for (next = i; next == i || (next < count && !tensors[next].name); next++) end += (json_int_t)tensors[next].bytes;
     json_t *shape = json_array();
     for (int d = 0; d < tensors[i].rank; d++)
       failed |= json_array_append_new(shape, json_integer(tensors[i].shape[d]));
-    json_int_t end = at + (json_int_t)tensors[i].bytes;
     json_t *entry =
         json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensors[i].dtype, "shape", shape, "data_offsets", at, end);
     failed |= json_object_set_new(header, tensors[i].name, entry);
-    at = end;
   }
   if (!failed) return header;
   json_decref(header);

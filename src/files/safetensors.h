@@ -11,7 +11,7 @@ const char *safetensors_metadata(const source *file, const char *key);
 
 /* What is written: numbers of the host, or of a device's buffer, which are fetched in pieces. */
 typedef struct safetensor {
-  const char *name;
+  const char *name;  /* NULL: more bytes of the tensor before it, whose shape is that of all */
   const char *dtype; /* "F32", ... */
   int rank;
   int64_t shape[CLM_MAX_RANK];

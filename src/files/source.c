@@ -84,7 +84,8 @@ clm_status source_read_all(clm_context *ctx, const source_tensor *t, void **data
 }
 
 bool source_same_bytes(const source_tensor *a, const source_tensor *b) {
-  return a->from == b->from && a->place == b->place && a->skip == b->skip && a->bytes == b->bytes;
+  return a->from == b->from && a->place == b->place && a->skip == b->skip && a->first == b->first &&
+         a->bytes == b->bytes;
 }
 
 clm_status source_check_directory(clm_context *ctx, const char *path) {

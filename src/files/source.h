@@ -31,12 +31,15 @@ typedef struct source_tensor {
   source *from;                /* the file that it lies in                                   */
   uint64_t place;              /* for its format: where in the file, or the entry of an archive ... */
   size_t skip;                 /* ... and the bytes in it before the tensor                  */
+  size_t first;                /* of a part of a tensor: the bytes of the whole before it    */
 } source_tensor;
 
 /* What the names of the tensors, and the values of A, look like. */
 typedef enum source_naming {
-  NAMING_PYTORCH, /* Hugging Face's, or the original's: they differ in one name */
-  NAMING_GGUF     /* llama.cpp's; A itself is stored, not log(-A)               */
+  NAMING_PYTORCH,      /* Hugging Face's; the original's, which differ in one name, are read too           */
+  NAMING_ORIGINAL,     /* the original's, for what is written                                              */
+  NAMING_ORIGINAL_MLP, /* of the original with an MLP after each mixer: two blocks are one layer there     */
+  NAMING_GGUF          /* llama.cpp's; A itself is stored, not log(-A)                                     */
 } source_naming;
 
 /* A file format. */

@@ -19,6 +19,9 @@ struct param {
   const char *name;                   /* in model.safetensors, after the prefix of its owner (weights.h)           */
   const char *gguf;                   /* after "blk.N." in a block; NULL: GGUF has none                            */
   const char *aliases[PARAM_ALIASES]; /* other whole names that files have for it; the first is the original's     */
+  const char *original; /* of an MLP: after "mlp." in the original's files                                         */
+  int half;             /* the first (1) or second (2) half of that tensor's rows; 0: all. The second half's number
+                           is the one before the first's                                                           */
   int rank;
   int64_t shape[PARAM_RANK]; /* as the operations take it                                                          */
   param_init *init;          /* NULL: zero                                                                         */

@@ -101,13 +101,34 @@ void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
   write_name(w, "backbone.layers", true, w->param.name, name);
 }
 
-void weights_original_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
-  if (w->param.aliases[0]) snprintf(name, WEIGHT_NAME_MAX, "%s", w->param.aliases[0]);
+static void gguf_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
+  write_name(w, "blk", false, w->param.gguf ? w->param.gguf : "", name);
+}
+
+/* Block 2 i is the mixer of layer i, with its norm; the block after it the MLP, with norm2. */
+static void pair_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
+  static const char norm[] = "norm";
+  const bool second = w->owner.block % 2;
+  const char *own = w->param.name, *mlp = w->param.original ? w->param.original : own;
+  if (w->owner.part >= 0)
+    snprintf(name, WEIGHT_NAME_MAX, "backbone.layers.%d.%s.%s", w->owner.block / 2, second ? "mlp" : "mixer",
+             second ? mlp : own);
+  else
+    snprintf(name, WEIGHT_NAME_MAX, "backbone.layers.%d.%s%s%s", w->owner.block / 2, norm, second ? "2" : "",
+             own + strlen(norm));
+}
+
+static void name_in(source_naming naming, const weight *w, char name[WEIGHT_NAME_MAX]) {
+  if (naming == NAMING_GGUF) gguf_name(w, name);
+  else if (naming == NAMING_ORIGINAL_MLP && w->owner.block >= 0) pair_name(w, name);
+  else if (naming != NAMING_PYTORCH && w->param.aliases[0])
+    snprintf(name, WEIGHT_NAME_MAX, "%s", w->param.aliases[0]);
   else weights_name(w, name);
 }
 
-static void gguf_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
-  write_name(w, "blk", false, w->param.gguf ? w->param.gguf : "", name);
+/* Whether it is half of a tensor there. */
+static int half_in(source_naming naming, const weight *w) {
+  return naming == NAMING_ORIGINAL_MLP ? w->param.half : 0;
 }
 
 bool weights_are_f32(const weights_layout *l) {
@@ -194,14 +215,16 @@ static const source_tensor *find_named(const source *from, const char *name) {
 
 /* `name` becomes what is looked for first. */
 static const source_tensor *find(const source *from, const weight *w, char name[WEIGHT_NAME_MAX]) {
-  if (from->naming == NAMING_GGUF) {
-    gguf_name(w, name);
-    return source_find(from, name);
-  }
-  weights_name(w, name);
+  name_in(from->naming, w, name);
+  if (from->naming == NAMING_GGUF) return source_find(from, name);
   const source_tensor *t = find_named(from, name);
   for (int i = 0; !t && i < PARAM_ALIASES && w->param.aliases[i]; i++) t = find_named(from, w->param.aliases[i]);
   return t;
+}
+
+source_naming weights_naming(const source *from) {
+  const bool has_mlp = from->naming == NAMING_PYTORCH && find_named(from, "backbone.layers.0.norm2.weight");
+  return has_mlp ? NAMING_ORIGINAL_MLP : from->naming;
 }
 
 const source_tensor *weights_find_own(const source *from, const param *p) {
@@ -232,20 +255,25 @@ static bool same_shape(const source_tensor *t, const weight *w) {
 }
 
 /* The tensor that holds this parameter, in the right shape and in a dtype that is read. */
-static clm_status locate(clm_context *ctx, const source *from, const weight *w, const source_tensor **found) {
+static clm_status locate(clm_context *ctx, const source *from, const weight *w, source_tensor *found) {
   char name[WEIGHT_NAME_MAX], have[96], want[96];
   const source_tensor *t = find(from, w, name);
+  const int half = half_in(from->naming, w);
+  weight whole = *w;
+  if (half) whole.shape[0] *= 2;
   if (!t) return context_fail(ctx, CLM_BAD_FORMAT, "%s has no tensor \"%s\"", from->path, name);
-  if (!same_shape(t, w)) {
+  if (!same_shape(t, &whole)) {
     print_shape(have, sizeof have, t->rank, t->shape);
-    print_shape(want, sizeof want, w->rank, w->shape);
+    print_shape(want, sizeof want, whole.rank, whole.shape);
     return context_fail(ctx, CLM_BAD_FORMAT, "%s: tensor \"%s\" has shape %s, %s expects %s", t->from->path, t->name,
                         have, from->naming == NAMING_GGUF ? "the configuration" : "config.json", want);
   }
   if (t->dtype == SOURCE_OTHER)
     return context_fail(ctx, CLM_UNSUPPORTED, "%s: tensor \"%s\" has dtype %s, expected F32, F16, BF16%s",
                         t->from->path, t->name, t->dtype_name, from->naming == NAMING_GGUF ? " or Q8_0" : "");
-  *found = t;
+  *found = *t;
+  if (half) found->bytes /= 2;
+  if (half == 2) found->first += found->bytes;
   return CLM_OK;
 }
 
@@ -259,9 +287,9 @@ static clm_dtype held_as(const source_tensor *t, clm_weights_type type) {
 clm_status weights_layout_fit(clm_context *ctx, weights_layout *l, const source *from, clm_weights_type type) {
   for (size_t i = 0; i < l->item_count; i++) {
     weight *w = &l->items[i];
-    const source_tensor *t;
+    source_tensor t;
     TRY(locate(ctx, from, w, &t));
-    w->dtype = w->param.matrix ? held_as(t, type) : CLM_F32;
+    w->dtype = w->param.matrix ? held_as(&t, type) : CLM_F32;
   }
   place_all(l);
   return CLM_OK;
@@ -354,14 +382,14 @@ static size_t max_elements(const weights_layout *layout) {
 }
 
 static clm_status load_all(loading *l, const weights_layout *layout, const source *from) {
-  const source_tensor *t;
+  source_tensor t;
   for (size_t i = 0; i < layout->item_count; i++) {
     TRY(locate(l->context, from, &layout->items[i], &t));
-    l->total += t->bytes;
+    l->total += t.bytes;
   }
   for (size_t i = 0; i < layout->item_count; i++) {
     TRY(locate(l->context, from, &layout->items[i], &t));
-    TRY(load_one(l, &layout->items[i], t));
+    TRY(load_one(l, &layout->items[i], &t));
   }
   return CLM_OK;
 }
@@ -420,7 +448,19 @@ static clm_status make_values(clm_context *ctx, const weights_layout *l, clm_buf
   return status;
 }
 
-clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *path, bool original_names,
+/* Halves of a tensor become one: the first half, which comes second in the layout, has its name and shape. */
+static void join_halves(const weights_layout *l, source_naming naming, safetensor *tensors) {
+  for (size_t i = 1; i < l->item_count; i++) {
+    if (half_in(naming, &l->items[i]) != 1) continue;
+    const safetensor second = tensors[i - 1];
+    tensors[i - 1] = tensors[i];
+    tensors[i - 1].shape[0] *= 2;
+    tensors[i] = second;
+    tensors[i].name = NULL;
+  }
+}
+
+clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *path, source_naming naming,
                         clm_buffer *flat) {
   clm_buffer *values = NULL;
   size_t bytes = 0;
@@ -431,7 +471,7 @@ clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *p
   if (tensors && names) {
     for (size_t i = 0; i < l->item_count; i++) {
       const weight *w = &l->items[i];
-      (original_names ? weights_original_name : weights_name)(w, names[i]);
+      name_in(naming, w, names[i]);
       tensors[i] = (safetensor){.name = names[i],
                                 .dtype = stored_name(w->dtype),
                                 .rank = w->rank,
@@ -448,6 +488,7 @@ clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *p
     status = make_values(ctx, l, flat, bytes, rows, &values);
     for (size_t i = 0; i < l->item_count; i++)
       if (l->items[i].dtype == CLM_I8) tensors[i].buffer = values;
+    join_halves(l, naming, tensors);
     if (status == CLM_OK) status = safetensors_write(ctx, path, tensors, l->item_count, NULL);
   } else status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
   clm_buffer_destroy(&values);

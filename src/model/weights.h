@@ -60,9 +60,8 @@ bool weights_are_f32(const weights_layout *layout);
 /* How the layers' matrices are held: the first one's dtype. */
 clm_dtype weights_matrix_dtype(const weights_layout *layout);
 
-/* As they are called by Hugging Face's models, and by the original ones. */
+/* As it is called by Hugging Face's models. */
 void weights_name(const weight *w, char name[WEIGHT_NAME_MAX]);
-void weights_original_name(const weight *w, char name[WEIGHT_NAME_MAX]);
 
 /* The view of a parameter by its name, as in model.safetensors; of the scales of one in i8 with "_scale" after it.
  * False: the model has no such parameter. */
@@ -78,6 +77,9 @@ void weights_bind_gradients(const weights_layout *layout, clm_buffer *flat);
 /* Into `flat` (layout->total floats on the host). */
 void weights_initialise(const weights_layout *layout, const clm_model_config *config, uint64_t seed, float *flat);
 
+/* That of a source's tensors: the original's with MLPs shows in the names. */
+source_naming weights_naming(const source *from);
+
 /* Where a source has a parameter of the model's own; NULL: it has not. */
 const source_tensor *weights_find_own(const source *from, const param *p);
 
@@ -86,7 +88,7 @@ clm_status weights_load(clm_context *context, const weights_layout *layout, cons
                         const clm_model_load_options *options, clm_buffer *flat);
 
 /* Writes a safetensors file, tensors as they are held; matrices in i8 as their values in f32. */
-clm_status weights_save(clm_context *context, const weights_layout *layout, const char *path, bool original_names,
+clm_status weights_save(clm_context *context, const weights_layout *layout, const char *path, source_naming naming,
                         clm_buffer *flat);
 
 #endif

@@ -1,4 +1,5 @@
-/* Checkpoints that transformers and torch wrote (tests/fixtures/make_models.py), and what these compute from them:
+/* Checkpoints that transformers, torch and the original package wrote (tests/fixtures/make_models.py,
+ * make_reference.py), and what these compute from them:
  * logits and hidden states in one pass, logits step by step, the greedy continuation; and again with weights held in
  * halves. */
 #include "cmocka_all.h"
@@ -6,6 +7,8 @@
 #include "core/tensor_list.h"
 #include "devices.h"
 #include "files/npy.h"
+#include "files/safetensors.h"
+#include "folder.h"
 #include "model/model.h"
 #include <math.h>
 #include <stdio.h>
@@ -52,6 +55,8 @@ static const fixture fixtures[] = {
     {"original2", CLM_WEIGHTS_F32, false, NULL},
     {"original2-before-hdim", CLM_WEIGHTS_F32, false, NULL},
     {"original2-nonorm-mlp", CLM_WEIGHTS_F32, false, NULL},
+    {"original-mlp", CLM_WEIGHTS_F32, false, NULL},
+    {"original2-mlp", CLM_WEIGHTS_F32, false, NULL},
     {"mamba", CLM_WEIGHTS_F32, false, "model.gguf"},
     {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false, "model.gguf"},
     {"mamba2", CLM_WEIGHTS_F32, false, "model.gguf"},
@@ -162,9 +167,9 @@ static void end(session *s) {
 }
 
 static float *read_all(clm_context *context, clm_tensor t) {
-  size_t bytes = (size_t)clm_tensor_count(t) * sizeof(float);
-  float *values = malloc(bytes);
-  CHECK(clm_tensor_read(t, values, bytes));
+  size_t size = (size_t)clm_tensor_count(t) * sizeof(float);
+  float *values = malloc(size);
+  CHECK(clm_tensor_read(t, values, size));
   return values;
 }
 
@@ -403,7 +408,101 @@ static void test_no_gradients(const test_device *device, const void *data) {
   end(&s);
 }
 
+/* The gradients of the mean cross-entropy of the text, each token's target the next, the last's the first: as they
+ * stand in a checkpoint of the same model. */
+static void test_gradients(const test_device *device, const void *data) {
+  const fixture *f = data;
+  clm_context *context = device->context;
+  session s = begin(f, context, CLM_WEIGHTS_F32);
+  char path[512];
+  clm_model *want;
+  snprintf(path, sizeof path, "%s/%s/gradient", FIXTURES, f->name);
+  CHECK(clm_model_load(context, path, &want));
+  int32_t ids[LENGTH + 1];
+  read_ids(f, "ids.npy", ids);
+  ids[LENGTH] = ids[0];
+  CHECK(clm_tensor_write(s.ids, ids, LENGTH * sizeof *ids));
+  const clm_tensor targets = clm_tensor_of(s.buffer, s.logits.offset, CLM_I32, 2, s.ids.shape);
+  CHECK(clm_tensor_write(targets, ids + 1, LENGTH * sizeof *ids));
+  clm_model_loss_args args = {.ids = s.ids, .targets = targets, .gradient = true};
+  args.losses = clm_tensor_of(s.buffer, s.hidden.offset, CLM_F32, 2, s.ids.shape);
+  CHECK(clm_model_loss(s.model, &args));
+  assert_int_equal(clm_model_tensor_count(want), clm_model_tensor_count(s.model));
+  for (int64_t i = 0; i < clm_model_tensor_count(s.model); i++) {
+    clm_parameter got, expected;
+    CHECK(clm_model_tensor(s.model, i, &got));
+    CHECK(clm_model_tensor(want, i, &expected));
+    assert_string_equal(got.name, expected.name);
+    float *have = read_all(context, got.gradient), *values = read_all(context, expected.tensor);
+    compare(got.name, have, values, (size_t)clm_tensor_count(expected.tensor), 1e-4);
+    free(have);
+    free(values);
+  }
+  clm_model_destroy(&want);
+  end(&s);
+}
+
+/* ---- Saved again ---- */
+
+/* Every tensor of the fixture is in what is saved, with the same shape and bytes, and nothing else is. */
+static void test_saved(const test_device *device, const void *data) {
+  const fixture *f = data;
+  char path[512];
+  source had, has;
+  clm_model *model = load(f, device->context, CLM_WEIGHTS_AS_STORED);
+  clm_context *context = test_judge;
+  check(device->context, clm_model_save(model, test_folder), "save");
+  clm_model_destroy(&model);
+  snprintf(path, sizeof path, "%s/%s/model.safetensors", FIXTURES, f->name);
+  CHECK(safetensors_open(context, path, &had));
+  CHECK(safetensors_open(context, in_folder("model.safetensors"), &has));
+  assert_int_equal(has.count, had.count);
+  for (size_t i = 0; i < had.count; i++) {
+    const source_tensor *a = &had.tensors[i], *b = source_find(&has, a->name);
+    void *values[2];
+    if (!b) fail_msg("%s is not saved", a->name);
+    assert_int_equal(b->dtype, a->dtype);
+    assert_int_equal(b->rank, a->rank);
+    assert_memory_equal(b->shape, a->shape, (size_t)a->rank * sizeof *a->shape);
+    CHECK(source_read_all(context, a, &values[0]));
+    CHECK(source_read_all(context, b, &values[1]));
+    assert_memory_equal(values[1], values[0], a->bytes);
+    free(values[0]);
+    free(values[1]);
+  }
+  source_close(&had);
+  source_close(&has);
+  folder_empty();
+}
+
+static const fixture *fixture_named(const char *name) {
+  for (size_t i = 0; i < TEST_COUNT(fixtures); i++)
+    if (strcmp(fixtures[i].name, name) == 0) return &fixtures[i];
+  abort();
+}
+
 static void add(void) {
+  static const char *const saved[] = {"mamba",
+
+                                      "mamba-noconvbias-rank5",
+                                      "falcon",
+                                      "mamba2",
+
+                                      "mamba2-groups2-bias-untied",
+                                      "mamba2-groups4-bias",
+                                      "mamba2-groups8-noconvbias",
+                                      "mamba2-head80",
+                                      "original2-before-hdim",
+                                      "original2-nonorm-mlp",
+                                      "original-mlp",
+                                      "original2-mlp"};
+  static const char *const learning[] = {"original-mlp", "original2-mlp"};
+  for (size_t d = 0; d < test_device_count; d++)
+    for (size_t i = 0; i < TEST_COUNT(learning); i++)
+      test_add(&test_devices[d], test_gradients, fixture_named(learning[i]), "gradients, %s", learning[i]);
+  for (size_t i = 0; i < TEST_COUNT(saved); i++)
+    test_add(&test_devices[0], test_saved, fixture_named(saved[i]), "saved again, %s", saved[i]);
+
   for (size_t d = 0; d < test_device_count; d++)
     for (size_t i = 0; i < TEST_COUNT(fixtures); i++) {
       const test_device *device = &test_devices[d];
@@ -420,4 +519,8 @@ static void add(void) {
   test_add(&test_devices[0], test_no_gradients, &fixtures[0], "no gradients of halves");
 }
 
-int main(void) { return test_main("fixtures", add); }
+int main(void) {
+  if (!folder_make()) return EXIT_FAILURE;
+  const int status = test_main("fixtures", add);
+  return folder_remove() ? status : EXIT_FAILURE;
+}

@@ -235,12 +235,14 @@ static void test_held(const test_device *device, const void *data) {
   folder_empty();
 }
 
-/* Each form of config.json that a model of Mamba-2 layers is saved in, with all its members. */
+/* Each form of config.json that a model of Mamba-2 layers, or of a mixer and an MLP in turn, is saved in, with all
+ * its members. */
 typedef struct mamba2_case {
   clm_model_config config;
   const char *part; /* of config.json */
 } mamba2_case;
-#define MAMBA2 .vocab_size = 11, .d_model = 16, .n_layer = 2, .d_state = 4, .head_dim = 8, .layers = "mamba2"
+#define MAMBA2      .vocab_size = 11, .d_model = 16, .n_layer = 2, .d_state = 4, .head_dim = 8, .layers = "mamba2"
+#define PAIRS(list) .vocab_size = 11, .d_model = 16, .n_layer = 4, .d_state = 4, .layers = list
 static const mamba2_case mamba2_cases[] = {
     {{MAMBA2}, "\"Mamba2ForCausalLM\""},
     {{MAMBA2, .n_groups = 2, .untied_head = true, .projection_bias = true}, "\"model_type\": \"mamba2\""},
@@ -251,6 +253,14 @@ static const mamba2_case mamba2_cases[] = {
     {{MAMBA2, .no_gated_norm = true, .d_inner = 24, .d_mlp = 8}, "\"d_ssm\": 24"},
     {{MAMBA2, .layer_norm = true}, "\"rms_norm\": false"},
     {{MAMBA2, .d_inner = 24, .norm_before_gate = true, .d_mlp = 3}, "\"model_type\": \"clmamba\""},
+    {{PAIRS("mamba2 mlp(width=128)"), .head_dim = 8, .n_groups = 2, .untied_head = true}, "\"d_intermediate\": 128"},
+    {{PAIRS("mamba2 mlp(width=256)"), .head_dim = 16, .dt_limit_high = 0.5f, .layer_norm = true}, "\"n_layer\": 2"},
+    {{PAIRS("mamba1 mlp(width=128)"), .dt_rank = 3}, "\"layer\": \"Mamba1\""},
+    {{PAIRS("mamba1 mlp(width=128)"), .layer_norm = true, .projection_bias = true}, "\"d_intermediate\": 128"},
+    {{PAIRS("mamba1 mlp(width=128)"), .mixer_norm = true}, "\"model_type\": \"clmamba\""},
+    {{PAIRS("mamba1 mlp(width=128)"), .d_inner = 24}, "\"model_type\": \"clmamba\""},
+    {{PAIRS("mamba2 mlp(width=9)")}, "\"model_type\": \"clmamba\""},
+    {{PAIRS("mlp(width=128) mamba2")}, "\"model_type\": \"clmamba\""},
 };
 
 static void test_mamba2_files(const test_device *device, const void *data) {

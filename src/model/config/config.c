@@ -109,7 +109,10 @@ static const config_family *family_of(const clm_model_config *c) {
   return families[i];
 }
 
-bool config_is_original(const clm_model_config *c) { return family_of(c) == &config_original; }
+source_naming config_naming(const clm_model_config *c) {
+  const config_family *family = family_of(c);
+  return family->naming ? family->naming(c) : NAMING_PYTORCH;
+}
 
 clm_status config_write(clm_context *ctx, const char *path, const clm_model_config *c, clm_dtype dtype, json_t *ids) {
   const config_family *family = family_of(c);

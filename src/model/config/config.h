@@ -18,8 +18,8 @@ void config_free(clm_model_config *config);
 /* config_complete for members read from a file: its message names the file. d_inner takes precedence over expand. */
 clm_status config_check(clm_context *context, const char *path, clm_model_config *config);
 
-/* Whether config_write takes the form of the original checkpoints, whose tensors have other names. */
-bool config_is_original(const clm_model_config *config);
+/* What the tensors are called that belong to the form that config_write takes. */
+source_naming config_naming(const clm_model_config *config);
 
 /* In the form of the first family that has all of its members. `dtype`: of the matrices. `ids`: more members, where
  * the form has them (bos_token_id and its like); may be NULL. */

@@ -2,6 +2,7 @@
 #ifndef CLM_MODEL_CONFIG_FAMILY_H
 #define CLM_MODEL_CONFIG_FAMILY_H
 
+#include "files/source.h"
 #include <clmamba/model.h>
 #include <jansson.h>
 
@@ -11,6 +12,7 @@ typedef struct config_family {
   bool (*can_write)(const clm_model_config *config);
   json_t *(*write)(const clm_model_config *config, clm_dtype dtype); /* NULL: out of memory                 */
   bool has_ids; /* its config.json has the ids of special tokens too: bos_token_id and so on */
+  source_naming (*naming)(const clm_model_config *config); /* of its tensors; NULL: Hugging Face's         */
 } config_family;
 
 extern const config_family config_huggingface; /* MambaConfig and FalconMambaConfig of transformers   */

@@ -21,9 +21,9 @@ static void complete(const clm_model_config *c, int64_t *option) {
 /* clang-format off */
 static void params(const model_layer *l, param *p) {
   const int64_t model = l->config->d_model, width = l->options[WIDTH];
-  p[GATE_PROJ] = (param){"gate_proj.weight", "ffn_gate.weight", .number = 4, .rank = 2, .shape = {width, model}, .init = param_uniform_fan_in, .decay = true, .matrix = true};
-  p[UP_PROJ] =   (param){"up_proj.weight",   "ffn_up.weight",   .number = 5, .rank = 2, .shape = {width, model}, .init = param_uniform_fan_in, .decay = true, .matrix = true};
-  p[DOWN_PROJ] = (param){"down_proj.weight", "ffn_down.weight", .number = 6, .rank = 2, .shape = {model, width}, .init = param_uniform_out,    .decay = true, .matrix = true};
+  p[GATE_PROJ] = (param){"gate_proj.weight", "ffn_gate.weight", .original = "fc1.weight", .half = 2, .number = 4, .rank = 2, .shape = {width, model}, .init = param_uniform_fan_in, .decay = true, .matrix = true};
+  p[UP_PROJ] =   (param){"up_proj.weight",   "ffn_up.weight",   .original = "fc1.weight", .half = 1, .number = 5, .rank = 2, .shape = {width, model}, .init = param_uniform_fan_in, .decay = true, .matrix = true};
+  p[DOWN_PROJ] = (param){"down_proj.weight", "ffn_down.weight", .original = "fc2.weight",            .number = 6, .rank = 2, .shape = {model, width}, .init = param_uniform_out,    .decay = true, .matrix = true};
 }
 /* clang-format on */
 
