@@ -38,6 +38,10 @@ typedef struct clm_backbone_config {
   clm_backbone_task task;
   const char
       *layers; /* [every block is "mamba1"] the blocks' layers, as in clm_model_config; borrowed for the call */
+
+  /* Of "mamba2" layers, as in clm_model_config. */
+  int64_t head_dim; /* [the greatest power of two up to 64 that divides d_inner] channels of a head                */
+  int64_t n_groups; /* [1] of B, C and the gated norm; divides the number of heads                                 */
 } clm_backbone_config;
 
 typedef struct clm_backbone_preset {

@@ -30,6 +30,8 @@ static const struct {
     {SIZE(d_conv), 4, 1, 32},
     {SIZE(window), 0, 0, MAX_DIMENSION},
     {SIZE(n_outputs), 0, 0, MAX_DIMENSION},
+    {SIZE(head_dim), 0, 0, MAX_DIMENSION}, /* worked out with the blocks */
+    {SIZE(n_groups), 1, 1, MAX_DIMENSION},
 #undef SIZE
 };
 
@@ -67,8 +69,11 @@ clm_status backbone_config_complete(clm_context *ctx, clm_backbone_config *c, cl
                                .d_state = c->d_state,
                                .d_conv = c->d_conv,
                                .expand = c->expand,
-                               .layers = c->layers};
+                               .layers = c->layers,
+                               .head_dim = c->head_dim,
+                               .n_groups = c->n_groups};
   TRY(config_complete(ctx, blocks));
+  c->head_dim = blocks->head_dim;
   blocks->vocab_size = 0;
   return CLM_OK;
 }

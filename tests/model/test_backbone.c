@@ -86,6 +86,19 @@ static const backbone_case cases[] = {
      21,
      true,
      true},
+    {"Mamba-2, heads and groups, last",
+     {.embed_dim = 5,
+      .d_model = 12,
+      .n_layers = 2,
+      .d_state = 5,
+      .n_outputs = 2,
+      .layers = "mamba2 mlp(width=9)",
+      .head_dim = 3,
+      .n_groups = 4},
+     2,
+     19,
+     true,
+     true},
     {"wide, long", {.embed_dim = 40, .d_model = 64, .n_layers = 2, .n_outputs = 9, EVERY}, 3, 150, false, false},
 };
 
@@ -587,6 +600,8 @@ static void test_bad_configs(const test_device *device, const void *data) {
       {GOOD, .task = CLM_TASK_CLASSIFICATION},
       {GOOD, .output = (clm_backbone_output)7},
       {GOOD, .n_outputs = -1},
+      {GOOD, .head_dim = -1},
+      {GOOD, .n_groups = -1},
   };
   for (size_t i = 0; i < TEST_COUNT(bad); i++) {
     clm_backbone *backbone;

@@ -71,6 +71,10 @@ expect 'in use already' $regress --data walks.csv --target sum --features sum
 expect 'the classes are in one' $classify --data walks.csv --target sum,trend
 expect 'line 2, column "trend": "up" is not a number\|line 2, column "trend": "down" is not a number' $regress --data walks.csv --target trend
 expect 'dropout' $csv --out m --steps 2 --dropout 1.5 --device cpu
+expect 'head_dim is 5, which does not divide d_inner 32' $csv --out m --steps 2 --layers mamba2 --head-dim 5 --device cpu
+expect 'n_groups is 3, which does not divide the number of heads 4' $csv --out m --steps 2 --layers mamba2 --head-dim 8 --n-groups 3 --device cpu
+expect 'an unknown kind of layer at "mamba9"' $csv --out m --steps 2 --layers mamba9 --device cpu
+expect '--layers cannot be given with --resume' "$tools/mamba-train" --task regression --data walks.csv --target sum --out m --steps 2 --layers mamba2 --resume --device cpu
 expect 'd_conv is 40' $csv --out m --steps 2 --d-conv 40 --device cpu
 
 # table WORDS TEXT: a table of this text is refused so.

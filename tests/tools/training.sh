@@ -26,6 +26,21 @@ grep -q '"model_type": "mamba2"' kind/config.json || fail "the preset's layers: 
 run "$tools/mamba-generate" --model kind --device cpu -n 5
 rm -rf kind
 
+# ---- The layers of the command line ----
+run $tiny --out kind --steps 1 --layers 'mamba2 mlp(width=128)' --head-dim 8 --n-groups 2
+for part in '"layer": "Mamba2"' '"d_intermediate": 128' '"headdim": 8' '"ngroups": 2'; do
+  grep -q "$part" kind/config.json || fail "no $part: $(cat kind/config.json)"
+done
+run "$tools/mamba-generate" --model kind --device cpu -n 5
+run "$tools/mamba-train" --data text.txt --device cpu --out kind --resume --steps 2
+rm -rf kind
+run $frames --length 9 --out kind --steps 1 --layers mamba2 --head-dim 4 --n-groups 2
+for part in '"layers": "mamba2"' '"head_dim": 4' '"n_groups": 2'; do
+  grep -q "$part" kind/config.json || fail "no $part: $(cat kind/config.json)"
+done
+run "$tools/mamba-train" --task regression --data table.csv --target y --device cpu --out kind --resume --steps 2
+rm -rf kind
+
 # ---- 0 and "not given" differ ----
 expect '--batch is 0, expected 1 to 1048576' $tiny --out m --steps 2 --batch 0
 expect '--length is 0, expected 1 to' $tiny --out m --steps 2 --length 0

@@ -29,8 +29,14 @@ static bool preset(const char *name, train_settings *s) {
   const clm_backbone_config *c = &p[i].config;
   s->options = standard;
   if (!s->from) s->options.dropout = (double)c->dropout; /* a model that is there has its own */
-  s->shape = (train_shape){
-      .d_model = c->d_model, .n_layer = c->n_layers, .d_state = c->d_state, .expand = c->expand, .d_conv = c->d_conv};
+  s->shape = (train_shape){.d_model = c->d_model,
+                           .n_layer = c->n_layers,
+                           .d_state = c->d_state,
+                           .expand = c->expand,
+                           .d_conv = c->d_conv,
+                           .layers = c->layers,
+                           .head_dim = c->head_dim,
+                           .n_groups = c->n_groups};
   return true;
 }
 
@@ -77,6 +83,9 @@ static bool make_backbone(run *r, frames_state *f) {
                                 .d_state = s->shape.d_state,
                                 .expand = s->shape.expand,
                                 .d_conv = s->shape.d_conv,
+                                .layers = s->shape.layers,
+                                .head_dim = s->shape.head_dim,
+                                .n_groups = s->shape.n_groups,
                                 .dropout = s->options.dropout > 0 ? (float)s->options.dropout : 0};
   if (clm_backbone_create(r->context, &config, s->options.seed, &f->backbone)) return train_fail(r);
   if (f->data.names && clm_backbone_set_names(f->backbone, (const char *const *)f->data.names))

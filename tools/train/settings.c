@@ -11,10 +11,10 @@
 /* What is read; whether it was given at all is asked of tool_given. */
 static struct {
   const char *data, *out, *preset, *vocab, *init, *dtype, *keep;
-  const char *task, *targets, *target, *features, *output;
+  const char *task, *targets, *target, *features, *output, *layers;
   double minutes, lr, clip, dropout;
   long long steps, batch, length, accumulate, seed, validation_tokens;
-  long long d_model, n_layer, d_state, expand, d_conv, window, stop_at;
+  long long d_model, n_layer, d_state, expand, d_conv, head_dim, n_groups, window, stop_at;
   int resume, validations, presets;
 } given = {.dtype = "f32", .keep = "best", .validations = 4, .validation_tokens = 131072};
 
@@ -54,6 +54,10 @@ const struct poptOption train_options[] = {
     {"d-state", '\0', POPT_ARG_LONGLONG, &given.d_state, 0, "states of a channel, instead of the preset's", "N"},
     {"expand", '\0', POPT_ARG_LONGLONG, &given.expand, 0, "d_inner / d_model, instead of the preset's", "N"},
     {"d-conv", '\0', POPT_ARG_LONGLONG, &given.d_conv, 0, "taps of the convolution, instead of the preset's", "N"},
+    {"layers", '\0', POPT_ARG_STRING, &given.layers, 0,
+     "layers of the blocks, instead of the preset's: mamba1, mamba2, or a list such as \"mamba2 mlp\"", "LIST"},
+    {"head-dim", '\0', POPT_ARG_LONGLONG, &given.head_dim, 0, "channels of a head of mamba2 layers", "N"},
+    {"n-groups", '\0', POPT_ARG_LONGLONG, &given.n_groups, 0, "groups of B and C of mamba2 layers", "N"},
     {"validations", '\0', POPT_ARG_INT | POPT_ARGFLAG_SHOW_DEFAULT, &given.validations, 0,
      "times to validate and save, the end included", "N"},
     {"validation-tokens", '\0', POPT_ARG_LONGLONG | POPT_ARGFLAG_SHOW_DEFAULT, &given.validation_tokens, 0,
@@ -106,6 +110,9 @@ static const struct rule {
     {"--d-state", &given.d_state, TEXT | FRAMES | MODEL, WHOLE, 1, INT_MAX, SHAPE(d_state)},
     {"--expand", &given.expand, TEXT | FRAMES | MODEL, WHOLE, 1, INT_MAX, SHAPE(expand)},
     {"--d-conv", &given.d_conv, TEXT | FRAMES | MODEL, WHOLE, 1, INT_MAX, SHAPE(d_conv)},
+    {"--layers", &given.layers, TEXT | FRAMES | MODEL, TEXTUAL, 0, 0, 0},
+    {"--head-dim", &given.head_dim, TEXT | FRAMES | MODEL, WHOLE, 1, INT_MAX, SHAPE(head_dim)},
+    {"--n-groups", &given.n_groups, TEXT | FRAMES | MODEL, WHOLE, 1, INT_MAX, SHAPE(n_groups)},
     {"--window", &given.window, FRAMES | MODEL, WHOLE, 0, INT_MAX, SHAPE(window)},
     {"--targets", &given.targets, FRAMES | FREE, TEXTUAL, 0, 0, 0},
     {"--target", &given.target, FRAMES | FREE, TEXTUAL, 0, 0, 0},
@@ -240,6 +247,7 @@ bool train_settings_complete(clm_context *context, train_settings *s) {
     return tool_fail("%s", clm_context_error(context)), false;
   if (tool_given(&given.minutes)) s->options.steps = 0;
   if (tool_given(&given.steps)) s->options.minutes = 0;
+  if (given.layers) s->shape.layers = given.layers;
   if (given.vocab) s->shape.vocabulary = given.vocab[0] == 'b' ? CLM_VOCABULARY_BYTE : CLM_VOCABULARY_CHAR;
   for (size_t i = 0; i < RULES; i++) {
     const struct rule *r = &rules[i];

@@ -30,6 +30,8 @@ static bool preset(const char *name, train_settings *s) {
                            .expand = p[i].model.expand,
                            .d_conv = p[i].model.d_conv,
                            .layers = p[i].model.layers,
+                           .head_dim = p[i].model.head_dim,
+                           .n_groups = p[i].model.n_groups,
                            .vocabulary = p[i].vocabulary};
   return true;
 }
@@ -49,7 +51,9 @@ static bool make_new_model(run *r, text_state *t, const text_file *text) {
                              .d_state = shape->d_state,
                              .expand = shape->expand,
                              .d_conv = shape->d_conv,
-                             .layers = shape->layers};
+                             .layers = shape->layers,
+                             .head_dim = shape->head_dim,
+                             .n_groups = shape->n_groups};
   return clm_model_create(r->context, &config, r->settings.options.seed, &t->model) == CLM_OK || train_fail(r);
 }
 

@@ -11,9 +11,10 @@
 /* Shape of a new model. */
 typedef struct train_shape {
   int64_t d_model, n_layer, d_state, expand, d_conv;
-  const char *layers;        /* as in clm_model_config; NULL: every block is Mamba-1 */
-  int64_t window;            /* of frames; 0: no limit */
-  clm_vocabulary vocabulary; /* of a text              */
+  const char *layers;         /* as in clm_model_config; NULL: every block is Mamba-1 */
+  int64_t head_dim, n_groups; /* of Mamba-2 layers; 0: the default */
+  int64_t window;             /* of frames; 0: no limit */
+  clm_vocabulary vocabulary;  /* of a text              */
 } train_shape;
 
 struct train_task;
