@@ -104,7 +104,7 @@ static bool is_candidate(const clm_context *ctx, const matmul_engine *e) {
   switch (e->needs) {
   case ENGINE_PTX: return d->ptx == PTX_BF16;
   case ENGINE_AMD: return s->quirks.may_have_amdgcn;
-  case ENGINE_INTEL: return opencl_has_extension(s->device.id, "cl_intel_subgroup_matrix_multiply_accumulate");
+  case ENGINE_INTEL: return opencl_has_extension(&s->device, EXTENSION_INTEL_MATRICES);
   }
   return false;
 }

@@ -20,13 +20,27 @@ typedef struct opencl_device {
   cl_device_id id;
   clm_device_info info;
   char platform_version[128];
-  size_t widest[3]; /* a work-group in each dimension */
+  size_t widest[3];    /* a work-group in each dimension                                       */
+  uint32_t extensions; /* a bit for each opencl_extension                                      */
+  cl_int unanswered;   /* how a question failed; what a driver does not know (CL_INVALID_VALUE) is no failure */
 } opencl_device;
+
+typedef enum opencl_extension {
+  EXTENSION_FP16,
+  EXTENSION_FP64,
+  EXTENSION_SUBGROUPS,
+  EXTENSION_INTEL_SUBGROUPS,
+  EXTENSION_SUBGROUP_SHUFFLE,
+  EXTENSION_INTEL_MATRICES,
+  EXTENSION_NVIDIA_ATTRIBUTES,
+  EXTENSION_AMD_ATTRIBUTES,
+} opencl_extension;
 
 /* Every device of every platform in loader order; free(*devices) afterwards. No loader, no platform: none. */
 clm_status opencl_devices(opencl_device **devices, size_t *count);
 void opencl_describe(cl_platform_id platform, cl_device_id id, opencl_device *device);
-bool opencl_has_extension(cl_device_id id, const char *name);
+
+static inline bool opencl_has_extension(const opencl_device *d, opencl_extension e) { return d->extensions >> e & 1; }
 
 /* ---- what the drivers do not say, or say wrongly (quirks.c: the only file that knows a vendor) ---- */
 

@@ -4,43 +4,64 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void device_text(cl_device_id id, cl_device_info what, char *text, size_t size) {
+/* A device of which a question stays open would be taken for another one, with other plans and so other bits. */
+static bool ask(opencl_device *d, cl_device_info what, size_t size, void *value) {
+  cl_int error = clGetDeviceInfo(d->id, what, size, value, NULL);
+  if (error && error != CL_INVALID_VALUE) d->unanswered = error;
+  return error == CL_SUCCESS;
+}
+
+static void device_text(opencl_device *d, cl_device_info what, char *text, size_t size) {
   char full[4096] = "";
-  if (clGetDeviceInfo(id, what, sizeof full - 1, full, NULL) != CL_SUCCESS) full[0] = '\0';
+  if (!ask(d, what, sizeof full - 1, full)) full[0] = '\0';
   const char *begin = full + strspn(full, " ");
   snprintf(text, size, "%s", begin);
   for (size_t n = strlen(text); n > 0 && text[n - 1] == ' '; n--) text[n - 1] = '\0';
 }
 
-static void platform_text(cl_platform_id id, cl_platform_info what, char *text, size_t size) {
+static void platform_text(opencl_device *d, cl_platform_info what, char *text, size_t size) {
   char full[1024] = "";
-  if (clGetPlatformInfo(id, what, sizeof full - 1, full, NULL) != CL_SUCCESS) full[0] = '\0';
-  snprintf(text, size, "%s", full);
+  cl_int error = clGetPlatformInfo(d->platform, what, sizeof full - 1, full, NULL);
+  if (error && error != CL_INVALID_VALUE) d->unanswered = error;
+  snprintf(text, size, "%s", error ? "" : full);
 }
 
-static uint64_t device_number(cl_device_id id, cl_device_info what) {
+static uint64_t device_number(opencl_device *d, cl_device_info what) {
   uint64_t value = 0; /* drivers write 4 or 8 bytes; both fit in a little-endian 64-bit number */
-  if (clGetDeviceInfo(id, what, sizeof value, &value, NULL) != CL_SUCCESS) return 0;
-  return value;
+  return ask(d, what, sizeof value, &value) ? value : 0;
 }
 
-static cl_uint device_uint(cl_device_id id, cl_device_info what) {
+static cl_uint device_uint(opencl_device *d, cl_device_info what) {
   cl_uint value = 0;
-  if (clGetDeviceInfo(id, what, sizeof value, &value, NULL) != CL_SUCCESS) return 0;
-  return value;
+  return ask(d, what, sizeof value, &value) ? value : 0;
 }
 
-bool opencl_has_extension(cl_device_id id, const char *name) {
-  size_t size = 0, length = strlen(name);
-  if (clGetDeviceInfo(id, CL_DEVICE_EXTENSIONS, 0, NULL, &size) != CL_SUCCESS || size == 0) return false;
-  char *all = calloc(size + 1, 1);
-  if (!all) return false;
-  bool found = false;
-  if (clGetDeviceInfo(id, CL_DEVICE_EXTENSIONS, size, all, NULL) == CL_SUCCESS)
-    for (const char *p = all; !found && (p = strstr(p, name)) != NULL; p += length)
-      found = (p == all || p[-1] == ' ') && (p[length] == ' ' || p[length] == '\0');
+static bool lists(const char *all, const char *name) {
+  const size_t length = strlen(name);
+  for (const char *p = all; (p = strstr(p, name)) != NULL; p += length)
+    if ((p == all || p[-1] == ' ') && (p[length] == ' ' || p[length] == '\0')) return true;
+  return false;
+}
+
+static void find_extensions(opencl_device *d) {
+  static const char *const names[] = {
+      [EXTENSION_FP16] = "cl_khr_fp16",
+      [EXTENSION_FP64] = "cl_khr_fp64",
+      [EXTENSION_SUBGROUPS] = "cl_khr_subgroups",
+      [EXTENSION_INTEL_SUBGROUPS] = "cl_intel_subgroups",
+      [EXTENSION_SUBGROUP_SHUFFLE] = "cl_khr_subgroup_shuffle",
+      [EXTENSION_INTEL_MATRICES] = "cl_intel_subgroup_matrix_multiply_accumulate",
+      [EXTENSION_NVIDIA_ATTRIBUTES] = "cl_nv_device_attribute_query",
+      [EXTENSION_AMD_ATTRIBUTES] = "cl_amd_device_attribute_query",
+  };
+  size_t size = 0;
+  cl_int error = clGetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, 0, NULL, &size);
+  char *all = error ? NULL : calloc(size + 1, 1);
+  if (error) d->unanswered = error;
+  else if (!all) d->unanswered = CL_OUT_OF_HOST_MEMORY;
+  else if (size && ask(d, CL_DEVICE_EXTENSIONS, size, all))
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) d->extensions |= (uint32_t)lists(all, names[i]) << i;
   free(all);
-  return found;
 }
 
 /* "OpenCL 1.2 ..." -> 102 */
@@ -50,49 +71,49 @@ static int version_number(const char *version) {
   return major * 100 + minor;
 }
 
-static void find_unusable(const opencl_device *d, char *why, size_t size) {
-  if (version_number(d->platform_version) < 102)
+static void find_unusable(opencl_device *d, char *why, size_t size) {
+  const bool available = device_uint(d, CL_DEVICE_AVAILABLE), compiles = device_uint(d, CL_DEVICE_COMPILER_AVAILABLE);
+  const bool little = device_uint(d, CL_DEVICE_ENDIAN_LITTLE);
+  if (d->unanswered) snprintf(why, size, "its driver does not say what it is (%s)", opencl_error_name(d->unanswered));
+  else if (version_number(d->platform_version) < 102)
     snprintf(why, size, "its platform has %.40s, OpenCL 1.2 or newer is needed", d->platform_version);
   else if (version_number(d->info.version) < 102)
     snprintf(why, size, "it has %.40s, OpenCL 1.2 or newer is needed", d->info.version);
-  else if (!device_uint(d->id, CL_DEVICE_AVAILABLE)) snprintf(why, size, "its driver says that it is not available");
-  else if (!device_uint(d->id, CL_DEVICE_COMPILER_AVAILABLE)) snprintf(why, size, "its driver has no compiler");
-  else if (!device_uint(d->id, CL_DEVICE_ENDIAN_LITTLE)) snprintf(why, size, "it is big-endian");
+  else if (!available) snprintf(why, size, "its driver says that it is not available");
+  else if (!compiles) snprintf(why, size, "its driver has no compiler");
+  else if (!little) snprintf(why, size, "it is big-endian");
 }
 
 /* A device may have more than three dimensions; where it does not say, nothing wider than one. */
-static void find_widest(cl_device_id id, size_t widest[3]) {
-  size_t sizes[16] = {0}, bytes = 0;
-  cl_int error = clGetDeviceInfo(id, CL_DEVICE_MAX_WORK_ITEM_SIZES, 0, NULL, &bytes);
-  if (!error && bytes <= sizeof sizes) error = clGetDeviceInfo(id, CL_DEVICE_MAX_WORK_ITEM_SIZES, bytes, sizes, NULL);
-  for (int i = 0; i < 3; i++) widest[i] = !error && sizes[i] > 0 ? sizes[i] : 1;
+static void find_widest(opencl_device *d) {
+  size_t sizes[16] = {0};
+  const bool known = ask(d, CL_DEVICE_MAX_WORK_ITEM_SIZES, sizeof sizes, sizes);
+  for (int i = 0; i < 3; i++) d->widest[i] = known && sizes[i] > 0 ? sizes[i] : 1;
 }
 
 void opencl_describe(cl_platform_id platform, cl_device_id id, opencl_device *d) {
-  memset(d, 0, sizeof *d);
-  d->platform = platform;
-  d->id = id;
+  *d = (opencl_device){.platform = platform, .id = id, .info.opencl = true};
   clm_device_info *info = &d->info;
-  platform_text(platform, CL_PLATFORM_NAME, info->platform, sizeof info->platform);
-  platform_text(platform, CL_PLATFORM_VERSION, d->platform_version, sizeof d->platform_version);
-  device_text(id, CL_DEVICE_NAME, info->name, sizeof info->name);
-  device_text(id, CL_DEVICE_VERSION, info->version, sizeof info->version);
-  device_text(id, CL_DRIVER_VERSION, info->driver, sizeof info->driver);
-  cl_device_type type = 0;
-  if (clGetDeviceInfo(id, CL_DEVICE_TYPE, sizeof type, &type, NULL) != CL_SUCCESS) type = CL_DEVICE_TYPE_CPU;
-  info->opencl = true;
+  platform_text(d, CL_PLATFORM_NAME, info->platform, sizeof info->platform);
+  platform_text(d, CL_PLATFORM_VERSION, d->platform_version, sizeof d->platform_version);
+  device_text(d, CL_DEVICE_NAME, info->name, sizeof info->name);
+  device_text(d, CL_DEVICE_VERSION, info->version, sizeof info->version);
+  device_text(d, CL_DRIVER_VERSION, info->driver, sizeof info->driver);
+  const uint64_t type = device_number(d, CL_DEVICE_TYPE);
   info->type = type & CL_DEVICE_TYPE_GPU           ? CLM_DEVICE_GPU
                : type & CL_DEVICE_TYPE_ACCELERATOR ? CLM_DEVICE_ACCELERATOR
                                                    : CLM_DEVICE_CPU;
-  info->memory_bytes = device_number(id, CL_DEVICE_GLOBAL_MEM_SIZE);
-  info->max_allocation_bytes = device_number(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
-  info->local_memory_bytes = device_number(id, CL_DEVICE_LOCAL_MEM_SIZE);
-  info->compute_units = device_uint(id, CL_DEVICE_MAX_COMPUTE_UNITS);
-  find_widest(id, d->widest);
-  info->max_work_group = (uint32_t)device_number(id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
-  info->fp16 = opencl_has_extension(id, "cl_khr_fp16");
-  info->fp64 = opencl_has_extension(id, "cl_khr_fp64");
-  info->subgroups = opencl_has_extension(id, "cl_khr_subgroups") || opencl_has_extension(id, "cl_intel_subgroups");
+  info->memory_bytes = device_number(d, CL_DEVICE_GLOBAL_MEM_SIZE);
+  info->max_allocation_bytes = device_number(d, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
+  info->local_memory_bytes = device_number(d, CL_DEVICE_LOCAL_MEM_SIZE);
+  info->compute_units = device_uint(d, CL_DEVICE_MAX_COMPUTE_UNITS);
+  find_widest(d);
+  info->max_work_group = (uint32_t)device_number(d, CL_DEVICE_MAX_WORK_GROUP_SIZE);
+  find_extensions(d);
+  info->fp16 = opencl_has_extension(d, EXTENSION_FP16);
+  info->fp64 = opencl_has_extension(d, EXTENSION_FP64);
+  info->subgroups =
+      opencl_has_extension(d, EXTENSION_SUBGROUPS) || opencl_has_extension(d, EXTENSION_INTEL_SUBGROUPS);
   find_unusable(d, info->unusable, sizeof info->unusable);
 }
 

@@ -56,7 +56,7 @@ static bool has_ptx_bf16(clm_context *ctx) {
 /* Lanes of a sub-group that can shuffle, 0 if they cannot. */
 static int32_t khr_shuffle(clm_context *ctx) {
   float out[PROBE_ITEMS];
-  if (!opencl_has_extension(opencl_state_of(ctx)->device.id, "cl_khr_subgroup_shuffle")) return 0;
+  if (!opencl_has_extension(&opencl_state_of(ctx)->device, EXTENSION_SUBGROUP_SHUFFLE)) return 0;
   if (!run_probe(ctx, "-DPROBE_SUBGROUP_SHUFFLE", out)) return 0;
   float lanes = out[0] - 1.5f;
   for (int i = 0; i < PROBE_ITEMS; i++)

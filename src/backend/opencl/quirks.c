@@ -36,11 +36,11 @@ opencl_quirks opencl_quirks_of(const opencl_device *d) {
   if (strcmp(d->info.platform, "Portable Computing Language") == 0 && d->info.type == CLM_DEVICE_CPU)
     q.defines = " -DCLM_ANCHOR"; /* cl/barrier.h says what for */
   if (d->info.type == CLM_DEVICE_CPU) return q;
-  if (opencl_has_extension(d->id, "cl_nv_device_attribute_query")) {
+  if (opencl_has_extension(d, EXTENSION_NVIDIA_ATTRIBUTES)) {
     q.may_have_ptx = true;
     q.subgroup = 32;
     q.resident_work_items = nvidia_resident(d->id);
-  } else if (opencl_has_extension(d->id, "cl_amd_device_attribute_query")) {
+  } else if (opencl_has_extension(d, EXTENSION_AMD_ATTRIBUTES)) {
     q.may_have_amdgcn = true;
     q.subgroup = ask(d->id, CL_DEVICE_WAVEFRONT_WIDTH_AMD);
     q.resident_work_items = 2048;
