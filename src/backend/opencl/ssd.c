@@ -22,7 +22,7 @@ clm_status opencl_ssd(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *
   clm_status status = ssd_check(ctx, "ssd", s, a);
   if (status) return status;
   ssd_call c = ssd_call_of(ctx, s, a);
-  status = ssd_run(&c, run, a);
+  status = ssd_run(&c, &(ssd_direction){"ssd", run, {0}}, a);
   if (!status)
     context_explain(ctx, "ssd: opencl, %lld pieces of %d steps, tiles of %d x %d", (long long)c.g.slots, c.g.steps,
                     4 * c.side, 4 * c.side);

@@ -118,11 +118,17 @@ static clm_status run(ssd_call *c, const void *args) {
   return status ? status : run_steps(c, b);
 }
 
+static int32_t wanted(const clm_tensor *t) { return t->buffer ? (int32_t)t->dtype + 1 : 0; }
+
 clm_status opencl_ssd_backward(clm_context *ctx, const ssd_shape *s, const clm_ssd_backward_args *b) {
   clm_status status = ssd_check(ctx, "ssd_backward", s, &b->forward);
   if (status) return status;
   ssd_call c = call_of(ctx, s, b);
-  status = ssd_run(&c, run, b);
+  const ssd_direction direction = {"ssd_backward",
+                                   run,
+                                   {b->out.buffer || b->dz.buffer, wanted(&b->dB), wanted(&b->dC), wanted(&b->dA),
+                                    wanted(&b->ddt_bias), wanted(&b->dD)}};
+  status = ssd_run(&c, &direction, b);
   if (!status)
     context_explain(ctx, "ssd_backward: opencl, %lld pieces of %d steps, heads of a group in %d part%s",
                     (long long)c.g.slots, c.g.steps, c.g.parts, c.g.parts == 1 ? "" : "s");

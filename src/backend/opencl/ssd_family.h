@@ -36,9 +36,16 @@ clm_status ssd_run_steps(ssd_call *);
  * the state after each piece, from `in`, the final one's, to `out`. Either may be absent. */
 clm_status ssd_run_states(ssd_call *, const clm_tensor *dout, const clm_tensor *in, const clm_tensor *out);
 
-/* Allocates the workspace and runs `all` twice: a dry run first, so that nothing is written where a kernel
- * cannot be made. */
-clm_status ssd_run(ssd_call *, clm_status (*all)(ssd_call *, const void *args), const void *args);
+/* What decides on the kernels of a direction beside the call's defines: of an output that is wanted its dtype + 1. */
+typedef struct ssd_direction {
+  const char *name;
+  clm_status (*all)(ssd_call *, const void *args);
+  int32_t wanted[6];
+} ssd_direction;
+
+/* Allocates the workspace and runs it all; the first time that these kernels are asked for, after a dry run, so that
+ * nothing is written where one cannot be made. */
+clm_status ssd_run(ssd_call *, const ssd_direction *, const void *args);
 
 /* A kernel of cl/<family>.cl with further defines. */
 clm_status ssd_kernel(ssd_call *, const char *family, const char *name, const char *defines, opencl_kernel **);

@@ -101,15 +101,34 @@ ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a
   return c;
 }
 
-clm_status ssd_run(ssd_call *c, clm_status (*all)(ssd_call *, const void *), const void *args) {
+/* As a plan that says nothing: it is there once all kernels have been made. */
+typedef struct ready_key {
+  char name[16], defines[sizeof((ssd_call *)0)->defines];
+  int32_t wanted[sizeof((ssd_direction *)0)->wanted / sizeof(int32_t)];
+} ready_key;
+_Static_assert(sizeof(ready_key) <= PLAN_KEY_BYTES, "a key of the plans");
+
+static clm_status make_kernels(ssd_call *c, const ssd_direction *direction, const void *args) {
   opencl_state *state = opencl_state_of(c->ctx);
   const bool dry_run = state->dry_run;
-  clm_status status = context_workspace(c->ctx, (size_t)c->floats * sizeof(float), &c->work);
-  if (status) return status;
+  bool made;
+  ready_key key = {{0}, {0}, {0}};
+  strncpy(key.name, direction->name, sizeof key.name - 1);
+  memcpy(key.defines, c->defines, sizeof key.defines); /* zeros after the text */
+  memcpy(key.wanted, direction->wanted, sizeof key.wanted);
+  plan_cache_get(opencl_plans(c->ctx), &key, sizeof key, &made);
+  if (made) return CLM_OK;
   state->dry_run = true;
-  status = all(c, args);
+  const clm_status status = direction->all(c, args);
   state->dry_run = dry_run;
-  return status || dry_run ? status : all(c, args);
+  if (status) plan_cache_forget(opencl_plans(c->ctx));
+  return status;
+}
+
+clm_status ssd_run(ssd_call *c, const ssd_direction *direction, const void *args) {
+  clm_status status = context_workspace(c->ctx, (size_t)c->floats * sizeof(float), &c->work);
+  if (!status) status = make_kernels(c, direction, args);
+  return status || opencl_state_of(c->ctx)->dry_run ? status : direction->all(c, args);
 }
 
 clm_status ssd_kernel(ssd_call *c, const char *family, const char *name, const char *defines, opencl_kernel **k) {
