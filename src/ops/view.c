@@ -116,3 +116,13 @@ void view_insert(clm_tensor *t, int dim) {
 clm_tensor view_columns(clm_tensor t, int64_t begin, int64_t count) {
   return t.buffer ? clm_tensor_slice(t, t.rank - 1, begin, count) : t;
 }
+
+clm_tensor view_parts(clm_tensor t, int64_t size) {
+  const int last = t.rank - 1;
+  t.shape[last + 1] = size;
+  t.stride[last + 1] = t.stride[last];
+  t.shape[last] /= size;
+  t.stride[last] *= size;
+  t.rank++;
+  return t;
+}

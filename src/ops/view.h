@@ -27,6 +27,9 @@ void view_take(clm_tensor *, int dim, int64_t index);
 /* Columns [begin, begin + count) of the last dimension; an absent tensor stays absent. */
 clm_tensor view_columns(clm_tensor, int64_t begin, int64_t count);
 
+/* The last dimension in parts of `size`: (..., d_inner) as (..., heads, head_dim). */
+clm_tensor view_parts(clm_tensor, int64_t size);
+
 /* A new dimension `dim` of size 1. Nothing for an absent tensor. */
 void view_insert(clm_tensor *, int dim);
 

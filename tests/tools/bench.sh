@@ -12,6 +12,9 @@ export TMPDIR
 
 expect 'no operation "fly"' "$bench" fly
 expect '--weights: only' "$bench" backbone-step --weights bf16
+expect '--kind: only block' "$bench" scan --kind mamba2
+expect '--kind mamba3 is unknown: it is one of mamba1 or mamba2' "$bench" block --kind mamba3
+expect 'head_dim is 7, which does not divide d_inner 32' "$bench" block --kind mamba2 --dim 16 --head-dim 7 --device cpu
 expect '--weights: only' "$bench" scan --weights bf16
 expect '--dtype: lm-decode runs in f32' "$bench" lm-decode --dtype bf16
 expect '--check: lm-load has none' "$bench" lm-load --check
@@ -21,6 +24,11 @@ for device; do
   use_device "$device"
   "$bench" scan --check --batch 1 --dim 5 --length 40 --state 3 --repeat 2 --device "$device" --format csv > scan.csv
   [ "$(wc -l < scan.csv)" -eq 2 ] || fail "scan on $device: not one row"
+  for op in block block-train; do
+    "$bench" $op --kind mamba2 --check --batch 2 --dim 12 --length 70 --state 6 --head-dim 4 --groups 3 --repeat 2 \
+      --device "$device" --format csv > block.csv || fail "$op of Mamba-2 on $device: $(cat block.csv)"
+    grep -q 'kind=mamba2 batch=2 dim=12 length=70 state=6 width=4 head_dim=4 groups=3' block.csv || fail "$(cat block.csv)"
+  done
   # Every line of a table ends in the same column. The peak is the row's own: the scan's tensors once (u, delta, z, out:
   # 4 x 8 x 64 floats; A: 8 x 4; B, C: 2 x 4 x 64; D, delta_bias: 8), each in a whole number of 256 bytes, and its
   # workspace; it does not grow with the copies that keep them out of the caches, nor with what ran before.

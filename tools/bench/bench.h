@@ -37,7 +37,8 @@ typedef struct bench_sweep {
 typedef enum bench_format { BENCH_TABLE, BENCH_CSV, BENCH_JSON } bench_format;
 
 typedef struct bench_settings {
-  const char *op; /* a name, or "all", or "limits" */
+  const char *op;   /* a name, or "all", or "limits" */
+  const char *kind; /* of block's layer; NULL: mamba1  */
   bench_shape shape;
   bench_sweep sweep;
   int repeat; /* 0: as many as it takes */
@@ -146,6 +147,7 @@ enum { BENCH_CALLS = 2, BENCH_MOST_ARGS = 8192 };
 /* One row: the tensors it works on, the call, what it costs. */
 typedef struct bench_op {
   const char *name, *help;
+  const char *kind;     /* the layer's where one name has several operations; NULL: the first of them */
   const char *dims;     /* the sizes it has, in the order they are shown: "batch dim length state" */
   const char *channels; /* the one of them along which results are independent                     */
   int samples;          /* how many of them the check looks at; 0: 64                              */
@@ -163,10 +165,10 @@ typedef struct bench_op {
   bool (*measure)(bench *b, const struct bench_op *op, const bench_shape *shape, bench_row *row);
 } bench_op;
 
-extern const bench_op *const bench_ops[]; /* ends with NULL */
-const bench_op *bench_find_op(const char *name);
-int64_t *bench_dim(bench_shape *shape, const char *name); /* the member of that name, or NULL */
-const char *bench_dim_name(int i);                        /* of the sizes from 0 on; NULL after the last */
+extern const bench_op *const bench_ops[];                          /* ends with NULL */
+const bench_op *bench_find_op(const char *name, const char *kind); /* NULL: there is none */
+int64_t *bench_dim(bench_shape *shape, const char *name);          /* the member of that name, or NULL */
+const char *bench_dim_name(int i);                                 /* of the sizes from 0 on; NULL after the last */
 const char *bench_dtype_name(const bench_shape *shape);
 bool bench_op_has(const bench_op *op, const char *dim);
 

@@ -32,7 +32,7 @@ static bool run(bench *b) {
   progress_end(&b->progress);
   if (!measured) return false;
   if (strcmp(b->settings.op, "limits") == 0) return true;
-  if (!all) return run_sweep(b, bench_find_op(b->settings.op));
+  if (!all) return run_sweep(b, bench_find_op(b->settings.op, b->settings.kind));
   for (int i = 0; bench_ops[i]; i++) {
     if (b->settings.sweep.name && !bench_op_has(bench_ops[i], b->settings.sweep.name)) continue;
     if (!run_sweep(b, bench_ops[i]) && !b->unsupported) return false;

@@ -3,30 +3,20 @@
 #include <string.h>
 
 const bench_op *const bench_ops[] = {
-    &bench_scan,
-    &bench_scan_backward,
-    &bench_scan_train,
-    &bench_conv,
-    &bench_ssd,
-    &bench_ssd_backward,
-    &bench_ssd_train,
-    &bench_conv_backward,
-    &bench_update,
-    &bench_assoc_scan,
-    &bench_gemm,
-    &bench_block,
-    &bench_block_train,
-    &bench_lm_prefill,
-    &bench_lm_decode,
-    &bench_lm_train,
-    &bench_lm_load,
-    &bench_backbone_step,
-    NULL,
+    &bench_scan,        &bench_scan_backward, &bench_scan_train,
+    &bench_conv,        &bench_ssd,           &bench_ssd_backward,
+    &bench_ssd_train,   &bench_conv_backward, &bench_update,
+    &bench_assoc_scan,  &bench_gemm,          &bench_block,
+    &bench_block_train, &bench_block_mamba2,  &bench_block_mamba2_train,
+    &bench_lm_prefill,  &bench_lm_decode,     &bench_lm_train,
+    &bench_lm_load,     &bench_backbone_step, NULL,
 };
 
-const bench_op *bench_find_op(const char *name) {
-  for (int i = 0; bench_ops[i]; i++)
-    if (strcmp(bench_ops[i]->name, name) == 0) return bench_ops[i];
+const bench_op *bench_find_op(const char *name, const char *kind) {
+  for (int i = 0; bench_ops[i]; i++) {
+    const bench_op *op = bench_ops[i];
+    if (strcmp(op->name, name) == 0 && (!kind ? !op->kind : op->kind && strcmp(op->kind, kind) == 0)) return op;
+  }
   return NULL;
 }
 
@@ -78,6 +68,7 @@ void bench_shape_text(const bench_op *op, const bench_shape *shape, char *text, 
   bench_shape copy = *shape;
   size_t used = 0;
   text[0] = '\0';
+  if (op->kind) used = (size_t)snprintf(text, size, "kind=%s", op->kind);
   for (const char *word = op->dims; *word && used < size;) {
     size_t n = strcspn(word, " ");
     char name[16];

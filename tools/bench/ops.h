@@ -9,6 +9,7 @@
 
 extern const bench_op bench_scan, bench_scan_backward, bench_scan_train, bench_update, bench_ssd, bench_ssd_backward,
     bench_ssd_train, bench_conv, bench_conv_backward, bench_assoc_scan, bench_gemm, bench_block, bench_block_train,
-    bench_lm_prefill, bench_lm_decode, bench_lm_load, bench_lm_train, bench_backbone_step;
+    bench_block_mamba2, bench_block_mamba2_train, bench_lm_prefill, bench_lm_decode, bench_lm_load, bench_lm_train,
+    bench_backbone_step;
 
 #endif

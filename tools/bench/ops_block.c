@@ -217,14 +217,14 @@ static bench_cost train_cost(const bench_shape *s) {
   .cpu = {.batch = 1, .length = 512, .dim = 768, .state = 16, .width = 4}
 
 const bench_op bench_block = {.name = "block",
-                              .help = "Mamba block, forward",
+                              .help = "Mamba block, forward; --kind mamba2: of Mamba-2",
                               BLOCK_SHAPES,
                               .tensors = forward_tensors,
                               .call = call_forward,
                               .cost = forward_cost,
                               .tolerance = 2e-5};
 const bench_op bench_block_train = {.name = "block-train",
-                                    .help = "Mamba block, forward and backward",
+                                    .help = "Mamba block, forward and backward; --kind mamba2: of Mamba-2",
                                     BLOCK_SHAPES,
                                     .tensors = train_tensors,
                                     .call = call_train,

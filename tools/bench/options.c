@@ -36,6 +36,7 @@ static const choice dtypes[] = {{"f32", CLM_F32}, {"bf16", CLM_BF16}, {"f16", CL
 static const choice layouts[] = {{"bld", BENCH_BLD}, {"bdl", BENCH_BDL}};
 static const choice formats[] = {{"table", BENCH_TABLE}, {"csv", BENCH_CSV}, {"json", BENCH_JSON}};
 static const choice caches[] = {{"cold", 0}, {"warm", 1}};
+static const choice kinds[] = {{"mamba1", 0}, {"mamba2", 1}};
 static const choice maths[] = {{"f32", CLM_MATH_F32}, {"tf32", CLM_MATH_TF32}};
 enum { OF_A = 1, OF_B = 2 };
 static const choice transposes[] = {{"nn", 0}, {"nt", OF_B}, {"tn", OF_A}, {"tt", OF_A | OF_B}};
@@ -89,7 +90,7 @@ void bench_command(int argc, char **argv, char *text, size_t size) {
 
 static bool check_op(const char *name) {
   if (!name) return tool_fail("which operation? (see mamba-bench --help)"), false;
-  if (strcmp(name, "all") == 0 || strcmp(name, "limits") == 0 || bench_find_op(name)) return true;
+  if (strcmp(name, "all") == 0 || strcmp(name, "limits") == 0 || bench_find_op(name, NULL)) return true;
   return tool_fail("there is no operation \"%s\" (see mamba-bench --help)", name), false;
 }
 
@@ -99,7 +100,8 @@ static bool check_op(const char *name) {
 static struct {
   long long batch, length, dim, heads, head_dim, state, width, groups, m, n, k, prompt, new_tokens;
 } sizes = {.prompt = 100, .new_tokens = 100};
-static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model, *transpose, *packed;
+static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model, *kind, *transpose,
+    *packed;
 static double rate;
 static int repeat, is_complex, check, explain;
 static const struct poptOption options[] = {
@@ -107,13 +109,15 @@ static const struct poptOption options[] = {
     SIZE("length", length, "steps of each"),
     SIZE("dim", dim, "channels: d_inner of scan, conv and update, d_model of block, embed_dim of backbone-step"),
     SIZE("heads", heads, "heads of ssd"),
-    SIZE("head-dim", head_dim, "channels of a head"),
+    SIZE("head-dim", head_dim, "channels of a head, of ssd and of a mamba2 block"),
     SIZE("state", state, "states of a channel (d_state)"),
     SIZE("width", width, "taps of the convolution"),
     SIZE("groups", groups, "groups of channels that share B and C"),
     SIZE("m", m, "rows of the product"),
     SIZE("n", n, "columns of the product"),
     SIZE("k", k, "summands of the product"),
+    {"kind", '\0', POPT_ARG_STRING, &kind, 0, "the layer of block and block-train (default: mamba1)",
+     "mamba1|mamba2"},
     {"dtype", '\0', POPT_ARG_STRING, &dtype, 0, "storage (of the file for lm-load; default: f32)", "f32|bf16|f16"},
     {"weights", '\0', POPT_ARG_STRING, &weight, 0, "how a model holds its matrices (default: f32)",
      "f32|bf16|f16|int8"},
@@ -148,10 +152,13 @@ static const struct poptOption options[] = {
 static bool list_ops(size_t i, tool_entry *entry) {
   static const tool_entry others[] = {{"limits", "what the device can do: copies, exponentials, products a second"},
                                       {"all", "limits, then every operation"}};
-  size_t count = 0;
-  while (bench_ops[count]) count++;
+  size_t count = 0; /* of the names */
+  for (int k = 0; bench_ops[k]; k++) {
+    if (bench_ops[k]->kind) continue;
+    if (count++ == i) return *entry = (tool_entry){bench_ops[k]->name, bench_ops[k]->help}, true;
+  }
   if (i >= count + 2) return false;
-  *entry = i < count ? (tool_entry){bench_ops[i]->name, bench_ops[i]->help} : others[i - count];
+  *entry = others[i - count];
   return true;
 }
 
@@ -246,7 +253,8 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
                   CHOOSE("math", math, 0, maths),
                   CHOOSE("weights", weight, CLM_WEIGHTS_F32, weights),
                   CHOOSE("transpose", transpose, 0, transposes),
-                  CHOOSE("packed", packed, 0, operands)};
+                  CHOOSE("packed", packed, 0, operands),
+                  CHOOSE("kind", kind, 0, kinds)};
   for (size_t i = 0; i < sizeof chosen / sizeof *chosen; i++)
     if (chosen[i] < 0) return false;
   s->shape.dtype = (clm_dtype)chosen[0];
@@ -259,8 +267,10 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
   s->shape.a_packed = chosen[7] & OF_A;
   s->shape.b_packed = chosen[7] & OF_B;
   s->weights = (clm_weights_type)chosen[5];
+  s->kind = chosen[8] ? kind : NULL;
   bench_command(argc, argv, s->command, sizeof s->command);
   if (!check_op(op) || !check_numbers(s)) return false;
+  if (kind && !bench_find_op(op, "mamba2")) return tool_fail("--kind: only block and block-train have it"), false;
   const bool products = strcmp(op, "gemm") == 0 || strcmp(op, "limits") == 0;
   if ((chosen[4] || chosen[6] || chosen[7]) && !products)
     return tool_fail("--%s: only gemm has it", chosen[4] ? "math" : chosen[6] ? "transpose" : "packed"), false;

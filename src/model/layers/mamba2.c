@@ -133,17 +133,6 @@ static clm_tensor matrix(clm_tensor t, int64_t begin, int64_t count) {
   return view_columns(rows_of(t), begin, count);
 }
 
-/* The last dimension in parts of `size`: (..., d_inner) as (..., heads, head_dim). */
-static clm_tensor in_parts(clm_tensor t, int64_t size) {
-  const int last = t.rank - 1;
-  t.shape[last + 1] = size;
-  t.stride[last + 1] = t.stride[last];
-  t.shape[last] /= size;
-  t.stride[last] *= size;
-  t.rank++;
-  return t;
-}
-
 /* Parts of what in_proj gives, (batch, length, ...), or of the gradient of it. */
 typedef struct projected_parts {
   clm_tensor z0, x0, z, xbc, dt;
@@ -172,13 +161,13 @@ static clm_tensor flat(clm_tensor t) {
 
 /* x, B and C of the convolution's output, or their gradients. */
 static clm_tensor x_of(const sizes *s, clm_tensor xbc) {
-  return in_parts(view_columns(xbc, 0, s->inner), s->head_dim);
+  return view_parts(view_columns(xbc, 0, s->inner), s->head_dim);
 }
 static clm_tensor B_of(const sizes *s, clm_tensor xbc) {
-  return in_parts(view_columns(xbc, s->inner, s->groups * s->state), s->state);
+  return view_parts(view_columns(xbc, s->inner, s->groups * s->state), s->state);
 }
 static clm_tensor C_of(const sizes *s, clm_tensor xbc) {
-  return in_parts(view_columns(xbc, s->inner + s->groups * s->state, s->groups * s->state), s->state);
+  return view_parts(view_columns(xbc, s->inner + s->groups * s->state, s->groups * s->state), s->state);
 }
 
 /* Where the scan writes: after the output of the MLP. */
@@ -186,7 +175,7 @@ static clm_tensor y_of(const sizes *s, clm_tensor y) { return view_columns(y, s-
 
 /* D, or its gradient: for each head, or for each channel of a head. */
 static clm_tensor D_of(const clm_model_config *c, clm_tensor t) {
-  return t.buffer && c->D_per_channel ? in_parts(t, c->head_dim) : t;
+  return t.buffer && c->D_per_channel ? view_parts(t, c->head_dim) : t;
 }
 
 /* ---- Operations ---- */
@@ -233,7 +222,7 @@ static clm_ssd_args scan_args(const model_layer *l, const projected_parts *p, co
                         .dt_bias = w[DT_BIAS],
                         .initial_state = state,
                         .cu_seqlens = pass->cu_seqlens,
-                        .out = in_parts(y_of(&s, l->scratch[Y]), s.head_dim),
+                        .out = view_parts(y_of(&s, l->scratch[Y]), s.head_dim),
                         .final_state = state,
                         .dt_min = c->dt_limit_low,
                         .dt_max = c->dt_limit_high > 0 || c->dt_limit_low <= 0 ? c->dt_limit_high : INFINITY,
@@ -329,7 +318,7 @@ static clm_selective_state_update_args update_args(const model_layer *l, const p
                                            .C = C_of(&s, xbc),
                                            .D = c->D_per_channel ? D_of(c, w[D]) : spread(w[D], &s),
                                            .delta_bias = spread(w[DT_BIAS], &s),
-                                           .out = in_parts(y_of(&s, one_step(l->scratch[Y])), s.head_dim),
+                                           .out = view_parts(y_of(&s, one_step(l->scratch[Y])), s.head_dim),
                                            .delta_softplus = true,
                                            .A_is_log = true};
 }
@@ -389,7 +378,7 @@ static clm_status scan_backward(clm_context *ctx, const model_layer *l, const cl
   const sizes s = sizes_of(l->config);
   const clm_tensor *dw = l->params.gradient, dxbc = l->scratch[DXBC];
   return clm_ssd_backward(ctx, &(clm_ssd_backward_args){.forward = *scan,
-                                                        .dout = in_parts(l->scratch[DY], s.head_dim),
+                                                        .dout = view_parts(l->scratch[DY], s.head_dim),
                                                         .dx = x_of(&s, dxbc),
                                                         .ddt = dp->dt,
                                                         .dB = B_of(&s, dxbc),
