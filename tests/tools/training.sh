@@ -31,6 +31,7 @@ run $tiny --out kind --steps 1 --layers 'mamba2 mlp(width=128)' --head-dim 8 --n
 for part in '"layer": "Mamba2"' '"d_intermediate": 128' '"headdim": 8' '"ngroups": 2'; do
   grep -q "$part" kind/config.json || fail "no $part: $(cat kind/config.json)"
 done
+! grep -q norm_epsilon kind/config.json || fail "the package has no norm_epsilon: $(cat kind/config.json)"
 run "$tools/mamba-generate" --model kind --device cpu -n 5
 run "$tools/mamba-train" --data text.txt --device cpu --out kind --resume --steps 2
 rm -rf kind

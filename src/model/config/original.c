@@ -11,6 +11,9 @@
 
 #define LIMITS ".dt_limit"
 
+/* Of every norm of the package. */
+#define EPSILON 1e-5f
+
 /* Hidden channels of its MLPs are rounded up to this. */
 #define MLP_MULTIPLE 128
 
@@ -99,8 +102,11 @@ static json_t *write(const clm_model_config *c, clm_dtype dtype) {
       json_pack("{s:{s:s}, s:b, s:b, s:i, s:I}", "ssm_cfg", "layer", mamba2 ? "Mamba2" : "Mamba1", "residual_in_fp32",
                 1, "fused_add_norm", 1, "pad_vocab_size_multiple", 1, "d_intermediate", (json_int_t)width);
   if (!members_write(&layers, mamba2 ? FORM_MAMBA2_ORIGINAL : FORM_ORIGINAL, json) &&
-      (!mamba2 || !members_write_limits(c, LIMITS, json)))
+      (!mamba2 || !members_write_limits(c, LIMITS, json))) {
+    if (c->norm_epsilon == EPSILON)
+      json_object_del(json, "norm_epsilon"); /* the package refuses what it does not know */
     return json;
+  }
   json_decref(json);
   return NULL;
 }
