@@ -3,17 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_TOKENS = 1000, TOP = 3 };
+enum { MAX_TOKENS = 1000, TOP = 3 };
 
 /* Runs the text: what may come next with its probability, and the text's embedding. */
 static clm_status run(clm_model *model, const clm_tokenizer *tokenizer, const char *text, float *logits,
                       float *embedding) {
   int64_t vocab = clm_model_configuration(model)->vocab_size, d_model = clm_model_configuration(model)->d_model;
   size_t logits_bytes = (size_t)vocab * sizeof(float), embedding_bytes = (size_t)d_model * sizeof(float), count;
-  int32_t ids[MOST_TOKENS];
+  int32_t ids[MAX_TOKENS];
   clm_buffer *buffer = NULL;
-  clm_status status = clm_tokenizer_encode(tokenizer, text, strlen(text), ids, MOST_TOKENS, &count);
-  if (count > MOST_TOKENS) count = MOST_TOKENS;
+  clm_status status = clm_tokenizer_encode(tokenizer, text, strlen(text), ids, MAX_TOKENS, &count);
+  if (count > MAX_TOKENS) count = MAX_TOKENS;
   if (!status)
     status = clm_buffer_create(clm_model_context(model), sizeof ids + logits_bytes + embedding_bytes, &buffer);
   clm_model_run_args args = {

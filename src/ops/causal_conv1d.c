@@ -2,7 +2,7 @@
 #include "ops/sequences.h"
 #include "ops/view.h"
 
-#define MOST_WIDTH 32
+#define MAX_WIDTH 32
 
 static const op_dim dims[] = {SEQUENCE_DIMS,
                               OP_DIM('d', "channels"),
@@ -55,8 +55,8 @@ const op_table causal_conv1d_backward_table = {.name = "causal_conv1d_backward",
 
 static clm_status check_width(const op_call *c) {
   const int64_t width = op_length(c, 'w');
-  if (width <= MOST_WIDTH) return CLM_OK;
-  return op_fail(c, "weight has width %lld, expected 1 to %d", (long long)width, MOST_WIDTH);
+  if (width <= MAX_WIDTH) return CLM_OK;
+  return op_fail(c, "weight has width %lld, expected 1 to %d", (long long)width, MAX_WIDTH);
 }
 
 static clm_status shape_of(const op_call *c, const clm_causal_conv1d_args *a, causal_conv1d_shape *s) {

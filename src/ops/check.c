@@ -8,7 +8,7 @@ _Static_assert(CLM_I8 == DTYPES - 1 && OP_MAIN == 1 << DTYPES, "a set of dtypes 
 
 /* The product of all dimensions of a call stays below this, so that no size in bytes overflows after this layer. Of
  * several weights' dimensions, each with the rest. */
-#define MOST_ELEMENTS ((int64_t)1 << 58)
+#define MAX_ELEMENTS ((int64_t)1 << 58)
 
 clm_status op_fail(const op_call *c, const char *format, ...) {
   char message[400];
@@ -124,7 +124,7 @@ static clm_status check_view(const op_call *c, const char *name, const clm_tenso
       return op_fail(c, "%s has size %lld in dimension %d, expected at least 1", name, (long long)t->shape[i], i);
     if (t->stride[i] < 0)
       return op_fail(c, "%s has stride %lld in dimension %d, expected at least 0", name, (long long)t->stride[i], i);
-    if (__builtin_mul_overflow(elements, t->shape[i], &elements) || elements > MOST_ELEMENTS)
+    if (__builtin_mul_overflow(elements, t->shape[i], &elements) || elements > MAX_ELEMENTS)
       return op_fail(c, "%s has too many elements", name);
   }
   size_t size = clm_dtype_size(t->dtype), have = t->buffer->bytes;
@@ -142,7 +142,7 @@ static clm_status set_size(op_call *c, op_size *s, int64_t size, const char *nam
   int64_t elements;
   s->size = size;
   s->from = name;
-  bool fits = !__builtin_mul_overflow(c->elements, size, &elements) && elements <= MOST_ELEMENTS;
+  bool fits = !__builtin_mul_overflow(c->elements, size, &elements) && elements <= MAX_ELEMENTS;
   if (!s->dim->apart) c->elements = elements;
   if (fits) return CLM_OK;
   return op_fail(c, "%s has %s %lld, the sizes together are too large", name, s->dim->name, (long long)size);

@@ -1,4 +1,4 @@
-#include "ops/halves.h"
+#include "ops/widened.h"
 
 static const op_dim dims[] = {
     OP_DIM('b', "batch"), OP_DIM('l', "length"), OP_DIM('d', "d_inner"), OP_DIM('n', "d_state"), {0}};
@@ -60,9 +60,9 @@ clm_status clm_discretize(clm_context *context, const clm_discretize_args *args)
   TRY(op_check(&c, context, &discretize_table, args));
   const discretize_shape s = shape_of(&c, args);
   clm_discretize_args ready = *args;
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, discretize, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, discretize, &s, &ready));
 }
 
 clm_status clm_discretize_backward(clm_context *context, const clm_discretize_backward_args *args) {
@@ -70,7 +70,7 @@ clm_status clm_discretize_backward(clm_context *context, const clm_discretize_ba
   TRY(op_check(&c, context, &discretize_backward_table, args));
   const discretize_shape s = shape_of(&c, &args->forward);
   clm_discretize_backward_args ready = *args;
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, discretize_backward, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, discretize_backward, &s, &ready));
 }

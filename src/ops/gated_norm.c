@@ -1,4 +1,4 @@
-#include "ops/halves.h"
+#include "ops/widened.h"
 
 static const op_dim dims[] = {OP_DIM('r', "rows"), OP_DIM('d', "dim"), {0}};
 
@@ -54,9 +54,9 @@ clm_status clm_gated_norm(clm_context *context, const clm_gated_norm_args *args)
   TRY(op_check(&c, context, &gated_norm_table, args));
   TRY(shape_of(&c, args, &s));
   clm_gated_norm_args ready = *args;
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, gated_norm, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, gated_norm, &s, &ready));
 }
 
 clm_status clm_gated_norm_backward(clm_context *context, const clm_gated_norm_backward_args *args) {
@@ -65,7 +65,7 @@ clm_status clm_gated_norm_backward(clm_context *context, const clm_gated_norm_ba
   TRY(op_check(&c, context, &gated_norm_backward_table, args));
   TRY(shape_of(&c, &args->forward, &s));
   clm_gated_norm_backward_args ready = *args;
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, gated_norm_backward, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, gated_norm_backward, &s, &ready));
 }

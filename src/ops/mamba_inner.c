@@ -1,8 +1,8 @@
 /* The inside of a Mamba block: arguments, and the plain sequence of operations where a backend has nothing better. */
 #include "core/tensor_list.h"
-#include "ops/halves.h"
 #include "ops/sequences.h"
 #include "ops/view.h"
+#include "ops/widened.h"
 #include <string.h>
 
 /* xz shows batch, length and 2 d_inner before any of the weights is looked at. */
@@ -554,11 +554,11 @@ clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *arg
   mamba_inner_shape s;
   clm_mamba_inner_args ready;
   TRY(begin(&c, context, args, &s, &ready));
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
   clm_status status = CLM_UNSUPPORTED;
   if (op_slots(context)->mamba_inner) status = op_slots(context)->mamba_inner(context, &s, &ready);
-  return halves_end(context, &halves, status == CLM_UNSUPPORTED ? plain(context, &s, &ready) : status);
+  return widened_end(context, &widened, status == CLM_UNSUPPORTED ? plain(context, &s, &ready) : status);
 }
 
 clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_backward_args *args) {
@@ -567,11 +567,11 @@ clm_status clm_mamba_inner_backward(clm_context *context, const clm_mamba_inner_
   clm_mamba_inner_backward_args ready;
   TRY(begin_backward(&c, context, args, &s, &ready));
   if (c.written == 0) return CLM_OK;
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
   clm_status status = CLM_UNSUPPORTED;
   if (op_slots(context)->mamba_inner_backward) status = op_slots(context)->mamba_inner_backward(context, &s, &ready);
-  return halves_end(context, &halves, status == CLM_UNSUPPORTED ? plain_backward(context, &s, &ready) : status);
+  return widened_end(context, &widened, status == CLM_UNSUPPORTED ? plain_backward(context, &s, &ready) : status);
 }
 
 /* ---- Workspace ---- */
@@ -582,8 +582,8 @@ size_t clm_mamba_inner_workspace_size(clm_context *context, const clm_mamba_inne
   mamba_inner_shape s;
   clm_mamba_inner_args ready;
   if (begin(&c, context, args, &s, &ready)) return 0;
-  ops_halves halves = halves_of(&c, &ready);
-  const size_t small = halves_pretend(&halves), bytes = lay_out(NULL, &s, &ready, NULL).bytes;
+  ops_widened widened = widened_of(&c, &ready);
+  const size_t small = widened_assume(&widened), bytes = lay_out(NULL, &s, &ready, NULL).bytes;
   clm_buffer block = {.context = context, .bytes = bytes};
   inner_pieces p = lay_out(&block, &s, &ready, NULL);
   clm_selective_scan_args scan = scan_args(&s, &ready, &p);
@@ -596,8 +596,9 @@ size_t clm_mamba_inner_backward_workspace_size(clm_context *context, const clm_m
   mamba_inner_shape s;
   clm_mamba_inner_backward_args ready;
   if (begin_backward(&c, context, args, &s, &ready)) return 0;
-  ops_halves halves = halves_of(&c, &ready);
-  const size_t small = halves_pretend(&halves), bytes = lay_out(NULL, &s, &args->forward, args).bytes + sum_bytes(&s);
+  ops_widened widened = widened_of(&c, &ready);
+  const size_t small = widened_assume(&widened),
+               bytes = lay_out(NULL, &s, &args->forward, args).bytes + sum_bytes(&s);
   clm_buffer block = {.context = context, .bytes = bytes};
   inner_pieces p = lay_out(&block, &s, &args->forward, args);
   clm_selective_scan_backward_args scan = scan_backward_args(&s, args, &p);

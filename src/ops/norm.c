@@ -1,4 +1,4 @@
-#include "ops/halves.h"
+#include "ops/widened.h"
 
 static const op_dim dims[] = {OP_DIM('r', "rows"), OP_DIM('d', "dim"), {0}};
 
@@ -47,9 +47,9 @@ clm_status clm_norm(clm_context *context, const clm_norm_args *args) {
   TRY(op_check(&c, context, &norm_table, args));
   const matrix_shape s = {op_length(&c, 'r'), op_length(&c, 'd')};
   clm_norm_args ready = *args;
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, norm, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, norm, &s, &ready));
 }
 
 clm_status clm_norm_backward(clm_context *context, const clm_norm_backward_args *args) {
@@ -60,7 +60,7 @@ clm_status clm_norm_backward(clm_context *context, const clm_norm_backward_args 
   const matrix_shape s = {op_length(&c, 'r'), op_length(&c, 'd')};
   clm_norm_backward_args ready = *args;
   ready.forward.residual_out = (clm_tensor){0};
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, norm_backward, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, norm_backward, &s, &ready));
 }

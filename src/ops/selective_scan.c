@@ -1,6 +1,6 @@
-#include "ops/halves.h"
 #include "ops/ready.h"
 #include "ops/sequences.h"
+#include "ops/widened.h"
 
 static const op_dim dims[] = {
     SEQUENCE_DIMS, OP_DIM('d', "d_inner"), OP_DIM('n', "d_state"), OP_DIM('g', "n_groups"), {0}};
@@ -129,9 +129,9 @@ clm_status clm_selective_scan(clm_context *context, const clm_selective_scan_arg
   selective_scan_shape s;
   clm_selective_scan_args ready;
   TRY(begin(&c, context, args, &s, &ready));
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, selective_scan, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, selective_scan, &s, &ready));
 }
 
 clm_status clm_selective_scan_backward(clm_context *context, const clm_selective_scan_backward_args *args) {
@@ -139,9 +139,9 @@ clm_status clm_selective_scan_backward(clm_context *context, const clm_selective
   selective_scan_shape s;
   clm_selective_scan_backward_args ready;
   TRY(begin_backward(&c, context, args, &s, &ready));
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, selective_scan_backward, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, selective_scan_backward, &s, &ready));
 }
 
 size_t clm_selective_scan_workspace_size(clm_context *context, const clm_selective_scan_args *args) {
@@ -149,8 +149,8 @@ size_t clm_selective_scan_workspace_size(clm_context *context, const clm_selecti
   selective_scan_shape s;
   clm_selective_scan_args ready;
   if (begin(&c, context, args, &s, &ready)) return 0;
-  ops_halves halves = halves_of(&c, &ready);
-  const size_t bytes = halves_pretend(&halves);
+  ops_widened widened = widened_of(&c, &ready);
+  const size_t bytes = widened_assume(&widened);
   if (!context->ops.selective_scan_workspace) return bytes;
   return bytes + context->ops.selective_scan_workspace(context, &s, &ready);
 }
@@ -161,8 +161,8 @@ size_t clm_selective_scan_backward_workspace_size(clm_context *context,
   selective_scan_shape s;
   clm_selective_scan_backward_args ready;
   if (begin_backward(&c, context, args, &s, &ready)) return 0;
-  ops_halves halves = halves_of(&c, &ready);
-  const size_t bytes = halves_pretend(&halves);
+  ops_widened widened = widened_of(&c, &ready);
+  const size_t bytes = widened_assume(&widened);
   if (!context->ops.selective_scan_backward_workspace) return bytes;
   return bytes + context->ops.selective_scan_backward_workspace(context, &s, &ready);
 }

@@ -1,5 +1,5 @@
-#include "ops/halves.h"
 #include "ops/ready.h"
+#include "ops/widened.h"
 
 /* Channels are heads of one: (batch, d_inner) stands for (batch, steps, n_heads, head_dim). */
 static const op_dim dims[] = {OP_DIM('b', "batch"),
@@ -119,9 +119,9 @@ clm_status clm_selective_state_update(clm_context *context, const clm_selective_
   TRY(shape_of(&c, &s));
   clm_selective_state_update_args ready = *args;
   ready_spread(&c, &ready);
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, selective_state_update, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, selective_state_update, &s, &ready));
 }
 
 clm_status clm_selective_state_update_backward(clm_context *context,
@@ -132,7 +132,7 @@ clm_status clm_selective_state_update_backward(clm_context *context,
   TRY(shape_of(&c, &s));
   clm_selective_state_update_backward_args ready = *args;
   ready_spread(&c, &ready);
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, selective_state_update_backward, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, selective_state_update_backward, &s, &ready));
 }

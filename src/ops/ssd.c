@@ -1,6 +1,6 @@
-#include "ops/halves.h"
 #include "ops/ready.h"
 #include "ops/sequences.h"
+#include "ops/widened.h"
 
 static const op_dim dims[] = {SEQUENCE_DIMS,           OP_DIM('h', "n_heads"), OP_DIM('p', "head_dim"),
                               OP_DIM('g', "n_groups"), OP_DIM('n', "d_state"), {0}};
@@ -116,9 +116,9 @@ clm_status clm_ssd(clm_context *context, const clm_ssd_args *args) {
   ssd_shape s;
   clm_ssd_args ready;
   TRY(begin(&c, context, args, &s, &ready));
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, ssd, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, ssd, &s, &ready));
 }
 
 clm_status clm_ssd_backward(clm_context *context, const clm_ssd_backward_args *args) {
@@ -126,9 +126,9 @@ clm_status clm_ssd_backward(clm_context *context, const clm_ssd_backward_args *a
   ssd_shape s;
   clm_ssd_backward_args ready;
   TRY(begin_backward(&c, context, args, &s, &ready));
-  ops_halves halves = halves_of(&c, &ready);
-  TRY(halves_begin(context, &halves));
-  return halves_end(context, &halves, OP_RUN(&c, ssd_backward, &s, &ready));
+  ops_widened widened = widened_of(&c, &ready);
+  TRY(widened_begin(context, &widened));
+  return widened_end(context, &widened, OP_RUN(&c, ssd_backward, &s, &ready));
 }
 
 size_t clm_ssd_workspace_size(clm_context *context, const clm_ssd_args *args) {
@@ -136,8 +136,8 @@ size_t clm_ssd_workspace_size(clm_context *context, const clm_ssd_args *args) {
   ssd_shape s;
   clm_ssd_args ready;
   if (begin(&c, context, args, &s, &ready)) return 0;
-  ops_halves halves = halves_of(&c, &ready);
-  const size_t bytes = halves_pretend(&halves);
+  ops_widened widened = widened_of(&c, &ready);
+  const size_t bytes = widened_assume(&widened);
   return bytes + (context->ops.ssd_workspace ? context->ops.ssd_workspace(context, &s, &ready) : 0);
 }
 
@@ -146,7 +146,7 @@ size_t clm_ssd_backward_workspace_size(clm_context *context, const clm_ssd_backw
   ssd_shape s;
   clm_ssd_backward_args ready;
   if (begin_backward(&c, context, args, &s, &ready)) return 0;
-  ops_halves halves = halves_of(&c, &ready);
-  const size_t bytes = halves_pretend(&halves);
+  ops_widened widened = widened_of(&c, &ready);
+  const size_t bytes = widened_assume(&widened);
   return bytes + (context->ops.ssd_backward_workspace ? context->ops.ssd_backward_workspace(context, &s, &ready) : 0);
 }

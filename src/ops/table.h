@@ -72,7 +72,7 @@ typedef enum op_role { OP_IN, OP_OUT, OP_INOUT } op_role;
 enum {
   OP_OPTIONAL = 1,
   OP_ROWS = 2,           /* (batch, length, ...) one after the other: the rows of a matrix            */
-  OP_WIDENED = 4,        /* 16-bit ones reach backends as f32 copies (halves.h)                       */
+  OP_WIDENED = 4,        /* 16-bit ones reach backends as f32 copies (widened.h)                       */
   OP_WIDENED_SECOND = 8, /* the same, only in the second of two shapes                                */
 };
 

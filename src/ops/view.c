@@ -1,4 +1,5 @@
 #include "ops/view.h"
+#include "core/arith.h"
 
 bool view_extent(const clm_tensor *t, int64_t *bytes) {
   int64_t last = 0;
@@ -59,7 +60,7 @@ static bool reaches(const span *spans, int count, int64_t target, int64_t total,
   if (count == 0) return false;
   int64_t step = spans->step, rest = total - step * spans->most;
   int64_t high = target / step < spans->most ? target / step : spans->most;
-  int64_t low = target > rest ? (target - rest + step - 1) / step : 0;
+  int64_t low = target > rest ? div_up(target - rest, step) : 0;
   for (int64_t n = high; n >= low; n--) {
     if (--*budget < 0) return true;
     if (reaches(spans + 1, count - 1, target - n * step, rest, budget)) return true;

@@ -9,7 +9,7 @@ enum { BUSY_GPU = 512, BUSY_CPU = 32 };
 
 void schedule_causal_conv1d(const schedule_device *d, const causal_conv1d_request *r, causal_conv1d_plan *p) {
   memset(p, 0, sizeof *p);
-  p->vector = r->pairs && r->halves && !r->length_fast && !d->is_cpu ? 2 : 1;
+  p->vector = r->pairs && r->is_16bit && !r->length_fast && !d->is_cpu ? 2 : 1;
   int64_t wide = r->length_fast ? r->length : r->channels / p->vector; /* what neighbouring work-items share */
   int32_t most = d->max_work_group < 128 ? d->max_work_group : 128, size = power_of_two_at_most(most);
   while (size > 1 && size / 2 >= wide && (d->is_cpu || size > d->subgroup)) size /= 2;

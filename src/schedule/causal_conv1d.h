@@ -10,7 +10,7 @@ typedef struct causal_conv1d_request {
   bool length_fast;
   bool backward; /* longer runs: each leaves one partial sum of the gradient of the weights */
   bool pairs;    /* two neighbouring channels can be read at once                           */
-  bool halves;   /* x has 16 bits                                                           */
+  bool is_16bit; /* x has 16 bits                                                           */
 } causal_conv1d_request;
 
 typedef struct causal_conv1d_plan {

@@ -81,7 +81,7 @@ static int32_t block_for(const schedule_device *d, const selective_scan_request 
   const int32_t floats = p->states * p->per_lane * parts_of(r);
   if (d->is_cpu) return r->backward ? 8 : 4;
   if (r->backward) return floats <= 4 ? 8 : floats <= 8 ? 4 : floats <= 16 ? 2 : 1;
-  if (p->shuffle) return floats > 8 ? 4 : r->complex || (r->length_fast && !r->halves) ? 8 : 16;
+  if (p->shuffle) return floats > 8 ? 4 : r->complex || (r->length_fast && !r->is_16bit) ? 8 : 16;
   const int32_t room = r->complex ? 16 : r->gate || r->resets || r->length_fast || p->lanes > 1 ? 32 : 64;
   return floats * 4 <= room ? 4 : floats * 2 <= room ? 2 : 1;
 }
@@ -117,7 +117,7 @@ static bool choose_tile(const schedule_device *d, const selective_scan_request *
 static void choose_work_group(const schedule_device *d, const selective_scan_request *r, selective_scan_plan *p) {
   /* Small work-groups where they have small tiles: more of them are resident, and none waits for many others. */
   const bool small = !d->is_cpu && !r->backward && p->states * p->per_lane <= 8 && p->lanes <= 4 &&
-                     (!r->length_fast || !r->halves || d->shuffle == SHUFFLE_NONE);
+                     (!r->length_fast || !r->is_16bit || d->shuffle == SHUFFLE_NONE);
   int32_t wanted = r->force.work_group ? r->force.work_group : d->is_cpu ? 16 * p->lanes : small ? 64 : 128;
   int32_t size = power_of_two_at_most(wanted < d->max_work_group ? wanted : d->max_work_group);
   p->work_group = size;

@@ -20,7 +20,7 @@ typedef struct selective_scan_request {
   int32_t keep_every; /* steps between the states that a forward pass keeps for the backward one; 0: none */
   bool B_varies, C_varies;
   bool length_fast; /* neighbouring steps are neighbours in memory, not channels       */
-  bool halves;      /* u and what is stored like it has 16 bits                        */
+  bool is_16bit;    /* u and what is stored like it has 16 bits                        */
   bool backward;
   bool gate, resets, packed, complex; /* what few calls have: kernels of their own             */
   selective_scan_force force;

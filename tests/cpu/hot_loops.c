@@ -18,22 +18,24 @@ static clm_tensor take(loop *l, clm_dtype dtype, int rank, const int64_t *shape)
   l->used += ((size_t)clm_tensor_count(t) * clm_dtype_size(dtype) + 63) / 64 * 64;
   return t;
 }
-#define TAKE(dtype, ...) take(l, dtype, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
-#define SEQUENCE()       TAKE(CLM_F32, 1, LENGTH, CHANNELS)
-#define MATRIX()         TAKE(CLM_F32, CHANNELS, STATES)
-#define VECTOR()         TAKE(CLM_F32, CHANNELS)
-#define INPUT()          TAKE(CLM_F32, 1, LENGTH, 1, STATES)
+#define TAKE(l, dtype, ...)                                                                                          \
+  take(l, dtype, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
+
+static clm_tensor sequence(loop *l) { return TAKE(l, CLM_F32, 1, LENGTH, CHANNELS); }
+static clm_tensor matrix(loop *l) { return TAKE(l, CLM_F32, CHANNELS, STATES); }
+static clm_tensor vector(loop *l) { return TAKE(l, CLM_F32, CHANNELS); }
+static clm_tensor input(loop *l) { return TAKE(l, CLM_F32, 1, LENGTH, 1, STATES); }
 
 static clm_selective_scan_args scan_args(loop *l) {
-  return (clm_selective_scan_args){.u = SEQUENCE(),
-                                   .delta = SEQUENCE(),
-                                   .A = MATRIX(),
-                                   .B = INPUT(),
-                                   .C = INPUT(),
-                                   .D = VECTOR(),
-                                   .z = SEQUENCE(),
-                                   .delta_bias = VECTOR(),
-                                   .out = SEQUENCE(),
+  return (clm_selective_scan_args){.u = sequence(l),
+                                   .delta = sequence(l),
+                                   .A = matrix(l),
+                                   .B = input(l),
+                                   .C = input(l),
+                                   .D = vector(l),
+                                   .z = sequence(l),
+                                   .delta_bias = vector(l),
+                                   .out = sequence(l),
                                    .delta_softplus = true};
 }
 
@@ -44,21 +46,24 @@ static clm_status scan(loop *l) {
 
 static clm_status scan_backward(loop *l) {
   const clm_selective_scan_backward_args args = {.forward = scan_args(l),
-                                                 .dout = SEQUENCE(),
-                                                 .du = SEQUENCE(),
-                                                 .ddelta = SEQUENCE(),
-                                                 .dz = SEQUENCE(),
-                                                 .dA = MATRIX(),
-                                                 .dB = INPUT(),
-                                                 .dC = INPUT(),
-                                                 .dD = VECTOR(),
-                                                 .ddelta_bias = VECTOR()};
+                                                 .dout = sequence(l),
+                                                 .du = sequence(l),
+                                                 .ddelta = sequence(l),
+                                                 .dz = sequence(l),
+                                                 .dA = matrix(l),
+                                                 .dB = input(l),
+                                                 .dC = input(l),
+                                                 .dD = vector(l),
+                                                 .ddelta_bias = vector(l)};
   return clm_selective_scan_backward(l->context, &args);
 }
 
 static clm_causal_conv1d_args conv_args(loop *l) {
-  return (clm_causal_conv1d_args){
-      .x = SEQUENCE(), .weight = TAKE(CLM_F32, CHANNELS, WIDTH), .bias = VECTOR(), .out = SEQUENCE(), .silu = true};
+  return (clm_causal_conv1d_args){.x = sequence(l),
+                                  .weight = TAKE(l, CLM_F32, CHANNELS, WIDTH),
+                                  .bias = vector(l),
+                                  .out = sequence(l),
+                                  .silu = true};
 }
 
 static clm_status conv(loop *l) {
@@ -68,39 +73,39 @@ static clm_status conv(loop *l) {
 
 static clm_status conv_backward(loop *l) {
   const clm_causal_conv1d_backward_args args = {.forward = conv_args(l),
-                                                .dout = SEQUENCE(),
-                                                .dx = SEQUENCE(),
-                                                .dweight = TAKE(CLM_F32, CHANNELS, WIDTH),
-                                                .dbias = VECTOR()};
+                                                .dout = sequence(l),
+                                                .dx = sequence(l),
+                                                .dweight = TAKE(l, CLM_F32, CHANNELS, WIDTH),
+                                                .dbias = vector(l)};
   return clm_causal_conv1d_backward(l->context, &args);
 }
 
 static clm_status update(loop *l) {
-  const clm_selective_state_update_args args = {.state = TAKE(CLM_F32, 1, CHANNELS, STATES),
-                                                .u = TAKE(CLM_F32, 1, CHANNELS),
-                                                .delta = TAKE(CLM_F32, 1, CHANNELS),
-                                                .A = MATRIX(),
-                                                .B = TAKE(CLM_F32, 1, 1, STATES),
-                                                .C = TAKE(CLM_F32, 1, 1, STATES),
-                                                .D = VECTOR(),
-                                                .z = TAKE(CLM_F32, 1, CHANNELS),
-                                                .delta_bias = VECTOR(),
-                                                .out = TAKE(CLM_F32, 1, CHANNELS),
+  const clm_selective_state_update_args args = {.state = TAKE(l, CLM_F32, 1, CHANNELS, STATES),
+                                                .u = TAKE(l, CLM_F32, 1, CHANNELS),
+                                                .delta = TAKE(l, CLM_F32, 1, CHANNELS),
+                                                .A = matrix(l),
+                                                .B = TAKE(l, CLM_F32, 1, 1, STATES),
+                                                .C = TAKE(l, CLM_F32, 1, 1, STATES),
+                                                .D = vector(l),
+                                                .z = TAKE(l, CLM_F32, 1, CHANNELS),
+                                                .delta_bias = vector(l),
+                                                .out = TAKE(l, CLM_F32, 1, CHANNELS),
                                                 .delta_softplus = true};
   return clm_selective_state_update(l->context, &args);
 }
 
 static clm_status norm(loop *l) {
   const clm_norm_args args = {
-      .x = TAKE(CLM_F32, LENGTH, CHANNELS), .weight = VECTOR(), .out = TAKE(CLM_F32, LENGTH, CHANNELS)};
+      .x = TAKE(l, CLM_F32, LENGTH, CHANNELS), .weight = vector(l), .out = TAKE(l, CLM_F32, LENGTH, CHANNELS)};
   return clm_norm(l->context, &args);
 }
 
 static clm_status product(loop *l, clm_dtype dtype) {
-  const clm_matmul_args args = {.a = TAKE(CLM_F32, 1, CHANNELS),
-                                .b = clm_tensor_transpose(TAKE(dtype, CHANNELS, CHANNELS), 0, 1),
-                                .out = TAKE(CLM_F32, 1, CHANNELS),
-                                .b_scale = dtype == CLM_I8 ? VECTOR() : (clm_tensor){0}};
+  const clm_matmul_args args = {.a = TAKE(l, CLM_F32, 1, CHANNELS),
+                                .b = clm_tensor_transpose(TAKE(l, dtype, CHANNELS, CHANNELS), 0, 1),
+                                .out = TAKE(l, CLM_F32, 1, CHANNELS),
+                                .b_scale = dtype == CLM_I8 ? vector(l) : (clm_tensor){0}};
   return clm_matmul(l->context, &args);
 }
 static clm_status product_f32(loop *l) { return product(l, CLM_F32); }

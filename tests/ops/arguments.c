@@ -1,8 +1,8 @@
 #include "arguments.h"
 #include <string.h>
 
-enum { MOST_CALLS = 48 };
-valid_call valid_calls[MOST_CALLS];
+enum { MAX_CALLS = 48 };
+valid_call valid_calls[MAX_CALLS];
 size_t valid_call_count;
 
 static void choose_sizes(catalog_choice *c) {
@@ -80,7 +80,7 @@ static void add(const catalog_op *op) {
 }
 
 void valid_calls_init(void) {
-  if (catalog_count > MOST_CALLS) abort();
+  if (catalog_count > MAX_CALLS) abort();
   for (size_t i = 0; i < catalog_count; i++) add(&catalog[i]);
 }
 

@@ -62,20 +62,19 @@ static test_problem forward_of(const scan_case *c, const clm_assoc_scan_args *ar
   return p;
 }
 
-#define GRADIENT(field, role, of, ...)                                                                               \
-  PROBLEM_ADD(&p, TEST_GRADIENT(clm_assoc_scan_backward_args, field, role, kind_of(c), of, __VA_ARGS__))
-#define STATE_GRADIENT(field, role, of, ...)                                                                         \
-  PROBLEM_ADD(&p, TEST_GRADIENT(clm_assoc_scan_backward_args, field, role, state_kind_of(c), of, __VA_ARGS__))
+#define GRADIENT(p, field, role, kind, of, ...)                                                                      \
+  PROBLEM_ADD(p, TEST_GRADIENT(clm_assoc_scan_backward_args, field, role, kind, of, __VA_ARGS__))
 
 /* `wanted`: bits for da, db, dinitial. */
 static test_problem backward_of(const scan_case *c, const clm_assoc_scan_backward_args *args, unsigned wanted) {
   test_problem p = problem_of(c, &op_assoc_scan_backward, args);
   p.tolerance = 1e-5;
-  GRADIENT(dh, TEST_IN, h, c->batch, c->length, c->channels);
-  if (c->flags & FINAL) STATE_GRADIENT(dfinal, TEST_IN, final, c->batch, c->channels);
-  if (wanted & 1) GRADIENT(da, TEST_OUT, a, c->batch, c->length, c->channels);
-  if (wanted & 2) GRADIENT(db, TEST_OUT, b, c->batch, c->length, c->channels);
-  if (wanted & 4 && c->flags & INITIAL) STATE_GRADIENT(dinitial, TEST_OUT, initial, c->batch, c->channels);
+  const test_kind kind = kind_of(c), state_kind = state_kind_of(c);
+  GRADIENT(&p, dh, TEST_IN, kind, h, c->batch, c->length, c->channels);
+  if (c->flags & FINAL) GRADIENT(&p, dfinal, TEST_IN, state_kind, final, c->batch, c->channels);
+  if (wanted & 1) GRADIENT(&p, da, TEST_OUT, kind, a, c->batch, c->length, c->channels);
+  if (wanted & 2) GRADIENT(&p, db, TEST_OUT, kind, b, c->batch, c->length, c->channels);
+  if (wanted & 4 && c->flags & INITIAL) GRADIENT(&p, dinitial, TEST_OUT, state_kind, initial, c->batch, c->channels);
   return p;
 }
 

@@ -139,12 +139,11 @@ test_tensor update_state(const update_case *c, test_tensor t, int64_t rows) {
 
 /* ---- Problems ---- */
 
-#define ROW(shape_, field, role_, kind_, draw_)                                                                      \
-  problem_add(&p, shape_(c, (test_tensor){.name = #field,                                                            \
-                                          .member = offsetof(clm_selective_state_update_args, field),                \
-                                          .role = role_,                                                             \
-                                          .kind = kind_,                                                             \
-                                          .draw = draw_}))
+#define ROW(field, role_, kind_, draw_)                                                                              \
+  (test_tensor) {                                                                                                    \
+    .name = #field, .member = offsetof(clm_selective_state_update_args, field), .role = role_, .kind = kind_,        \
+    .draw = draw_                                                                                                    \
+  }
 
 test_problem update_inputs_of(const update_case *c, const test_op *op, const void *args) {
   static const int32_t indices[] = {3, -1, 0};
@@ -154,16 +153,17 @@ test_problem update_inputs_of(const update_case *c, const test_op *op, const voi
   test_problem p = {.op = op, .args = args, .seed = 61, .layout = c->layout, .tolerance = 3e-6 + rounding};
   p.storage = c->flags & F16 ? CLM_F16 : c->flags & BF16 ? CLM_BF16 : CLM_F32;
   double (*draw_A)(test_random *) = c->flags & LOG_A ? (complex ? NULL : draw_log_decay) : draw_decay;
-  ROW(update_sequence, u, TEST_IN, TEST_STORAGE, NULL);
-  ROW(update_sequence, delta, TEST_IN, TEST_STORAGE, c->flags & SOFTPLUS ? draw_raw_step : draw_step);
+  problem_add(&p, update_sequence(c, ROW(u, TEST_IN, TEST_STORAGE, NULL)));
+  problem_add(&p,
+              update_sequence(c, ROW(delta, TEST_IN, TEST_STORAGE, c->flags & SOFTPLUS ? draw_raw_step : draw_step)));
   const test_kind weight = c->flags & AS_U ? TEST_STORAGE : TEST_PARAMETER;
-  ROW(update_matrix, A, TEST_IN, complex ? TEST_COMPLEX : weight,
-      complex && !(c->flags & LOG_A) ? draw_complex_decay : draw_A);
-  ROW(update_inputs, B, TEST_IN, input, NULL);
-  ROW(update_inputs, C, TEST_IN, input, NULL);
-  if (c->flags & HAS_D) ROW(update_channel, D, TEST_IN, weight, NULL);
-  if (c->flags & HAS_Z) ROW(update_sequence, z, TEST_IN, TEST_STORAGE, NULL);
-  if (c->flags & BIAS) ROW(update_channel, delta_bias, TEST_IN, weight, draw_step);
+  problem_add(&p, update_matrix(c, ROW(A, TEST_IN, complex ? TEST_COMPLEX : weight,
+                                       complex && !(c->flags & LOG_A) ? draw_complex_decay : draw_A)));
+  problem_add(&p, update_inputs(c, ROW(B, TEST_IN, input, NULL)));
+  problem_add(&p, update_inputs(c, ROW(C, TEST_IN, input, NULL)));
+  if (c->flags & HAS_D) problem_add(&p, update_channel(c, ROW(D, TEST_IN, weight, NULL)));
+  if (c->flags & HAS_Z) problem_add(&p, update_sequence(c, ROW(z, TEST_IN, TEST_STORAGE, NULL)));
+  if (c->flags & BIAS) problem_add(&p, update_channel(c, ROW(delta_bias, TEST_IN, weight, draw_step)));
   if (c->flags & POOL) {
     PROBLEM_ADD(&p, TEST_ROW(clm_selective_state_update_args, state_indices, TEST_IN, TEST_INDEX, NULL, c->batch));
     problem_find(&p, "state_indices")->values = indices;
@@ -180,7 +180,7 @@ test_problem update_forward_of(const update_case *c, const test_op *op, const cl
                                : c->flags & AS_U  ? TEST_STORAGE
                                                   : TEST_PARAMETER};
   problem_add(&p, update_state(c, state, c->flags & POOL ? UPDATE_STATES : c->batch));
-  ROW(update_sequence, out, TEST_OUT, TEST_STORAGE, NULL);
+  problem_add(&p, update_sequence(c, ROW(out, TEST_OUT, TEST_STORAGE, NULL)));
   return p;
 }
 

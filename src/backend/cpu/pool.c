@@ -112,7 +112,7 @@ typedef struct running {
 static running stage_at(const cpu_pool *p, int64_t index) {
   const cpu_stage stage = p->stages[index];
   const int64_t part = stage.tasks / MAX_PARTS + 1;
-  return (running){stage, p->first + (uint64_t)index, (stage.tasks + part - 1) / part, part};
+  return (running){stage, p->first + (uint64_t)index, div_up(stage.tasks, part), part};
 }
 
 static inline uint64_t stamp(const running *r, int64_t parts) { return r->number << PART_BITS | (uint64_t)parts; }

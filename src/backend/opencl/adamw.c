@@ -14,7 +14,7 @@ clm_status opencl_adamw(clm_context *ctx, const elementwise_shape *s, const clm_
   status = opencl_kernel_get(ctx, "adamw", "adamw", types.text, &k);
   if (status) return status;
   size_t local = opencl_kernel_work_group(k, ITEMS);
-  size_t global = ceil_div((size_t)s->count, ELEMENTS * local) * local;
+  size_t global = (size_t)div_up(s->count, ELEMENTS * (int64_t)local) * local;
   double step = (double)a->step;
   context_explain(ctx, "adamw: opencl, one pass");
   return OPENCL_RUN(

@@ -74,7 +74,7 @@ static clm_status find_plan(clm_context *ctx, const assoc_scan_shape *s, const c
 
 /* Chunks of a run; the one step more of a gradient may need one more than the plan has. */
 static int32_t chunks_of(const scan_plan *p, const run *r) {
-  return p->tile.chunks == 1 ? 1 : (int32_t)((r->count + p->tile.chunk - 1) / p->tile.chunk);
+  return p->tile.chunks == 1 ? 1 : (int32_t)div_up(r->count, p->tile.chunk);
 }
 
 /* The first `chunks` chunks of a run. */
@@ -83,7 +83,7 @@ static clm_status run_pass(clm_context *ctx, const assoc_scan_shape *s, const sc
   const assoc_scan_plan *t = &p->tile;
   const int32_t all = chunks_of(p, r);
   size_t size = (size_t)(t->channels * t->segments);
-  size_t blocks = (size_t)((s->channels + t->channels - 1) / t->channels);
+  size_t blocks = (size_t)div_up(s->channels, t->channels);
   size_t global[3] = {blocks * size, (size_t)chunks, (size_t)s->batch}, local[3] = {size, 1, 1};
   return OPENCL_RUN(ctx, r->kernel, 3, global, local, ARG_TENSOR3(*r->a), ARG_TENSOR3(*r->b),
                     ARG_TENSOR2(*r->initial), ARG_TENSOR3(*r->h), ARG_TENSOR2(*r->final), ARG_TENSOR3(*r->factor),

@@ -2,6 +2,7 @@
 #include "schedule/causal_conv1d.h"
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
+#include "core/arith.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -50,7 +51,7 @@ static void key_of(conv_key *key, const char *op, const causal_conv1d_shape *s, 
   key->request.channels = s->channels;
   key->request.width = s->width;
   key->request.length_fast = length_is_fast(&a->x);
-  key->request.halves = s->dtype != CLM_F32;
+  key->request.is_16bit = s->dtype != CLM_F32;
   key->step[CONV_X] = step_of(&a->x);
   key->x = s->dtype;
   key->weight = a->weight.dtype;
@@ -86,8 +87,8 @@ static void vary(const causal_conv1d_request *r, causal_conv1d_plan *p) {
   if (steps > 0) p->steps = steps;
   const int64_t block = r->length_fast ? (int64_t)p->steps * p->work_group : p->steps;
   if (run > 0 && r->backward) p->run = run;
-  if (steps > 0 || run > 0) p->run = r->backward ? (p->run + block - 1) / block * block : block;
-  p->runs = (r->length + p->run - 1) / p->run;
+  if (steps > 0 || run > 0) p->run = r->backward ? round_up(p->run, block) : block;
+  p->runs = div_up(r->length, p->run);
 }
 
 static clm_status find_plan(clm_context *ctx, const conv_key *key, conv_plan **plan) {

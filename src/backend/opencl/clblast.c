@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define LEAST_PRODUCTS 5e8 /* below, launches and padding cost more than its kernel gains */
+#define MIN_PRODUCTS 5e8   /* below, launches and padding cost more than its kernel gains */
 enum { LARGE_TILE = 128 }; /* about what a work-group of CLBlast's kernel makes */
 
 static atomic_int users; /* contexts that CLBlast may keep programs for */
@@ -142,10 +142,9 @@ static bool self_check(clm_context *ctx) {
 
 static bool worth_it(const clm_context *ctx, const matmul_shape *s) {
   const schedule_device *d = opencl_schedule_device(ctx);
-  if (d->is_cpu || (double)s->m * (double)s->n * (double)s->k < LEAST_PRODUCTS) return false;
+  if (d->is_cpu || (double)s->m * (double)s->n * (double)s->k < MIN_PRODUCTS) return false;
   /* Too few results to fill the device: our own kernel cuts k instead. */
-  size_t tiles = ceil_div((size_t)s->m, LARGE_TILE) * ceil_div((size_t)s->n, LARGE_TILE);
-  return 2 * tiles >= (size_t)d->compute_units;
+  return 2 * div_up(s->m, LARGE_TILE) * div_up(s->n, LARGE_TILE) >= d->compute_units;
 }
 
 bool opencl_clblast_fits(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {

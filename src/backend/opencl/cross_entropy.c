@@ -2,7 +2,7 @@
 #include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 
-enum { MOST_ITEMS = 512 };
+enum { MAX_ITEMS = 512 };
 
 clm_status opencl_cross_entropy(clm_context *ctx, const matrix_shape *s, const clm_cross_entropy_args *a) {
   clm_status status = OPENCL_ONLY_STORAGE(ctx, "cross_entropy", OPERAND(a, logits));
@@ -12,7 +12,7 @@ clm_status opencl_cross_entropy(clm_context *ctx, const matrix_shape *s, const c
   if (status == CLM_OK) status = opencl_kernel_get(ctx, "cross_entropy", "cross_entropy", types.text, &k);
   if (status) return status;
   size_t wanted = power_of_two(s->dim / 4);
-  wanted = wanted < 32 ? 32 : wanted > MOST_ITEMS ? MOST_ITEMS : wanted;
+  wanted = wanted < 32 ? 32 : wanted > MAX_ITEMS ? MAX_ITEMS : wanted;
   size_t local = opencl_kernel_work_group(k, wanted), global = (size_t)s->rows * local;
   context_explain(ctx, "cross_entropy: opencl, a work-group of %zu per row", local);
   return OPENCL_RUN(ctx, k, 1, &global, &local, ARG_MATRIX(a->logits), ARG_VECTOR(a->targets), ARG_VECTOR(a->losses),

@@ -9,7 +9,7 @@ enum { ELEMENTS = 4, ITEMS = 256 }; /* ELEMENTS as in the kernels */
 
 static void sizes(const opencl_kernel *k, int64_t count, size_t *global, size_t *local) {
   *local = opencl_kernel_work_group(k, ITEMS);
-  *global = ceil_div((size_t)count, ELEMENTS * *local) * *local;
+  *global = (size_t)div_up(count, ELEMENTS * (int64_t)*local) * *local;
 }
 
 clm_status opencl_axpby(clm_context *ctx, const elementwise_shape *s, const clm_axpby_args *a) {

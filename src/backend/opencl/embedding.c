@@ -2,7 +2,7 @@
 #include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 
-enum { ITEMS = 256, LEAST_COLUMNS = 32, MOST_LANES = 8 };
+enum { ITEMS = 256, MIN_COLUMNS = 32, MAX_LANES = 8 };
 
 clm_status opencl_embedding(clm_context *ctx, const embedding_shape *s, const clm_embedding_args *a) {
   clm_status status = OPENCL_ONLY_STORAGE(ctx, "embedding", OPERAND(a, out));
@@ -14,7 +14,7 @@ clm_status opencl_embedding(clm_context *ctx, const embedding_shape *s, const cl
   if (status == CLM_OK) status = opencl_kernel_get(ctx, "embedding", "embedding", types.text, &k);
   if (status) return status;
   size_t wanted = power_of_two(s->dim), local = opencl_kernel_work_group(k, wanted < ITEMS ? wanted : ITEMS);
-  size_t tiles = ceil_div((size_t)s->dim, local), global = (size_t)s->count * tiles * local;
+  size_t tiles = (size_t)div_up(s->dim, (int64_t)local), global = (size_t)s->count * tiles * local;
   context_explain(ctx, "embedding: opencl, %zu work-group%s of %zu per row", tiles, tiles == 1 ? "" : "s", local);
   return OPENCL_RUN(ctx, k, 1, &global, &local, ARG_VECTOR(a->ids), ARG_MATRIX(a->table), ARG_VECTOR(a->table_scale),
                     ARG_MATRIX(a->out), ARG_I32(s->vocab), ARG_I32(s->dim), ARG_I32(tiles));
@@ -24,9 +24,9 @@ clm_status opencl_embedding(clm_context *ctx, const embedding_shape *s, const cl
 static void group_size(const opencl_kernel *k, const embedding_shape *s, size_t local[2]) {
   size_t lanes = power_of_two(s->count / s->vocab), columns = power_of_two(s->dim);
   size_t items = opencl_kernel_work_group(k, ITEMS);
-  if (lanes > MOST_LANES) lanes = MOST_LANES;
+  if (lanes > MAX_LANES) lanes = MAX_LANES;
   if (columns > items / lanes) columns = items / lanes;
-  if (columns < LEAST_COLUMNS && columns < (size_t)s->dim) columns = LEAST_COLUMNS;
+  if (columns < MIN_COLUMNS && columns < (size_t)s->dim) columns = MIN_COLUMNS;
   while (columns * lanes > items) lanes > 1 ? (lanes /= 2) : (columns /= 2);
   local[0] = columns;
   local[1] = lanes;
@@ -54,7 +54,7 @@ clm_status opencl_embedding_backward(clm_context *ctx, const embedding_shape *s,
                       ARG_TENSOR(first));
   if (status) return status;
   group_size(sum, s, local);
-  size_t tiles = ceil_div((size_t)s->dim, local[0]), all[2] = {(size_t)s->vocab * tiles * local[0], local[1]};
+  size_t tiles = (size_t)div_up(s->dim, (int64_t)local[0]), all[2] = {(size_t)s->vocab * tiles * local[0], local[1]};
   context_explain(ctx, "embedding_backward: opencl, positions sorted by id, then %zu columns x %zu lanes per id",
                   local[0], local[1]);
   return OPENCL_RUN(ctx, sum, 2, all, local, ARG_TENSOR(first), ARG_TENSOR(order), ARG_MATRIX(a->dout),

@@ -4,7 +4,7 @@
 #include "cl/gated_norm_args.h"
 #include "core/try.h"
 
-enum { LEAST_ITEMS = 32, MOST_ITEMS = 256 };
+enum { MIN_ITEMS = 32, MAX_ITEMS = 256 };
 
 static int64_t element_of(const clm_tensor *t) { return (int64_t)(t->offset / clm_dtype_size(t->dtype)); }
 
@@ -43,9 +43,9 @@ typedef struct work_sizes {
 
 static work_sizes sizes_of(const opencl_kernel *k, const gated_norm_shape *s) {
   const size_t wanted = power_of_two(s->width / 4);
-  const size_t items = opencl_kernel_work_group(k, wanted < LEAST_ITEMS  ? LEAST_ITEMS
-                                                   : wanted > MOST_ITEMS ? MOST_ITEMS
-                                                                         : wanted);
+  const size_t items = opencl_kernel_work_group(k, wanted < MIN_ITEMS   ? MIN_ITEMS
+                                                   : wanted > MAX_ITEMS ? MAX_ITEMS
+                                                                        : wanted);
   return (work_sizes){{(size_t)(s->dim / s->width) * items, (size_t)s->rows}, {items, 1}};
 }
 

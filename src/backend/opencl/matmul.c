@@ -5,15 +5,7 @@
 #include "core/try.h"
 #include <stdio.h>
 
-enum {
-  MOST_ROWS = 8,
-  ROW_LANES = 32,
-  ROW_LINES = 4,
-  ROW_COLUMNS = 2,
-  ROW_PIECE = 8,
-  SHORT_K = 512,
-  LEAST_PART = 256
-};
+enum { MAX_ROWS = 8, ROW_LANES = 32, ROW_LINES = 4, ROW_COLUMNS = 2, ROW_PIECE = 8, SHORT_K = 512, MIN_PART = 256 };
 
 clm_status opencl_matmul_finish(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a,
                                 const clm_tensor *partial, int64_t part_stride, int parts, float scale) {
@@ -30,7 +22,7 @@ clm_status opencl_matmul_finish(clm_context *ctx, const matmul_shape *s, const c
 
 /* One to eight rows times a matrix that is contiguous along k. */
 static bool row_fits(const matmul_shape *s, const clm_matmul_args *a) {
-  return s->m <= MOST_ROWS && s->k >= ROW_LANES && a->b.stride[0] == 1;
+  return s->m <= MAX_ROWS && s->k >= ROW_LANES && a->b.stride[0] == 1;
 }
 
 /* Whether the pieces of eight numbers along dimension `k` are aligned to their size, at most 16 bytes. */
@@ -49,7 +41,7 @@ static clm_status matmul_row(clm_context *ctx, const matmul_shape *s, const clm_
   if (status) return status;
   size_t local[2] = {opencl_kernel_work_group(k, ROW_LANES), ROW_LINES};
   while (local[0] * local[1] > opencl_kernel_work_group(k, ROW_LANES * ROW_LINES)) local[1] /= 2;
-  const size_t global[2] = {local[0], ceil_div((size_t)s->n, ROW_COLUMNS)};
+  const size_t global[2] = {local[0], (size_t)div_up(s->n, ROW_COLUMNS)};
   const size_t scratch = local[0] * local[1] * ROW_COLUMNS * (size_t)s->m * sizeof(float);
   context_explain(ctx, "matmul: opencl, %zu lanes for %d columns of b, %d row%s", local[0], ROW_COLUMNS, (int)s->m,
                   s->m == 1 ? "" : "s");
@@ -70,7 +62,7 @@ static clm_status matmul_direct(clm_context *ctx, const matmul_shape *s, const c
       opencl_kernel_get(ctx, "matmul_direct", rows ? "matmul_rows" : "matmul_dots", MATMUL_DEFINES("", a).text, &k);
   if (status) return status;
   size_t columns = rows ? 16 : 4, local[2] = {8, 1};
-  size_t global[2] = {ceil_div((size_t)s->m, 4), ceil_div((size_t)s->n, columns)};
+  size_t global[2] = {(size_t)div_up(s->m, 4), (size_t)div_up(s->n, (int64_t)columns)};
   context_explain(ctx, "matmul: opencl, 4 x %zu results per work-item, without local memory", columns);
   if (rows)
     return OPENCL_RUN(ctx, k, 2, global, local, ARG_MATRIX(a->a), ARG_TENSOR(a->b), ARG_I64(a->b.stride[0]),
@@ -81,12 +73,11 @@ static clm_status matmul_direct(clm_context *ctx, const matmul_shape *s, const c
 }
 
 /* In how many parts to cut k so that the device has work for all its units. */
-static int parts_of(const clm_context *ctx, const matmul_shape *s, size_t tiles) {
+static int parts_of(const clm_context *ctx, const matmul_shape *s, int64_t tiles) {
   const schedule_device *d = opencl_schedule_device(ctx);
-  size_t wanted = (size_t)d->compute_units * (d->is_cpu ? 1 : 2), most = (size_t)s->k / LEAST_PART;
+  const int64_t wanted = (int64_t)d->compute_units * (d->is_cpu ? 1 : 2);
   if (tiles >= wanted || s->k < SHORT_K) return 1;
-  size_t parts = ceil_div(wanted, tiles);
-  return (int)(parts < most ? parts : most);
+  return (int)min_of(div_up(wanted, tiles), s->k / MIN_PART);
 }
 
 clm_status opencl_matmul_tiled(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
@@ -98,10 +89,10 @@ clm_status opencl_matmul_tiled(clm_context *ctx, const matmul_shape *s, const cl
   opencl_kernel *k;
   clm_status status = opencl_kernel_get(ctx, "matmul", "matmul", MATMUL_DEFINES(defines, a).text, &k);
   if (status) return status;
-  size_t tiles[2] = {ceil_div((size_t)s->n, tile), ceil_div((size_t)s->m, tile)};
-  int parts = parts_of(ctx, s, tiles[0] * tiles[1]);
-  int32_t part = (int32_t)ceil_div(ceil_div((size_t)s->k, (size_t)parts), 16) * 16; /* whole slices */
-  parts = (int)ceil_div((size_t)s->k, (size_t)part);
+  size_t tiles[2] = {(size_t)div_up(s->n, (int64_t)tile), (size_t)div_up(s->m, (int64_t)tile)};
+  int parts = parts_of(ctx, s, (int64_t)(tiles[0] * tiles[1]));
+  int32_t part = (int32_t)round_up(div_up(s->k, parts), 16); /* whole slices */
+  parts = (int)div_up(s->k, part);
   clm_tensor partial = {.buffer = NULL};
   if (parts > 1) {
     clm_buffer *workspace;

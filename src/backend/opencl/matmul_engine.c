@@ -7,8 +7,8 @@
 #include "core/try.h"
 #include <stdio.h>
 
-enum { PANEL_BYTES = 32, TILE_RESULTS = 128 * 128, SUM_EVERY = 4, MOST_PLANES = 3 };
-#define LEAST_PRODUCTS 3e7 /* below, packing costs more than the engine gains */
+enum { PANEL_BYTES = 32, TILE_RESULTS = 128 * 128, SUM_EVERY = 4, MAX_PLANES = 3 };
+#define MIN_PRODUCTS 3e7 /* below, packing costs more than the engine gains */
 
 static const struct {
   const char *type, *defines;
@@ -50,7 +50,7 @@ static engine_format format_of(const clm_matmul_args *args) {
 
 /* All products of planes that count in fp32, the smallest first. */
 static void list_products(engine_product *p) {
-  for (int below = MOST_PLANES - 1; below >= 0; below--)
+  for (int below = MAX_PLANES - 1; below >= 0; below--)
     for (int i = 0; i <= below; i++) {
       const int j = below - i;
       if (i >= p->a.planes || j >= p->b.planes) continue;
@@ -115,7 +115,7 @@ static clm_status write_panels(clm_context *ctx, const engine_product *p, const 
   enum { ROWS = 64, DEPTH = 32, ITEMS = 128 }; /* as in cl/pack.cl */
   const int64_t depth = p->panels * PANEL_BYTES / formats[p->format].bytes;
   const size_t local[3] = {ITEMS, 1, 1};
-  const size_t global[3] = {ceil_div((size_t)depth, DEPTH) * ITEMS, ceil_div((size_t)o->rows, ROWS),
+  const size_t global[3] = {(size_t)(div_up(depth, DEPTH) * ITEMS), (size_t)div_up(o->rows, ROWS),
                             (size_t)o->matrices};
   return OPENCL_RUN(ctx, kernel, 3, global, local, ARG_BUFFER(t->buffer), ARG_BUFFER(o->panels), ARG_STRUCT(g));
 }
@@ -280,5 +280,5 @@ clm_status opencl_engine_matmul(clm_context *ctx, const matmul_engine *e, const 
 bool opencl_engine_fits(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *args) {
   const matmul_engine *e = opencl_engine(ctx);
   if (!e || !e->formats[format_of(args)]) return false;
-  return e->emulated || (double)s->batch * (double)s->m * (double)s->n * (double)s->k >= LEAST_PRODUCTS;
+  return e->emulated || (double)s->batch * (double)s->m * (double)s->n * (double)s->k >= MIN_PRODUCTS;
 }

@@ -2,7 +2,7 @@
 #include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 
-enum { LEAST_ITEMS = 32, MOST_ITEMS = 256 };
+enum { MIN_ITEMS = 32, MAX_ITEMS = 256 };
 
 /* Whether anything is added to x or kept: the kernels have more arguments then, which stand last. */
 static bool adds(const clm_norm_args *a) { return a->residual.buffer || a->residual_out.buffer; }
@@ -23,7 +23,7 @@ static opencl_defines defines_of(const clm_norm_args *a, const clm_tensor *out, 
 /* About four elements a work-item, so that short rows do not leave most of a work-group idle. */
 static size_t row_items(const opencl_kernel *k, int64_t dim) {
   size_t wanted = power_of_two(dim / 4);
-  return opencl_kernel_work_group(k, wanted < LEAST_ITEMS ? LEAST_ITEMS : wanted > MOST_ITEMS ? MOST_ITEMS : wanted);
+  return opencl_kernel_work_group(k, wanted < MIN_ITEMS ? MIN_ITEMS : wanted > MAX_ITEMS ? MAX_ITEMS : wanted);
 }
 
 static clm_status check_sizes(clm_context *ctx, const char *op, const matrix_shape *s) {

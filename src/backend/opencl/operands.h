@@ -3,6 +3,7 @@
 #define CLM_OPENCL_OPERANDS_H
 
 #include "backend/opencl/launch.h"
+#include "core/arith.h"
 
 #define ARG_VECTOR(t) ARG_TENSOR(t), ARG_I64((t).stride[0])
 #define ARG_MATRIX(t) ARG_TENSOR(t), ARG_I64((t).stride[0]), ARG_I64((t).stride[1])
@@ -56,8 +57,6 @@ strided_view opencl_strided(const clm_tensor *const tensors[STRIDED_TENSORS], in
 
 /* The view `count` elements of type `dtype` at byte `offset` of a buffer: for pieces of the workspace. */
 clm_tensor opencl_piece(clm_buffer *, size_t *offset, clm_dtype dtype, int64_t count);
-
-static inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /* The least power of two that is at least n. */
 static inline size_t power_of_two(int64_t n) {

@@ -31,13 +31,13 @@ static program_key key_of(const opencl_state *s, const char *source, const char 
 
 /* The binary of our device; a program in a context of several devices has one for each. free() it. */
 static unsigned char *binary_of(const opencl_state *s, cl_program program, size_t *size) {
-  enum { MOST_DEVICES = 64 };
+  enum { MAX_DEVICES = 64 };
   cl_uint count = 0;
-  cl_device_id devices[MOST_DEVICES];
-  size_t sizes[MOST_DEVICES], bytes;
-  unsigned char *binaries[MOST_DEVICES] = {NULL}, *binary = NULL;
+  cl_device_id devices[MAX_DEVICES];
+  size_t sizes[MAX_DEVICES], bytes;
+  unsigned char *binaries[MAX_DEVICES] = {NULL}, *binary = NULL;
   if (clGetProgramInfo(program, CL_PROGRAM_NUM_DEVICES, sizeof count, &count, NULL) != CL_SUCCESS) return NULL;
-  if (count == 0 || count > MOST_DEVICES) return NULL;
+  if (count == 0 || count > MAX_DEVICES) return NULL;
   bytes = count * sizeof *devices;
   if (clGetProgramInfo(program, CL_PROGRAM_DEVICES, bytes, devices, NULL) != CL_SUCCESS) return NULL;
   bytes = count * sizeof *sizes;

@@ -2,10 +2,10 @@
 #include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 
-enum { COLUMNS = 32, LANES = 8, ITEMS = 256, GROUPS_PER_UNIT = 8, LEAST_ROWS = 64 };
+enum { COLUMNS = 32, LANES = 8, ITEMS = 256, GROUPS_PER_UNIT = 8, MIN_ROWS = 64 };
 
-static size_t wanted_groups(const clm_context *ctx) {
-  return GROUPS_PER_UNIT * (size_t)opencl_schedule_device(ctx)->compute_units;
+static int64_t wanted_groups(const clm_context *ctx) {
+  return GROUPS_PER_UNIT * (int64_t)opencl_schedule_device(ctx)->compute_units;
 }
 
 column_plan opencl_column_plan(const clm_context *ctx, const opencl_kernel *k, int64_t rows, int64_t dim) {
@@ -13,12 +13,11 @@ column_plan opencl_column_plan(const clm_context *ctx, const opencl_kernel *k, i
   size_t items = opencl_kernel_work_group(k, COLUMNS * LANES);
   while (p.local[1] > 1 && p.local[0] * p.local[1] > items) p.local[1] /= 2;
   while (p.local[0] * p.local[1] > items) p.local[0] /= 2;
-  size_t tiles = ceil_div((size_t)dim, p.local[0]);
-  size_t chunks = ceil_div(wanted_groups(ctx), tiles), most = ceil_div((size_t)rows, LEAST_ROWS);
-  if (chunks > most) chunks = most;
-  p.chunk_rows = (int32_t)ceil_div((size_t)rows, chunks);
-  p.chunks = (int32_t)ceil_div((size_t)rows, (size_t)p.chunk_rows);
-  p.global[0] = tiles * p.local[0];
+  const int64_t tiles = div_up(dim, (int64_t)p.local[0]);
+  const int64_t chunks = min_of(div_up(wanted_groups(ctx), tiles), div_up(rows, MIN_ROWS));
+  p.chunk_rows = (int32_t)div_up(rows, chunks);
+  p.chunks = (int32_t)div_up(rows, p.chunk_rows);
+  p.global[0] = (size_t)tiles * p.local[0];
   p.global[1] = (size_t)p.chunks * p.local[1];
   p.scratch_bytes = p.local[0] * p.local[1] * sizeof(float);
   return p;
@@ -63,8 +62,7 @@ clm_status opencl_sum_squares(clm_context *ctx, const elementwise_shape *s, cons
   if (status == CLM_OK) status = opencl_kernel_get(ctx, "reduce", "sum_finish", types.text, &second);
   if (status) return status;
   size_t local = opencl_kernel_work_group(first, ITEMS), finish_local = opencl_kernel_work_group(second, ITEMS);
-  size_t groups = ceil_div((size_t)s->count, 4 * local), most = wanted_groups(ctx);
-  if (groups > most) groups = most;
+  const size_t groups = (size_t)min_of(div_up(s->count, 4 * (int64_t)local), wanted_groups(ctx));
   clm_buffer *workspace;
   size_t offset = 0, global = groups * local;
   status = context_workspace(ctx, groups * sizeof(float), &workspace);

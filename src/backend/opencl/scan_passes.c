@@ -31,7 +31,7 @@ void scan_describe(const char *op, const selective_scan_shape *s, const clm_sele
   r->B_varies = s->B_varies;
   r->C_varies = s->C_varies;
   r->length_fast = steps_are_neighbours(&a->u);
-  r->halves = clm_dtype_size(a->u.dtype) == 2;
+  r->is_16bit = clm_dtype_size(a->u.dtype) == 2;
   r->gate = a->gate.buffer;
   r->resets = a->seq_idx.buffer;
   r->packed = s->packed;

@@ -1,10 +1,10 @@
 /* Launches of cl/sort.cl. */
 #include "backend/opencl/operands.h"
 
-enum { DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS, BLOCK = 256, LEAST_BLOCK = 16 };
+enum { DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS, BLOCK = 256, MIN_BLOCK = 16 };
 
 size_t opencl_sort_bytes(int64_t count) {
-  size_t blocks = ceil_div((size_t)count, LEAST_BLOCK); /* however small the work-groups turn out to be */
+  size_t blocks = (size_t)div_up(count, MIN_BLOCK); /* however small the work-groups turn out to be */
   return (4 * (size_t)count + DIGITS * blocks) * sizeof(int32_t) + 5 * 64;
 }
 
@@ -19,11 +19,11 @@ clm_status opencl_sort(clm_context *ctx, const clm_tensor *ids, int64_t limit, c
   int64_t count = ids->shape[0];
   size_t block = opencl_kernel_work_group(k[1], BLOCK), items = opencl_kernel_work_group(k[2], BLOCK);
   if (block > opencl_kernel_work_group(k[3], BLOCK)) block = opencl_kernel_work_group(k[3], BLOCK);
-  if (block < LEAST_BLOCK)
+  if (block < MIN_BLOCK)
     return context_fail(ctx, CLM_UNSUPPORTED, "embedding_backward: this device runs only %zu work-items together",
                         block);
   size_t global = (size_t)count, local = opencl_kernel_work_group(k[0], BLOCK);
-  int64_t blocks = (int64_t)ceil_div(global, block);
+  int64_t blocks = div_up(count, (int64_t)block);
   clm_tensor pair[2][2];
   for (int i = 0; i < 4; i++) pair[i / 2][i % 2] = opencl_piece(workspace, offset, CLM_I32, count);
   clm_tensor counts = opencl_piece(workspace, offset, CLM_I32, blocks * DIGITS);

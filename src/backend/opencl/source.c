@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_INCLUDES = 24, LONGEST_NAME = 64 };
+enum { MAX_INCLUDES = 24, MAX_NAME = 64 };
 
 typedef struct expansion {
   char *text;
   size_t length, capacity;
-  char included[MOST_INCLUDES][LONGEST_NAME]; /* each shared file goes in once */
+  char included[MAX_INCLUDES][MAX_NAME]; /* each shared file goes in once */
   int include_count;
 } expansion;
 
@@ -58,7 +58,7 @@ static bool parse_include(const char *line, char *name) {
   if (strncmp(line, start, sizeof start - 1) != 0) return false;
   const char *begin = line + sizeof start - 1;
   size_t length = strcspn(begin, "\"\n");
-  if (begin[length] != '"' || length == 0 || length >= LONGEST_NAME) return false;
+  if (begin[length] != '"' || length == 0 || length >= MAX_NAME) return false;
   memcpy(name, begin, length);
   name[length] = '\0';
   return true;
@@ -72,12 +72,12 @@ static bool seen(expansion *e, const char *name) {
 
 static clm_status paste(clm_context *ctx, expansion *e, const char *name) {
   if (seen(e, name)) return CLM_OK;
-  if (e->include_count == MOST_INCLUDES)
-    return context_fail(ctx, CLM_BUILD_FAILED, "opencl: %s includes more than %d files", name, MOST_INCLUDES);
-  snprintf(e->included[e->include_count++], LONGEST_NAME, "%s", name);
+  if (e->include_count == MAX_INCLUDES)
+    return context_fail(ctx, CLM_BUILD_FAILED, "opencl: %s includes more than %d files", name, MAX_INCLUDES);
+  snprintf(e->included[e->include_count++], MAX_NAME, "%s", name);
   char *text = load(name);
   if (!text) return context_fail(ctx, CLM_BUILD_FAILED, "opencl: there is no kernel source %s", name);
-  char line_of[LONGEST_NAME + 32], include[LONGEST_NAME];
+  char line_of[MAX_NAME + 32], include[MAX_NAME];
   int n = snprintf(line_of, sizeof line_of, "#line 1 \"%s\"\n", name); /* so that compiler messages name the file */
   clm_status status = append(e, line_of, (size_t)n) ? CLM_OK : CLM_OUT_OF_MEMORY;
   int number = 1;
@@ -100,7 +100,7 @@ static clm_status paste(clm_context *ctx, expansion *e, const char *name) {
 
 clm_status opencl_source(clm_context *ctx, const char *family, char **text) {
   *text = NULL;
-  char name[LONGEST_NAME];
+  char name[MAX_NAME];
   if (snprintf(name, sizeof name, "%s.cl", family) >= (int)sizeof name)
     return context_fail(ctx, CLM_BUILD_FAILED, "opencl: the name of kernel family %s is too long", family);
   expansion *e = calloc(1, sizeof *e);

@@ -12,7 +12,7 @@ static clm_status get_kernel(clm_context *ctx, const char *name, const clm_swigl
 
 static void sizes(const opencl_kernel *k, const matrix_shape *s, size_t *global, size_t *local) {
   *local = opencl_kernel_work_group(k, ITEMS);
-  *global = ceil_div((size_t)(s->rows * s->dim), *local) * *local;
+  *global = (size_t)round_up(s->rows * s->dim, (int64_t)*local);
 }
 
 clm_status opencl_swiglu(clm_context *ctx, const matrix_shape *s, const clm_swiglu_args *a) {

@@ -1,6 +1,7 @@
 /* config.json of the original state-spaces checkpoints:
  *   {"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "pad_vocab_size_multiple": 8, ...}
  * with "ssm_cfg": {"layer": "Mamba2", ...} of Mamba-2, and "d_intermediate" where an MLP follows each mixer. */
+#include "core/arith.h"
 #include "core/context.h"
 #include "core/try.h"
 #include "model/config/family.h"
@@ -26,7 +27,7 @@ static clm_status read_vocab(clm_context *ctx, const char *path, const json_t *j
   int64_t multiple = padding ? json_integer_value(padding) : 8;
   if (multiple < 1 || multiple > MAX_DIMENSION)
     return members_bad_key(ctx, path, "pad_vocab_size_multiple", "a whole number of at least 1");
-  if (c->vocab_size <= MAX_VOCAB) c->vocab_size = (c->vocab_size + multiple - 1) / multiple * multiple;
+  if (c->vocab_size <= MAX_VOCAB) c->vocab_size = round_up(c->vocab_size, multiple);
   return CLM_OK;
 }
 

@@ -1,8 +1,8 @@
-#include "ops/halves.h"
+#include "ops/widened.h"
 #include "core/arith.h"
 #include <string.h>
 
-static void add(ops_halves *h, clm_tensor *view, bool written) {
+static void add(ops_widened *h, clm_tensor *view, bool written) {
   if (!view->buffer || (view->dtype != CLM_F16 && view->dtype != CLM_BF16)) return;
   h->view[h->count] = view;
   h->stored[h->count] = *view;
@@ -10,8 +10,8 @@ static void add(ops_halves *h, clm_tensor *view, bool written) {
   h->bytes += round_up_line((size_t)clm_tensor_count(*view) * sizeof(float));
 }
 
-ops_halves halves_of(const op_call *c, void *ready) {
-  ops_halves h = {.count = 0};
+ops_widened widened_of(const op_call *c, void *ready) {
+  ops_widened h = {.count = 0};
   for (size_t i = 0; i < c->count; i++) {
     const op_tensor *row = c->rows[i];
     clm_tensor *view = (clm_tensor *)(void *)((char *)ready + row->member);
@@ -21,12 +21,12 @@ ops_halves halves_of(const op_call *c, void *ready) {
   return h;
 }
 
-size_t halves_pretend(ops_halves *h) {
+size_t widened_assume(ops_widened *h) {
   for (int i = 0; i < h->count; i++) h->view[i]->dtype = CLM_F32;
   return h->bytes;
 }
 
-clm_status halves_begin(clm_context *ctx, ops_halves *h) {
+clm_status widened_begin(clm_context *ctx, ops_widened *h) {
   clm_buffer *block;
   size_t at = 0;
   if (h->count == 0) return CLM_OK;
@@ -42,7 +42,7 @@ clm_status halves_begin(clm_context *ctx, ops_halves *h) {
   return status;
 }
 
-clm_status halves_end(clm_context *ctx, ops_halves *h, clm_status status) {
+clm_status widened_end(clm_context *ctx, ops_widened *h, clm_status status) {
   if (h->count == 0) return status;
   char explain[sizeof ctx->explain];
   memcpy(explain, ctx->explain, sizeof explain);
