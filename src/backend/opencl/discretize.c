@@ -7,23 +7,28 @@
 
 enum { PARTS = 64 }; /* runs of rows that are summed side by side */
 
-/* `A_bar` and `B_bar` may be their gradients. */
+typedef struct stored { /* what a direction reads or writes besides the inputs */
+  const char *define;
+  clm_tensor A_bar, B_bar; /* backward: their gradients */
+  clm_tensor dB;           /* backward only             */
+} stored;
+
 static clm_status get_kernel(clm_context *ctx, const discretize_shape *s, const clm_discretize_args *a,
-                             const clm_tensor *A_bar, const clm_tensor *B_bar, const clm_tensor *dB, const char *form,
-                             const char *name, opencl_kernel **kernel) {
+                             const stored *d, const char *name, opencl_kernel **kernel) {
   char base[128];
   snprintf(base, sizeof base, "%s -D%s -DNUMBER_COMPLEX=%d -DDISCRETIZE_METHOD=%d",
-           scan_device_defines(opencl_schedule_device(ctx)), form, s->complex, (int)a->method);
-  opencl_defines defines =
-      OPENCL_DEFINES(base, OPERAND_TYPE(DELTA_TYPE, a->delta), OPERAND_TYPE(B_TYPE, a->B),
-                     OPERAND_TYPE(A_BAR_TYPE, *A_bar), OPERAND_TYPE(B_BAR_TYPE, *B_bar), OPERAND_TYPE(DB_TYPE, *dB));
+           scan_device_defines(opencl_schedule_device(ctx)), d->define, s->complex, (int)a->method);
+  opencl_defines defines = OPENCL_DEFINES(base, OPERAND_TYPE(DELTA_TYPE, a->delta), OPERAND_TYPE(B_TYPE, a->B),
+                                          OPERAND_TYPE(A_BAR_TYPE, d->A_bar), OPERAND_TYPE(B_BAR_TYPE, d->B_bar),
+                                          OPERAND_TYPE(DB_TYPE, d->dB));
   return opencl_kernel_get(ctx, "discretize", name, defines.text, kernel);
 }
 
 static clm_status get_gradient_kernel(clm_context *ctx, const discretize_shape *s,
                                       const clm_discretize_backward_args *b, const char *name,
                                       opencl_kernel **kernel) {
-  return get_kernel(ctx, s, &b->forward, &b->dA_bar, &b->dB_bar, &b->dB, "DISCRETIZE_BACKWARD", name, kernel);
+  const stored gradients = {"DISCRETIZE_BACKWARD", b->dA_bar, b->dB_bar, b->dB};
+  return get_kernel(ctx, s, &b->forward, &gradients, name, kernel);
 }
 
 /* (batch, step, channel, state), with 0 for the dimensions that B does not have. */
@@ -38,9 +43,8 @@ static clm_status get_gradient_kernel(clm_context *ctx, const discretize_shape *
 clm_status opencl_discretize(clm_context *ctx, const discretize_shape *s, const clm_discretize_args *a) {
   opencl_kernel *kernel;
   clm_status status = OPENCL_ONLY_STORAGE(ctx, "discretize", OPERAND(a, delta));
-  const clm_tensor none = {0};
-  if (!status)
-    status = get_kernel(ctx, s, a, &a->A_bar, &a->B_bar, &none, "DISCRETIZE_FORWARD", "discretize", &kernel);
+  const stored results = {.define = "DISCRETIZE_FORWARD", .A_bar = a->A_bar, .B_bar = a->B_bar};
+  if (!status) status = get_kernel(ctx, s, a, &results, "discretize", &kernel);
   if (status) return status;
   size_t global[3] = {(size_t)(s->d_inner * s->d_state), (size_t)s->length, (size_t)s->batch};
   status = OPENCL_RUN(ctx, kernel, 3, global, NULL, ARG_INPUTS(s, a), ARG_TENSOR4(a->A_bar), ARG_TENSOR4(a->B_bar),
