@@ -129,11 +129,11 @@ static void test_convert(const test_device *device, const void *data) {
   static float singles[65536];
   static double doubles[65536];
   for (int i = 0; i < 65536; i++) all[i] = (uint16_t)i;
-  const clm_dtype halves[] = {CLM_F16, CLM_BF16};
+  const clm_dtype narrow[] = {CLM_F16, CLM_BF16};
   for (int k = 0; k < 2; k++) {
-    assert_int_equal(clm_convert(CLM_F32, singles, halves[k], all, 65536), CLM_OK);
-    assert_int_equal(clm_convert(CLM_F64, doubles, halves[k], all, 65536), CLM_OK);
-    assert_int_equal(clm_convert(halves[k], again, CLM_F64, doubles, 65536), CLM_OK);
+    assert_int_equal(clm_convert(CLM_F32, singles, narrow[k], all, 65536), CLM_OK);
+    assert_int_equal(clm_convert(CLM_F64, doubles, narrow[k], all, 65536), CLM_OK);
+    assert_int_equal(clm_convert(narrow[k], again, CLM_F64, doubles, 65536), CLM_OK);
     for (int i = 0; i < 65536; i++) {
       if (isnan(singles[i])) assert_true(isnan(doubles[i]));
       else assert_true((double)singles[i] == doubles[i] && again[i] == all[i]);

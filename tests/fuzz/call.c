@@ -517,7 +517,7 @@ void fuzz_draw(fuzz_call *c, uint64_t seed, uint64_t number) {
   catalog_choose_dtypes(&c->choice, pick, &r);
   c->composed = strncmp(c->choice.op->op->name, "mamba_inner", strlen("mamba_inner")) == 0;
   c->grows = grows(c);
-  /* What is rounded to halves on the way to such states may be off by any amount. */
+  /* What is rounded to 16 bits on the way to such states may be off by any amount. */
   c->incomparable = c->grows && (c->choice.storage == CLM_F16 || c->choice.storage == CLM_BF16);
   draw_layouts(&r, c);
   fill(&r, c);

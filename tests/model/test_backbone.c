@@ -411,17 +411,17 @@ static void test_window(const test_device *device, const void *data) {
   fixture_free(&f);
 }
 
-/* Frames in halves are taken as the same numbers in f32. */
-static void test_halves(const test_device *device, const void *data) {
+/* Frames in 16 bits are taken as the same numbers in f32. */
+static void test_16bit(const test_device *device, const void *data) {
   const backbone_case *c = data;
   fixture f = fixture_make(c, device->context);
   clm_buffer *buffer;
   CHECK(&f, clm_buffer_create(f.context, (size_t)clm_tensor_count(f.frames) * 2, &buffer));
-  clm_tensor halves = clm_tensor_of(buffer, 0, CLM_BF16, 3, f.frames.shape);
-  CHECK(&f, clm_cast(f.context, &(clm_cast_args){.x = f.frames, .out = halves}));
-  CHECK(&f, clm_cast(f.context, &(clm_cast_args){.x = halves, .out = f.frames}));
+  clm_tensor narrow = clm_tensor_of(buffer, 0, CLM_BF16, 3, f.frames.shape);
+  CHECK(&f, clm_cast(f.context, &(clm_cast_args){.x = f.frames, .out = narrow}));
+  CHECK(&f, clm_cast(f.context, &(clm_cast_args){.x = narrow, .out = f.frames}));
   float *want = forward(&f);
-  f.frames = halves;
+  f.frames = narrow;
   float *got = forward(&f);
   assert_memory_equal(got, want, (size_t)clm_tensor_count(f.out) * 4);
   free(got);
@@ -717,7 +717,7 @@ static void add(void) {
     for (size_t i = 1; i < 5; i++)
       if (cases[i].fast || !device->slow)
         test_add(device, test_own_loss, &cases[i], "a loss of one's own, %s", cases[i].why);
-    test_add(device, test_halves, &cases[3], "frames in halves");
+    test_add(device, test_16bit, &cases[3], "frames in 16 bits");
     test_add(device, test_evaluate, &cases[3], "evaluation, numbers");
     test_add(device, test_evaluate, &cases[6], "evaluation, classes");
     test_add(device, test_round_trip, &cases[6], "save and load");

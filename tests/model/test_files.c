@@ -117,7 +117,7 @@ static void test_hostile_lengths(const test_device *device, const void *data) {
   expect_message(safetensors_open(test_judge, path, &file), CLM_IO_ERROR, "No such file");
 }
 
-/* Halves, bfloats and floats of every kind of number. */
+/* f16, bf16 and f32 of every kind of number. */
 static void test_dtypes(const test_device *device, const void *data) {
   (void)device, (void)data;
   static const uint16_t half[] = {0x3c00, 0xc000, 0x0001, 0x8001, 0x03ff, 0x0400, 0x7bff, 0x7c00, 0x0000, 0x3555};

@@ -1,7 +1,7 @@
 /* Checkpoints that transformers, torch and the original package wrote (tests/fixtures/make_models.py,
  * make_reference.py), and what these compute from them:
  * logits and hidden states in one pass, logits step by step, the greedy continuation; and again with weights held in
- * halves. */
+ * 16 bits. */
 #include "cmocka_all.h"
 #include "core/dtype.h"
 #include "core/tensor_list.h"
@@ -315,9 +315,9 @@ static void exchange_integers(clm_context *context, const weight *w, clm_tensor 
   free(q);
 }
 
-static void exchange_halves(clm_context *context, const weight *w, clm_tensor halves, float *values) {
+static void exchange_16bit(clm_context *context, const weight *w, clm_tensor narrow, float *values) {
   uint16_t *bits = malloc(w->count * sizeof *bits);
-  CHECK(clm_tensor_read(halves, bits, w->count * sizeof *bits));
+  CHECK(clm_tensor_read(narrow, bits, w->count * sizeof *bits));
   for (size_t k = 0; k < w->count; k++) {
     assert_int_equal(bits[k], w->dtype == CLM_F16 ? dtype_to_f16(values[k]) : dtype_to_bf16(values[k]));
     values[k] = w->dtype == CLM_F16 ? dtype_from_f16(bits[k]) : dtype_from_bf16(bits[k]);
@@ -325,7 +325,7 @@ static void exchange_halves(clm_context *context, const weight *w, clm_tensor ha
   free(bits);
 }
 
-/* The parameters of `from`, whose matrices are halves or i8, go into `to`, which is f32 and holds what they were
+/* The parameters of `from`, whose matrices are 16-bit or i8, go into `to`, which is f32 and holds what they were
  * rounded from. */
 static void exchange(session *from, session *to) {
   clm_context *context = from->context;
@@ -345,7 +345,7 @@ static void exchange(session *from, session *to) {
       strcat(name, "_scale");
       CHECK(clm_model_parameter(from->model, name, &scales));
       exchange_integers(context, w, held, scales, values);
-    } else exchange_halves(context, w, held, values);
+    } else exchange_16bit(context, w, held, values);
     CHECK(clm_tensor_write(exact, values, w->count * sizeof *values));
     free(values);
   }
@@ -354,20 +354,20 @@ static void exchange(session *from, session *to) {
   assert_int_equal(matrices, 1 + c->untied_head + of_layer * c->n_layer);
 }
 
-/* Held in halves or as int8, each matrix is rounded once, and gives what the rounded numbers give in f32. */
-static void test_halves(const test_device *device, const void *data) {
+/* Held in 16 bits or as int8, each matrix is rounded once, and gives what the rounded numbers give in f32. */
+static void test_16bit(const test_device *device, const void *data) {
   static const clm_weights_type types[] = {CLM_WEIGHTS_F16, CLM_WEIGHTS_BF16, CLM_WEIGHTS_INT8};
   const fixture *f = data;
   clm_context *context = device->context;
   for (size_t t = 0; t < TEST_COUNT(types); t++) {
-    session halves = begin(f, context, types[t]), exact = begin(f, context, CLM_WEIGHTS_F32);
-    exchange(&halves, &exact);
-    float *got = run(&halves), *want = run(&exact);
+    session narrow = begin(f, context, types[t]), exact = begin(f, context, CLM_WEIGHTS_F32);
+    exchange(&narrow, &exact);
+    float *got = run(&narrow), *want = run(&exact);
     const bool integers = types[t] == CLM_WEIGHTS_INT8 && strcmp(device->id, "avx512vnni") == 0;
     compare("logits", got, want, (size_t)clm_tensor_count(exact.logits), integers ? 1e-3 : 1e-5);
     free(got);
     free(want);
-    end(&halves);
+    end(&narrow);
     end(&exact);
   }
 }
@@ -512,11 +512,11 @@ static void add(void) {
       test_add(device, test_steps, &fixtures[i], "step by step, %s", fixtures[i].name);
       test_add(device, test_as_stored, &fixtures[i], "weights as stored, %s", fixtures[i].name);
       if (i == 1 || fixtures[i].falcon || strcmp(fixtures[i].name, "mamba2-groups2-bias-untied") == 0)
-        test_add(device, test_halves, &fixtures[i], "weights in halves and int8, %s", fixtures[i].name);
+        test_add(device, test_16bit, &fixtures[i], "weights in 16 bits and int8, %s", fixtures[i].name);
       if (!device->opencl || i == 0)
         test_add(device, test_perplexity, &fixtures[i], "perplexity, %s", fixtures[i].name);
     }
-  test_add(&test_devices[0], test_no_gradients, &fixtures[0], "no gradients of halves");
+  test_add(&test_devices[0], test_no_gradients, &fixtures[0], "no gradients of 16-bit weights");
 }
 
 int main(void) {

@@ -61,7 +61,7 @@ static void apply(const edit *e) {
   safetensor *tensors = calloc(file.count + 1, sizeof *tensors);
   char(*names)[100] = calloc(file.count, sizeof *names);
   float added[72];
-  uint16_t halves[72];
+  uint16_t narrow[72];
   size_t count = 0;
   for (size_t i = 0; i < file.count; i++) {
     const source_tensor *t = &file.tensors[i];
@@ -75,7 +75,7 @@ static void apply(const edit *e) {
     memcpy(tensors[count++].shape, t->shape, sizeof t->shape);
     for (size_t k = 0; k < 72 && strcmp(t->name, EMBEDDING) == 0; k++) {
       added[k] = ((const float *)stored)[k] * e->times;
-      halves[k] = bf16(added[k]);
+      narrow[k] = bf16(added[k]);
     }
   }
   if (e->add)
@@ -83,8 +83,8 @@ static void apply(const edit *e) {
                                     .dtype = e->add_bf16 ? "BF16" : "F32",
                                     .rank = 2,
                                     .shape = {9, 8},
-                                    .data = e->add_bf16 ? (const void *)halves : added,
-                                    .bytes = e->add_bf16 ? sizeof halves : sizeof added};
+                                    .data = e->add_bf16 ? (const void *)narrow : added,
+                                    .bytes = e->add_bf16 ? sizeof narrow : sizeof added};
   assert_int_equal(safetensors_write(test_judge, in_folder("model.safetensors"), tensors, count, NULL), CLM_OK);
   source_close(&file); /* it has the names of the dtypes */
   for (size_t i = 0; i + (e->add != NULL) < count; i++) free((void *)(uintptr_t)tensors[i].data);

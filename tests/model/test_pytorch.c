@@ -92,7 +92,7 @@ static void write_zip(const entry *entries, size_t count) {
 }
 
 static const float numbers[] = {1, 2, 3, 4, 5, 6, 7, 8};
-static const uint16_t halves[] = {0x3c00, 0x4000, 0x4200, 0x4400};
+static const uint16_t narrow[] = {0x3c00, 0x4000, 0x4200, 0x4400};
 static const tensor good[] = {
     {"whole", "FloatStorage", "0", 8, 0, 2, {2, 4}, {4, 1}},
     {"part", "FloatStorage", "0", 8, 3, 1, {5}, {1}},
@@ -106,7 +106,7 @@ static void write_model(const void *code, size_t count) {
   static const int64_t number = 3;
   write_zip((entry[]){{"model/data.pkl", code, count, false},
                       {"model/data/0", numbers, sizeof numbers, false},
-                      {"model/data/1", halves, sizeof halves, false},
+                      {"model/data/1", narrow, sizeof narrow, false},
                       {"model/data/2", &number, 8, false}},
             4);
 }
@@ -145,7 +145,7 @@ static void test_tensors(const test_device *device, const void *data) {
   assert_int_equal(read_it(&file, "whole", 12, 20, got + 3), CLM_OK);
   assert_memory_equal(got, numbers, sizeof numbers);
   assert_int_equal(read_it(&file, "half", 0, 8, got), CLM_OK);
-  assert_memory_equal(got, halves, sizeof halves);
+  assert_memory_equal(got, narrow, sizeof narrow);
   assert_int_equal(read_it(&file, "part", 0, 20, got), CLM_OK);
   assert_memory_equal(got, numbers + 3, 20);
   source_close(&file);

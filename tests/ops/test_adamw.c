@@ -56,14 +56,14 @@ static void test_step(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-/* Gradients in halves, and a copy of the weights in halves written on the way. */
-static void test_halves(const test_device *device, const void *data) {
+/* Gradients in 16 bits, and a copy of the weights in 16 bits written on the way. */
+static void test_16bit(const test_device *device, const void *data) {
   const adamw_case *c = data;
   const clm_adamw_args args = args_of(c);
   test_problem p = problem_of(c, &args);
   problem_find(&p, "gradient")->kind = TEST_STORAGE;
   PROBLEM_ADD(&p, TEST_ROW(clm_adamw_args, copy, TEST_OUT, TEST_STORAGE, NULL, c->count));
-  problem_check_halves(&p, device);
+  problem_check_16bit(&p, device);
   p.storage = CLM_F32;
   problem_check(&p, device);
 }
@@ -121,7 +121,7 @@ static void add(void) {
       test_add(&test_devices[d], test_step, &cases[i], "adamw: %s", cases[i].why);
     for (size_t d = 0; d < test_device_count; d++)
       if (!test_devices[d].slow || i == 6)
-        test_add(&test_devices[d], test_halves, &cases[i], "adamw with halves: %s", cases[i].why);
+        test_add(&test_devices[d], test_16bit, &cases[i], "adamw with 16 bits: %s", cases[i].why);
     test_add(NULL, test_judge_step, &cases[i], "adamw, the reference: %s", cases[i].why);
   }
   for (size_t d = 0; d < test_device_count; d++)

@@ -90,11 +90,11 @@ static void test_backward(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-static void test_halves(const test_device *device, const void *data) {
+static void test_16bit(const test_device *device, const void *data) {
   const clm_assoc_scan_backward_args args = {.forward = args_of(data)};
   const test_problem forward = forward_of(data, &args.forward), backward = backward_of(data, &args, 7);
-  problem_check_halves(&forward, device);
-  problem_check_halves(&backward, device);
+  problem_check_16bit(&forward, device);
+  problem_check_16bit(&backward, device);
 }
 
 static void test_some_gradients(const test_device *device, const void *data) {
@@ -142,7 +142,7 @@ static void add(void) {
       test_add(&test_devices[d], test_forward, &cases[i], "assoc_scan: %s", cases[i].why);
       test_add(&test_devices[d], test_backward, &cases[i], "assoc_scan backward: %s", cases[i].why);
       if (!(cases[i].flags & COMPLEX) && (!test_devices[d].slow || i == 8))
-        test_add(&test_devices[d], test_halves, &cases[i], "assoc_scan in halves: %s", cases[i].why);
+        test_add(&test_devices[d], test_16bit, &cases[i], "assoc_scan in 16 bits: %s", cases[i].why);
     }
     if (cases[i].length <= 100) test_add(NULL, test_gradients, &cases[i], "assoc_scan gradients: %s", cases[i].why);
   }

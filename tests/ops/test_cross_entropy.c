@@ -49,10 +49,10 @@ static void test_loss(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-static void test_halves(const test_device *device, const void *data) {
+static void test_16bit(const test_device *device, const void *data) {
   const clm_cross_entropy_args args = {.scale = 0.125f};
   const test_problem p = problem_of(data, &args);
-  problem_check_halves(&p, device);
+  problem_check_16bit(&p, device);
 }
 
 static void test_in_place(const test_device *device, const void *data) {
@@ -113,7 +113,7 @@ static void add(void) {
       test_add(&test_devices[d], test_loss, &cases[i], "cross_entropy: %s", cases[i].why);
     for (size_t i = 0; i < CASES; i++)
       if (!test_devices[d].slow || i == 7)
-        test_add(&test_devices[d], test_halves, &cases[i], "cross_entropy in halves: %s", cases[i].why);
+        test_add(&test_devices[d], test_16bit, &cases[i], "cross_entropy in 16 bits: %s", cases[i].why);
     test_add(&test_devices[d], test_in_place, &cases[2], "cross_entropy: gradient in place of the logits");
   }
   test_add(NULL, test_gradients, &cases[1], "cross_entropy gradients: %s", cases[1].why);

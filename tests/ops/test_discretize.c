@@ -105,8 +105,8 @@ static void test_backward(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-/* Weights in f32 and the pair in halves, then the other way round: A_bar near 1 needs f32. */
-static void test_halves(const test_device *device, const void *data) {
+/* Weights in f32 and the pair in 16 bits, then the other way round: A_bar near 1 needs f32. */
+static void test_16bit(const test_device *device, const void *data) {
   const method_case *m = data;
   const clm_discretize_backward_args args = {.forward.method = m->method};
   for (int wide = 0; wide < 2; wide++) {
@@ -119,7 +119,7 @@ static void test_halves(const test_device *device, const void *data) {
         if (t && t->kind == TEST_STORAGE) t->kind = TEST_PARAMETER;
         if (w && w->kind == TEST_PARAMETER) w->kind = TEST_STORAGE;
       }
-      problem_check_halves(&problems[i], device);
+      problem_check_16bit(&problems[i], device);
     }
   }
 }
@@ -152,7 +152,7 @@ static void add(void) {
       test_add(&test_devices[d], test_forward, &cases[i], "discretize %s: %s", method, shape->why);
       test_add(&test_devices[d], test_backward, &cases[i], "discretize %s backward: %s", method, shape->why);
       if (!test_devices[d].slow || i == 3)
-        test_add(&test_devices[d], test_halves, &cases[i], "discretize %s in halves: %s", method, shape->why);
+        test_add(&test_devices[d], test_16bit, &cases[i], "discretize %s in 16 bits: %s", method, shape->why);
     }
     if (shape->length < 20)
       test_add(NULL, test_gradients, &cases[i], "discretize %s gradients: %s", method, shape->why);

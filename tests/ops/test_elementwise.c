@@ -57,15 +57,15 @@ static void test_axpby(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-/* Halves, and between halves and f32. */
-static void test_axpby_halves(const test_device *device, const void *data) {
+/* 16-bit types, and between them and f32. */
+static void test_axpby_16bit(const test_device *device, const void *data) {
   const axpby_case *c = data;
   const clm_axpby_args args = {.alpha = c->alpha, .beta = c->beta};
   for (int mix = 0; mix < (device->slow ? 1 : 3); mix++) {
     test_problem p = axpby_problem(c, &args);
     if (mix == 1) p.tensors[0].kind = TEST_PARAMETER;
     if (mix == 2) p.tensors[p.count - 1].kind = TEST_PARAMETER;
-    problem_check_halves(&p, device);
+    problem_check_16bit(&p, device);
   }
 }
 
@@ -150,14 +150,14 @@ static void test_dropout(const test_device *device, const void *data) {
   }
 }
 
-static void test_dropout_halves(const test_device *device, const void *data) {
+static void test_dropout_16bit(const test_device *device, const void *data) {
   const clm_dropout_args args = {.rate = 0.3f, .seed = 17};
   test_problem p = {
       .op = &op_dropout, .args = &args, .seed = 83, .layout = *(const test_layout *)data, .tolerance = 1e-6};
   PROBLEM_ADD(&p, TEST_ROW(clm_dropout_args, x, TEST_IN, TEST_STORAGE, NULL, 37, 53));
   PROBLEM_ADD(&p, TEST_ROW(clm_dropout_args, residual, TEST_IN, TEST_STORAGE, NULL, 37, 53));
   PROBLEM_ADD(&p, TEST_ROW(clm_dropout_args, out, TEST_OUT, TEST_STORAGE, NULL, 37, 53));
-  problem_check_halves(&p, device);
+  problem_check_16bit(&p, device);
 }
 
 static double draw_one(test_random *r) {
@@ -235,7 +235,7 @@ static void test_accumulated_squares(const test_device *device, const void *data
   enum { PARTS = 3, COUNT = 1000 };
   static const clm_dtype dtypes[PARTS] = {CLM_F32, CLM_BF16, CLM_F16};
   static float x[COUNT];
-  static uint16_t halves[COUNT];
+  static uint16_t narrow[COUNT];
   clm_buffer *buffer;
   double want = 0;
   float got = NAN;
@@ -247,11 +247,11 @@ static void test_accumulated_squares(const test_device *device, const void *data
     const clm_tensor t = clm_tensor_of(buffer, 0, dtypes[part], 1, (int64_t[]){COUNT});
     for (int i = 0; i < COUNT; i++) x[i] = (float)random_normal(&r);
     if (part) {
-      assert_int_equal(clm_convert(dtypes[part], halves, CLM_F32, x, COUNT), CLM_OK);
-      assert_int_equal(clm_convert(CLM_F32, x, dtypes[part], halves, COUNT), CLM_OK);
+      assert_int_equal(clm_convert(dtypes[part], narrow, CLM_F32, x, COUNT), CLM_OK);
+      assert_int_equal(clm_convert(CLM_F32, x, dtypes[part], narrow, COUNT), CLM_OK);
     }
     for (int i = 0; i < COUNT; i++) want += (double)x[i] * (double)x[i];
-    assert_int_equal(clm_tensor_write(t, part ? (void *)halves : x, part ? sizeof halves : sizeof x), CLM_OK);
+    assert_int_equal(clm_tensor_write(t, part ? (void *)narrow : x, part ? sizeof narrow : sizeof x), CLM_OK);
     const clm_sum_squares_args args = {.x = t, .out = out, .accumulate = part > 0};
     assert_int_equal(clm_sum_squares(device->context, &args), CLM_OK);
   }
@@ -268,12 +268,12 @@ static void test_sums(const test_device *device, const void *data) {
   problem_check(&q, device);
 }
 
-static void test_sums_halves(const test_device *device, const void *data) {
+static void test_sums_16bit(const test_device *device, const void *data) {
   const clm_column_sum_args columns = {0};
   const clm_sum_squares_args squares = {0};
   const test_problem p = column_problem(data, &columns), q = squares_problem(data, &squares);
-  problem_check_halves(&p, device);
-  problem_check_halves(&q, device);
+  problem_check_16bit(&p, device);
+  problem_check_16bit(&q, device);
 }
 
 static void add(void) {
@@ -283,21 +283,21 @@ static void add(void) {
     for (size_t i = 0; i < AXPBY_CASES; i++) {
       test_add(device, test_axpby, &axpby_cases[i], "axpby: %s", axpby_cases[i].why);
       if (!device->slow || i == 3)
-        test_add(device, test_axpby_halves, &axpby_cases[i], "axpby in halves: %s", axpby_cases[i].why);
+        test_add(device, test_axpby_16bit, &axpby_cases[i], "axpby in 16 bits: %s", axpby_cases[i].why);
     }
     test_add(device, test_transposing_copy, NULL, "axpby: transposing copy");
     test_add(device, test_cast, NULL, "cast: every dtype to every other");
     for (int i = 0; i < 4; i++) {
       test_add(device, test_dropout, &layouts[i], "dropout: layout %d", layouts[i]);
       if (!device->slow || i == 2)
-        test_add(device, test_dropout_halves, &layouts[i], "dropout in halves: layout %d", layouts[i]);
+        test_add(device, test_dropout_16bit, &layouts[i], "dropout in 16 bits: layout %d", layouts[i]);
     }
     test_add(device, test_dropout_mask, NULL, "dropout: shares");
     test_add(device, test_accumulated_squares, NULL, "sum_squares: accumulated");
     for (size_t i = 0; i < SUM_CASES; i++) {
       test_add(device, test_sums, &sum_cases[i], "sums: %s", sum_cases[i].why);
       if (!device->slow || i == 3)
-        test_add(device, test_sums_halves, &sum_cases[i], "sums of halves: %s", sum_cases[i].why);
+        test_add(device, test_sums_16bit, &sum_cases[i], "sums of 16 bits: %s", sum_cases[i].why);
     }
   }
 }

@@ -64,14 +64,14 @@ static void test_backward(const test_device *device, const void *data) {
   }
 }
 
-static void test_halves(const test_device *device, const void *data) {
+static void test_16bit(const test_device *device, const void *data) {
   const clm_embedding_args args = {0};
   const clm_embedding_backward_args backward_args = {0};
   test_problem forward = forward_of(data, &args), backward = backward_of(data, &backward_args);
-  problem_check_halves(&forward, device);
-  problem_check_halves(&backward, device);
+  problem_check_16bit(&forward, device);
+  problem_check_16bit(&backward, device);
   problem_find(&forward, "table")->kind = TEST_PARAMETER;
-  problem_check_halves(&forward, device);
+  problem_check_16bit(&forward, device);
 }
 
 static void test_integers(const test_device *device, const void *data) {
@@ -82,7 +82,7 @@ static void test_integers(const test_device *device, const void *data) {
   problem_find(&p, "table")->draw = draw_integer;
   PROBLEM_ADD(&p, TEST_ROW(clm_embedding_args, table_scale, TEST_IN, TEST_PARAMETER, draw_scale, c->vocab));
   problem_check(&p, device);
-  if (!device->slow) problem_check_halves(&p, device);
+  if (!device->slow) problem_check_16bit(&p, device);
 }
 
 static void test_gradients(const test_device *device, const void *data) {
@@ -133,7 +133,7 @@ static void add(void) {
       if (!test_devices[d].slow || i == 4)
         test_add(&test_devices[d], test_integers, &cases[i], "embedding in i8: %s", cases[i].why);
       if (!test_devices[d].slow || i == 4)
-        test_add(&test_devices[d], test_halves, &cases[i], "embedding in halves: %s", cases[i].why);
+        test_add(&test_devices[d], test_16bit, &cases[i], "embedding in 16 bits: %s", cases[i].why);
     }
     test_add(NULL, test_gradients, &cases[i], "embedding gradients: %s", cases[i].why);
   }

@@ -82,13 +82,13 @@ static void test_backward(const test_device *device, const void *data) {
 }
 
 /* Weights in f32, then as x. */
-static void test_halves(const test_device *device, const void *data) {
+static void test_16bit(const test_device *device, const void *data) {
   const clm_gated_norm_backward_args args = {.forward = args_of(data)};
   for (int own = 0; own < 2; own++) {
     test_problem problems[] = {forward_of(data, &args.forward), backward_of(data, &args, WANT_ALL)};
     for (int k = 0; k < 2; k++) {
       for (size_t i = 0; own && i < problems[k].count; i++) problems[k].tensors[i].kind = TEST_STORAGE;
-      problem_check_halves(&problems[k], device);
+      problem_check_16bit(&problems[k], device);
     }
   }
 }
@@ -160,7 +160,7 @@ static void add(void) {
       const test_device *device = &test_devices[d];
       test_add(device, test_forward, c, "gated norm: %s", c->why);
       test_add(device, test_backward, c, "gated norm backward: %s", c->why);
-      if (!device->slow || i == 6) test_add(device, test_halves, c, "gated norm in halves: %s", c->why);
+      if (!device->slow || i == 6) test_add(device, test_16bit, c, "gated norm in 16 bits: %s", c->why);
     }
     if (c->rows * c->dim < 2000) test_add(NULL, test_gradients, c, "gated norm gradients: %s", c->why);
   }

@@ -200,21 +200,21 @@ static void test_gradients(const test_device *device, const void *data) {
   problem_check_gradients(&forward, &backward, 12);
 }
 
-/* Storage in halves; weights f32, then as the activations. What passes between the steps is rounded too. */
-static void test_halves(const test_device *device, const void *data) {
-  static const clm_dtype halves[] = {CLM_F16, CLM_BF16};
+/* Storage in 16 bits; weights f32, then as the activations. What passes between the steps is rounded too. */
+static void test_16bit(const test_device *device, const void *data) {
+  static const clm_dtype narrow[] = {CLM_F16, CLM_BF16};
   static const char *const weights[] = {
       "conv_weight", "conv_bias", "x_proj",       "dt_proj",    "delta_bias",  "A",        "D",
       "out_proj",    "out_bias",  "delta_norm",   "B_norm",     "C_norm",      "B",        "C",
       "dB",          "dC",        "dconv_weight", "dconv_bias", "dx_proj",     "ddt_proj", "ddelta_bias",
       "dA",          "dD",        "dout_proj",    "dout_bias",  "ddelta_norm", "dB_norm",  "dC_norm"};
   const clm_mamba_inner_backward_args args = {.forward = args_of(data)};
-  for (size_t i = 0; i < TEST_COUNT(halves); i++)
+  for (size_t i = 0; i < TEST_COUNT(narrow); i++)
     for (int own = 0; own < 2; own++) {
       test_problem problems[] = {forward_of(data, &args.forward), backward_of(data, &args)};
       for (int k = 0; k < 2; k++) {
-        problems[k].storage = halves[i];
-        problems[k].tolerance = halves[i] == CLM_F16 ? 6e-3 : 5e-2;
+        problems[k].storage = narrow[i];
+        problems[k].tolerance = narrow[i] == CLM_F16 ? 6e-3 : 5e-2;
         for (size_t w = 0; own && w < TEST_COUNT(weights); w++) {
           test_tensor *t = problem_find(&problems[k], weights[w]);
           if (t && t->kind != TEST_COMPLEX) t->kind = TEST_STORAGE;
@@ -476,7 +476,7 @@ static void add(void) {
       test_add(&test_devices[d], test_forward, &cases[i], "mamba_inner: %s", cases[i].why);
       test_add(&test_devices[d], test_backward, &cases[i], "mamba_inner backward: %s", cases[i].why);
       if (!test_devices[d].slow || (i == 1 && !test_devices[d].opencl))
-        test_add(&test_devices[d], test_halves, &cases[i], "mamba_inner in halves: %s", cases[i].why);
+        test_add(&test_devices[d], test_16bit, &cases[i], "mamba_inner in 16 bits: %s", cases[i].why);
     }
     test_add(NULL, test_gradients, &cases[i], "mamba_inner gradients: %s", cases[i].why);
   }

@@ -107,8 +107,8 @@ static void test_product(const test_device *device, const void *data) {
   problem_check(&p, device);
 }
 
-/* f16 and bf16 in a, b and out alike, with f32 weights, with an f32 result, and f32 times halves. */
-static void test_halves(const test_device *device, const void *data) {
+/* f16 and bf16 in a, b and out alike, with f32 weights, with an f32 result, and f32 times 16 bits. */
+static void test_16bit(const test_device *device, const void *data) {
   static const struct {
     test_kind a, b, out;
   } mixes[] = {{TEST_STORAGE, TEST_STORAGE, TEST_STORAGE},
@@ -123,7 +123,7 @@ static void test_halves(const test_device *device, const void *data) {
     problem_find(&p, "out")->kind = mixes[i].out;
     if (problem_find(&p, "residual")) problem_find(&p, "residual")->kind = mixes[i].out;
     p.tolerance = 5e-6; /* the own kernels add up in one long chain */
-    problem_check_halves(&p, device);
+    problem_check_16bit(&p, device);
   }
 }
 
@@ -137,7 +137,7 @@ static void test_integers(const test_device *device, const void *data) {
   PROBLEM_ADD(&p, TEST_ROW(clm_matmul_args, b_scale, TEST_IN, TEST_PARAMETER, draw_scale, c->n));
   p.tolerance = strcmp(device->id, "avx512vnni") == 0 && c->m <= 8 ? 3e-4 : 5e-6; /* few rows of a: 15 bits of each */
   problem_check(&p, device);
-  if (!device->slow) problem_check_halves(&p, device);
+  if (!device->slow) problem_check_16bit(&p, device);
 }
 
 /* Weights that the backend may keep packed give the same bits, follow every write, and are let go. */
@@ -287,7 +287,7 @@ static void add(void) {
       test_add(device, test_product, c, "matmul: %s", c->why);
       if (!device->slow || i == 7 || i == 15 || c->m == 1)
         test_add(device, test_integers, c, "matmul by i8: %s", c->why);
-      if (!device->slow || i == 7) test_add(device, test_halves, c, "matmul in halves: %s", c->why);
+      if (!device->slow || i == 7) test_add(device, test_16bit, c, "matmul in 16 bits: %s", c->why);
     }
     test_add(device, test_residual_in_place, &cases[7], "matmul: residual in place");
     test_add(device, test_residual_in_place, &cases[9], "matmul: transposed residual in place");

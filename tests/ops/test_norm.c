@@ -100,13 +100,13 @@ static void test_backward(const test_device *device, const void *data) {
 }
 
 /* Weights in f32, then as x. */
-static void test_halves(const test_device *device, const void *data) {
+static void test_16bit(const test_device *device, const void *data) {
   const clm_norm_backward_args args = {.forward = args_of(data)};
   for (int own = 0; own < 2; own++) {
     test_problem problems[] = {forward_of(data, &args.forward), backward_of(data, &args, 15)};
     for (int k = 0; k < 2; k++) {
       for (size_t i = 0; own && i < problems[k].count; i++) problems[k].tensors[i].kind = TEST_STORAGE;
-      problem_check_halves(&problems[k], device);
+      problem_check_16bit(&problems[k], device);
     }
   }
 }
@@ -204,7 +204,7 @@ static void add(void) {
       test_add(device, test_forward, &cases[i], "norm: %s", cases[i].why);
       test_add(device, test_backward, &cases[i], "norm backward: %s", cases[i].why);
       if (cases[i].flags & PRENORM) test_add(device, test_mixed, &cases[i], "norm, mixed dtypes: %s", cases[i].why);
-      if (!device->slow || i == 6) test_add(device, test_halves, &cases[i], "norm in halves: %s", cases[i].why);
+      if (!device->slow || i == 6) test_add(device, test_16bit, &cases[i], "norm in 16 bits: %s", cases[i].why);
     }
     if (cases[i].rows * cases[i].dim < 2000)
       test_add(NULL, test_gradients, &cases[i], "norm gradients: %s", cases[i].why);

@@ -490,11 +490,11 @@ void problem_check(const test_problem *p, const test_device *device) {
   run_destroy(got);
 }
 
-void problem_check_halves(const test_problem *p, const test_device *device) {
-  static const clm_dtype halves[] = {CLM_F16, CLM_BF16};
-  for (size_t i = 0; i < sizeof halves / sizeof halves[0]; i++) {
+void problem_check_16bit(const test_problem *p, const test_device *device) {
+  static const clm_dtype narrow[] = {CLM_F16, CLM_BF16};
+  for (size_t i = 0; i < sizeof narrow / sizeof narrow[0]; i++) {
     test_problem half = *p;
-    half.storage = halves[i];
+    half.storage = narrow[i];
     problem_check(&half, device);
   }
 }

@@ -127,7 +127,7 @@ void run_check_unwritten(const test_run *);
 void problem_check(const test_problem *, const test_device *);
 
 /* The same with f16 and with bf16 for storage. */
-void problem_check_halves(const test_problem *, const test_device *);
+void problem_check_16bit(const test_problem *, const test_device *);
 
 /* What is not a number stays in its batch row or packed sequence: each input in turn gets one, and the outputs of all
  * other rows and sequences keep their bits. The first tensor has the batch first, and with seq_idx or cu_seqlens the
