@@ -109,4 +109,4 @@ step 'programs, CMake and static' user 'apt-get install -y cmake make libclblast
   cc consumer/main.c -l:libclmamba.a $(pkg-config --static --libs clmamba | sed s/-lclmamba//) -o static; ./static
   cmake -S consumer -B out -DWANTED=0.2; cmake --build out; out/shared; out/static'
 step 'removal leaves nothing' user 'apt-get purge -y libclmamba0.2 libclmamba-dev clmamba-tools; ! find /usr -path "*clmamba*" -not -path "/usr/src/*" | grep .'
-du -sh builder user | sed 's/^/size: /'
+du -shx builder user | sed 's/^/size: /'
