@@ -12,4 +12,11 @@ extern const bench_op bench_scan, bench_scan_backward, bench_scan_train, bench_u
     bench_block_mamba2, bench_block_mamba2_train, bench_lm_prefill, bench_lm_decode, bench_lm_load, bench_lm_train,
     bench_backbone_step;
 
+/* Of a block's forward pass -> with its backward pass: two products more for each, each sigmoid once more. */
+static inline bench_cost bench_train_cost(bench_cost forward) {
+  forward.flops *= 3;
+  forward.exponentials *= 2;
+  return forward;
+}
+
 #endif

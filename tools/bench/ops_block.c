@@ -204,12 +204,7 @@ static bench_cost forward_cost(const bench_shape *s) {
   return (bench_cost){.flops = 2 * rows * weights, .exponentials = rows * (double)z.d_inner * ((double)z.state + 5)};
 }
 
-static bench_cost train_cost(const bench_shape *s) {
-  bench_cost cost = forward_cost(s);
-  cost.flops *= 3;
-  cost.exponentials *= 2;
-  return cost;
-}
+static bench_cost train_cost(const bench_shape *s) { return bench_train_cost(forward_cost(s)); }
 
 #define BLOCK_SHAPES                                                                                                 \
   .dims = "batch dim length state width", .channels = "batch", .samples = 1,                                         \

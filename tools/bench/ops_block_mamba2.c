@@ -215,12 +215,7 @@ static bench_cost forward_cost(const bench_shape *s) {
                       .exponentials = rows * (double)(z.conv + z.d_inner + 3 * z.heads)};
 }
 
-static bench_cost train_cost(const bench_shape *s) {
-  bench_cost cost = forward_cost(s);
-  cost.flops *= 3;
-  cost.exponentials *= 2;
-  return cost;
-}
+static bench_cost train_cost(const bench_shape *s) { return bench_train_cost(forward_cost(s)); }
 
 #define BLOCK_SHAPES                                                                                                 \
   .kind = "mamba2", .dims = "batch dim length state width head_dim groups", .channels = "batch", .samples = 1,       \
