@@ -191,7 +191,7 @@ clm_status clm_model_load(clm_context *ctx, const char *path, clm_model **model)
 }
 
 clm_status model_save_weights(clm_model *m, const char *path) {
-  return weights_save(m->context, &m->layout, path, config_naming(&m->config), m->parameters);
+  return weights_save(m->context, &m->layout, path, config_naming(&m->config, m->kept.ids), m->parameters);
 }
 
 clm_status clm_model_save(clm_model *m, const char *directory) {

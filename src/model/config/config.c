@@ -103,21 +103,22 @@ void config_free(clm_model_config *c) {
   c->layers = NULL;
 }
 
-static const config_family *family_of(const clm_model_config *c) {
+/* The last can write everything. */
+static const config_family *family_of(const clm_model_config *c, const json_t *ids) {
+  const bool has_ids = json_object_size(ids) > 0;
   size_t i = 0;
-  while (!families[i]->can_write(c)) i++;
+  while (!families[i]->can_write(c) || (has_ids && !families[i]->has_ids)) i++;
   return families[i];
 }
 
-source_naming config_naming(const clm_model_config *c) {
-  const config_family *family = family_of(c);
+source_naming config_naming(const clm_model_config *c, const json_t *ids) {
+  const config_family *family = family_of(c, ids);
   return family->naming ? family->naming(c) : NAMING_PYTORCH;
 }
 
 clm_status config_write(clm_context *ctx, const char *path, const clm_model_config *c, clm_dtype dtype, json_t *ids) {
-  const config_family *family = family_of(c);
-  json_t *json = family->write(c, dtype);
-  if (json && ids && family->has_ids && json_object_update(json, ids)) {
+  json_t *json = family_of(c, ids)->write(c, dtype);
+  if (json && ids && json_object_update(json, ids)) {
     json_decref(json);
     json = NULL;
   }

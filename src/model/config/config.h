@@ -19,10 +19,10 @@ void config_free(clm_model_config *config);
 clm_status config_check(clm_context *context, const char *path, clm_model_config *config);
 
 /* What the tensors are called that belong to the form that config_write takes. */
-source_naming config_naming(const clm_model_config *config);
+source_naming config_naming(const clm_model_config *config, const json_t *ids);
 
-/* In the form of the first family that has all of its members. `dtype`: of the matrices. `ids`: more members, where
- * the form has them (bos_token_id and its like); may be NULL. */
+/* In the form of the first family that has all of its members and `ids`, which are more members (bos_token_id and its
+ * like); may be NULL. `dtype`: of the matrices. */
 clm_status config_write(clm_context *context, const char *path, const clm_model_config *config, clm_dtype dtype,
                         json_t *ids);
 
