@@ -9,7 +9,6 @@ enum { PLANS_KEPT = 96 };
 static void destroy(clm_context *ctx) {
   opencl_state *s = opencl_state_of(ctx);
   if (s->first) clReleaseEvent(s->first);
-  if (s->last) clReleaseEvent(s->last);
   opencl_clblast_forget(ctx);
   opencl_kernels_destroy(s->kernels);
   plan_cache_destroy(s->plans);

@@ -108,7 +108,8 @@ typedef struct opencl_state {
   bool dry_run;         /* launches prepare everything and enqueue nothing                */
   bool trace;           /* CLM_OPENCL_TRACE: the log tells each kernel's time while a profile is open */
   double profile_begun; /* clock_seconds */
-  cl_event first, last; /* first and last kernel since clm_profile_begin                 */
+  cl_event first;       /* of the first command since clm_profile_begin                    */
+  bool several;         /* others came after it                                           */
   program_cache cache;
   kernel_table *kernels;
   plan_cache *plans;
