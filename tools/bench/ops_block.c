@@ -53,20 +53,21 @@ static sizes sizes_of(const bench_shape *s) {
 
 #define ROWS(width)           .rank = 3, .shape = {s->batch, s->length, width}, .channel = 0, .length = -1
 #define MATRIX(rows, columns) .rank = 2, .shape = {rows, columns}, .channel = -1, .length = -1, .fixed = true
+#define WEIGHT(rows, columns) .rank = 2, .shape = {rows, columns}, .channel = -1, .length = -1, .weights = true
 #define VECTOR(size)          .rank = 1, .shape = {size}, .channel = -1, .length = -1, .fixed = true
 
 static int forward_tensors(const bench_shape *s, bench_tensor *t) {
   sizes z = sizes_of(s);
   t[X] = (bench_tensor){.name = "x", ROWS(z.d_model), NORMAL(1)};
-  t[IN_PROJ] = (bench_tensor){.name = "in_proj", MATRIX(2 * z.d_inner, z.d_model), NORMAL(0.03f)};
+  t[IN_PROJ] = (bench_tensor){.name = "in_proj", WEIGHT(2 * z.d_inner, z.d_model), NORMAL(0.03f)};
   t[CONV_WEIGHT] = (bench_tensor){.name = "conv.weight", MATRIX(z.d_inner, s->width), NORMAL(0.5f)};
   t[CONV_BIAS] = (bench_tensor){.name = "conv.bias", VECTOR(z.d_inner), NORMAL(0.5f)};
-  t[X_PROJ] = (bench_tensor){.name = "x_proj", MATRIX(z.dbc, z.d_inner), NORMAL(0.03f)};
-  t[DT_PROJ] = (bench_tensor){.name = "dt_proj", MATRIX(z.d_inner, z.dt_rank), NORMAL(0.1f)};
+  t[X_PROJ] = (bench_tensor){.name = "x_proj", WEIGHT(z.dbc, z.d_inner), NORMAL(0.03f)};
+  t[DT_PROJ] = (bench_tensor){.name = "dt_proj", WEIGHT(z.d_inner, z.dt_rank), NORMAL(0.1f)};
   t[DT_BIAS] = (bench_tensor){.name = "dt_bias", VECTOR(z.d_inner), INPUT(BENCH_STEP, 1)};
   t[A_LOG] = (bench_tensor){.name = "A_log", MATRIX(z.d_inner, z.state), NORMAL(1)};
   t[D] = (bench_tensor){.name = "D", VECTOR(z.d_inner), NORMAL(1)};
-  t[OUT_PROJ] = (bench_tensor){.name = "out_proj", MATRIX(z.d_model, z.d_inner), NORMAL(0.03f)};
+  t[OUT_PROJ] = (bench_tensor){.name = "out_proj", WEIGHT(z.d_model, z.d_inner), NORMAL(0.03f)};
   t[XZ] = (bench_tensor){.name = "xz", ROWS(2 * z.d_inner)};
   t[CONV] = (bench_tensor){.name = "conv", ROWS(z.d_inner)};
   t[DBC] = (bench_tensor){.name = "dbc", ROWS(z.dbc)};
@@ -88,8 +89,11 @@ static int train_tensors(const bench_shape *s, bench_tensor *t) {
     gradient.name = names[i - IN_PROJ];
     gradient.input = false;
     gradient.output = true;
+    gradient.fixed = true;
+    gradient.weights = false;
     t[i - IN_PROJ + DIN_PROJ] = gradient;
     t[i].passes = 2;
+    t[i].weights = false; /* they change with every step, and are packed in each */
   }
   t[DXZ] = (bench_tensor){.name = "dxz", ROWS(2 * z.d_inner)};
   t[DCONV] = (bench_tensor){.name = "dconv", ROWS(z.d_inner)};

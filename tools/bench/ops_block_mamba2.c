@@ -57,19 +57,20 @@ static sizes sizes_of(const bench_shape *s) {
 
 #define ROWS(width)           .rank = 3, .shape = {s->batch, s->length, width}, .channel = 0, .length = -1
 #define MATRIX(rows, columns) .rank = 2, .shape = {rows, columns}, .channel = -1, .length = -1, .fixed = true
+#define WEIGHT(rows, columns) .rank = 2, .shape = {rows, columns}, .channel = -1, .length = -1, .weights = true
 #define VECTOR(size)          .rank = 1, .shape = {size}, .channel = -1, .length = -1, .fixed = true
 
 static int forward_tensors(const bench_shape *s, bench_tensor *t) {
   const sizes z = sizes_of(s);
   t[X] = (bench_tensor){.name = "x", ROWS(z.d_model), NORMAL(1)};
-  t[IN_PROJ] = (bench_tensor){.name = "in_proj", MATRIX(z.projected, z.d_model), NORMAL(0.03f)};
+  t[IN_PROJ] = (bench_tensor){.name = "in_proj", WEIGHT(z.projected, z.d_model), NORMAL(0.03f)};
   t[CONV_WEIGHT] = (bench_tensor){.name = "conv.weight", MATRIX(z.conv, s->width), NORMAL(0.5f)};
   t[CONV_BIAS] = (bench_tensor){.name = "conv.bias", VECTOR(z.conv), NORMAL(0.5f)};
   t[DT_BIAS] = (bench_tensor){.name = "dt_bias", VECTOR(z.heads), INPUT(BENCH_STEP, 1)};
   t[A_LOG] = (bench_tensor){.name = "A_log", VECTOR(z.heads), NORMAL(1)};
   t[D] = (bench_tensor){.name = "D", VECTOR(z.heads), NORMAL(1)};
   t[NORM] = (bench_tensor){.name = "norm", VECTOR(z.d_inner), NORMAL(1)};
-  t[OUT_PROJ] = (bench_tensor){.name = "out_proj", MATRIX(z.d_model, z.d_inner), NORMAL(0.03f)};
+  t[OUT_PROJ] = (bench_tensor){.name = "out_proj", WEIGHT(z.d_model, z.d_inner), NORMAL(0.03f)};
   t[PROJECTED] = (bench_tensor){.name = "projected", ROWS(z.projected)};
   t[XBC] = (bench_tensor){.name = "xbc", ROWS(z.conv)};
   t[Y] = (bench_tensor){.name = "y", ROWS(z.d_inner)};
@@ -90,8 +91,11 @@ static int train_tensors(const bench_shape *s, bench_tensor *t) {
     gradient.name = names[i - IN_PROJ];
     gradient.input = false;
     gradient.output = true;
+    gradient.fixed = true;
+    gradient.weights = false;
     t[i - IN_PROJ + DIN_PROJ] = gradient;
     t[i].passes = 2;
+    t[i].weights = false; /* they change with every step, and are packed in each */
   }
   t[DPROJECTED] = (bench_tensor){.name = "dprojected", ROWS(z.projected)};
   t[DXBC] = (bench_tensor){.name = "dxbc", ROWS(z.conv)};
