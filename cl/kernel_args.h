@@ -1,7 +1,8 @@
 /* Structs that a launcher passes to a kernel by value, as one argument. Host and kernel read the same header.
  *
- * Members are of these types only, the long ones first, and an even number of the others: no compiler adds padding then.
- * (Rusticl leaves out what others add at the end, and refuses the argument.) KERNEL_ARGS checks that on both sides. */
+ * Members are of these types only, the long ones first, and an even number of the others: no compiler adds padding
+ * then. (Rusticl leaves out what others add at the end, and refuses the argument.) KERNEL_ARGS checks that on both
+ * sides. */
 #ifndef CLM_KERNEL_ARGS_H
 #define CLM_KERNEL_ARGS_H
 
@@ -19,5 +20,10 @@ typedef float kernel_float;
 #define KERNEL_ARGS(type, longs, others)                                                                             \
   _Static_assert(sizeof(type) == 8 * (longs) + 4 * (others), #type " has padding, or other members than it says")
 #endif
+
+/* Where the elements of a tensor lie, in elements. */
+typedef struct kernel_view {
+  kernel_long offset, stride[4];
+} kernel_view;
 
 #endif

@@ -21,13 +21,14 @@
 #endif
 typedef STORAGE(X_TYPE) x_t;
 
-#define SIDE       SSD_SIDE
-#define SSD_STEPS  (4 * SIDE)
-#define DEPTH      16
+#define SIDE SSD_SIDE
+#ifdef SSD_SEQ /* a zero of `a` keeps b out of the sum */
+#define MULTIPLY(sum, a, b) ((a) != 0.0f ? fma(a, b, sum) : (sum))
+#endif
+#include "tile.h"
+#define SSD_STEPS  TILE
 #define STEP_LIMIT (-1000.0f) /* of d A: its exponential is 0, and sums of it stay exact */
 #define PADDING    (-1)       /* segment of a step that is padding                       */
-
-#define TILE_GROUP __attribute__((reqd_work_group_size(SIDE, SIDE, 1)))
 
 /* ---- Where pieces lie ---- */
 
@@ -154,13 +155,9 @@ static inline float weight_to_end(const decays *k, int s) {
 
 /* ---- Elements ---- */
 
-static inline long view_at(const ssd_view *v, long i, long j, long k, long l) {
-  return v->offset + i * v->stride[0] + j * v->stride[1] + k * v->stride[2] + l * v->stride[3];
-}
-
 /* 0 where the step is padding or past the piece, or the index is past its dimension. */
-static inline float element(global const x_t *x, const ssd_view *v, const piece *p, const decays *k, int step, int i,
-                            int j, int size) {
+static inline float element(global const x_t *x, const kernel_view *v, const piece *p, const decays *k, int step,
+                            int i, int j, int size) {
   if (step >= p->steps || j >= size || is_padding(k, step)) return 0.0f;
   return LOAD(X_TYPE, x, view_at(v, p->batch, p->begin + step, i, j));
 }
@@ -184,55 +181,8 @@ static inline long state_at(const ssd_args *a, long slot, int head) {
 
 /* ---- Tiles ---- */
 
-typedef struct tile {
-  float v[4][4]; /* rows y + SIDE r, columns x + SIDE c */
-} tile;
-
-static inline tile tile_zero(void) {
-  tile t;
-  for (int r = 0; r < 4; r++)
-    for (int c = 0; c < 4; c++) t.v[r][c] = 0.0f;
-  return t;
-}
-
-#ifdef SSD_SEQ
-#define MULTIPLY(sum, a, b) ((a) != 0.0f ? fma(a, b, sum) : (sum))
-#else
-#define MULTIPLY(sum, a, b) fma(a, b, sum)
-#endif
-
-/* Adds the product of a slice: a has [k][row], b has [k][column]. A zero of `a` keeps b out of the sum (SSD_SEQ). */
-static inline void tile_multiply(tile *t, local const float (*a)[SSD_STEPS + 1],
-                                 local const float (*b)[SSD_STEPS + 1], int x, int y) {
-  for (int k = 0; k < DEPTH; k++) {
-    float av[4], bv[4];
-#pragma unroll
-    for (int r = 0; r < 4; r++) av[r] = a[k][y + r * SIDE];
-#pragma unroll
-    for (int c = 0; c < 4; c++) bv[c] = b[k][x + c * SIDE];
-#pragma unroll
-    for (int r = 0; r < 4; r++)
-#pragma unroll
-      for (int c = 0; c < 4; c++) t->v[r][c] = MULTIPLY(t->v[r][c], av[r], bv[c]);
-  }
-}
-
-/* Adds up what the SIDE work-items of a row of the tile hold, for all rows: scratch has [row][item]. */
-static inline float row_sum(local const float (*scratch)[SIDE + 1], int row) {
-  float sum = 0.0f;
-  for (int i = 0; i < SIDE; i++) sum += scratch[row][i];
-  return sum;
-}
-
-/* For loops over a slice's elements: neighbours walk along k, or along the rows. */
-#define FOR_SLICE(e)  for (int e = ITEM; e < SSD_STEPS * DEPTH; e += SIDE * SIDE)
-#define ALONG_K(e)    const int kk = e % DEPTH, i = e / DEPTH
-#define ALONG_ROWS(e) const int kk = e / SSD_STEPS, i = e % SSD_STEPS
-#define WORK_ITEM     const int x = (int)get_local_id(0), y = (int)get_local_id(1)
-#define ITEM          (y * SIDE + x)
-
 /* The steps' `u` (B or C of a group) times a state, or the gradient of one: columns p0 on of the result. */
-static tile times_state(const ssd_args *a, global const x_t *u, const ssd_view *view, global const float *state,
+static tile times_state(const ssd_args *a, global const x_t *u, const kernel_view *view, global const float *state,
                         const piece *p, const decays *k, int group, int p0, local float (*a_tile)[SSD_STEPS + 1],
                         local float (*b_tile)[SSD_STEPS + 1]) {
   WORK_ITEM;

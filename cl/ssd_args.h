@@ -18,16 +18,12 @@
 #define SSD_WANT_DDT    2048
 #define SSD_WIDE_D      4096 /* D of (heads, head_dim) */
 
-/* A tensor, in elements: (batch, step, head or group, dim or n), states (row, head, dim, n), weights (head, dim). */
-typedef struct ssd_view {
-  kernel_long offset, stride[4];
-} ssd_view;
-
+/* Views: (batch, step, head or group, dim or n), states (row, head, dim, n), weights (head, dim). */
 typedef struct ssd_args {
-  ssd_view x, dt, B, C, z, out; /* out is dx in the backward                       */
-  ssd_view dout, dz, ddt;
-  ssd_view state_in, state_out; /* initial and final state, or their gradients     */
-  ssd_view A, D, bias;
+  kernel_view x, dt, B, C, z, out; /* out is dx in the backward                       */
+  kernel_view dout, dz, ddt;
+  kernel_view state_in, state_out; /* initial and final state, or their gradients     */
+  kernel_view A, D, bias;
   kernel_long seq_offset, seq_batch, seq_step;
   kernel_long ends_offset, ends_stride;
   kernel_long length, chunk;

@@ -1,4 +1,5 @@
 #include "backend/opencl/operands.h"
+#include "backend/opencl/scan_family.h"
 #include "core/arith.h"
 #include <stdio.h>
 #include <string.h>
@@ -92,4 +93,13 @@ clm_tensor opencl_piece(clm_buffer *buffer, size_t *offset, clm_dtype dtype, int
   clm_tensor t = clm_tensor_of(buffer, *offset, dtype, 1, &count);
   *offset += round_up_line((size_t)count * clm_dtype_size(dtype));
   return t;
+}
+
+enum { LARGE_GROUP = 256, LARGE_LOCAL = 30 * 1024 /* bytes that tiles of 64 x 64 take, at most */ };
+
+int opencl_tile_side(const clm_context *ctx, const char *forced_by) {
+  const schedule_device *d = opencl_schedule_device(ctx);
+  const int32_t forced = scan_env(forced_by);
+  if (forced == 8 || forced == 16) return forced;
+  return d->is_cpu || d->max_work_group < LARGE_GROUP || d->local_memory_bytes < LARGE_LOCAL ? 8 : 16;
 }

@@ -55,6 +55,10 @@ typedef struct strided_view {
 /* An absent tensor gets strides of 0. Complex tensors count as twice as many floats. */
 strided_view opencl_strided(const clm_tensor *const tensors[STRIDED_TENSORS], int count);
 
+/* SIDE of cl/tile.h on this device. The environment variable `forced_by` is for kernel development: on CPU devices
+ * too what GPUs run. */
+int opencl_tile_side(const clm_context *, const char *forced_by);
+
 /* The view `count` elements of type `dtype` at byte `offset` of a buffer: for pieces of the workspace. */
 clm_tensor opencl_piece(clm_buffer *, size_t *offset, clm_dtype dtype, int64_t count);
 

@@ -15,9 +15,9 @@ static ssd_call call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_back
   ssd_call c = ssd_call_of(ctx, s, &b->forward);
   ssd_args *g = &c.g;
   const int64_t steps = g->slots * s->n_heads * g->steps, square = (int64_t)g->steps * g->steps;
-  g->dout = ssd_view_of(&b->dout);
-  g->dz = ssd_view_of(&b->dz);
-  g->ddt = ssd_view_of(&b->ddt);
+  g->dout = opencl_view_of(&b->dout);
+  g->dz = opencl_view_of(&b->dz);
+  g->ddt = opencl_view_of(&b->ddt);
   g->flags |= (b->out.buffer ? SSD_WANT_OUT : 0) | (b->dz.buffer ? SSD_WANT_DZ : 0) |
               (b->dx.buffer ? SSD_WANT_DX : 0) | (b->ddt.buffer ? SSD_WANT_DDT : 0) |
               (b->dD.rank == 2 ? SSD_WIDE_D : 0);
@@ -43,7 +43,7 @@ static clm_status run_result(ssd_call *c, const clm_ssd_backward_args *b) {
   clm_status status =
       ssd_kernel(c, "ssd", "ssd_out", wanted ? " -DSSD_GRADIENT" : " -DSSD_GRADIENT -DSSD_NO_RESULT", &k);
   if (status) return status;
-  c->g.out = ssd_view_of(&b->out);
+  c->g.out = opencl_view_of(&b->out);
   return SSD_RUN_TILES(c, k, c->g.slots * c->s->n_heads, 1, ARG_DATA(a->x), ARG_DATA(a->C), ARG_DATA(a->D),
                        ARG_DATA(a->z), ARG_DATA(b->dout), ARG_ENDS(c), ARG_DATA(b->out), ARG_DATA(b->dz),
                        ARG_WORK(c));
@@ -55,7 +55,7 @@ static clm_status run_inner(ssd_call *c, const clm_ssd_backward_args *b) {
   opencl_kernel *inner, *crossing;
   clm_status status = ssd_kernel(c, "ssd_backward", "ssd_inner", "", &inner);
   if (!status) status = ssd_kernel(c, "ssd_backward", "ssd_crossing", "", &crossing);
-  c->g.out = ssd_view_of(&b->dx);
+  c->g.out = opencl_view_of(&b->dx);
   if (!status)
     status = SSD_RUN_TILES(c, inner, c->g.slots * s->n_heads, 1, ARG_DATA(a->x), ARG_DATA(a->B), ARG_DATA(a->D),
                            ARG_DATA(a->z), ARG_DATA(b->dout), ARG_ENDS(c), ARG_DATA(b->dx), ARG_WORK(c));

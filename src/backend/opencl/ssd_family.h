@@ -4,6 +4,7 @@
 
 #include "backend/opencl/operands.h"
 #include "backend/opencl/scan_family.h"
+#include "backend/opencl/view.h"
 #include "cl/ssd_args.h"
 
 /* One call, with what all its kernels are told. */
@@ -23,8 +24,6 @@ clm_status ssd_check(clm_context *, const char *op, const ssd_shape *, const clm
 
 /* All but the workspace itself; its places for what a forward call keeps. */
 ssd_call ssd_call_of(clm_context *, const ssd_shape *, const clm_ssd_args *);
-
-ssd_view ssd_view_of(const clm_tensor *);
 
 /* Room for `floats` more; its place. */
 int64_t ssd_take(ssd_call *, int64_t floats);
@@ -55,9 +54,6 @@ clm_status ssd_kernel(ssd_call *, const char *family, const char *name, const ch
   OPENCL_RUN((call)->ctx, kernel, 2,                                                                                 \
              ((const size_t[]){(size_t)(first) * (size_t)(call)->side, (size_t)(second) * (size_t)(call)->side}),    \
              ((const size_t[]){(size_t)(call)->side, (size_t)(call)->side}), ARG_STRUCT((call)->g), __VA_ARGS__)
-
-/* A tensor as its buffer alone: offset and strides are in the struct. */
-#define ARG_DATA(t) ARG_BUFFER((t).buffer)
 
 /* cu_seqlens, and the workspace. */
 #define ARG_ENDS(call) ARG_DATA((call)->a->cu_seqlens)

@@ -4,29 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LARGE_GROUP = 256, LARGE_LOCAL = 30 * 1024 /* bytes that tiles of 64 x 64 take, at most */ };
-
 clm_status ssd_check(clm_context *ctx, const char *op, const ssd_shape *s, const clm_ssd_args *a) {
   clm_status status = opencl_only_storage(ctx, op, (const operand[]){OPERAND(a, x)}, 1);
   if (!status) status = opencl_fits_int(ctx, op, "n_heads * head_dim", s->n_heads * s->head_dim);
   if (!status) status = opencl_fits_int(ctx, op, "d_state", s->d_state);
   if (!status) status = opencl_fits_int(ctx, op, "batch", s->batch);
   return status;
-}
-
-/* CLM_SSD_SIDE is for kernel development: on CPU devices too what GPUs run. */
-static int side_of(const schedule_device *d) {
-  const int32_t forced = scan_env("CLM_SSD_SIDE");
-  if (forced == 8 || forced == 16) return forced;
-  return d->is_cpu || d->max_work_group < LARGE_GROUP || d->local_memory_bytes < LARGE_LOCAL ? 8 : 16;
-}
-
-ssd_view ssd_view_of(const clm_tensor *t) {
-  ssd_view v = {.offset = 0};
-  if (!t->buffer) return v;
-  v.offset = (int64_t)(t->offset / clm_dtype_size(t->dtype));
-  for (int i = 0; i < t->rank && i < 4; i++) v.stride[i] = t->stride[i];
-  return v;
 }
 
 int64_t ssd_take(ssd_call *c, int64_t floats) {
@@ -58,19 +41,19 @@ static void cut(ssd_call *c) {
 }
 
 ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
-  ssd_call c = {.ctx = ctx, .s = s, .a = a, .side = side_of(opencl_schedule_device(ctx))};
+  ssd_call c = {.ctx = ctx, .s = s, .a = a, .side = opencl_tile_side(ctx, "CLM_SSD_SIDE")};
   ssd_args *g = &c.g;
   *g = (ssd_args){
-      .x = ssd_view_of(&a->x),
-      .dt = ssd_view_of(&a->dt),
-      .B = ssd_view_of(&a->B),
-      .C = ssd_view_of(&a->C),
-      .z = ssd_view_of(&a->z),
-      .out = ssd_view_of(&a->out),
-      .A = ssd_view_of(&a->A),
-      .D = ssd_view_of(&a->D),
-      .bias = ssd_view_of(&a->dt_bias),
-      .ends_offset = ssd_view_of(&a->cu_seqlens).offset,
+      .x = opencl_view_of(&a->x),
+      .dt = opencl_view_of(&a->dt),
+      .B = opencl_view_of(&a->B),
+      .C = opencl_view_of(&a->C),
+      .z = opencl_view_of(&a->z),
+      .out = opencl_view_of(&a->out),
+      .A = opencl_view_of(&a->A),
+      .D = opencl_view_of(&a->D),
+      .bias = opencl_view_of(&a->dt_bias),
+      .ends_offset = opencl_view_of(&a->cu_seqlens).offset,
       .ends_stride = a->cu_seqlens.stride[0],
       .length = s->length,
       .batch = (int32_t)s->batch,
@@ -164,8 +147,8 @@ clm_status ssd_run_states(ssd_call *c, const clm_tensor *dout, const clm_tensor 
   const char *defines = dout ? " -DSSD_GRADIENT" : "";
   const int64_t tile = 4 * c->side, tiles = div_up(s->head_dim, tile) * div_up(s->d_state, tile);
   opencl_kernel *states, *pass;
-  c->g.state_in = ssd_view_of(in);
-  c->g.state_out = ssd_view_of(out);
+  c->g.state_in = opencl_view_of(in);
+  c->g.state_out = opencl_view_of(out);
   c->g.flags &= ~(SSD_HAS_INITIAL | SSD_HAS_FINAL);
   c->g.flags |= (in->buffer ? SSD_HAS_INITIAL : 0) | (out->buffer ? SSD_HAS_FINAL : 0);
   clm_status status = ssd_kernel(c, "ssd", "ssd_states", defines, &states);

@@ -13,6 +13,10 @@ typedef struct matrix {
   int64_t row, column; /* strides */
 } matrix;
 
+/* x, as it is and turned: rows of `columns` floats. */
+INLINE matrix gemm_rows(const float *x, int64_t columns) { return (matrix){(float *)(uintptr_t)x, columns, 1}; }
+INLINE matrix gemm_turned(const float *x, int64_t columns) { return (matrix){(float *)(uintptr_t)x, 1, columns}; }
+
 typedef void gemm_fn(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out,
                      float *scratch);
 

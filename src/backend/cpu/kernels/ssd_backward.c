@@ -41,14 +41,14 @@ static int64_t scratch_layout(const backward_task *task, float *memory, backward
   int64_t used = 0;
   float **steps[] = {&k->CB, &k->dCB, &k->mixed, &k->products}, **wide[] = {&k->B, &k->C, &k->wide};
   float **narrow[] = {&k->x, &k->scaled, &k->dout, &k->dy, &k->y, &k->inner, &k->z};
-  for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) *steps[i] = ssd_take(memory, &used, PIECE * PIECE);
-  for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) *wide[i] = ssd_take(memory, &used, PIECE * N);
-  for (size_t i = 0; i < sizeof narrow / sizeof *narrow; i++) *narrow[i] = ssd_take(memory, &used, PIECE * P);
-  k->D = ssd_take(memory, &used, P);
-  k->states = ssd_take(memory, &used, task->span * states);
-  k->starts = ssd_take(memory, &used, div_up(p->most_row, task->span) * states);
-  k->dstates = ssd_take(memory, &used, states);
-  k->product = ssd_take(memory, &used, GEMM_SCRATCH);
+  for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) *steps[i] = scratch_take(memory, &used, PIECE * PIECE);
+  for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) *wide[i] = scratch_take(memory, &used, PIECE * N);
+  for (size_t i = 0; i < sizeof narrow / sizeof *narrow; i++) *narrow[i] = scratch_take(memory, &used, PIECE * P);
+  k->D = scratch_take(memory, &used, P);
+  k->states = scratch_take(memory, &used, task->span * states);
+  k->starts = scratch_take(memory, &used, div_up(p->most_row, task->span) * states);
+  k->dstates = scratch_take(memory, &used, states);
+  k->product = scratch_take(memory, &used, GEMM_SCRATCH);
   return used;
 }
 
@@ -63,7 +63,8 @@ static void advance(const ssd_plan *p, const ssd_piece *piece, int64_t head, con
   ssd_scale_rows(k->scaled, q, P, decay.to_end, k->scaled);
   if (piece->fresh) memset(after, 0, (size_t)(P * N) * sizeof *after);
   else if (after != before) memcpy(after, before, (size_t)(P * N) * sizeof *after);
-  ssd_product(p, P, N, q, ssd_turned(k->scaled, P), ssd_rows(k->B, N), decay.whole, ssd_rows(after, N), k->product);
+  ssd_product(p, P, N, q, gemm_turned(k->scaled, P), gemm_rows(k->B, N), decay.whole, gemm_rows(after, N),
+              k->product);
 }
 
 /* The states before the pieces [from, to), each `heads` of them in turn from `states` on: given those before the
@@ -89,9 +90,9 @@ static void gate_backward(const backward_task *task, const ssd_piece *piece, int
   const bool gated = present(p->a->z), wanted = present(a->dz) || present(a->out);
   if (gated) ssd_read(p, &p->a->z, piece, head, k->z);
   if (wanted) { /* k->mixed has CB L */
-    ssd_product(p, q, P, N, ssd_rows(k->C, N), ssd_turned(state, N), 0, ssd_rows(k->y, P), k->product);
+    ssd_product(p, q, P, N, gemm_rows(k->C, N), gemm_turned(state, N), 0, gemm_rows(k->y, P), k->product);
     ssd_scale_rows(k->y, q, P, decay->from_begin, k->y);
-    ssd_product(p, q, P, q, ssd_rows(k->mixed, PIECE), ssd_rows(k->scaled, P), 1, ssd_rows(k->y, P), k->product);
+    ssd_product(p, q, P, q, gemm_rows(k->mixed, PIECE), gemm_rows(k->scaled, P), 1, gemm_rows(k->y, P), k->product);
   }
   for (int64_t i = 0; i < q; i++)
     for (int64_t j = 0; j < P; j += LANES) {
@@ -205,20 +206,20 @@ static void run_head(const backward_task *task, const ssd_block *b, const ssd_pi
   ssd_decay_matrix(&decay, piece->steps, k->CB, k->mixed);
   gate_backward(task, piece, head, &decay, state, k);
 
-  ssd_product(p, q, q, P, ssd_rows(k->dy, P), ssd_turned(k->x, P), 0, ssd_rows(k->products, PIECE), k->product);
+  ssd_product(p, q, q, P, gemm_rows(k->dy, P), gemm_turned(k->x, P), 0, gemm_rows(k->products, PIECE), k->product);
   between_steps(&decay, piece->steps, k, crossing);
 
-  ssd_product(p, q, P, N, ssd_rows(k->B, N), ssd_turned(T, N), 0, ssd_rows(k->inner, P), k->product);
+  ssd_product(p, q, P, N, gemm_rows(k->B, N), gemm_turned(T, N), 0, gemm_rows(k->inner, P), k->product);
   ssd_scale_rows(k->inner, q, P, decay.to_end, k->inner);
   for (int64_t i = 0; i < q; i++) from[i] = decay.d[i] * ssd_dot(k->x + i * P, k->inner + i * P, P);
-  ssd_product(p, q, P, q, ssd_turned(k->mixed, PIECE), ssd_rows(k->dy, P), 1, ssd_rows(k->inner, P), k->product);
+  ssd_product(p, q, P, q, gemm_turned(k->mixed, PIECE), gemm_rows(k->dy, P), 1, gemm_rows(k->inner, P), k->product);
   for (int64_t i = 0; i < q; i++) direct[i] = ssd_dot(k->x + i * P, k->inner + i * P, P);
   inputs_backward(task, b, piece, head, &decay, k);
 
   ssd_scale_rows(k->scaled, q, P, decay.to_end, k->scaled);
-  ssd_product(p, q, N, P, ssd_rows(k->scaled, P), ssd_rows(T, N), fold ? 1 : 0, dB, k->product);
+  ssd_product(p, q, N, P, gemm_rows(k->scaled, P), gemm_rows(T, N), fold ? 1 : 0, dB, k->product);
   ssd_scale_rows(k->dy, q, P, decay.from_begin, k->dy);
-  ssd_product(p, q, N, P, ssd_rows(k->dy, P), ssd_rows(state, N), 0, ssd_rows(k->wide, N), k->product);
+  ssd_product(p, q, N, P, gemm_rows(k->dy, P), gemm_rows(state, N), 0, gemm_rows(k->wide, N), k->product);
   for (int64_t i = 0; i < q; i++) {
     to[i] = ssd_dot(k->wide + i * N, k->C + i * N, N);
     for (int64_t j = 0; j < N; j += LANES) {
@@ -230,7 +231,7 @@ static void run_head(const backward_task *task, const ssd_block *b, const ssd_pi
   const float whole = decay.whole * ssd_dot(T, state, P * N);
   steps_backward(task, b, piece, head, &decay, direct, crossing, from, to, whole);
   if (piece->fresh) memset(T, 0, (size_t)(P * N) * sizeof *T);
-  else ssd_product(p, P, N, q, ssd_turned(k->dy, P), ssd_rows(k->C, N), decay.whole, ssd_rows(T, N), k->product);
+  else ssd_product(p, P, N, q, gemm_turned(k->dy, P), gemm_rows(k->C, N), decay.whole, gemm_rows(T, N), k->product);
 }
 
 /* All heads of the block; `states`: before the piece. */
@@ -243,13 +244,13 @@ static void run_piece(const backward_task *task, const ssd_block *b, const ssd_p
   const matrix dB = {task->dB + at, row, 1}, dC = {task->dC + at, row, 1};
   ssd_read(p, &p->a->B, piece, b->group, k->B);
   ssd_read(p, &p->a->C, piece, b->group, k->C);
-  ssd_product(p, q, q, N, ssd_rows(k->C, N), ssd_turned(k->B, N), 0, ssd_rows(k->CB, PIECE), k->product);
+  ssd_product(p, q, q, N, gemm_rows(k->C, N), gemm_turned(k->B, N), 0, gemm_rows(k->CB, PIECE), k->product);
   memset(k->dCB, 0, PIECE * PIECE * sizeof *k->dCB);
   if (piece->fresh) memset(states, 0, (size_t)(b->heads * size) * sizeof *states);
   for (int64_t h = 0; h < b->heads; h++)
     run_head(task, b, piece, b->head + h, states + h * size, k->dstates + h * size, dB, dC, h > 0, k);
-  ssd_product(p, q, N, q, ssd_turned(k->dCB, PIECE), ssd_rows(k->C, N), 1, dB, k->product);
-  ssd_product(p, q, N, q, ssd_rows(k->dCB, PIECE), ssd_rows(k->B, N), 1, dC, k->product);
+  ssd_product(p, q, N, q, gemm_turned(k->dCB, PIECE), gemm_rows(k->C, N), 1, dB, k->product);
+  ssd_product(p, q, N, q, gemm_rows(k->dCB, PIECE), gemm_rows(k->B, N), 1, dC, k->product);
 }
 
 static void run_block(void *arg, int64_t index, int worker) {
@@ -349,14 +350,14 @@ static int64_t layout(backward_task *task, float *memory) {
   const int64_t parts = task->plan.blocks * s->batch * s->length * s->n_groups * s->d_state;
   const int64_t heads = s->sequences * s->n_heads;
   int64_t used = ssd_plan_floats(&task->plan);
-  task->dA = (double *)(void *)ssd_take(memory, &used, 2 * heads);
-  task->dbias = (double *)(void *)ssd_take(memory, &used, 2 * heads);
-  task->dD = ssd_take(memory, &used, heads * s->head_dim);
-  task->dB = ssd_take(memory, &used, parts);
-  task->dC = ssd_take(memory, &used, parts);
+  task->dA = (double *)(void *)scratch_take(memory, &used, 2 * heads);
+  task->dbias = (double *)(void *)scratch_take(memory, &used, 2 * heads);
+  task->dD = scratch_take(memory, &used, heads * s->head_dim);
+  task->dB = scratch_take(memory, &used, parts);
+  task->dC = scratch_take(memory, &used, parts);
   backward_scratch k;
   task->scratch_floats = scratch_layout(task, NULL, &k);
-  task->scratch = ssd_take(memory, &used, 0);
+  task->scratch = scratch_take(memory, &used, 0);
   return used;
 }
 

@@ -240,10 +240,6 @@ static inline float ssd_dot(const float *x, const float *y, int64_t count) {
   return vec_sum(sum);
 }
 
-/* x, as it is and turned, for the product: rows of `columns` floats. */
-INLINE matrix ssd_rows(const float *x, int64_t columns) { return (matrix){(float *)(uintptr_t)x, columns, 1}; }
-INLINE matrix ssd_turned(const float *x, int64_t columns) { return (matrix){(float *)(uintptr_t)x, 1, columns}; }
-
 /* The product of any number of rows. */
 static inline void ssd_product(const ssd_plan *p, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta,
                                matrix out, float *scratch) {
@@ -255,13 +251,6 @@ static inline void ssd_product(const ssd_plan *p, int64_t m, int64_t n, int64_t 
 /* D along head_dim; a line with stride 0 where a head shares it. */
 static inline line ssd_skip(const clm_tensor *D, int64_t head) {
   return line_at(D, head * D->stride[0], D->rank == 2 ? D->stride[1] : 0);
-}
-
-/* The next `floats` of a worker's scratch. It is laid out once from NULL, to learn its size, and once for real. */
-INLINE float *ssd_take(float *memory, int64_t *used, int64_t floats) {
-  float *at = (float *)((uintptr_t)memory + (size_t)*used * sizeof(float));
-  *used += round_up(floats, 16);
-  return at;
 }
 
 #endif

@@ -163,6 +163,13 @@ static inline bool kernel_all_storage(const clm_tensor *t, size_t count) {
 /* The same of a matrix that may be i8 with its scales. */
 #define IS_MATRIX(matrix, scale) ((matrix).dtype == CLM_I8 ? ALL_F32(scale) : ALL_STORAGE(matrix))
 
+/* The next `floats` of a worker's scratch. It is laid out once from NULL, to learn its size, and once for real. */
+INLINE float *scratch_take(float *memory, int64_t *used, int64_t floats) {
+  float *at = (float *)((uintptr_t)memory + (size_t)*used * sizeof(float));
+  *used += round_up(floats, 16);
+  return at;
+}
+
 /* `floats` f32 numbers of scratch for each worker: worker w has those from w * (return value of scratch_row) on. */
 static inline clm_status kernel_scratch(clm_context *ctx, int64_t floats, int64_t *row, float **scratch) {
   clm_buffer *workspace;
