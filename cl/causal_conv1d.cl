@@ -28,6 +28,15 @@
 #define W_TYPE f32
 #define B_TYPE f32
 #endif
+#ifndef INITIAL_TYPE /* of the states before the sequences, or of an update */
+#define INITIAL_TYPE f32
+#endif
+#ifndef FINAL_TYPE /* of those after them, or of their gradient */
+#define FINAL_TYPE f32
+#endif
+#ifndef DINITIAL_TYPE
+#define DINITIAL_TYPE f32
+#endif
 
 #if CONV_VECTOR == 2 /* aligned to two numbers: one access of the memory for both */
 typedef float2 real_t;
@@ -91,13 +100,15 @@ static inline float swish_gradient(float x) {
 typedef STORAGE(X_TYPE) x_t;
 typedef STORAGE(W_TYPE) w_t;
 typedef STORAGE(B_TYPE) b_t;
+typedef STORAGE(INITIAL_TYPE) initial_t;
+typedef STORAGE(FINAL_TYPE) final_t;
 #define IN(type, name)  global const type *restrict name, long name##_offset
 #define OUT(type, name) global type *restrict name, long name##_offset
 
 #define FILTER_PARAMETERS                                                                                             \
   IN(w_t, weight), STRIDES2(weight, channel, k), IN(b_t, bias), STRIDES1(bias, channel)
 #define INPUT_PARAMETERS                                                                                              \
-  IN(x_t, x), STRIDES3(x, batch, step, channel), FILTER_PARAMETERS, global const x_t *initial, long initial_offset,   \
+  IN(x_t, x), STRIDES3(x, batch, step, channel), FILTER_PARAMETERS, global const initial_t *initial, long initial_offset, \
       STRIDES3(initial, batch, channel, k), global const int4 *restrict marks, int flags, long length, int channels
 
 /* A mark: x = how many steps back a step may look (-1: it is padding), y = which state its sequence has, z = how far
@@ -112,7 +123,7 @@ typedef STORAGE(B_TYPE) b_t;
 #define SEEN(m, k, value)                                                                                             \
   (SEES((m).x, k)                              ? (value)                                                              \
    : HAS(CONV_PACKED) && HAS(CONV_INITIAL) && (m).x >= 0                                                              \
-       ? LOAD_EACH(X_TYPE, initial,                                                                                   \
+       ? LOAD_EACH(INITIAL_TYPE, initial,                                                                                   \
                    initial_offset + (m).y * initial_batch + channel * initial_channel + ((k) + (m).x) * initial_k,    \
                    initial_channel)                                                                                   \
        : (real_t)(0.0f))
@@ -127,7 +138,7 @@ typedef STORAGE(B_TYPE) b_t;
 /* e[t] for the batch row and channel in hand; 0 past the end */
 #define ELEMENT(t)                                                                                                    \
   ((t) < 0 ? (HAS(CONV_INITIAL) && !HAS(CONV_PACKED)                                                                  \
-                  ? LOAD_EACH(X_TYPE, initial, initial_row + ((t) + BEFORE) * initial_k, initial_channel)             \
+                  ? LOAD_EACH(INITIAL_TYPE, initial, initial_row + ((t) + BEFORE) * initial_k, initial_channel)             \
                   : (real_t)(0.0f))                                                                                   \
            : (t) < length && !IS_PADDING(t) ? LOAD_X(x, x_row + (t) * STEP(x)) : (real_t)(0.0f))
 
@@ -209,7 +220,7 @@ static inline span span_of(global const int *ends, long offset, long stride, lon
 #ifdef CONV_STATES
 /* final[j] = e[end - (width - 1) + j], as a step to come would see it. In place is allowed: element j comes from a later
  * one. */
-kernel void causal_conv1d_final(INPUT_PARAMETERS, SPAN_PARAMETERS, global x_t *final, long final_offset,
+kernel void causal_conv1d_final(INPUT_PARAMETERS, SPAN_PARAMETERS, global final_t *final, long final_offset,
                                 STRIDES3(final, batch, channel, k)) {
   const long channel = (long)get_global_id(0), row = (long)get_global_id(1);
   SPAN
@@ -221,17 +232,17 @@ kernel void causal_conv1d_final(INPUT_PARAMETERS, SPAN_PARAMETERS, global x_t *f
       if (p >= begin)
         value = IS_PADDING(p) ? 0.0f : LOAD(X_TYPE, x, x_offset + batch * x_batch + channel * x_channel + p * x_step);
       else if (HAS(CONV_INITIAL))
-        value = LOAD(X_TYPE, initial, initial_offset + row * initial_batch + channel * initial_channel +
+        value = LOAD(INITIAL_TYPE, initial, initial_offset + row * initial_batch + channel * initial_channel +
                                           (p - begin + BEFORE) * initial_k);
     }
-    STORE(X_TYPE, final, final_offset + row * final_batch + channel * final_channel + j * final_k, value);
+    STORE(FINAL_TYPE, final, final_offset + row * final_batch + channel * final_channel + j * final_k, value);
   }
 }
 
 /* dinitial[i] = sum_q weight[i - q] ds[q] over the first steps of a row, and what comes in through a final state that
  * reaches back as far. */
 kernel void causal_conv1d_dinitial(INPUT_PARAMETERS, SPAN_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, step, channel),
-                                   IN(x_t, dfinal), STRIDES3(dfinal, batch, channel, k), OUT(x_t, dinitial),
+                                   IN(final_t, dfinal), STRIDES3(dfinal, batch, channel, k), OUT(STORAGE(DINITIAL_TYPE), dinitial),
                                    STRIDES3(dinitial, batch, channel, k)) {
   const long channel = (long)get_global_id(0), row = (long)get_global_id(1);
   SPAN
@@ -251,7 +262,7 @@ kernel void causal_conv1d_dinitial(INPUT_PARAMETERS, SPAN_PARAMETERS, IN(x_t, do
         if (SEES(reach[q], k)) {
           if (p < 0) {
             if (HAS(CONV_INITIAL))
-              value = LOAD(X_TYPE, initial, initial_offset + row * initial_batch + channel * initial_channel +
+              value = LOAD(INITIAL_TYPE, initial, initial_offset + row * initial_batch + channel * initial_channel +
                                                 (p + BEFORE) * initial_k);
           } else if (!IS_PADDING(begin + p)) {
             value = LOAD(X_TYPE, x, x_offset + batch * x_batch + channel * x_channel + (begin + p) * x_step);
@@ -269,8 +280,8 @@ kernel void causal_conv1d_dinitial(INPUT_PARAMETERS, SPAN_PARAMETERS, IN(x_t, do
     for (int q = 0; q <= i; q++) sum += SEES(reach[q], i - q) ? w[i - q] * ds[q] : 0.0f;
     const long j = i - (end - begin);
     if (HAS(CONV_DFINAL) && j >= 0 && SEES(reach_end, j))
-      sum += LOAD(X_TYPE, dfinal, dfinal_offset + row * dfinal_batch + channel * dfinal_channel + j * dfinal_k);
-    STORE(X_TYPE, dinitial, dinitial_offset + row * dinitial_batch + channel * dinitial_channel + i * dinitial_k, sum);
+      sum += LOAD(FINAL_TYPE, dfinal, dfinal_offset + row * dfinal_batch + channel * dfinal_channel + j * dfinal_k);
+    STORE(DINITIAL_TYPE, dinitial, dinitial_offset + row * dinitial_batch + channel * dinitial_channel + i * dinitial_k, sum);
   }
 }
 #endif
@@ -284,14 +295,14 @@ kernel void causal_conv1d_dinitial(INPUT_PARAMETERS, SPAN_PARAMETERS, IN(x_t, do
     const int4 pm = MARK(p);                                                                                          \
     real_t value = pm.x < 0 ? (real_t)(0.0f) : sum;                                                                   \
     if (HAS(CONV_DFINAL) && pm.z > 0)                                                                                 \
-      value += LOAD_EACH(X_TYPE, dfinal, dfinal_offset + pm.y * dfinal_batch + channel * dfinal_channel +             \
+      value += LOAD_EACH(FINAL_TYPE, dfinal, dfinal_offset + pm.y * dfinal_batch + channel * dfinal_channel +             \
                                              (BEFORE - pm.z) * dfinal_k, dfinal_channel);                             \
     STORE_X(dx, dx_row + (p) * STEP(dx), value);                                                                                                \
   }
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
 causal_conv1d_backward(INPUT_PARAMETERS, IN(x_t, dout), STRIDES3(dout, batch, step, channel), /* */
-                       IN(x_t, dfinal), STRIDES3(dfinal, batch, channel, k),                  /* */
+                       IN(final_t, dfinal), STRIDES3(dfinal, batch, channel, k),                  /* */
                        OUT(x_t, dx), STRIDES3(dx, batch, step, channel),                      /* */
                        global float *restrict parts, long parts_offset, long run, int runs) {
   const long batch = (long)get_group_id(2);
@@ -484,7 +495,7 @@ kernel void causal_conv1d_marks(global const int *restrict numbers, long offset,
 #ifdef CONV_UPDATE
 /* Steps one by one: one work-item for each channel of a batch row. The state is a ring of `size` places, or (0) the last
  * `places` inputs in order. */
-kernel void causal_conv1d_update(global x_t *state, long state_offset, STRIDES3(state, batch, channel, k), /* */
+kernel void causal_conv1d_update(global initial_t *state, long state_offset, STRIDES3(state, batch, channel, k), /* */
                                  IN(x_t, x), STRIDES3(x, batch, step, channel), FILTER_PARAMETERS,         /* */
                                  IN(int, position), STRIDES1(position, batch),                             /* */
                                  IN(int, index), STRIDES1(index, batch),                                   /* */
@@ -507,7 +518,7 @@ kernel void causal_conv1d_update(global x_t *state, long state_offset, STRIDES3(
       place = now - BEFORE + k;
       if (place < 0) place += size;
     }
-    e[k] = padding ? 0.0f : LOAD(X_TYPE, state, row + place * state_k);
+    e[k] = padding ? 0.0f : LOAD(INITIAL_TYPE, state, row + place * state_k);
   }
   for (long t = 0; t < steps; t++) {
     e[BEFORE] = LOAD(X_TYPE, x, x_offset + batch * x_batch + channel * x_channel + t * x_step);
@@ -516,7 +527,7 @@ kernel void causal_conv1d_update(global x_t *state, long state_offset, STRIDES3(
     if (HAS(CONV_SILU)) sum = swish(sum);
     STORE(X_TYPE, out, out_offset + batch * out_batch + channel * out_channel + t * out_step, padding ? 0.0f : sum);
     if (size > 0 && !padding) {
-      STORE(X_TYPE, state, row + now * state_k, e[BEFORE]);
+      STORE(INITIAL_TYPE, state, row + now * state_k, e[BEFORE]);
       now = now + 1 < size ? now + 1 : 0;
     }
     UNROLL for (int k = 0; k < BEFORE; k++) e[k] = e[k + 1];
@@ -524,10 +535,10 @@ kernel void causal_conv1d_update(global x_t *state, long state_offset, STRIDES3(
   if (size == 0 && !padding) {
     for (long k = 0; k < places - BEFORE; k++) { /* those that the filter does not see */
       const long from = k + steps, input = x_offset + batch * x_batch + channel * x_channel + (from - places) * x_step;
-      STORE(X_TYPE, state, row + k * state_k,
-            from < places ? LOAD(X_TYPE, state, row + from * state_k) : LOAD(X_TYPE, x, input));
+      STORE(INITIAL_TYPE, state, row + k * state_k,
+            from < places ? LOAD(INITIAL_TYPE, state, row + from * state_k) : LOAD(X_TYPE, x, input));
     }
-    UNROLL for (int k = 0; k < BEFORE; k++) STORE(X_TYPE, state, row + (places - BEFORE + k) * state_k, e[k]);
+    UNROLL for (int k = 0; k < BEFORE; k++) STORE(INITIAL_TYPE, state, row + (places - BEFORE + k) * state_k, e[k]);
   }
 }
 #endif

@@ -20,9 +20,10 @@ typedef struct clm_causal_conv1d_args {
   clm_tensor x;             /* (batch, length, channels)                                          */
   clm_tensor weight;        /* (channels, width)               f32 or as x, width 1 to 32         */
   clm_tensor bias;          /* optional (channels)             f32 or as x                        */
-  clm_tensor initial_state; /* optional (batch, channels, width - 1)  as x: the steps before      */
+  clm_tensor initial_state; /* optional (batch, channels, width - 1)  f32 or as x: the steps before */
   clm_tensor out;           /* (batch, length, channels)       as x, written                      */
-  clm_tensor final_state;   /* optional (batch, channels, width - 1)  as x, written; may be initial_state */
+  clm_tensor final_state;   /* optional (batch, channels, width - 1)  f32 or as x, written; may be
+                               initial_state */
   bool silu;
 
   clm_tensor seq_idx;    /* optional (batch, length)        i32: which sequence a step belongs to */
@@ -37,11 +38,11 @@ CLM_API clm_status clm_causal_conv1d(clm_context *context, const clm_causal_conv
 typedef struct clm_causal_conv1d_backward_args {
   clm_causal_conv1d_args forward;
   clm_tensor dout;           /* (batch, length, channels)                 as x                     */
-  clm_tensor dfinal_state;   /* optional (batch, channels, width - 1)     as x: gradient coming in */
+  clm_tensor dfinal_state;   /* optional (batch, channels, width - 1)     f32 or as x: coming in */
   clm_tensor dx;             /* (batch, length, channels)                 as x                     */
   clm_tensor dweight;        /* (channels, width)                         f32 or as x              */
   clm_tensor dbias;          /* (channels)                                f32 or as x              */
-  clm_tensor dinitial_state; /* (batch, channels, width - 1)              as x                     */
+  clm_tensor dinitial_state; /* (batch, channels, width - 1)              f32 or as x              */
 } clm_causal_conv1d_backward_args;
 
 CLM_API clm_status clm_causal_conv1d_backward(clm_context *context, const clm_causal_conv1d_backward_args *args);
@@ -53,7 +54,7 @@ CLM_API clm_status clm_causal_conv1d_backward(clm_context *context, const clm_ca
  * With state_indices row i works on state state_indices[i] of a pool, no state twice; a number outside the pool, as a
  * negative one, makes the row padding: out is 0, no state is touched. */
 typedef struct clm_causal_conv1d_update_args {
-  clm_tensor state;  /* (batch or pool, channels, size)               as x, read and written */
+  clm_tensor state;  /* (batch or pool, channels, size)               f32 or as x, read and written */
   clm_tensor x;      /* (batch, channels) or (batch, steps, channels)                        */
   clm_tensor weight; /* (channels, width)                             f32 or as x            */
   clm_tensor bias;   /* optional (channels)                           f32 or as x            */

@@ -4,7 +4,7 @@
 #ifndef CLMAMBA_MAMBA_INNER_H
 #define CLMAMBA_MAMBA_INNER_H
 
-#include <clmamba/tensor.h>
+#include <clmamba/matmul.h>
 
 CLM_BEGIN_DECLS
 
@@ -37,13 +37,15 @@ typedef struct clm_mamba_inner_args {
   clm_tensor out_proj;    /* optional (d_model, d_inner)          f32, 16-bit or i8                    */
   clm_tensor out_bias;    /* optional (d_model)                   f32 or as xz; only with out_proj     */
   clm_tensor residual;    /* optional (batch, length, d_model)    as out; only with out_proj           */
-  clm_tensor out;         /* (batch, length, d_model or d_inner)  as xz, written; may be residual      */
+  clm_tensor out;         /* (batch, length, d_model or d_inner)  as xz, with out_proj also f32 or 16-bit;
+                             written; may be residual                                                  */
   clm_tensor delta_norm, B_norm, C_norm; /* optional (dt_rank), (d_state) x 2    f32 or as xz: of the norms */
-  clm_tensor conv_initial, conv_final; /* optional (batch, d_inner, width - 1) as xz; final written, may be initial */
-  clm_tensor scan_initial, scan_final; /* optional (batch, d_inner, d_state)   f32, c64 with a complex A; final
-                                          written, may be initial */
-  clm_tensor u, delta;                 /* optional (batch, length, d_inner)    as xz: kept for the backward pass    */
-  clm_tensor dbc;                      /* optional (batch, length, features)   as xz: kept for the backward pass    */
+  clm_tensor conv_initial, conv_final;   /* optional (batch, d_inner, width - 1) f32 or as xz; final written, may be
+                                            initial */
+  clm_tensor scan_initial, scan_final;   /* optional (batch, d_inner, d_state)   f32, c64 with a complex A; final
+                                            written, may be initial */
+  clm_tensor u, delta; /* optional (batch, length, d_inner)    as xz: kept for the backward pass    */
+  clm_tensor dbc;      /* optional (batch, length, features)   as xz: kept for the backward pass    */
   float norm_epsilon;
   bool norm_delta, norm_B, norm_C;
   bool delta_softplus;
@@ -55,6 +57,8 @@ typedef struct clm_mamba_inner_args {
                             matrix in i8, and only there (clmamba/matmul.h); the backward pass takes no i8 */
 
   clm_tensor B, C; /* optional (d_inner, d_state)          f32 or as xz, c64 with a complex A: instead of x_proj's */
+
+  clm_math math; /* of the products: how f32 weights, beside an xz in 16 bits, may be multiplied */
 } clm_mamba_inner_args;
 
 CLM_API clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_args *args);
@@ -64,15 +68,15 @@ CLM_API clm_status clm_mamba_inner(clm_context *context, const clm_mamba_inner_a
  * initial states must be what they were. */
 typedef struct clm_mamba_inner_backward_args {
   clm_mamba_inner_args forward;
-  clm_tensor dout;                     /* as out                                    */
-  clm_tensor dconv_final;              /* optional, as conv_final: coming in        */
+  clm_tensor dout;                     /* as xz, with out_proj also f32 or 16-bit   */
+  clm_tensor dconv_final;              /* optional, f32 or as xz: coming in         */
   clm_tensor dscan_final;              /* optional, as scan_final: coming in        */
   clm_tensor dxz;                      /* as xz                                     */
   clm_tensor dconv_weight, dconv_bias; /* f32 or as xz, as all that follow but initial states; dA as A is complex */
   clm_tensor dx_proj, ddt_proj, ddelta_bias, dA, dD;
   clm_tensor dout_proj, dout_bias;
   clm_tensor ddelta_norm, dB_norm, dC_norm;
-  clm_tensor dconv_initial; /* as xz                                     */
+  clm_tensor dconv_initial; /* f32 or as xz                              */
   clm_tensor dscan_initial; /* f32, c64 with a complex A                 */
 
   clm_tensor dB, dC; /* of the B and C that are given; c64 with a complex A */

@@ -11,8 +11,10 @@ typedef enum clm_activation { CLM_ACTIVATION_NONE, CLM_ACTIVATION_SILU, CLM_ACTI
 
 /* How f32 operands may be multiplied. Operands of 16 bits are multiplied exactly in any case. */
 typedef enum clm_math {
-  CLM_MATH_F32, /* errors no larger than twice those of a chain of f32 fused multiply-adds     */
-  CLM_MATH_TF32 /* f32 operands may be rounded to 10 bits of fraction, where that is faster    */
+  CLM_MATH_F32,  /* errors no larger than twice those of a chain of f32 fused multiply-adds     */
+  CLM_MATH_TF32, /* f32 operands may be rounded to 10 bits of fraction, where that is faster    */
+  CLM_MATH_BF16, /* likewise, to bf16: as for f32 weights beside activations in bf16            */
+  CLM_MATH_F16   /* likewise, to f16; what f16 cannot hold becomes infinite                     */
 } clm_math;
 
 /*   out = activation(scale (a b) + bias) + residual        (accumulate: out is added to what it held)

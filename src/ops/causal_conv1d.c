@@ -17,22 +17,22 @@ static const op_tensor inputs[] = {
     OP_TENSOR(clm_causal_conv1d_args, weight, OP_IN, OP_IS_WEIGHT, "d w"),
     OP_TENSOR(clm_causal_conv1d_args, bias, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
     SEQUENCE_TENSORS(clm_causal_conv1d_args),
-    OP_TENSOR(clm_causal_conv1d_args, initial_state, OP_IN, OP_AS("x"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_args, initial_state, OP_IN, OP_IS_WEIGHT, "s d h", .flags = OP_OPTIONAL),
 };
 
 static const op_tensor outputs[] = {
     OP_TENSOR(clm_causal_conv1d_args, out, OP_OUT, OP_AS("x"), "b l d"),
-    OP_TENSOR(clm_causal_conv1d_args, final_state, OP_OUT, OP_AS("x"), "s d h", .flags = OP_OPTIONAL,
+    OP_TENSOR(clm_causal_conv1d_args, final_state, OP_OUT, OP_IS_WEIGHT, "s d h", .flags = OP_OPTIONAL,
               .may_be = "initial_state"),
 };
 
 static const op_tensor gradients[] = {
     OP_TENSOR(clm_causal_conv1d_backward_args, dout, OP_IN, OP_AS("x"), "b l d"),
-    OP_TENSOR(clm_causal_conv1d_backward_args, dfinal_state, OP_IN, OP_AS("x"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_backward_args, dfinal_state, OP_IN, OP_IS_WEIGHT, "s d h", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_causal_conv1d_backward_args, dx, OP_OUT, OP_AS("x"), "b l d", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_causal_conv1d_backward_args, dweight, OP_OUT, OP_IS_WEIGHT, "d w", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_causal_conv1d_backward_args, dbias, OP_OUT, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
-    OP_TENSOR(clm_causal_conv1d_backward_args, dinitial_state, OP_OUT, OP_AS("x"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_backward_args, dinitial_state, OP_OUT, OP_IS_WEIGHT, "s d h", .flags = OP_OPTIONAL),
 };
 
 static const op_scalar scalars[] = {
@@ -117,7 +117,7 @@ static const op_tensor update[] = {
     OP_TENSOR(clm_causal_conv1d_update_args, x, OP_IN, OP_IS_FLOAT, "b t d | b d"),
     OP_TENSOR(clm_causal_conv1d_update_args, weight, OP_IN, OP_IS_WEIGHT, "d w"),
     OP_TENSOR(clm_causal_conv1d_update_args, bias, OP_IN, OP_IS_WEIGHT, "d", .flags = OP_OPTIONAL),
-    OP_TENSOR(clm_causal_conv1d_update_args, state, OP_INOUT, OP_AS("x"), "p d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_causal_conv1d_update_args, state, OP_INOUT, OP_IS_WEIGHT, "p d h", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_causal_conv1d_update_args, cache_seqlens, OP_IN, OP_IS_INDEX, "b", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_causal_conv1d_update_args, state_indices, OP_IN, OP_IS_INDEX, "b", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_causal_conv1d_update_args, out, OP_OUT, OP_AS("x"), "b t d | b d", .shape_as = "x"),

@@ -48,7 +48,7 @@ static const op_tensor parameters[] = {
     OP_TENSOR(clm_mamba_inner_args, delta_norm, OP_IN, OP_IS_WEIGHT, "r", .flags = OP_OPTIONAL, .when = "norm_delta"),
     OP_TENSOR(clm_mamba_inner_args, B_norm, OP_IN, OP_IS_WEIGHT, "n", .flags = OP_OPTIONAL, .when = "norm_B"),
     OP_TENSOR(clm_mamba_inner_args, C_norm, OP_IN, OP_IS_WEIGHT, "n", .flags = OP_OPTIONAL, .when = "norm_C"),
-    OP_TENSOR(clm_mamba_inner_args, conv_initial, OP_IN, OP_AS("xz"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_args, conv_initial, OP_IN, OP_IS_WEIGHT, "s d h", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_mamba_inner_args, scan_initial, OP_IN, OP_IS_NUMBER, "s d n", .flags = OP_OPTIONAL),
 };
 
@@ -60,10 +60,10 @@ static const op_tensor outputs[] = {
     OP_TENSOR(clm_mamba_inner_args, dbc, OP_OUT, OP_AS("xz"), "b l f", .flags = OP_OPTIONAL | OP_ROWS),
     OP_TENSOR(clm_mamba_inner_args, out_bias, OP_IN, OP_IS_WEIGHT, "m",
               .flags = OP_OPTIONAL | OP_WIDENED, .with = "out_proj"),
-    OP_TENSOR(clm_mamba_inner_args, residual, OP_IN, OP_AS("xz"), "b l m",
+    OP_TENSOR(clm_mamba_inner_args, out, OP_OUT, OP_IS_STORAGE, "b l m", .flags = OP_ROWS, .may_be = "residual"),
+    OP_TENSOR(clm_mamba_inner_args, residual, OP_IN, OP_AS("out"), "b l m",
               .flags = OP_OPTIONAL | OP_ROWS, .with = "out_proj"),
-    OP_TENSOR(clm_mamba_inner_args, out, OP_OUT, OP_AS("xz"), "b l m", .flags = OP_ROWS, .may_be = "residual"),
-    OP_TENSOR(clm_mamba_inner_args, conv_final, OP_OUT, OP_AS("xz"), "s d h",
+    OP_TENSOR(clm_mamba_inner_args, conv_final, OP_OUT, OP_IS_WEIGHT, "s d h",
               .flags = OP_OPTIONAL, .may_be = "conv_initial"),
     OP_TENSOR(clm_mamba_inner_args, scan_final, OP_OUT, OP_IS_NUMBER, "s d n",
               .flags = OP_OPTIONAL, .may_be = "scan_initial"),
@@ -78,8 +78,8 @@ static const op_tensor gradients[] = {
     OP_TENSOR(clm_mamba_inner_args, u, OP_IN, OP_AS("xz"), "b l d", .flags = OP_OPTIONAL | OP_ROWS),
     OP_TENSOR(clm_mamba_inner_args, delta, OP_IN, OP_AS("xz"), "b l d", .flags = OP_OPTIONAL | OP_ROWS),
     OP_TENSOR(clm_mamba_inner_args, dbc, OP_IN, OP_AS("xz"), "b l f", .flags = OP_OPTIONAL | OP_ROWS),
-    OP_TENSOR(clm_mamba_inner_backward_args, dout, OP_IN, OP_AS("xz"), "b l m", .flags = OP_ROWS),
-    OP_TENSOR(clm_mamba_inner_backward_args, dconv_final, OP_IN, OP_AS("xz"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dout, OP_IN, OP_IS_STORAGE, "b l m", .flags = OP_ROWS),
+    OP_TENSOR(clm_mamba_inner_backward_args, dconv_final, OP_IN, OP_IS_WEIGHT, "s d h", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_mamba_inner_backward_args, dscan_final, OP_IN, OP_IS_NUMBER, "s d n", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_mamba_inner_backward_args, dxz, OP_OUT, OP_AS("xz"), "b l B", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_mamba_inner_backward_args, dconv_weight, OP_OUT, OP_IS_WEIGHT, "d w", .flags = OP_OPTIONAL),
@@ -103,7 +103,7 @@ static const op_tensor gradients[] = {
               .flags = OP_OPTIONAL | OP_WIDENED, .when = "norm_B"),
     OP_TENSOR(clm_mamba_inner_backward_args, dC_norm, OP_OUT, OP_IS_WEIGHT, "n",
               .flags = OP_OPTIONAL | OP_WIDENED, .when = "norm_C"),
-    OP_TENSOR(clm_mamba_inner_backward_args, dconv_initial, OP_OUT, OP_AS("xz"), "s d h", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_mamba_inner_backward_args, dconv_initial, OP_OUT, OP_IS_WEIGHT, "s d h", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_mamba_inner_backward_args, dscan_initial, OP_OUT, OP_IS_NUMBER, "s d n", .flags = OP_OPTIONAL),
 };
 
@@ -115,6 +115,7 @@ static const op_scalar scalars[] = {
     OP_SCALAR(clm_mamba_inner_args, A_is_log, OP_BOOL),
     OP_SCALAR(clm_mamba_inner_args, reverse, OP_BOOL),
     OP_SCALAR(clm_mamba_inner_args, norm_epsilon, OP_NUMBER, OP_NOT_NEGATIVE),
+    OP_SCALAR(clm_mamba_inner_args, math, OP_CHOICE, .high = CLM_MATH_F16 + 1),
     {0},
 };
 /* clang-format on */
@@ -150,6 +151,14 @@ static clm_status check_norms(const op_call *c, const clm_mamba_inner_args *a) {
       return op_fail(c, "%s is set, but %s is given", norms[i].norm, norms[i].fixed);
   }
   return CLM_OK;
+}
+
+/* The scan writes out, and reads its gradient, where there is no out_proj. */
+static clm_status check_out(const op_call *c, const clm_mamba_inner_args *a, const clm_tensor *out,
+                            const char *name) {
+  if (op_present(&a->out_proj) || out->dtype == c->main) return CLM_OK;
+  return op_fail(c, "%s is %s, expected %s as xz without out_proj", name, clm_dtype_name(out->dtype),
+                 clm_dtype_name(c->main));
 }
 
 /* n_groups, from what x_proj's rows are besides dt's. */
@@ -422,7 +431,8 @@ static clm_status run_inputs(clm_context *ctx, const mamba_inner_shape *s, const
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(p->u),
                                            .b = transposed(a->x_proj),
                                            .out = rows_of(p->dbc),
-                                           .b_scale = a->x_proj_scale}));
+                                           .b_scale = a->x_proj_scale,
+                                           .math = a->math}));
   TRY(norm_parts(ctx, s, a, p));
   TRY(convert_part(ctx, s, a, PART_B, p->dbc, &p->B, false));
   TRY(convert_part(ctx, s, a, PART_C, p->dbc, &p->C, false));
@@ -430,7 +440,8 @@ static clm_status run_inputs(clm_context *ctx, const mamba_inner_shape *s, const
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(part_view(&dt, p->dbc, p->normed)),
                                            .b = transposed(a->dt_proj),
                                            .out = rows_of(p->delta),
-                                           .b_scale = a->dt_proj_scale}));
+                                           .b_scale = a->dt_proj_scale,
+                                           .math = a->math}));
   return CLM_OK;
 }
 
@@ -446,13 +457,16 @@ static clm_status run(clm_context *ctx, const mamba_inner_shape *s, const clm_ma
                                             .bias = a->out_bias,
                                             .residual = rows_of(a->residual),
                                             .out = rows_of(a->out),
-                                            .b_scale = a->out_proj_scale});
+                                            .b_scale = a->out_proj_scale,
+                                            .math = a->math});
 }
 
 /* dweight = dout^T input, for a weight of (outputs, inputs). */
-static clm_status weight_gradient(clm_context *ctx, clm_tensor dout, clm_tensor input, const clm_tensor *dweight) {
+static clm_status weight_gradient(clm_context *ctx, clm_math math, clm_tensor dout, clm_tensor input,
+                                  const clm_tensor *dweight) {
   if (!op_present(dweight)) return CLM_OK;
-  return clm_matmul(ctx, &(clm_matmul_args){.a = transposed(rows_of(dout)), .b = rows_of(input), .out = *dweight});
+  return clm_matmul(
+      ctx, &(clm_matmul_args){.a = transposed(rows_of(dout)), .b = rows_of(input), .out = *dweight, .math = math});
 }
 
 static clm_status run_backward(clm_context *ctx, const mamba_inner_shape *s, const clm_mamba_inner_backward_args *b,
@@ -462,20 +476,23 @@ static clm_status run_backward(clm_context *ctx, const mamba_inner_shape *s, con
   clm_tensor dt_in = part_view(&dt, p->dbc, p->normed), ddt = part_view(&dt, p->ddbc, p->dnormed);
   TRY(run_inputs(ctx, s, a, p, NULL, true));
   if (op_present(&a->out_proj))
-    TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(b->dout), .b = a->out_proj, .out = rows_of(p->dy)}));
+    TRY(clm_matmul(
+        ctx, &(clm_matmul_args){.a = rows_of(b->dout), .b = a->out_proj, .out = rows_of(p->dy), .math = a->math}));
   clm_selective_scan_backward_args scan = scan_backward_args(s, b, p);
   TRY(clm_selective_scan_backward(ctx, &scan));
   TRY(convert_part(ctx, s, a, PART_B, p->ddbc, &p->dB, true));
   TRY(convert_part(ctx, s, a, PART_C, p->ddbc, &p->dC, true));
-  TRY(weight_gradient(ctx, b->dout, p->y, &b->dout_proj));
+  TRY(weight_gradient(ctx, a->math, b->dout, p->y, &b->dout_proj));
   if (op_present(&b->dout_bias))
     TRY(clm_column_sum(ctx, &(clm_column_sum_args){.x = rows_of(b->dout), .out = b->dout_bias}));
-  TRY(clm_matmul(ctx, &(clm_matmul_args){.a = rows_of(p->ddelta), .b = a->dt_proj, .out = rows_of(ddt)}));
-  TRY(weight_gradient(ctx, p->ddelta, dt_in, &b->ddt_proj));
+  TRY(clm_matmul(ctx,
+                 &(clm_matmul_args){.a = rows_of(p->ddelta), .b = a->dt_proj, .out = rows_of(ddt), .math = a->math}));
+  TRY(weight_gradient(ctx, a->math, p->ddelta, dt_in, &b->ddt_proj));
   TRY(norm_parts_backward(ctx, s, b, p, sum));
   TRY(clm_matmul(
-      ctx, &(clm_matmul_args){.a = rows_of(p->ddbc), .b = a->x_proj, .out = rows_of(p->du), .accumulate = true}));
-  TRY(weight_gradient(ctx, p->ddbc, p->u, &b->dx_proj));
+      ctx, &(clm_matmul_args){
+               .a = rows_of(p->ddbc), .b = a->x_proj, .out = rows_of(p->du), .accumulate = true, .math = a->math}));
+  TRY(weight_gradient(ctx, a->math, p->ddbc, p->u, &b->dx_proj));
   return clm_causal_conv1d_backward(ctx, &(clm_causal_conv1d_backward_args){.forward = conv_args(s, a, p),
                                                                             .dout = p->du,
                                                                             .dfinal_state = b->dconv_final,
@@ -537,6 +554,7 @@ static clm_status begin(op_call *c, clm_context *context, const clm_mamba_inner_
                         clm_mamba_inner_args *ready) {
   TRY(op_check(c, context, &mamba_inner_table, args));
   TRY(shape_of(c, args, s));
+  TRY(check_out(c, args, &args->out, "out"));
   *ready = *args;
   return CLM_OK;
 }
@@ -545,6 +563,7 @@ static clm_status begin_backward(op_call *c, clm_context *context, const clm_mam
                                  mamba_inner_shape *s, clm_mamba_inner_backward_args *ready) {
   TRY(op_check(c, context, &mamba_inner_backward_table, args));
   TRY(shape_of(c, &args->forward, s));
+  TRY(check_out(c, &args->forward, &args->dout, "dout"));
   *ready = *args;
   return CLM_OK;
 }

@@ -17,7 +17,7 @@ static const op_scalar scalars[] = {
     OP_SCALAR(clm_matmul_args, scale, OP_NUMBER),
     OP_SCALAR(clm_matmul_args, activation, OP_CHOICE, .high = CLM_ACTIVATION_SOFTPLUS + 1),
     OP_SCALAR(clm_matmul_args, accumulate, OP_BOOL),
-    OP_SCALAR(clm_matmul_args, math, OP_CHOICE, .high = CLM_MATH_TF32 + 1),
+    OP_SCALAR(clm_matmul_args, math, OP_CHOICE, .high = CLM_MATH_F16 + 1),
     {0},
 };
 /* clang-format on */

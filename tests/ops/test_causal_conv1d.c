@@ -17,6 +17,7 @@ enum {
   AS_X = 256,    /* weight, bias and their gradients stored as x   */
   F16 = 512,
   BF16 = 1024,
+  F32_STATES = 2048, /* states and their gradients in f32 */
   ALL = BIAS | SILU | INITIAL | FINAL,
 };
 
@@ -72,6 +73,9 @@ static const conv_case cases[] = {
     {2, 70, 36, 4, ALL | AS_X | F16 | SLOW, TEST_TRANSPOSED, "f16, the filter too"},
     {2, 70, 36, 4, ALL | AS_X | BF16 | SEQ, TEST_CONTIGUOUS, "bf16, the filter too, several sequences"},
     {1, 70, 36, 4, ALL | F16 | PACKED | SLOW, TEST_PADDED, "f16, packed"},
+    {2, 70, 36, 4, ALL | BF16 | F32_STATES, TEST_CONTIGUOUS, "bf16, states in f32"},
+    {1, 70, 37, 4, ALL | F16 | PACKED | F32_STATES | SLOW, TEST_CONTIGUOUS, "f16, packed, states in f32"},
+    {2, 40, 9, 4, ALL | BF16 | F32_STATES | SLOW, TEST_TRANSPOSED, "bf16, channel before length, states in f32"},
 };
 #define CASES (sizeof cases / sizeof cases[0])
 
@@ -86,6 +90,7 @@ static clm_causal_conv1d_args args_of(const conv_case *c) {
 }
 
 static test_kind filter_kind(const conv_case *c) { return c->flags & AS_X ? TEST_STORAGE : TEST_PARAMETER; }
+static test_kind state_kind(const conv_case *c) { return c->flags & F32_STATES ? TEST_PARAMETER : TEST_STORAGE; }
 static int64_t rows_of(const conv_case *c) { return c->flags & PACKED ? TEST_SEQUENCES : c->batch; }
 
 /* Half a unit in the last place of what is stored, beside what fp32 arithmetic gives. */
@@ -101,7 +106,7 @@ static test_problem problem_of(const conv_case *c, const test_op *op, const void
   if (c->flags & BIAS)
     PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, bias, TEST_IN, filter_kind(c), NULL, c->channels));
   if (c->flags & INITIAL)
-    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, initial_state, TEST_IN, TEST_STORAGE, NULL, rows_of(c),
+    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, initial_state, TEST_IN, state_kind(c), NULL, rows_of(c),
                              c->channels, c->width - 1));
   if (c->flags & SEQ) {
     PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, seq_idx, TEST_IN, TEST_INDEX, NULL, c->batch, c->length));
@@ -119,7 +124,7 @@ static test_problem forward_of(const conv_case *c, const clm_causal_conv1d_args 
   PROBLEM_ADD(&p,
               TEST_ROW(clm_causal_conv1d_args, out, TEST_OUT, TEST_STORAGE, NULL, c->batch, c->length, c->channels));
   if (c->flags & FINAL)
-    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, final_state, TEST_OUT, TEST_STORAGE, NULL, rows_of(c),
+    PROBLEM_ADD(&p, TEST_ROW(clm_causal_conv1d_args, final_state, TEST_OUT, state_kind(c), NULL, rows_of(c),
                              c->channels, c->width - 1));
   return p;
 }
@@ -133,12 +138,12 @@ static test_problem backward_of(const conv_case *c, const clm_causal_conv1d_back
   p.tolerance = tolerance_of(c, 1e-5);
   GRADIENT(dout, TEST_IN, TEST_STORAGE, out, c->batch, c->length, c->channels);
   if (c->flags & FINAL)
-    GRADIENT(dfinal_state, TEST_IN, TEST_STORAGE, final_state, rows_of(c), c->channels, c->width - 1);
+    GRADIENT(dfinal_state, TEST_IN, state_kind(c), final_state, rows_of(c), c->channels, c->width - 1);
   if (wanted & 1) GRADIENT(dx, TEST_OUT, TEST_STORAGE, x, c->batch, c->length, c->channels);
   if (wanted & 2) GRADIENT(dweight, TEST_OUT, filter_kind(c), weight, c->channels, c->width);
   if (wanted & 4 && c->flags & BIAS) GRADIENT(dbias, TEST_OUT, filter_kind(c), bias, c->channels);
   if (wanted & 8 && c->flags & INITIAL)
-    GRADIENT(dinitial_state, TEST_OUT, TEST_STORAGE, initial_state, rows_of(c), c->channels, c->width - 1);
+    GRADIENT(dinitial_state, TEST_OUT, state_kind(c), initial_state, rows_of(c), c->channels, c->width - 1);
   return p;
 }
 

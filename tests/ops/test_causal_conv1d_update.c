@@ -3,7 +3,7 @@
 
 TEST_OP(causal_conv1d_update);
 
-enum { BIAS = 1, SILU = 2, CIRCULAR = 4, POOL = 8, AS_X = 16, F16 = 32, BF16 = 64, SLOW = 128 };
+enum { BIAS = 1, SILU = 2, CIRCULAR = 4, POOL = 8, AS_X = 16, F16 = 32, BF16 = 64, SLOW = 128, F32_STATE = 256 };
 
 typedef struct update_case {
   int64_t batch, steps, channels, width, size; /* steps 0: x of rank 2; size 0: of the state, width - 1 */
@@ -37,6 +37,8 @@ static const update_case cases[] = {
     {2, 2, 5, 1, 4, BIAS, TEST_CONTIGUOUS, "more places, width 1, which sees none"},
     {2, 2, 36, 4, 8, BIAS | SILU | BF16 | AS_X, TEST_CONTIGUOUS, "more places, bf16"},
     {2, 3, 37, 4, 5, BIAS | SILU | BF16 | AS_X | CIRCULAR | POOL, TEST_CONTIGUOUS, "bf16, the filter too"},
+    {2, 0, 37, 4, 0, BIAS | SILU | BF16 | F32_STATE, TEST_CONTIGUOUS, "bf16, a state in f32"},
+    {3, 2, 19, 4, 6, BIAS | F16 | F32_STATE | CIRCULAR, TEST_CONTIGUOUS, "f16, a circular state in f32"},
 };
 
 enum { STATES = 5 };
@@ -60,7 +62,8 @@ static test_problem problem_of(const update_case *c, const clm_causal_conv1d_upd
   }
   ROW(weight, TEST_IN, filter, c->channels, c->width);
   if (c->flags & BIAS) ROW(bias, TEST_IN, filter, c->channels);
-  if (size > 0) ROW(state, TEST_INOUT, TEST_STORAGE, states, c->channels, size);
+  if (size > 0)
+    ROW(state, TEST_INOUT, c->flags & F32_STATE ? TEST_PARAMETER : TEST_STORAGE, states, c->channels, size);
   if (c->flags & CIRCULAR) {
     ROW(cache_seqlens, TEST_IN, TEST_INDEX, c->batch);
     problem_find(&p, "cache_seqlens")->values = positions;

@@ -224,6 +224,44 @@ static void test_16bit(const test_device *device, const void *data) {
     }
 }
 
+/* A branch in 16 bits of a residual stream and states in f32, whose f32 weights may be multiplied as the branch is.
+ */
+static void test_stream(const test_device *device, const void *data) {
+  static const char *const stream[] = {"out",  "residual",    "conv_initial", "conv_final",
+                                       "dout", "dconv_final", "dconv_initial"};
+  static const struct {
+    clm_dtype dtype;
+    clm_math math;
+    double tolerance;
+  } branches[] = {{CLM_F16, CLM_MATH_F16, 6e-3}, {CLM_BF16, CLM_MATH_BF16, 5e-2}};
+  for (size_t i = 0; i < TEST_COUNT(branches); i++) {
+    clm_mamba_inner_backward_args args = {.forward = args_of(data)};
+    args.forward.math = branches[i].math;
+    test_problem problems[] = {forward_of(data, &args.forward), backward_of(data, &args)};
+    for (int k = 0; k < 2; k++) {
+      problems[k].storage = branches[i].dtype;
+      problems[k].tolerance = branches[i].tolerance;
+      for (size_t t = 0; t < TEST_COUNT(stream); t++)
+        if (problem_find(&problems[k], stream[t])) problem_find(&problems[k], stream[t])->kind = TEST_PARAMETER;
+      check_if_supported(&problems[k], device);
+    }
+  }
+}
+
+/* Without out_proj the scan writes out: it is as xz. */
+static void test_stream_alone(const test_device *device, const void *data) {
+  clm_mamba_inner_args args = args_of(data);
+  test_problem p = forward_of(data, &args);
+  p.storage = CLM_BF16;
+  problem_find(&p, "out")->kind = TEST_PARAMETER;
+  test_run *run = run_create(&p, device->context, false);
+  assert_int_equal(clm_mamba_inner(device->context, run->args), CLM_INVALID_ARGUMENT);
+  assert_string_equal(clm_context_error(device->context),
+                      "mamba_inner: out is f32, expected bf16 as xz without out_proj");
+  run_check_unwritten(run);
+  run_destroy(run);
+}
+
 /* Whatever the forward pass kept, the backward pass gives the same bits. */
 static void test_recomputation(const test_device *device, const void *data) {
   const inner_case *c = data;
@@ -487,6 +525,8 @@ static void add(void) {
         test_add(&test_devices[d], test_by_hand, &cases[i], "mamba_inner: by hand: %s", cases[i].why);
     test_add(&test_devices[d], test_by_hand, &cases[1], "mamba_inner: by hand");
     test_add(&test_devices[d], test_by_hand, &cases[2], "mamba_inner: by hand, with states and residual");
+    test_add(&test_devices[d], test_stream, &cases[2], "mamba_inner: a residual stream in f32");
+    test_add(&test_devices[d], test_stream_alone, &cases[5], "mamba_inner: f32 without out_proj");
     test_add(&test_devices[d], test_recomputation, &cases[3], "mamba_inner: what is kept changes no bit");
     test_add(&test_devices[d], test_workspace, &cases[2], "mamba_inner: workspace");
     if (!test_devices[d].opencl) test_add(&test_devices[d], test_large_sizes, NULL, "mamba_inner: large sizes");

@@ -169,13 +169,49 @@ static void test_kept(const test_device *device, const void *data) {
   run_destroy(kept);
 }
 
-/* f32 in tf32: within the rounding of its operands. */
-static void test_tf32(const test_device *device, const void *data) {
-  clm_matmul_args args = args_of(data);
-  args.math = CLM_MATH_TF32;
-  test_problem p = problem_of(data, &args);
-  p.tolerance = 2e-3; /* 2^-11 of each factor */
-  problem_check(&p, device);
+/* f32 multiplied as something shorter: within the rounding of its operands, 2^-11 of each factor, in bf16 2^-8; next
+ * to operands that are shorter, too. */
+static void test_math(const test_device *device, const void *data) {
+  static const struct {
+    clm_math math;
+    test_kind a;
+    double tolerance;
+  } maths[] = {{CLM_MATH_TF32, TEST_PARAMETER, 2e-3},
+               {CLM_MATH_BF16, TEST_PARAMETER, 1.6e-2},
+               {CLM_MATH_BF16, TEST_BF16, 1.6e-2},
+               {CLM_MATH_F16, TEST_PARAMETER, 2e-3},
+               {CLM_MATH_F16, TEST_F16, 2e-3}};
+  for (size_t i = 0; i < TEST_COUNT(maths) - (device->slow ? 2 : 0); i++) {
+    clm_matmul_args args = args_of(data);
+    args.math = maths[i].math;
+    test_problem p = problem_of(data, &args);
+    problem_find(&p, "a")->kind = maths[i].a;
+    p.tolerance = maths[i].tolerance;
+    problem_check(&p, device);
+  }
+}
+
+static double *product_as(test_run *run, clm_math math) {
+  ((clm_matmul_args *)run->args)->math = math;
+  run_call(run);
+  return run_read(run, "out");
+}
+
+/* Packed weights that are multiplied in several ways are kept for each of them. */
+static void test_kept_math(const test_device *device, const void *data) {
+  static const clm_math maths[] = {CLM_MATH_F32, CLM_MATH_BF16, CLM_MATH_F32, CLM_MATH_F16, CLM_MATH_BF16};
+  const clm_matmul_args args = args_of(data);
+  const test_problem p = problem_of(data, &args);
+  test_run *plain = run_create(&p, device->context, false), *kept = run_create(&p, device->context, false);
+  assert_int_equal(clm_buffer_keep_packed(((clm_matmul_args *)kept->args)->b.buffer, true), CLM_OK);
+  for (size_t i = 0; i < TEST_COUNT(maths); i++) {
+    double *want = product_as(plain, maths[i]), *got = product_as(kept, maths[i]);
+    assert_memory_equal(got, want, run_values(plain, "out") * sizeof *want);
+    free(want);
+    free(got);
+  }
+  run_destroy(plain);
+  run_destroy(kept);
 }
 
 /* What makes f32 hard for an engine of 16-bit numbers: columns of b from 1e-30 to 1e30, rows of a to match, and sums
@@ -296,7 +332,8 @@ static void add(void) {
     for (size_t i = 0; i < CASES; i++)
       if (strncmp(cases[i].why, "tiles of an engine", 18) == 0) {
         test_add(device, test_kept, &cases[i], "matmul: weights kept, %s", cases[i].why);
-        test_add(device, test_tf32, &cases[i], "matmul: tf32, %s", cases[i].why);
+        test_add(device, test_kept_math, &cases[i], "matmul: weights kept in several forms, %s", cases[i].why);
+        test_add(device, test_math, &cases[i], "matmul: f32 as tf32, bf16 and f16, %s", cases[i].why);
       }
     test_add(device, test_hard, find_case("matmul's hard numbers"), "matmul: mixed magnitudes and cancellation");
     test_add(device, test_nan_contained, &cases[5], "matmul: not a number stays in its row");

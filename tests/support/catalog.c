@@ -216,6 +216,14 @@ static unsigned suitable(const catalog_choice *c, unsigned set, clm_dtype main) 
   return precise && !mixes(c->op->table) ? precise : set;
 }
 
+/* What a scan writes, or reads its gradient from, where no product comes after it. */
+static bool is_scans(const catalog_choice *c, const op_tensor *t) {
+  const char *end = strcmp(c->op->table->name, "mamba_inner") == 0            ? "out"
+                    : strcmp(c->op->table->name, "mamba_inner_backward") == 0 ? "dout"
+                                                                              : "";
+  return strcmp(t->name, end) == 0 && !catalog_given(c, "out_proj");
+}
+
 static clm_dtype main_dtype(const catalog_choice *c, const op_tensor *t) {
   const clm_dtype complex = op_complex_of(c->storage);
   if (c->complex && t->dtypes.set & OP_DTYPE(complex)) return complex;
@@ -232,7 +240,7 @@ void catalog_choose_dtypes(catalog_choice *c, catalog_pick pick, void *user) {
     unsigned set = op_dtype_set(&t->dtypes, dtype, c->complex, c->seconds >> i & 1);
     if (set) set = suitable(c, set, dtype);
     if (as >= 0) set |= OP_DTYPE(c->dtype[as]);
-    if ((int)i == main) set = OP_DTYPE(dtype);
+    if ((int)i == main || is_scans(c, t)) set = OP_DTYPE(dtype);
     c->dtype[i] = pick(user, t, set);
   }
 }

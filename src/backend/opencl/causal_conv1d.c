@@ -22,8 +22,9 @@ typedef struct conv_key {
   char op[16];
   causal_conv1d_request request;
   clm_dtype x, weight, bias, dweight, dbias;
+  clm_dtype initial, final, dinitial; /* of the states: before, after or the gradient of those, the gradient */
   int32_t flags;
-  bool marked, states, dinitial;
+  bool marked, states;
   int64_t step[CONV_STEPPED]; /* elements between neighbouring steps of x, out, dout, dx */
 } conv_key;
 
@@ -56,6 +57,7 @@ static void key_of(conv_key *key, const char *op, const causal_conv1d_shape *s, 
   key->x = s->dtype;
   key->weight = a->weight.dtype;
   key->bias = dtype_or_f32(&a->bias);
+  key->initial = dtype_or_f32(&a->initial_state);
   key->marked = s->packed || a->seq_idx.buffer;
   key->flags = (a->silu ? CONV_SILU : 0) | (a->bias.buffer ? CONV_BIAS : 0) |
                (a->initial_state.buffer ? CONV_INITIAL : 0) | (s->packed ? CONV_PACKED : 0);
@@ -71,10 +73,12 @@ static clm_status get(clm_context *ctx, const conv_key *key, const causal_conv1d
   if (!d->is_cpu) snprintf(fixed, sizeof fixed, " -DCONV_FIXED=%d", (int)key->flags);
   snprintf(defines, sizeof defines,
            "%s -D%s%s -DWORK_GROUP=%d -DCONV_WIDTH=%d -DCONV_STEPS=%d -DCONV_VECTOR=%d -DCONV_LENGTH_FAST=%d"
-           " -DCONV_MARKED=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DDW_TYPE=%s -DDB_TYPE=%s%s",
+           " -DCONV_MARKED=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DDW_TYPE=%s -DDB_TYPE=%s"
+           " -DINITIAL_TYPE=%s -DFINAL_TYPE=%s -DDINITIAL_TYPE=%s%s",
            scan_device_defines(d), form, fixed, tile->work_group, (int)key->request.width, tile->steps, tile->vector,
            key->request.length_fast, key->marked, clm_dtype_name(key->x), clm_dtype_name(key->weight),
            clm_dtype_name(key->bias), clm_dtype_name(key->dweight), clm_dtype_name(key->dbias),
+           clm_dtype_name(key->initial), clm_dtype_name(key->final), clm_dtype_name(key->dinitial),
            scan_fix_steps(ctx, "CONV", stepped, key->step, steps).define);
   return opencl_kernel_get(ctx, "causal_conv1d", name, defines, kernel);
 }
@@ -164,13 +168,14 @@ static clm_status run_marks(clm_context *ctx, const conv_plan *p, const causal_c
 #define SPAN_ARGS(a, s) ARG_TENSOR1((a)->cu_seqlens), ARG_I32((s)->reversed)
 
 clm_status opencl_causal_conv1d(clm_context *ctx, const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
-  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &a->out};
+  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &a->out, &a->initial_state, &a->final_state};
   conv_key key;
   conv_plan *p;
   key_of(&key, "causal_conv1d", s, a);
   key.request.pairs = has_pairs(&a->x) && has_pairs(&a->out);
   key.step[CONV_OUT] = step_of(&a->out);
   key.states = a->final_state.buffer && s->width > 1;
+  key.final = dtype_or_f32(&a->final_state);
   clm_status status = check_dtypes(ctx, "causal_conv1d", tensors, sizeof tensors / sizeof *tensors);
   if (!status) status = find_plan(ctx, &key, &p);
   clm_buffer *workspace = NULL;
@@ -194,7 +199,7 @@ clm_status opencl_causal_conv1d(clm_context *ctx, const causal_conv1d_shape *s, 
 clm_status opencl_causal_conv1d_backward(clm_context *ctx, const causal_conv1d_shape *s,
                                          const clm_causal_conv1d_backward_args *b) {
   const clm_causal_conv1d_args *a = &b->forward;
-  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &b->dweight, &b->dbias};
+  const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &b->dweight, &b->dbias, &a->initial_state};
   conv_key key;
   conv_plan *p;
   key_of(&key, "conv_backward", s, a);
@@ -205,6 +210,8 @@ clm_status opencl_causal_conv1d_backward(clm_context *ctx, const causal_conv1d_s
   key.dweight = dtype_or_f32(&b->dweight);
   key.dbias = dtype_or_f32(&b->dbias);
   key.states = b->dinitial_state.buffer;
+  key.final = dtype_or_f32(&b->dfinal_state);
+  key.dinitial = dtype_or_f32(&b->dinitial_state);
   const bool parts = b->dweight.buffer || b->dbias.buffer;
   key.flags |= (b->dfinal_state.buffer ? CONV_DFINAL : 0) | (b->dx.buffer ? CONV_DX : 0) | (parts ? CONV_PARTS : 0);
   clm_status status = check_dtypes(ctx, "causal_conv1d_backward", tensors, sizeof tensors / sizeof *tensors);
@@ -245,9 +252,9 @@ clm_status opencl_causal_conv1d_update(clm_context *ctx, const conv_update_shape
   const bool circular = a->cache_seqlens.buffer && a->state.buffer;
   char defines[256];
   snprintf(defines, sizeof defines,
-           "%s -DCONV_UPDATE -DCONV_VECTOR=1 -DCONV_WIDTH=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s",
+           "%s -DCONV_UPDATE -DCONV_VECTOR=1 -DCONV_WIDTH=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DINITIAL_TYPE=%s",
            scan_device_defines(d), (int)s->width, clm_dtype_name(s->dtype), clm_dtype_name(a->weight.dtype),
-           clm_dtype_name(dtype_or_f32(&a->bias)));
+           clm_dtype_name(dtype_or_f32(&a->bias)), clm_dtype_name(dtype_or_f32(&a->state)));
   opencl_kernel *kernel;
   status = opencl_kernel_get(ctx, "causal_conv1d", "causal_conv1d_update", defines, &kernel);
   if (status) return status;

@@ -17,17 +17,18 @@ struct kept_matrix {
   kept_matrix *next;
 };
 
-static bool is_same(const kept_matrix *e, const clm_tensor *t, int row, engine_format format) {
-  return e->view.offset == t->offset && e->view.dtype == t->dtype && e->row == row && e->format == format &&
-         memcmp(e->view.shape, t->shape, 2 * sizeof *t->shape) == 0 &&
+/* Bytes tell planes apart. */
+static bool is_same(const kept_matrix *e, const clm_tensor *t, int row, engine_format format, size_t bytes) {
+  return clm_buffer_size(e->panels) == bytes && e->view.offset == t->offset && e->view.dtype == t->dtype &&
+         e->row == row && e->format == format && memcmp(e->view.shape, t->shape, 2 * sizeof *t->shape) == 0 &&
          memcmp(e->view.stride, t->stride, 2 * sizeof *t->stride) == 0;
 }
 
-static kept_matrix *find(const clm_buffer *b, const clm_tensor *t, int row, engine_format format) {
+static kept_matrix *find(const clm_buffer *b, const clm_tensor *t, int row, engine_format format, size_t bytes) {
   kept_matrix *last = b->kept, *e = last;
   if (e) do {
       e = e->next;
-      if (is_same(e, t, row, format)) return e;
+      if (is_same(e, t, row, format, bytes)) return e;
     } while (e != last);
   return NULL;
 }
@@ -53,7 +54,7 @@ clm_buffer *opencl_kept_panels(const clm_tensor *t, int row, engine_format forma
   clm_buffer *b = t->buffer;
   *version = NULL;
   if (!b->keeps_packed) return NULL;
-  kept_matrix *e = find(b, t, row, format);
+  kept_matrix *e = find(b, t, row, format, bytes);
   if (!e) e = add(b, t, row, format, bytes);
   if (!e) return NULL;
   b->kept = e;

@@ -42,8 +42,15 @@ typedef struct engine_product {
   int64_t panels;
 } engine_product;
 
+/* What an operand is multiplied as: f32 where it may be rounded as what it is rounded to. */
+static clm_dtype multiplied_as(clm_dtype dtype, clm_math math) {
+  if (dtype != CLM_F32) return dtype;
+  return math == CLM_MATH_BF16 ? CLM_BF16 : math == CLM_MATH_F16 ? CLM_F16 : CLM_F32;
+}
+
 static engine_format format_of(const clm_matmul_args *args) {
-  const clm_dtype a = args->a.dtype, b = args->b.dtype == CLM_I8 && a != CLM_F32 ? a : args->b.dtype;
+  const clm_dtype a = multiplied_as(args->a.dtype, args->math), own = multiplied_as(args->b.dtype, args->math),
+                  b = own == CLM_I8 && a != CLM_F32 ? a : own;
   if (args->math == CLM_MATH_TF32 && (a == CLM_F32 || b == CLM_F32)) return ENGINE_TF32;
   return a == CLM_F16 && b == CLM_F16 ? ENGINE_F16 : ENGINE_BF16;
 }
@@ -66,8 +73,8 @@ static engine_product product_of(const matmul_shape *s, const clm_matmul_args *a
   p.a.matrices = p.a.next ? s->batch : 1;
   p.b.matrices = p.b.next ? s->batch : 1;
   if (p.format == ENGINE_BF16) {
-    p.a.planes = planes_of(args->a.dtype);
-    p.b.planes = planes_of(args->b.dtype);
+    p.a.planes = planes_of(multiplied_as(args->a.dtype, args->math));
+    p.b.planes = planes_of(multiplied_as(args->b.dtype, args->math));
   }
   p.panels = div_up(s->k * formats[p.format].bytes, PANEL_BYTES);
   p.a.plane_bytes = p.panels * p.a.rows * PANEL_BYTES;
