@@ -74,6 +74,7 @@ typedef struct clm_model_load_options {
   /* Called now and then while the weights are read, with bytes of the file; false stops, with CLM_INTERRUPTED. */
   bool (*progress)(void *user, uint64_t done, uint64_t total);
   void *user;
+  clm_dtype activations; /* [f32] as clm_model_set_activations says */
 } clm_model_load_options;
 
 /* Reads a model directory, or a GGUF file. Of a directory: config.json, and the first of model.safetensors,
@@ -100,6 +101,13 @@ CLM_API clm_status clm_model_save(clm_model *model, const char *directory);
 
 /* Frees the model and sets *model to NULL. Accepts NULL. States of the model must have been destroyed before. */
 CLM_API void clm_model_destroy(clm_model **model);
+
+/* The dtype of the activations inside the layers: f32 (what a model begins with), bf16 or f16. In 16 bits they take
+ * half the memory and time of moving them, and products are made of 16-bit numbers: of weights that are held as f32
+ * a device with a matrix engine keeps 16-bit copies, made again when the weights change. The residual stream, sums,
+ * the states of sequences, logits, losses and the gradients of parameters are f32 whatever the activations are.
+ * Gradients in f16 need a loss scale (clm_model_loss_args). Takes effect with the next call. */
+CLM_API clm_status clm_model_set_activations(clm_model *model, clm_dtype dtype);
 
 CLM_API clm_context *clm_model_context(const clm_model *model);
 CLM_API const clm_model_config *clm_model_configuration(const clm_model *model); /* with defaults filled in */
@@ -171,6 +179,8 @@ typedef struct clm_model_loss_args {
   bool gradient;      /* compute the gradients of all parameters                              */
   float dropout;      /* rate on the output of every mixer, 0 for none                        */
   uint64_t seed;      /* of the dropout masks: another one for every step                     */
+  float loss_scale;   /* 0 means 1: the gradients are those of the loss times this, so that in f16 small ones are
+                         not lost; `losses` are not scaled                                    */
 } clm_model_loss_args;
 
 CLM_API clm_status clm_model_loss(clm_model *model, const clm_model_loss_args *args);

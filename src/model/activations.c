@@ -50,16 +50,17 @@ static void place_layers(model_blocks *b, const layer_shape *shape, clm_buffer *
 }
 
 /* (batch, length, d_model) */
-static clm_tensor rows(const activations *a, const clm_model_config *c, clm_buffer *buffer, size_t *used) {
-  return tensor_place(buffer, used, CLM_F32, 3, (int64_t[]){a->batch, a->length, c->d_model});
+static clm_tensor rows(const activations *a, const clm_model_config *c, clm_dtype dtype, clm_buffer *buffer,
+                       size_t *used) {
+  return tensor_place(buffer, used, dtype, 3, (int64_t[]){a->batch, a->length, c->d_model});
 }
 
 static size_t lay_out(activations *a, clm_buffer *buffer, const clm_model_config *c, model_blocks *b) {
   const bool train = a->mode == ACTIVATIONS_TRAIN;
   size_t used = 0;
-  for (int64_t i = 0; i <= c->n_layer; i++) a->x[i] = train || i == 0 ? rows(a, c, buffer, &used) : a->x[0];
-  a->normed = rows(a, c, buffer, &used);
-  a->branch = train || b->branched ? rows(a, c, buffer, &used) : (clm_tensor){0};
+  for (int64_t i = 0; i <= c->n_layer; i++) a->x[i] = train || i == 0 ? rows(a, c, CLM_F32, buffer, &used) : a->x[0];
+  a->normed = rows(a, c, a->dtype, buffer, &used);
+  a->branch = train || b->branched ? rows(a, c, CLM_F32, buffer, &used) : (clm_tensor){0};
   a->last = tensor_place(buffer, &used, CLM_F32, 2, (int64_t[]){a->batch, c->d_model});
   if (a->mode != ACTIVATIONS_INFER && c->vocab_size > 0) {
     int64_t block = LOGITS_BLOCK_BYTES / (int64_t)sizeof(float) / c->vocab_size, all = a->batch * a->length;
@@ -70,20 +71,22 @@ static size_t lay_out(activations *a, clm_buffer *buffer, const clm_model_config
                                          c->vocab_size});
   }
   if (train) {
-    a->dx = rows(a, c, buffer, &used);
-    a->dnormed = rows(a, c, buffer, &used);
+    a->dx = rows(a, c, CLM_F32, buffer, &used);
+    a->dnormed = rows(a, c, a->dtype, buffer, &used);
   }
-  place_layers(b, &(layer_shape){a->batch, a->length, train}, buffer, &used);
+  place_layers(b, &(layer_shape){a->batch, a->length, train, a->dtype}, buffer, &used);
   return used;
 }
 
 clm_status activations_prepare(clm_context *ctx, activations *a, const clm_model_config *c, model_blocks *b,
                                int64_t batch, int64_t length, activations_mode mode) {
-  if (a->buffer && a->batch == batch && a->length == length && a->mode == mode) return CLM_OK;
+  if (a->buffer && a->batch == batch && a->length == length && a->mode == mode && a->laid_out == a->dtype)
+    return CLM_OK;
   a->layouts++;
   a->batch = batch;
   a->length = length;
   a->mode = mode;
+  a->laid_out = a->dtype;
   size_t bytes = lay_out(a, NULL, c, b);
   if (!a->buffer || clm_buffer_size(a->buffer) < bytes) {
     clm_buffer_destroy(&a->buffer);

@@ -15,11 +15,12 @@ typedef struct activations {
   clm_buffer *buffer;
   int64_t batch, length;
   activations_mode mode;
-  uint64_t layouts; /* how often tensors have been given places */
-  clm_tensor *x;    /* the residual stream before each block, and after the last */
-  /* Of the current block: (batch, length, d_model) */
-  clm_tensor normed, branch;
-  clm_tensor dx, dnormed;
+  clm_dtype dtype, laid_out; /* of the branches' tensors: as asked for, and as they lie now */
+  uint64_t layouts;          /* how often tensors have been given places */
+  clm_tensor *x;             /* the residual stream before each block, and after the last */
+  /* Of the current block: (batch, length, d_model). The residual stream and what is added to it are f32. */
+  clm_tensor normed, dnormed; /* of `dtype` */
+  clm_tensor branch, dx;
   clm_tensor last;   /* (batch, d_model): the last position            */
   clm_tensor logits; /* (rows of a block, vocab); of a language model */
 } activations;

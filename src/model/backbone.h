@@ -48,6 +48,7 @@ typedef struct backbone_batch {
   int64_t counted;    /* rows that are not -1                                                                  */
   bool gradient;
   blocks_dropout dropout;
+  float loss_scale;     /* 0 means 1: of the gradients, where they are those of targets                            */
   clm_tensor out, dout; /* (outputs, output_size) f32: the outputs, written; their gradient, in place of targets and
                            loss. Each may be absent */
 } backbone_batch;

@@ -322,6 +322,10 @@ static clm_status scale(clm_context *ctx, clm_tensor t, double factor) {
   return clm_axpby(ctx, &(clm_axpby_args){.out = t, .beta = (float)factor});
 }
 
+static double loss_scale(const backbone_batch *batch) {
+  return batch->loss_scale == 0 ? 1 : (double)batch->loss_scale;
+}
+
 /* The mean of (out - target)^2 to `loss`; *dout = its gradient. */
 static clm_status squared_error(clm_backbone *b, const pass *p, const backbone_batch *batch, clm_tensor *dout) {
   double count = (double)batch->counted * (double)p->out.shape[1];
@@ -332,17 +336,18 @@ static clm_status squared_error(clm_backbone *b, const pass *p, const backbone_b
   TRY(clm_sum_squares(b->context,
                       &(clm_sum_squares_args){.x = clm_tensor_reshape(*dout, 1, &flat), .out = batch->loss}));
   TRY(scale(b->context, batch->loss, 1 / count));
-  return batch->gradient ? scale(b->context, *dout, 2 / count) : CLM_OK;
+  return batch->gradient ? scale(b->context, *dout, loss_scale(batch) * 2 / count) : CLM_OK;
 }
 
 static clm_status cross_entropy(clm_backbone *b, const pass *p, const backbone_batch *batch, clm_tensor *dout) {
   clm_tensor losses = clm_tensor_slice(p->losses, 0, 0, p->taken);
   *dout = p->out;
-  TRY(clm_cross_entropy(b->context, &(clm_cross_entropy_args){.logits = p->out,
-                                                              .targets = batch->targets,
-                                                              .losses = clm_tensor_reshape(losses, 1, &p->taken),
-                                                              .dlogits = batch->gradient ? p->out : (clm_tensor){0},
-                                                              .scale = 1 / (float)batch->counted}));
+  TRY(clm_cross_entropy(b->context,
+                        &(clm_cross_entropy_args){.logits = p->out,
+                                                  .targets = batch->targets,
+                                                  .losses = clm_tensor_reshape(losses, 1, &p->taken),
+                                                  .dlogits = batch->gradient ? p->out : (clm_tensor){0},
+                                                  .scale = (float)loss_scale(batch) / (float)batch->counted}));
   TRY(mask(b, p, &losses, clm_tensor_slice(p->losses, 0, p->taken, p->taken)));
   TRY(clm_column_sum(b->context, &(clm_column_sum_args){.x = losses, .out = batch->loss}));
   TRY(scale(b->context, batch->loss, 1 / (double)batch->counted));

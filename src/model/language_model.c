@@ -4,6 +4,7 @@
 #include "model/linear.h"
 #include "model/model.h"
 #include <clmamba/language.h>
+#include <math.h>
 #include <stdlib.h>
 
 int head_id(const clm_model *m) { return m->config.untied_head ? END_LM_HEAD : END_EMBEDDING; }
@@ -44,6 +45,8 @@ static clm_status check_ids(clm_model *m, const char *call, clm_tensor ids) {
   return CLM_OK;
 }
 
+static float loss_scale(const clm_model_loss_args *args) { return args->loss_scale == 0 ? 1 : args->loss_scale; }
+
 /* Rows [begin, begin + count) of the head: their losses, and on request the gradients of the head and its input. */
 static clm_status head_block(clm_model *m, const clm_model_loss_args *args, int64_t begin, int64_t count) {
   int64_t rows = clm_tensor_count(args->ids);
@@ -56,7 +59,7 @@ static clm_status head_block(clm_model *m, const clm_model_loss_args *args, int6
                                                               .targets = clm_tensor_slice(targets, 0, begin, count),
                                                               .losses = clm_tensor_slice(losses, 0, begin, count),
                                                               .dlogits = args->gradient ? logits : (clm_tensor){0},
-                                                              .scale = 1 / (float)rows}));
+                                                              .scale = loss_scale(args) / (float)rows}));
   if (!args->gradient) return CLM_OK;
   return linear_backward(m->context, &head,
                          &(linear_gradients){.dout = logits,
@@ -96,6 +99,10 @@ static clm_status check_loss(clm_model *m, const clm_model_loss_args *args) {
   if (!(args->dropout >= 0 && args->dropout < 1))
     return context_fail(m->context, CLM_INVALID_ARGUMENT, "model_loss: dropout is %g, expected 0 <= dropout < 1",
                         (double)args->dropout);
+  if (!(args->loss_scale >= 0 && isfinite(args->loss_scale)))
+    return context_fail(m->context, CLM_INVALID_ARGUMENT,
+                        "model_loss: loss_scale is %g, expected a finite number of at least 0",
+                        (double)args->loss_scale);
   return CLM_OK;
 }
 

@@ -1,8 +1,9 @@
-/* A linear layer, as PyTorch keeps it: weight (outputs, inputs). Matrices are (rows, features) views. */
+/* A linear layer, as PyTorch keeps it: weight (outputs, inputs). Matrices are (rows, features) views. Beside an input
+ * in 16 bits f32 weights and gradients may be multiplied as that (linear_math). */
 #ifndef CLM_MODEL_LINEAR_H
 #define CLM_MODEL_LINEAR_H
 
-#include <clmamba/tensor.h>
+#include <clmamba/matmul.h>
 
 typedef struct linear {
   clm_tensor input, weight;
@@ -10,6 +11,9 @@ typedef struct linear {
   clm_tensor bias, residual; /* optional              */
   clm_tensor out;            /* input weight^T + bias + residual */
 } linear;
+
+/* How products with activations of this dtype may be made. */
+clm_math linear_math(clm_dtype activations);
 
 clm_status linear_forward(clm_context *context, const linear *l);
 

@@ -105,6 +105,7 @@ static clm_status load(clm_model *m, const clm_model_config *config, model_ends 
   TRY(model_lay_out(m, &own, ends));
   TRY(weights_layout_fit(m->context, &m->layout, from, options->weights));
   TRY(make_parameters(m));
+  m->act.dtype = options->activations;
   return weights_load(m->context, &m->layout, from, options, m->parameters);
 }
 
@@ -166,6 +167,12 @@ clm_status clm_model_read_config(clm_context *ctx, const char *path, clm_model_c
   return CLM_OK;
 }
 
+static clm_status check_activations(clm_context *ctx, const char *call, clm_dtype dtype) {
+  if (dtype == CLM_F32 || dtype == CLM_F16 || dtype == CLM_BF16) return CLM_OK;
+  return context_fail(ctx, CLM_INVALID_ARGUMENT, "%s: activations is %s, expected f32, f16 or bf16", call,
+                      clm_dtype_name(dtype));
+}
+
 clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_model_load_options *options,
                                clm_model **model) {
   if (model) *model = NULL;
@@ -178,6 +185,7 @@ clm_status clm_model_load_with(clm_context *ctx, const char *path, const clm_mod
   if ((unsigned)options->weights > CLM_WEIGHTS_INT8)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model_load: weights is %d, expected a clm_weights_type",
                         (int)options->weights);
+  TRY(check_activations(ctx, "model_load", options->activations));
   TRY(open_model(ctx, path, &config, &k, &from));
   clm_status status = load_from(ctx, &config, (model_ends){0}, &from, options, model);
   config_free(&config);
@@ -219,6 +227,13 @@ void clm_model_destroy(clm_model **model) {
   blocks_free(&m->blocks);
   free(m);
   *model = NULL;
+}
+
+clm_status clm_model_set_activations(clm_model *m, clm_dtype dtype) {
+  if (!m) return CLM_INVALID_ARGUMENT;
+  TRY(check_activations(m->context, "model_set_activations", dtype));
+  m->act.dtype = dtype;
+  return CLM_OK;
 }
 
 clm_context *clm_model_context(const clm_model *m) { return m ? m->context : NULL; }

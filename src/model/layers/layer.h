@@ -28,10 +28,12 @@ typedef struct layer_option {
 
 typedef struct layer_shape {
   int64_t batch, length;
-  bool train; /* backward is going to be called */
+  bool train;      /* backward is going to be called                                  */
+  clm_dtype dtype; /* of the activations inside a layer: f32, bf16 or f16 */
 } layer_shape;
 
-/* One run. Tensors of activations are (batch, length, ...) f32, contiguous. */
+/* One run. Tensors of activations are (batch, length, ...), contiguous; residual and out f32, x of the layers' dtype.
+ */
 typedef struct layer_pass {
   clm_tensor x;          /* (batch, length, d_model): normed                                                       */
   clm_tensor residual;   /* optional, as out: added to the result; may be out                                      */
@@ -40,7 +42,8 @@ typedef struct layer_pass {
   const clm_tensor *state; /* as the kind describes it, read and written; NULL: from zero state, which is not kept */
 } layer_pass;
 
-/* The backward pass of a run with that `x`, from zero state. Gradients of the parameters overwrite. */
+/* The backward pass of a run with that `x`, from zero state: dout is f32, dx as x. Gradients of the parameters
+ * overwrite. */
 typedef struct layer_gradient {
   clm_tensor x;
   clm_tensor dout;

@@ -54,7 +54,7 @@ static void state(const model_layer *l, int64_t batch, tensor_list *list) {
 }
 
 static void add_rows(tensor_list *list, const char *name, const layer_shape *s, int64_t width) {
-  tensor_list_add(list, name, CLM_F32, 3, (int64_t[]){s->batch, s->length, width});
+  tensor_list_add(list, name, s->dtype, 3, (int64_t[]){s->batch, s->length, width});
 }
 
 /* The outputs of in_proj and x_proj; the rest is computed again on the way back. */
@@ -69,7 +69,7 @@ static void scratch(const model_layer *l, const layer_shape *s, tensor_list *lis
   const int64_t d_inner = l->config->d_inner;
   if (s->train) add_rows(list, "dxz", s, 2 * d_inner);
   else if (s->length == 1)
-    for (int i = 0; i < 3; i++) tensor_list_add(list, names[i], CLM_F32, 2, (int64_t[]){s->batch, d_inner});
+    for (int i = 0; i < 3; i++) tensor_list_add(list, names[i], s->dtype, 2, (int64_t[]){s->batch, d_inner});
 }
 
 static void describe(const model_layer *l, char text[LAYER_TEXT]) {
@@ -113,7 +113,8 @@ static clm_mamba_inner_args inner_args(const model_layer *l, const layer_pass *p
                                 .norm_B = l->config->mixer_norm,
                                 .norm_C = l->config->mixer_norm,
                                 .delta_softplus = true,
-                                .A_is_log = true};
+                                .A_is_log = true,
+                                .math = linear_math(l->kept[KEPT_XZ].dtype)};
 }
 
 static linear in_proj(const model_layer *l, clm_tensor x) {

@@ -98,7 +98,7 @@ static void state(const model_layer *l, int64_t batch, tensor_list *list) {
 }
 
 static void add_rows(tensor_list *list, const char *name, const layer_shape *s, int64_t width) {
-  tensor_list_add(list, name, CLM_F32, 3, (int64_t[]){s->batch, s->length, width});
+  tensor_list_add(list, name, s->dtype, 3, (int64_t[]){s->batch, s->length, width});
 }
 
 /* Everything else is recomputed in the backward pass. */

@@ -28,7 +28,7 @@ static void params(const model_layer *l, param *p) {
 /* clang-format on */
 
 static void add_rows(const model_layer *l, const layer_shape *s, tensor_list *list, const char *name) {
-  tensor_list_add(list, name, CLM_F32, 2, (int64_t[]){s->batch * s->length, l->options[WIDTH]});
+  tensor_list_add(list, name, s->dtype, 2, (int64_t[]){s->batch * s->length, l->options[WIDTH]});
 }
 
 static void kept(const model_layer *l, const layer_shape *s, tensor_list *list) {
