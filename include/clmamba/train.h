@@ -29,6 +29,9 @@ typedef struct clm_train_options {
   uint64_t seed;
   int64_t validation_tokens; /* [all] at most so many of the validation text's tokens, or frames in whole sequences
                               * (one at least): the first                                          */
+  clm_dtype activations; /* [f32] f32, bf16 or f16: the trainer sets the model's (clm_model_set_activations); weights,
+                          * gradients and moments are f32. In f16 the loss is scaled: where a gradient overflows, the
+                          * step changes no parameter and the scale is halved; after 2,000 steps without it doubles */
 } clm_train_options;
 
 typedef struct clm_train_preset {
@@ -71,7 +74,9 @@ typedef struct clm_train_status {
   double loss;          /* mean of the steps since the last call of this; NaN if there were none */
   double norm;          /* of the last step's gradient, before clipping         */
   bool finished;
-  double quality; /* of a backbone's last validation: R2 or accuracy; NaN: none was taken */
+  double quality;    /* of a backbone's last validation: R2 or accuracy; NaN: none was taken */
+  int64_t skipped;   /* steps of a run in f16 that changed nothing, as a gradient overflowed */
+  double loss_scale; /* of the next step; 1 but in f16 */
 } clm_train_status;
 
 /* The progress of the run; waits for the work. */

@@ -34,7 +34,15 @@ static const struct {
 static const struct {
   const char *key;
   size_t member;
-} counter_keys[] = {{"step", offsetof(clm_trainer, step)}, {"tokens", offsetof(clm_trainer, tokens)}};
+} counter_keys[] = {{"step", offsetof(clm_trainer, step)},
+                    {"tokens", offsetof(clm_trainer, tokens)},
+                    {"skipped", offsetof(clm_trainer, scaling.skipped)},
+                    {"steps_at_scale", offsetof(clm_trainer, scaling.good)}};
+
+/* Absent from the files of earlier versions, whose activations were f32. */
+#define ACTIVATIONS_KEY "activations"
+#define SCALE_KEY       "loss_scale"
+static const clm_dtype activation_dtypes[] = {CLM_F32, CLM_BF16, CLM_F16};
 
 /* The flat buffers of a checkpoint. */
 #define FLAT_BUFFERS 3
@@ -56,6 +64,8 @@ static char *describe(const clm_trainer *t) {
                                          : json_real(*(const double *)(const void *)member);
     failed |= json_object_set_new(options, option_keys[i].key, value);
   }
+  failed |= json_object_set_new(options, ACTIVATIONS_KEY, json_string(clm_dtype_name(t->options.activations)));
+  failed |= json_object_set_new(json, SCALE_KEY, json_real(t->scaling.scale));
   for (size_t i = 0; i < sizeof counter_keys / sizeof *counter_keys; i++) {
     const char *member = (const char *)t + counter_keys[i].member;
     failed |= json_object_set_new(json, counter_keys[i].key, json_integer(*(const int64_t *)(const void *)member));
@@ -130,6 +140,16 @@ static clm_status checkpoint_open(clm_context *ctx, const char *directory, check
   return status;
 }
 
+static clm_status read_activations(clm_context *ctx, const checkpoint *c, const json_t *options, clm_dtype *dtype) {
+  const char *name = json_string_value(json_object_get(options, ACTIVATIONS_KEY));
+  *dtype = CLM_F32;
+  if (!json_object_get(options, ACTIVATIONS_KEY)) return CLM_OK;
+  for (size_t i = 0; name && i < sizeof activation_dtypes / sizeof *activation_dtypes; i++)
+    if (strcmp(name, clm_dtype_name(activation_dtypes[i])) == 0) return *dtype = activation_dtypes[i], CLM_OK;
+  return context_fail(ctx, CLM_BAD_FORMAT, "%s: the option \"%s\" is not f32, bf16 or f16", c->file.path,
+                      ACTIVATIONS_KEY);
+}
+
 static clm_status read_options(clm_context *ctx, const checkpoint *c, clm_train_options *o) {
   const json_t *options = json_object_get(c->json, "options");
   *o = (clm_train_options){0};
@@ -142,7 +162,7 @@ static clm_status read_options(clm_context *ctx, const checkpoint *c, clm_train_
     if (option_keys[i].whole) *(int64_t *)member = json_integer_value(value);
     else *(double *)member = json_number_value(value);
   }
-  return CLM_OK;
+  return read_activations(ctx, c, options, &o->activations);
 }
 
 clm_status clm_trainer_saved_options(clm_context *ctx, const char *directory, clm_train_options *options) {
@@ -175,6 +195,7 @@ static clm_status restore(clm_trainer *t, const checkpoint *c, float *flat) {
   const source_tensor *tensors[FLAT_BUFFERS];
   data_position position;
   double seconds = 0;
+  const double scale = json_number_value(json_object_get(c->json, SCALE_KEY));
   if (!flat) return context_fail(t->context, CLM_OUT_OF_MEMORY, "out of host memory");
   TRY(check_counters(t, c, &position, &seconds));
   for (int i = 0; i < FLAT_BUFFERS; i++) {
@@ -192,6 +213,7 @@ static clm_status restore(clm_trainer *t, const checkpoint *c, float *flat) {
   for (size_t i = 0; i < sizeof counter_keys / sizeof *counter_keys; i++)
     *(int64_t *)(void *)((char *)t + counter_keys[i].member) =
         json_integer_value(json_object_get(c->json, counter_keys[i].key));
+  if (t->options.activations == CLM_F16 && scale > 0) t->scaling.scale = scale;
   t->positions[0] = position;
   t->queued = t->used = t->summed = 0;
   t->unfinished = false;

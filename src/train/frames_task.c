@@ -100,6 +100,7 @@ static clm_status run(clm_trainer *t, int slot, uint64_t seed, clm_tensor loss) 
       .counted = f->counted,
       .gradient = true,
       .dropout = {trainer_dropout(t), seed},
+      .loss_scale = trainer_loss_scale(t),
   };
   if (!is_every(t) || f->counted < targets[0])
     batch.rows = clm_tensor_of(t->queue, at + p.rows * sizeof(float), CLM_I32, 1, targets);

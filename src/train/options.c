@@ -45,6 +45,9 @@ clm_status train_options_complete(clm_context *ctx, clm_train_options *o) {
   if (o->batch > (int64_t)INT32_MAX / o->length)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: batch %lld times length %lld is more than 2^31 tokens",
                         (long long)o->batch, (long long)o->length);
+  if (o->activations != CLM_F32 && o->activations != CLM_BF16 && o->activations != CLM_F16)
+    return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: activations is %s, expected f32, bf16 or f16",
+                        clm_dtype_name(o->activations));
   if ((o->steps > 0) == (o->minutes > 0))
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "training: give either steps or minutes");
   return CLM_OK;

@@ -36,7 +36,8 @@ static clm_status run(clm_trainer *t, int slot, uint64_t seed, clm_tensor loss) 
                          .losses = losses,
                          .gradient = true,
                          .dropout = trainer_dropout(t),
-                         .seed = seed}));
+                         .seed = seed,
+                         .loss_scale = trainer_loss_scale(t)}));
   return clm_column_sum(t->context, &(clm_column_sum_args){.x = clm_tensor_reshape(losses, 2, column), .out = loss});
 }
 

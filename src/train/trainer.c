@@ -10,7 +10,14 @@
 
 #define ADAM_EPSILON 1e-8f
 
+/* Scales of the loss in f16: powers of two, so that nothing is rounded. */
+#define FIRST_SCALE 65536.0
+#define MAX_SCALE   16777216.0
+#define GROW_AFTER  2000 /* steps without overflow */
+
 float trainer_dropout(const clm_trainer *t) { return (float)fmax(t->options.dropout, 0); }
+
+float trainer_loss_scale(const clm_trainer *t) { return (float)t->scaling.scale; }
 
 double trainer_seconds(const clm_trainer *t) { return t->seconds_before + clock_seconds() - t->started; }
 
@@ -36,6 +43,7 @@ clm_status trainer_new(clm_model *model, const train_task *task, size_t state_by
                             .task_state = state,
                             .started = clock_seconds(),
                             .loss_scale = 1,
+                            .scaling = {.scale = 1, .last = 1},
                             .quality = (double)NAN};
   return CLM_OK;
 }
@@ -46,6 +54,8 @@ clm_status trainer_prepare(clm_trainer *t) {
   t->host_queue = malloc(queue);
   if (!t->host_queue) return context_fail(ctx, CLM_OUT_OF_MEMORY, "training: out of host memory");
   TRY(model_need_gradients(t->model));
+  TRY(clm_model_set_activations(t->model, t->options.activations));
+  if (t->options.activations == CLM_F16) t->scaling.scale = FIRST_SCALE;
   TRY(clm_buffer_create(ctx, flat, &t->m));
   TRY(clm_buffer_create(ctx, flat, &t->v));
   if (t->options.accumulate > 1) TRY(clm_buffer_create(ctx, flat, &t->accumulated));
@@ -149,13 +159,38 @@ static clm_status update(clm_trainer *t, clm_buffer *gradients) {
                            .beta2 = (float)t->options.beta2,
                            .epsilon = ADAM_EPSILON,
                            .weight_decay = (float)decay,
-                           .gradient_scale = 1 / (float)t->options.accumulate,
+                           .gradient_scale = 1 / ((float)t->options.accumulate * (float)t->scaling.scale),
                            .max_norm = t->options.clip > 0 ? (float)t->options.clip : 0,
-                           .step = t->step + 1};
+                           .step = t->step + 1 - t->scaling.skipped};
     TRY(clm_adamw(t->context, &args));
     t->unfinished = true;
   }
   t->unfinished = false;
+  return CLM_OK;
+}
+
+/* The gradient's sum of squares of the last step. */
+static clm_status read_squares(const clm_trainer *t, float *squares) {
+  return clm_buffer_read(t->scalars, TRAIN_QUEUE * sizeof *squares, sizeof *squares, squares);
+}
+
+/* After a step in f16: an overflow shows in the sum of squares, without which clm_adamw writes nothing. */
+static clm_status adapt_scale(clm_trainer *t) {
+  loss_scaling *s = &t->scaling;
+  float squares;
+  s->last = s->scale;
+  if (t->options.activations != CLM_F16) return CLM_OK;
+  t->unfinished = true;
+  TRY(read_squares(t, &squares));
+  t->unfinished = false;
+  if (!isfinite(squares)) {
+    s->scale = fmax(s->scale / 2, 1);
+    s->good = 0;
+    s->skipped++;
+  } else if (++s->good == GROW_AFTER) {
+    s->scale = fmin(s->scale * 2, MAX_SCALE);
+    s->good = 0;
+  }
   return CLM_OK;
 }
 
@@ -175,7 +210,7 @@ static clm_status step(clm_trainer *t) {
   t->lr = schedule_lr(&t->options, fraction);
   TRY(update(t, t->accumulated ? t->accumulated : gradients));
   t->step++;
-  return CLM_OK;
+  return adapt_scale(t);
 }
 
 /* Whether the queue holds all batches of the next step. */
@@ -212,7 +247,7 @@ clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
   float squares = 0;
   TRY(fetch_losses(t));
   TRY(clm_context_finish(t->context));
-  if (t->step > 0) TRY(clm_buffer_read(t->scalars, TRAIN_QUEUE * sizeof squares, sizeof squares, &squares));
+  if (t->step > 0) TRY(read_squares(t, &squares));
   double fraction = trainer_fraction(t);
   *status = (clm_train_status){.step = t->step,
                                .tokens = t->tokens,
@@ -220,9 +255,11 @@ clm_status clm_trainer_status(clm_trainer *t, clm_train_status *status) {
                                .fraction = fraction,
                                .lr = t->lr,
                                .loss = t->loss_count ? t->loss_sum / (double)t->loss_count : (double)NAN,
-                               .norm = sqrt((double)squares) / (double)t->options.accumulate,
+                               .norm = sqrt((double)squares) / (double)t->options.accumulate / t->scaling.last,
                                .finished = fraction >= 1,
-                               .quality = t->quality};
+                               .quality = t->quality,
+                               .skipped = t->scaling.skipped,
+                               .loss_scale = t->scaling.scale};
   t->loss_sum = 0;
   t->loss_count = 0;
   return CLM_OK;

@@ -9,6 +9,15 @@
 /* Batches are uploaded, and their losses fetched, this many at a time: the stream is not waited for in between. */
 #define TRAIN_QUEUE 8
 
+/* What losses are multiplied by for the way back, so that small gradients are not lost in f16: as much as goes
+ * without overflow. */
+typedef struct loss_scaling {
+  double scale; /* of the next step */
+  double last;  /* of the last one: the gradients' */
+  int64_t good; /* steps since it was last changed */
+  int64_t skipped;
+} loss_scaling;
+
 /* What is learnt: where batches come from, and what is computed of one. */
 typedef struct train_task {
   const char *data;                            /* its name in messages: "text"                     */
@@ -39,6 +48,7 @@ struct clm_trainer {
   int queued, used;                         /* batches in the queue, and those of them that have been run */
   int summed;                               /* of those, the ones whose losses have been fetched          */
   data_position positions[TRAIN_QUEUE + 1]; /* before each batch of the queue                             */
+  loss_scaling scaling;                     /* always 1 but in f16 */
   bool unfinished; /* a call failed with the parameters changed in part: they are of no step              */
 
   int64_t step, tokens;
@@ -65,6 +75,9 @@ size_t trainer_slot(const clm_trainer *trainer, int slot);
 
 /* The rate of options.dropout, where negative is none. */
 float trainer_dropout(const clm_trainer *trainer);
+
+/* What gradients of a batch are multiplied by. */
+float trainer_loss_scale(const clm_trainer *trainer);
 
 double trainer_seconds(const clm_trainer *trainer); /* wall time of the run */
 

@@ -1,5 +1,6 @@
 /* The options of mamba-train, and the one place where they meet presets and saved runs: a table says where each goes,
  * what it may be, and what it goes with. */
+#include "common/model.h"
 #include "common/tool.h"
 #include "train/train.h"
 #include <dirent.h>
@@ -16,7 +17,7 @@ static struct {
   long long steps, batch, length, accumulate, seed, validation_tokens;
   long long d_model, n_layer, d_state, expand, d_conv, head_dim, n_groups, window, stop_at;
   int resume, validations, presets;
-} given = {.dtype = "f32", .keep = "best", .validations = 4, .validation_tokens = 131072};
+} given = {.keep = "best", .validations = 4, .validation_tokens = 131072};
 
 const struct poptOption train_options[] = {
     {"data", '\0', POPT_ARG_STRING, &given.data, 0,
@@ -46,7 +47,8 @@ const struct poptOption train_options[] = {
     {"lr", '\0', POPT_ARG_DOUBLE, &given.lr, 0, "peak learning rate", "X"},
     {"clip", '\0', POPT_ARG_DOUBLE, &given.clip, 0, "clip the gradient's global norm (0: off)", "X"},
     {"dropout", '\0', POPT_ARG_DOUBLE, &given.dropout, 0, "dropout rate after every mixer", "X"},
-    {"dtype", '\0', POPT_ARG_STRING, &given.dtype, 0, "arithmetic", "f32"},
+    {"dtype", '\0', POPT_ARG_STRING, &given.dtype, 0, "activations inside the layers; all else is f32 (default: f32)",
+     "f32|bf16|f16"},
     {"seed", '\0', POPT_ARG_LONGLONG, &given.seed, 0, "seed of weights, order of windows and dropout (default: 1)",
      "N"},
     {"d-model", '\0', POPT_ARG_LONGLONG, &given.d_model, 0, "width of the model, instead of the preset's", "N"},
@@ -104,6 +106,7 @@ static const struct rule {
     {"--lr", &given.lr, TEXT | FRAMES, REAL, TINY, 10, OPTION(lr)},
     {"--clip", &given.clip, TEXT | FRAMES | ZERO_OFF, REAL, 0, 1e300, OPTION(clip)},
     {"--dropout", &given.dropout, TEXT | FRAMES | ZERO_OFF, REAL, 0, 0.99, OPTION(dropout)},
+    {"--dtype", &given.dtype, TEXT | FRAMES, TEXTUAL, 0, 0, 0},
     {"--seed", &given.seed, TEXT | FRAMES, WHOLE, -MANY, MANY, OPTION(seed)},
     {"--d-model", &given.d_model, TEXT | FRAMES | MODEL, WHOLE, 1, INT_MAX, SHAPE(d_model)},
     {"--n-layer", &given.n_layer, TEXT | FRAMES | MODEL, WHOLE, 1, INT_MAX, SHAPE(n_layer)},
@@ -205,11 +208,13 @@ bool train_settings_read(train_settings *s) {
   static const train_task *const tasks[] = {&train_regression, &train_classification};
   if (!given.data) return tool_fail("--data FILE is missing"), false;
   if (!given.out) return tool_fail("--out DIR is missing"), false;
-  if (strcmp(given.dtype, "f32") != 0) return tool_fail("--dtype is \"%s\", expected f32", given.dtype), false;
   int kind = given.task ? choose("--task", given.task, kinds) : 0;
   int output = given.output ? choose("--output", given.output, ends) : 0;
   int vocabulary = given.vocab ? choose("--vocab", given.vocab, vocabularies) : 0;
   int keep = choose("--keep", given.keep, keeps);
+  clm_dtype dtype = CLM_F32;
+  if (given.dtype && !tool_activations(given.dtype, &dtype))
+    return tool_fail("--dtype is \"%.60s\", expected f32, bf16 or f16", given.dtype), false;
   if (kind < 0 || output < 0 || vocabulary < 0 || keep < 0) return false;
   *s = (train_settings){.task = given.task ? tasks[kind] : &train_text,
                         .data = given.data,
@@ -221,6 +226,7 @@ bool train_settings_read(train_settings *s) {
                         .new_length = given.resume && (tool_given(&given.minutes) || tool_given(&given.steps)),
                         .stop_at = -1,
                         .validations = given.validations,
+                        .dtype = dtype,
                         .targets = given.targets,
                         .target = given.target,
                         .features = given.features,
@@ -243,6 +249,7 @@ bool train_settings_complete(clm_context *context, train_settings *s) {
            false;
   s->options.seed = 1;
   s->options.validation_tokens = given.validation_tokens;
+  s->options.activations = s->dtype;
   if (s->resume && clm_trainer_saved_options(context, s->out, &s->options))
     return tool_fail("%s", clm_context_error(context)), false;
   if (tool_given(&given.minutes)) s->options.steps = 0;

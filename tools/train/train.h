@@ -32,6 +32,7 @@ typedef struct train_settings {
   train_shape shape;
   int64_t stop_at; /* -1: at the end */
   int validations;
+  clm_dtype dtype; /* of activations, of a new run */
   /* Of frames */
   const char *targets, *target, *features; /* as dataset_request has them */
   int output;                              /* clm_backbone_output, -1: as the targets are */
