@@ -55,7 +55,8 @@ static clm_status call_inference(void *user, int repeat) {
 static clm_status prepare_training(lm *l) {
   int64_t vocab = clm_model_configuration(l->model)->vocab_size, count = 40 * l->shape.length + 1000;
   int32_t *ids = random_ids(count, vocab);
-  clm_train_options options = {.batch = l->shape.batch, .length = l->shape.length, .steps = 1000000};
+  clm_train_options options = {
+      .batch = l->shape.batch, .length = l->shape.length, .steps = 1000000, .activations = l->shape.dtype};
   clm_status status =
       ids ? clm_trainer_create(l->model, ids, (size_t)count, &options, &l->trainer) : CLM_OUT_OF_MEMORY;
   free(ids);
@@ -118,6 +119,7 @@ static bool measure(bench *b, const bench_op *op, const bench_shape *shape, benc
              (long long)b->settings.prompt, (long long)b->settings.new_tokens);
   lm l = {.bench = b, .shape = *shape};
   clm_status status = lm_model_create(b->context, name, b->settings.weights, &l.model);
+  if (status == CLM_OK) status = clm_model_set_activations(l.model, shape->dtype);
   bool ok = status == CLM_OK ? run(&l, train, decode, row) : bench_fail(b, op->name, status);
   clm_context_finish(b->context);
   clm_trainer_destroy(&l.trainer);

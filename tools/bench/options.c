@@ -37,7 +37,8 @@ static const choice layouts[] = {{"bld", BENCH_BLD}, {"bdl", BENCH_BDL}};
 static const choice formats[] = {{"table", BENCH_TABLE}, {"csv", BENCH_CSV}, {"json", BENCH_JSON}};
 static const choice caches[] = {{"cold", 0}, {"warm", 1}};
 static const choice kinds[] = {{"mamba1", 0}, {"mamba2", 1}};
-static const choice maths[] = {{"f32", CLM_MATH_F32}, {"tf32", CLM_MATH_TF32}};
+static const choice maths[] = {
+    {"f32", CLM_MATH_F32}, {"tf32", CLM_MATH_TF32}, {"bf16", CLM_MATH_BF16}, {"f16", CLM_MATH_F16}};
 enum { OF_A = 1, OF_B = 2 };
 static const choice transposes[] = {{"nn", 0}, {"nt", OF_B}, {"tn", OF_A}, {"tt", OF_A | OF_B}};
 static const choice operands[] = {{"a", OF_A}, {"b", OF_B}, {"ab", OF_A | OF_B}};
@@ -118,10 +119,11 @@ static const struct poptOption options[] = {
     SIZE("k", k, "summands of the product"),
     {"kind", '\0', POPT_ARG_STRING, &kind, 0, "the layer of block and block-train (default: mamba1)",
      "mamba1|mamba2"},
-    {"dtype", '\0', POPT_ARG_STRING, &dtype, 0, "storage (of the file for lm-load; default: f32)", "f32|bf16|f16"},
+    {"dtype", '\0', POPT_ARG_STRING, &dtype, 0,
+     "storage (of the file for lm-load, of activations for other lm operations; default: f32)", "f32|bf16|f16"},
     {"weights", '\0', POPT_ARG_STRING, &weight, 0, "how a model holds its matrices (default: f32)",
      "f32|bf16|f16|int8"},
-    {"math", '\0', POPT_ARG_STRING, &math, 0, "arithmetic of products (default: f32)", "f32|tf32"},
+    {"math", '\0', POPT_ARG_STRING, &math, 0, "arithmetic of products (default: f32)", "f32|tf32|bf16|f16"},
     {"transpose", '\0', POPT_ARG_STRING, &transpose, 0,
      "a and b of gemm: n, stored by rows, or t, by columns (default: nn)", "nn|nt|tn|tt"},
     {"packed", '\0', POPT_ARG_STRING, &packed, 0, "operands of gemm that are packed once, before the timing",
@@ -279,7 +281,7 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
     return tool_fail("--check: %s has none; the tests compare whole models with the reference", op), false;
   if (s->weights != CLM_WEIGHTS_F32 && (strncmp(op, "lm-", 3) != 0 || strcmp(op, "lm-train") == 0))
     return tool_fail("--weights: only lm-prefill, lm-decode and lm-load have other than f32"), false;
-  if (s->shape.dtype != CLM_F32 && whole_model && strcmp(op, "lm-load") != 0)
+  if (s->shape.dtype != CLM_F32 && strncmp(op, "backbone-", 9) == 0)
     return tool_fail("--dtype: %s runs in f32 only", op), false;
   return !sweep || parse_sweep(sweep, s);
 }
