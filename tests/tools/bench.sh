@@ -16,7 +16,7 @@ expect '--kind: only block' "$bench" scan --kind mamba2
 expect '--kind mamba3 is unknown: it is one of mamba1 or mamba2' "$bench" block --kind mamba3
 expect 'head_dim is 7, which does not divide d_inner 32' "$bench" block --kind mamba2 --dim 16 --head-dim 7 --device cpu
 expect '--weights: only' "$bench" scan --weights bf16
-expect '--dtype: lm-decode runs in f32' "$bench" lm-decode --dtype bf16
+expect '--dtype: backbone-step runs in f32' "$bench" backbone-step --dtype bf16
 expect '--check: lm-load has none' "$bench" lm-load --check
 TMPDIR=$PWD/nowhere expect 'lm-load: its temporary files: No such' "$bench" lm-load --model char --device cpu
 
@@ -49,4 +49,8 @@ for device; do
   done
 done
 use_device cpu
+for op in 'lm-decode --prompt 3 --new 4' 'lm-train --length 16'; do
+  "$bench" $op --model char --batch 2 --dtype bf16 --repeat 1 --device cpu --format csv > bf16.csv
+  grep -q ',bf16,' bf16.csv || fail "$op in bf16: $(cat bf16.csv)"
+done
 [ -z "$(find . -name 'mamba-bench-*')" ] || fail "a temporary folder remains"

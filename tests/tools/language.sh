@@ -40,7 +40,8 @@ expect '--data FILE is missing' "$tools/mamba-train" --out m --steps 5
 expect '--minutes M or --steps N' $train --out m
 expect 'exclude each other' $train --out m --steps 5 --minutes 1
 expect 'batch is -1' $train --out m --steps 5 --batch -1 --device cpu
-expect 'dtype' $train --out m --steps 5 --dtype f64 --device cpu
+expect '--dtype is "f64", expected f32, bf16 or f16' $train --out m --steps 5 --dtype f64 --device cpu
+expect '--activations is "f64"' "$tools/mamba-generate" --model nowhere --activations f64 --device cpu
 expect 'cannot read nowhere/config.json' "$tools/mamba-generate" --model nowhere --device cpu
 expect 'nothing to do' "$tools/mamba-eval" --model exists --device cpu
 

@@ -63,6 +63,7 @@ expect '--keep is "all", expected best or last' $tiny --out m --steps 2 --keep a
 expect '--steps is "abc", expected a whole number' $tiny --out m --steps abc
 expect '--lr is "x", expected a number' $tiny --out m --steps 2 --lr x
 expect '--batch cannot be given with --resume' "$tools/mamba-train" --data text.txt --out m --resume --batch 0
+expect '--dtype cannot be given with --resume' "$tools/mamba-train" --data text.txt --out m --resume --dtype bf16
 
 # same A B, differ A B: the models of two runs, given as the options of each; a preset without dropout, one with 0.1.
 shape="--data text.txt --device cpu --steps 3 --d-model 8 --n-layer 1 --d-state 4 --batch 2 --length 16 --lr 0.01"

@@ -102,6 +102,7 @@ static void test_bad_options(const test_device *device, const void *data) {
       {.steps = 5, .beta2 = 1},
       {.minutes = (double)NAN},
       {.steps = 5, .batch = 1 << 20, .length = 1 << 20},
+      {.steps = 5, .activations = CLM_I8},
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     clm_train_options o = bad[i];
@@ -171,11 +172,29 @@ static clm_train_status status_of(const training *t) {
 static const clm_train_options run_options = {
     .batch = 3, .length = 16, .accumulate = 2, .lr = 1e-2, .dropout = 0.1, .steps = 13, .seed = 8};
 
-/* 13 steps at once, and in three parts with everything made anew in between: the same bits. */
+/* What the activations may be, and a scale of the loss that overflows for some steps of a run. */
+typedef struct run_case {
+  const char *name;
+  clm_dtype activations;
+  double first_scale; /* 0: the trainer's own */
+} run_case;
+
+static const run_case run_cases[] = {
+    {"f32", CLM_F32, 0}, {"bf16", CLM_BF16, 0}, {"f16", CLM_F16, 0}, {"f16, overflowing", CLM_F16, 0x1p28}};
+
+static training begin_case(clm_context *context, clm_train_options options, const run_case *c) {
+  options.activations = c->activations;
+  training t = begin(context, &options);
+  if (c->first_scale > 0) t.trainer->scaling.scale = c->first_scale;
+  return t;
+}
+
+/* 13 steps at once, and in three parts with everything made anew in between: the same bits, the same scale of the
+ * loss. */
 static void test_resume(const test_device *device, const void *data) {
-  (void)data;
+  const run_case *c = data;
   clm_context *context = device->context;
-  training whole = begin(context, &run_options);
+  training whole = begin_case(context, run_options, c);
   steps(&whole, 13);
   float *want = parameters(&whole);
   clm_train_status all = status_of(&whole);
@@ -187,9 +206,9 @@ static void test_resume(const test_device *device, const void *data) {
   for (int i = 0; i < 3; i++) {
     clm_train_options options = run_options;
     if (i > 0) CHECK(context, clm_trainer_saved_options(context, folder, &options));
-    assert_memory_equal(&options, i > 0 ? &t.trainer->options : &run_options, sizeof options);
+    if (i > 0) assert_memory_equal(&options, &t.trainer->options, sizeof options);
     end(&t);
-    t = begin(context, &options);
+    t = i > 0 ? begin(context, &options) : begin_case(context, options, c);
     if (i > 0) CHECK(context, clm_trainer_resume(t.trainer, folder));
     double validation;
     CHECK(context, clm_trainer_validate(t.trainer, &validation)); /* changes nothing */
@@ -199,7 +218,13 @@ static void test_resume(const test_device *device, const void *data) {
   }
   float *got = parameters(&t);
   assert_memory_equal(got, want, t.model->layout.total * sizeof *got);
-  assert_int_equal(status_of(&t).step, 13);
+  const clm_train_status last = status_of(&t);
+  assert_int_equal(last.step, 13);
+  assert_int_equal(last.skipped, all.skipped);
+  assert_true(last.loss_scale == all.loss_scale);
+  assert_true(c->activations == CLM_F16 ? last.loss_scale > 1 : last.loss_scale == 1 && !last.skipped);
+  if (c->first_scale > 0)
+    if (!(last.skipped > 2 && last.skipped < 13)) fail_msg("%d steps skipped", (int)last.skipped);
   free(got);
   free(want);
   end(&t);
@@ -223,6 +248,55 @@ static void test_accumulate(const test_device *device, const void *data) {
   assert_true(b.norm > 0.01);
   end(&two);
   end(&one);
+}
+
+/* A text that can be learnt is learnt in any activations, to about the same loss; a step that overflows changes no
+ * parameter. */
+static void test_activations(const test_device *device, const void *data) {
+  const run_case *c = data;
+  const clm_train_options options = {.batch = 4, .length = 32, .lr = 2e-2, .steps = 60, .seed = 1};
+  training f32 = begin_case(device->context, options, &run_cases[0]), t = begin_case(device->context, options, c);
+  double want, got;
+  if (c->first_scale > 0) {
+    float *before = parameters(&t);
+    steps(&t, 1);
+    float *after = parameters(&t);
+    assert_memory_equal(after, before, t.model->layout.total * sizeof *after);
+    free(before);
+    free(after);
+    const clm_train_status s = status_of(&t);
+    assert_int_equal(s.step, 1);
+    assert_int_equal(s.skipped, 1);
+    assert_true(s.loss_scale == c->first_scale / 2);
+    assert_true(isfinite(s.loss) && !isfinite(s.norm));
+    steps(&t, 59);
+  } else steps(&t, 60);
+  steps(&f32, 60);
+  CHECK(device->context, clm_trainer_validate(f32.trainer, &want));
+  CHECK(device->context, clm_trainer_validate(t.trainer, &got));
+  const clm_train_status s = status_of(&t);
+  if (!(fabs(got - want) < (c->first_scale > 0 ? 0.4 : 0.1) && want < 1.4 && isfinite(s.norm) && got != want))
+    fail_msg("validation loss %.4f, in f32 %.4f; %d steps skipped", got, want, (int)s.skipped);
+  end(&t);
+  end(&f32);
+}
+
+/* The scale doubles after many steps without an overflow, up to a limit. */
+static void test_scale_grows(const test_device *device, const void *data) {
+  (void)device, (void)data;
+  const clm_train_options options = {.batch = 1, .length = 4, .lr = 1e-4, .steps = 10, .activations = CLM_F16};
+  training t = begin(test_judge, &options);
+  assert_true(status_of(&t).loss_scale == 65536);
+  t.trainer->scaling.good = 1998;
+  steps(&t, 1);
+  assert_true(status_of(&t).loss_scale == 65536);
+  steps(&t, 1);
+  assert_true(status_of(&t).loss_scale == 131072);
+  t.trainer->scaling.scale = 16777216;
+  t.trainer->scaling.good = 1999;
+  steps(&t, 1);
+  assert_true(status_of(&t).loss_scale <= 16777216);
+  end(&t);
 }
 
 /* A text that can be learnt is learnt; the score is that of clm_model_score on the last tenth. */
@@ -315,8 +389,13 @@ static void add(void) {
   test_add(NULL, test_presets, NULL, "presets");
   test_add(NULL, test_timed_run, NULL, "a timed run");
   test_add(NULL, test_bad_checkpoints, NULL, "checkpoints that do not fit");
+  test_add(NULL, test_scale_grows, NULL, "the scale of the loss grows");
   for (size_t d = 0; d < test_device_count; d++) {
-    test_add(&test_devices[d], test_resume, NULL, "resume");
+    for (size_t i = 0; i < TEST_COUNT(run_cases); i++) {
+      if (test_devices[d].slow && i > 1) continue; /* many kernels to compile */
+      test_add(&test_devices[d], test_resume, &run_cases[i], "resume, %s", run_cases[i].name);
+      if (i > 0) test_add(&test_devices[d], test_activations, &run_cases[i], "learns in %s", run_cases[i].name);
+    }
     test_add(&test_devices[d], test_accumulate, NULL, "accumulation");
     test_add(&test_devices[d], test_learns, NULL, "learns");
   }

@@ -157,10 +157,10 @@ bool bench_run_op(bench *b, const bench_op *op, const bench_shape *shape) {
   row->shape = *shape;
   row->limits = b->limits;
   row->max_error = NAN;
-  row->tolerance = op->tolerance * (shape->dtype == CLM_BF16       ? 500
-                                    : shape->dtype == CLM_F16      ? 100
-                                    : shape->math == CLM_MATH_TF32 ? 200
-                                                                   : 1);
+  row->tolerance = op->tolerance * (shape->dtype == CLM_BF16 || shape->math == CLM_MATH_BF16 ? 500
+                                    : shape->dtype == CLM_F16 || shape->math == CLM_MATH_F16 ? 100
+                                    : shape->math == CLM_MATH_TF32                           ? 200
+                                                                                             : 1);
   bench_shape_text(op, shape, row->shape_text, sizeof row->shape_text);
   if (clm_context_finish(b->context) != CLM_OK) return bench_fail(b, op->name, CLM_DEVICE_ERROR);
   forget_memory(b->context);
