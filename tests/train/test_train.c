@@ -347,6 +347,23 @@ static void test_timed_run(const test_device *device, const void *data) {
   end(&t);
 }
 
+/* Both have the same length: the file's sizes and offsets stay. */
+static void replace_in_checkpoint(const char *old, const char *new) {
+  char path[128];
+  snprintf(path, sizeof path, "%s/trainer.safetensors", folder);
+  FILE *f = fopen(path, "r+b");
+  assert_non_null(f);
+  char head[4096];
+  const size_t read = fread(head, 1, sizeof head - 1, f);
+  head[read] = '\0';
+  for (size_t i = 0; i < 8; i++) head[i] = ' '; /* the header's size */
+  const char *at = strstr(head, old);
+  assert_non_null(at);
+  assert_int_equal(fseek(f, at - head, SEEK_SET), 0);
+  assert_int_equal(fwrite(new, 1, strlen(new), f), strlen(new));
+  assert_int_equal(fclose(f), 0);
+}
+
 static void test_bad_checkpoints(const test_device *device, const void *data) {
   (void)device, (void)data;
   training t = begin(test_judge, &run_options);
@@ -376,6 +393,14 @@ static void test_bad_checkpoints(const test_device *device, const void *data) {
   clm_model_destroy(&other);
   clm_train_options options;
   expect_message(clm_trainer_saved_options(test_judge, "/nowhere", &options), CLM_IO_ERROR, "/nowhere");
+  CHECK(test_judge, clm_trainer_save_state(t.trainer, folder));
+  replace_in_checkpoint("\\\"activations\\\":\\\"f32\\\"", "\\\"activations\\\":\\\"f99\\\"");
+  expect_message(clm_trainer_saved_options(test_judge, folder, &options), CLM_BAD_FORMAT,
+                 "the option \"activations\" is not f32, bf16 or f16");
+  /* As an earlier version wrote it. */
+  replace_in_checkpoint("\\\"activations\\\":\\\"f99\\\"", "\\\"Activations\\\":\\\"f99\\\"");
+  CHECK(test_judge, clm_trainer_saved_options(test_judge, folder, &options));
+  assert_int_equal(options.activations, CLM_F32);
   end(&t);
 }
 

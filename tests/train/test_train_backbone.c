@@ -142,6 +142,14 @@ static const task tasks[] = {
      0.9},
 };
 
+typedef struct run_case {
+  const task *task;
+  clm_dtype activations;
+} run_case;
+
+static const run_case runs[] = {
+    {&tasks[0], CLM_F32}, {&tasks[1], CLM_F32}, {&tasks[0], CLM_F16}, {&tasks[1], CLM_BF16}};
+
 typedef struct examples {
   int64_t *lengths;
   float *frames, *targets;
@@ -203,9 +211,12 @@ static void steps(const training *t, int64_t count) {
 }
 
 static void test_learns(const test_device *device, const void *data) {
-  const task *k = data;
+  const run_case *c = data;
+  const task *k = c->task;
   examples e = make_examples(k);
-  training t = begin(device->context, k, &e, &k->options);
+  clm_train_options options = k->options;
+  options.activations = c->activations;
+  training t = begin(device->context, k, &e, &options);
   double before, after;
   clm_train_status s;
   CHECK(device->context, clm_trainer_validate(t.trainer, &before));
@@ -239,9 +250,11 @@ static float *parameters(const training *t) {
 
 /* 11 steps at once, and in three parts with everything made anew in between: the same bits. */
 static void test_resume(const test_device *device, const void *data) {
-  const task *k = data;
+  const run_case *c = data;
+  const task *k = c->task;
   clm_context *context = device->context;
-  const clm_train_options options = {.batch = 3, .accumulate = 2, .lr = 1e-2, .dropout = 0.1, .steps = 11, .seed = 8};
+  const clm_train_options options = {
+      .batch = 3, .accumulate = 2, .lr = 1e-2, .dropout = 0.1, .steps = 11, .seed = 8, .activations = c->activations};
   examples e = make_examples(k);
   training whole = begin(context, k, &e, &options), t = {0};
   steps(&whole, 11);
@@ -283,9 +296,12 @@ static void add(void) {
   for (size_t i = 0; i < TEST_COUNT(cuts); i++) test_add(NULL, test_cuts, &cuts[i], "sequences, %s", cuts[i].why);
   test_add(NULL, test_bad_data, NULL, "bad data");
   for (size_t d = 0; d < test_device_count; d++)
-    for (size_t i = 0; i < TEST_COUNT(tasks); i++) {
-      test_add(&test_devices[d], test_resume, &tasks[i], "resume, %s", tasks[i].why);
-      if (!test_devices[d].slow) test_add(&test_devices[d], test_learns, &tasks[i], "learns %s", tasks[i].why);
+    for (size_t i = 0; i < TEST_COUNT(runs); i++) {
+      const run_case *c = &runs[i];
+      if (test_devices[d].slow && c->activations != CLM_F32) continue; /* many kernels to compile */
+      const char *dtype = clm_dtype_name(c->activations);
+      test_add(&test_devices[d], test_resume, c, "resume, %s, %s", c->task->why, dtype);
+      if (!test_devices[d].slow) test_add(&test_devices[d], test_learns, c, "learns %s, %s", c->task->why, dtype);
     }
 }
 

@@ -156,6 +156,9 @@ static void summarize(const run *r, const clm_train_status *s, double seconds) {
          s->finished ? "trained to" : "stopped at", (long long)s->step, (long long)s->tokens, words->unit, seconds,
          speed(r, s), words->unit, words->digits + 1, r->last.loss, words->loss,
          quality_text(r, &r->last, quality, sizeof quality));
+  if (s->skipped)
+    printf("%s: %lld steps were skipped, as a gradient overflowed in f16; the scale of the loss is %g\n", out,
+           (long long)s->skipped, s->loss_scale);
   if (r->best.step < 0 || r->best.loss >= r->last.loss) return;
   printf("%s: the best validation loss was %.*f%s, at step %lld; it has risen since, the model overfits. %s\n", out,
          words->digits + 1, r->best.loss, quality_text(r, &r->best, quality, sizeof quality), (long long)r->best.step,
