@@ -38,8 +38,9 @@ static const activation_case cases[] = {
 /* How far from f32 a dtype may be, of the largest number. */
 static const struct {
   clm_dtype dtype;
-  double logits;
-} dtypes[] = {{CLM_BF16, 2e-2}, {CLM_F16, 3e-3}};
+  double logits, gradients; /* gradients: of a parameter as a whole */
+  float loss_scale;
+} dtypes[] = {{CLM_BF16, 2e-2, 5e-2, 0}, {CLM_F16, 3e-3, 1e-2, 1024}};
 
 typedef struct fixture {
   clm_context *context;
@@ -157,6 +158,59 @@ static void test_logits(const test_device *device, const void *data) {
   fixture_free(&f);
 }
 
+/* ---- Gradients ---- */
+
+static float *gradients_of(const fixture *f, float loss_scale) {
+  CHECK(f->context, clm_model_loss(f->model, &(clm_model_loss_args){.ids = f->ids,
+                                                                    .targets = f->targets,
+                                                                    .losses = f->losses,
+                                                                    .gradient = true,
+                                                                    .dropout = 0.1f,
+                                                                    .seed = 3,
+                                                                    .loss_scale = loss_scale}));
+  const int64_t total = (int64_t)f->model->layout.total;
+  return floats_read(f->context, clm_tensor_of(f->model->gradients, 0, CLM_F32, 1, &total));
+}
+
+static double norm_of(const float *x, const float *minus, double scale, size_t count) {
+  double sum = 0;
+  for (size_t i = 0; i < count; i++) {
+    const double d = (double)x[i] / scale - (minus ? (double)minus[i] : 0);
+    sum += d * d;
+  }
+  return sqrt(sum);
+}
+
+/* Every parameter's gradient as a whole, the losses, and that a scale of the loss scales the gradients alone. */
+static void test_gradients(const test_device *device, const void *data) {
+  const activation_case *c = data;
+  fixture f = fixture_make(device->context, &c->config);
+  const weights_layout *l = &f.model->layout;
+  float *want = gradients_of(&f, 0), *losses = floats_read(f.context, f.losses);
+  const double least = 1e-3 * norm_of(want, NULL, 1, l->total);
+  for (size_t i = 0; i < TEST_COUNT(dtypes); i++) {
+    CHECK(f.context, clm_model_set_activations(f.model, dtypes[i].dtype));
+    const float scale = dtypes[i].loss_scale;
+    float *got = gradients_of(&f, scale), *got_losses = floats_read(f.context, f.losses);
+    compare("losses", got_losses, losses, BATCH * LENGTH, dtypes[i].logits);
+    for (size_t w = 0; w < l->item_count; w++) {
+      char name[WEIGHT_NAME_MAX];
+      const size_t at = l->items[w].offset, count = l->items[w].count;
+      const double size = norm_of(want + at, NULL, 1, count),
+                   apart = norm_of(got + at, want + at, scale > 0 ? (double)scale : 1, count);
+      weights_name(&l->items[w], name);
+      if (!(apart <= dtypes[i].gradients * size + least))
+        fail_msg("%s in %s: the gradient of norm %g is off by %g", name, clm_dtype_name(dtypes[i].dtype), size,
+                 apart);
+    }
+    free(got);
+    free(got_losses);
+  }
+  free(want);
+  free(losses);
+  fixture_free(&f);
+}
+
 /* ---- Files ---- */
 
 /* Weights of any type with activations in bf16. */
@@ -239,6 +293,8 @@ static void add(void) {
     for (size_t i = 0; i < TEST_COUNT(cases); i++) {
       if (left_out(&test_devices[d], i)) continue;
       test_add(&test_devices[d], test_logits, &cases[i], "activations: logits, %s", cases[i].why);
+      if (!(test_devices[d].slow && test_devices[d].opencl))
+        test_add(&test_devices[d], test_gradients, &cases[i], "activations: gradients, %s", cases[i].why);
       if (i != 0 && i != 3) continue;
       test_add(&test_devices[d], test_state_file, &cases[i], "activations: state's file, %s", cases[i].why);
       if (!test_devices[d].slow)
