@@ -29,7 +29,7 @@ struct _cl_program {
   char *source;
 };
 struct _cl_kernel {
-  int unused;
+  cl_uint args; /* as many as it was given last */
 };
 
 static struct _cl_platform_id platform;
@@ -223,8 +223,14 @@ cl_int clCreateKernelsInProgram(cl_program p, cl_uint room, cl_kernel *kernels, 
 cl_int clReleaseKernel(cl_kernel k) { return (void)k, CL_SUCCESS; }
 
 cl_int clSetKernelArg(cl_kernel k, cl_uint index, size_t size, const void *value) {
-  (void)k, (void)index, (void)size, (void)value;
+  (void)size, (void)value;
+  k->args = index + 1;
   return CL_SUCCESS;
+}
+
+cl_int clGetKernelInfo(cl_kernel k, cl_kernel_info what, size_t room, void *to, size_t *size) {
+  (void)k;
+  return answer(&kernel.args, what == CL_KERNEL_NUM_ARGS ? sizeof kernel.args : 0, room, to, size);
 }
 
 cl_int clGetKernelWorkGroupInfo(cl_kernel k, cl_device_id id, cl_kernel_work_group_info what, size_t room, void *to,

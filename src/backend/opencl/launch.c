@@ -19,6 +19,7 @@ struct opencl_kernel {
   char *texts; /* of the key */
   cl_kernel kernel;
   size_t max_work_group;
+  bool counted; /* it takes as many arguments as it is given */
 };
 
 typedef struct built_program {
@@ -170,7 +171,7 @@ static cl_int set_arg(cl_kernel kernel, cl_uint *index, const kernel_arg *arg) {
   switch (arg->kind) {
   case KERNEL_TENSOR: {
     const clm_tensor *t = arg->value.tensor;
-    cl_long offset = t->buffer ? (cl_long)(t->offset / clm_dtype_size(t->dtype)) : 0;
+    cl_long offset = opencl_offset(t);
     cl_int error = set_buffer(kernel, index, t->buffer);
     return error ? error : clSetKernelArg(kernel, (*index)++, sizeof offset, &offset);
   }
@@ -184,6 +185,18 @@ static cl_int set_arg(cl_kernel kernel, cl_uint *index, const kernel_arg *arg) {
   case KERNEL_F32: return clSetKernelArg(kernel, (*index)++, sizeof(cl_float), &arg->value.f32);
   }
   return CL_INVALID_ARG_VALUE;
+}
+
+/* Launchers give a kernel the same number of arguments every time: asked once. */
+static clm_status count_args(clm_context *ctx, opencl_kernel *k, cl_uint given) {
+  cl_uint taken;
+  cl_int error = clGetKernelInfo(k->kernel, CL_KERNEL_NUM_ARGS, sizeof taken, &taken, NULL);
+  if (error) return opencl_check(ctx, error, "asking for a kernel's arguments");
+  if (taken != given)
+    return context_fail(ctx, CLM_DEVICE_ERROR, "opencl: kernel %s takes %u arguments and was given %u", k->key.name,
+                        taken, given);
+  k->counted = true;
+  return CLM_OK;
 }
 
 /* A work-group where the launcher leaves it to the driver. On a CPU drivers take all there is and compile the kernel
@@ -218,6 +231,8 @@ clm_status opencl_kernel_run(clm_context *ctx, opencl_kernel *k, int dims, const
       return context_fail(ctx, CLM_DEVICE_ERROR, "opencl: kernel %s: argument %u was refused with %s", k->key.name,
                           index - 1, opencl_error_name(error));
   }
+  clm_status counted = k->counted ? CLM_OK : count_args(ctx, k, index);
+  if (counted) return counted;
   cl_event event = NULL;
   cl_int error = clEnqueueNDRangeKernel(s->queue, k->kernel, (cl_uint)dims, NULL, rounded, local, 0, NULL,
                                         opencl_event_slot(s, &event));

@@ -49,6 +49,11 @@ typedef struct kernel_arg {
 
 #define ARG_STRUCT(s) ((kernel_arg){.kind = KERNEL_STRUCT, .value.by_value = {&(s), sizeof(s)}})
 
+/* Element 0 of a tensor in its buffer, in elements; 0 of an absent one. */
+static inline int64_t opencl_offset(const clm_tensor *t) {
+  return t->buffer ? (int64_t)(t->offset / clm_dtype_size(t->dtype)) : 0;
+}
+
 typedef struct opencl_kernel opencl_kernel;
 
 /* The device of this context as the scheduler sees it; its shuffle and ptx members are what the probes found. */
@@ -68,8 +73,8 @@ size_t opencl_kernel_max_work_group(const opencl_kernel *);
 /* The largest power of two that is at most `wanted` and that this kernel takes as a work-group. */
 size_t opencl_kernel_work_group(const opencl_kernel *, size_t wanted);
 
-/* Sets the arguments in order and enqueues. `global` is rounded up to a multiple of `local` in each dimension; a
- * NULL `local` leaves it to the driver. */
+/* Sets the arguments in order and enqueues. A kernel that has another number of arguments is an error. `global` is
+ * rounded up to a multiple of `local` in each dimension; a NULL `local` leaves it to the driver. */
 clm_status opencl_kernel_run(clm_context *, opencl_kernel *, int dims, const size_t *global, const size_t *local,
                              const kernel_arg *args, size_t arg_count);
 

@@ -97,7 +97,7 @@ static bool copies(const engine_product *p, const engine_operand *o, int64_t k) 
 static clm_status write_panels(clm_context *ctx, const engine_product *p, const engine_operand *o, int64_t k) {
   const clm_tensor *t = o->matrix;
   const bool copy = copies(p, o, k);
-  const pack_args g = {.from_offset = (int64_t)(t->offset / clm_dtype_size(t->dtype)),
+  const pack_args g = {.from_offset = opencl_offset(t),
                        .from_row = t->stride[o->row],
                        .from_k = t->stride[o->k],
                        .to_offset = o->offset,
@@ -153,22 +153,21 @@ static matmul_engine_args arguments(const matmul_shape *s, const clm_matmul_args
   const clm_tensor *out = &args->out, *residual = &args->residual;
   const bool turned = is_turned(args);
   const int row = turned, column = !turned;
-#define OFFSET(t) ((t).buffer ? (int64_t)((t).offset / clm_dtype_size((t).dtype)) : 0)
   const matmul_engine_args g = {
       .a_offset = p->a.offset,
       .a_plane = p->a.plane_bytes,
       .b_offset = p->b.offset,
       .b_plane = p->b.plane_bytes,
-      .out_offset = OFFSET(*out),
+      .out_offset = opencl_offset(out),
       .out_row = out->stride[row],
       .out_column = out->stride[column],
-      .residual_offset = OFFSET(*residual),
+      .residual_offset = opencl_offset(residual),
       .residual_row = residual->stride[row],
       .residual_column = residual->stride[column],
-      .bias_offset = OFFSET(args->bias),
+      .bias_offset = opencl_offset(&args->bias),
       .bias_row = turned ? args->bias.stride[0] : 0,
       .bias_column = turned ? 0 : args->bias.stride[0],
-      .scale_offset = OFFSET(args->b_scale),
+      .scale_offset = opencl_offset(&args->b_scale),
       .scale_row = turned ? args->b_scale.stride[0] : 0,
       .scale_column = turned ? 0 : args->b_scale.stride[0],
       .partial_offset = partial / (int64_t)sizeof(float),
@@ -191,14 +190,12 @@ static matmul_engine_args arguments(const matmul_shape *s, const clm_matmul_args
       .units = plan->units,
       .scale = matmul_scale(args),
   };
-#undef OFFSET
   return g;
 }
 
 /* Whether every line of a matrix of `out`'s type is whole pieces of eight. */
 static bool in_pieces(const clm_tensor *t, int row, int column) {
-  const int64_t offset = (int64_t)(t->offset / clm_dtype_size(t->dtype));
-  return t->stride[column] == 1 && t->stride[row] % 8 == 0 && t->shape[column] % 8 == 0 && offset % 8 == 0;
+  return t->stride[column] == 1 && t->stride[row] % 8 == 0 && t->shape[column] % 8 == 0 && opencl_offset(t) % 8 == 0;
 }
 
 static bool stores_pieces(const matmul_engine *e, const matmul_shape *s, const clm_matmul_args *args) {

@@ -71,14 +71,12 @@ clm_status scan_reduce(clm_context *ctx, const clm_buffer *parts, int64_t offset
            clm_dtype_name(out->dtype == CLM_C64 ? CLM_C64 : CLM_F32));
   clm_status status = opencl_kernel_get(ctx, "scan_reduce", "scan_reduce", defines, &kernel);
   if (status) return status;
-  int64_t shape[4] = {1, 1, 1, 1}, stride[4] = {0}, elements = 1;
-  for (int i = 0; i < out->rank; i++) {
-    shape[4 - out->rank + i] = out->shape[i];
-    stride[4 - out->rank + i] = out->stride[i];
-    elements *= out->shape[i];
-  }
-  return OPENCL_RUN(ctx, kernel, 1, &(size_t){(size_t)elements}, NULL, ARG_BUFFER(parts), ARG_I64(offset),
-                    ARG_I64(count), ARG_I64(part_stride), ARG_TENSOR(*out), ARG_I64(shape[1]), ARG_I64(shape[2]),
-                    ARG_I64(shape[3]), ARG_I64(stride[0]), ARG_I64(stride[1]), ARG_I64(stride[2]),
-                    ARG_I64(stride[3]));
+  scan_reduce_args r = {.out = opencl_view_of(out),
+                        .shape = {1, 1, 1, 1},
+                        .parts_offset = offset,
+                        .count = count,
+                        .part_stride = part_stride};
+  for (int i = 0; i < out->rank; i++) r.shape[i] = out->shape[i];
+  const size_t elements = (size_t)(r.shape[0] * r.shape[1] * r.shape[2] * r.shape[3]);
+  return OPENCL_RUN(ctx, kernel, 1, &elements, NULL, ARG_BUFFER(parts), ARG_DATA(*out), ARG_STRUCT(r));
 }

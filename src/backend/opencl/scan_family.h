@@ -2,8 +2,9 @@
 #ifndef CLM_OPENCL_SCAN_FAMILY_H
 #define CLM_OPENCL_SCAN_FAMILY_H
 
-#include "backend/opencl/launch.h"
+#include "backend/opencl/view.h"
 #include "cl/scan_flags.h"
+#include "cl/scan_reduce_args.h"
 #include "schedule/selective_scan.h"
 
 #define ARG_STRIDES1(t) ARG_I64((t).stride[0])

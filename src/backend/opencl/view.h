@@ -11,7 +11,7 @@
 static inline kernel_view opencl_view_of(const clm_tensor *t) {
   kernel_view v = {.offset = 0};
   if (!t->buffer) return v;
-  v.offset = (int64_t)(t->offset / clm_dtype_size(t->dtype));
+  v.offset = opencl_offset(t);
   for (int i = 0; i < t->rank && i < 4; i++) v.stride[i] = t->stride[i];
   return v;
 }
