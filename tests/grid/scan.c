@@ -70,12 +70,12 @@ static double draw_rate(test_random *r) { return 0.5 * (1 + 31 * random_uniform(
 static double draw_decay_rate(test_random *r) { return -draw_rate(r); }
 static double draw_log_rate(test_random *r) { return log(draw_rate(r)); }
 
-#define ROW(field, role, kind, draw, ...)                                                                            \
+#define ROW(p, field, role, kind, draw, ...)                                                                         \
   PROBLEM_ADD(p, TEST_ROW(clm_selective_scan_args, field, role, kind, draw, __VA_ARGS__))
-#define GRADIENT(field, role, kind, of, ...)                                                                         \
+#define GRADIENT(p, field, role, kind, of, ...)                                                                      \
   PROBLEM_ADD(p, TEST_GRADIENT(clm_selective_scan_backward_args, field, role, kind, of, __VA_ARGS__))
-#define STEPS c->batch, c->length, c->d_inner
-#define STATE c->sequences, c->d_inner, c->d_state
+#define STEPS(c) (c)->batch, (c)->length, (c)->d_inner
+#define STATE(c) (c)->sequences, (c)->d_inner, (c)->d_state
 
 static void add_matrix(test_problem *p, const cell *c, test_tensor t, bool fixed, test_kind kind) {
   t.kind = kind;
@@ -85,7 +85,7 @@ static void add_matrix(test_problem *p, const cell *c, test_tensor t, bool fixed
   problem_add(p, t);
 }
 
-#define MATRIX(args, field, role_, of_, fixed, kind)                                                                 \
+#define MATRIX(p, c, args, field, role_, of_, fixed, kind)                                                           \
   add_matrix(p, c, (test_tensor){.name = #field, .member = offsetof(args, field), .role = role_, .of = of_}, fixed,  \
              kind)
 
@@ -96,16 +96,16 @@ static test_kind input_of(const cell *c, bool fixed) {
 
 static void add_inputs(test_problem *p, const cell *c) {
   const bool fixed_B = c->flags & STATIC_B, fixed_C = c->flags & STATIC_C;
-  ROW(u, TEST_IN, TEST_STORAGE, NULL, STEPS);
-  ROW(delta, TEST_IN, TEST_STORAGE, draw_half, STEPS);
-  ROW(A, TEST_IN, number_of(c), c->flags & LOG_A ? draw_log_rate : draw_decay_rate, c->d_inner, c->d_state);
-  MATRIX(clm_selective_scan_args, B, TEST_IN, NULL, fixed_B, input_of(c, fixed_B));
-  MATRIX(clm_selective_scan_args, C, TEST_IN, NULL, fixed_C, input_of(c, fixed_C));
-  if (c->flags & HAS_D) ROW(D, TEST_IN, TEST_PARAMETER, NULL, c->d_inner);
-  if (c->flags & HAS_Z) ROW(z, TEST_IN, TEST_STORAGE, NULL, STEPS);
-  if (c->flags & BIAS) ROW(delta_bias, TEST_IN, TEST_PARAMETER, draw_half, c->d_inner);
-  if (c->flags & GATE) ROW(gate, TEST_IN, TEST_STORAGE, random_uniform, STEPS);
-  if (c->flags & INITIAL) ROW(initial_state, TEST_IN, number_of(c), NULL, STATE);
+  ROW(p, u, TEST_IN, TEST_STORAGE, NULL, STEPS(c));
+  ROW(p, delta, TEST_IN, TEST_STORAGE, draw_half, STEPS(c));
+  ROW(p, A, TEST_IN, number_of(c), c->flags & LOG_A ? draw_log_rate : draw_decay_rate, c->d_inner, c->d_state);
+  MATRIX(p, c, clm_selective_scan_args, B, TEST_IN, NULL, fixed_B, input_of(c, fixed_B));
+  MATRIX(p, c, clm_selective_scan_args, C, TEST_IN, NULL, fixed_C, input_of(c, fixed_C));
+  if (c->flags & HAS_D) ROW(p, D, TEST_IN, TEST_PARAMETER, NULL, c->d_inner);
+  if (c->flags & HAS_Z) ROW(p, z, TEST_IN, TEST_STORAGE, NULL, STEPS(c));
+  if (c->flags & BIAS) ROW(p, delta_bias, TEST_IN, TEST_PARAMETER, draw_half, c->d_inner);
+  if (c->flags & GATE) ROW(p, gate, TEST_IN, TEST_STORAGE, random_uniform, STEPS(c));
+  if (c->flags & INITIAL) ROW(p, initial_state, TEST_IN, number_of(c), NULL, STATE(c));
   if (c->flags & SEQ_IDX)
     PROBLEM_ADD(p, {.name = "seq_idx",
                     .member = offsetof(clm_selective_scan_args, seq_idx),
@@ -125,25 +125,27 @@ static void add_inputs(test_problem *p, const cell *c) {
 }
 
 static void add_outputs(test_problem *p, const cell *c) {
-  ROW(out, TEST_OUT, TEST_STORAGE, NULL, STEPS);
-  if (c->flags & FINAL) ROW(final_state, TEST_OUT, number_of(c), NULL, STATE);
+  ROW(p, out, TEST_OUT, TEST_STORAGE, NULL, STEPS(c));
+  if (c->flags & FINAL) ROW(p, final_state, TEST_OUT, number_of(c), NULL, STATE(c));
 }
 
 static void add_gradients(test_problem *p, const cell *c) {
   const bool fixed_B = c->flags & STATIC_B, fixed_C = c->flags & STATIC_C, halves = c->flags & HALF_SUMS;
-  GRADIENT(dout, TEST_IN, TEST_STORAGE, out, STEPS);
-  if (c->flags & FINAL) GRADIENT(dfinal_state, TEST_IN, number_of(c), final_state, STATE);
-  GRADIENT(du, TEST_OUT, TEST_STORAGE, u, STEPS);
-  GRADIENT(ddelta, TEST_OUT, TEST_STORAGE, delta, STEPS);
-  if (c->flags & HAS_Z) GRADIENT(dz, TEST_OUT, TEST_STORAGE, z, STEPS);
-  GRADIENT(dA, TEST_OUT, number_of(c), A, c->d_inner, c->d_state);
-  MATRIX(clm_selective_scan_backward_args, dB, TEST_OUT, "B", fixed_B, halves ? input_of(c, fixed_B) : number_of(c));
-  MATRIX(clm_selective_scan_backward_args, dC, TEST_OUT, "C", fixed_C, halves ? input_of(c, fixed_C) : number_of(c));
-  if (c->flags & HAS_D) GRADIENT(dD, TEST_OUT, TEST_PARAMETER, D, c->d_inner);
-  if (c->flags & BIAS) GRADIENT(ddelta_bias, TEST_OUT, TEST_PARAMETER, delta_bias, c->d_inner);
-  if (c->flags & INITIAL) GRADIENT(dinitial_state, TEST_OUT, number_of(c), initial_state, STATE);
-  if (c->flags & GATE) GRADIENT(dgate, TEST_OUT, TEST_STORAGE, gate, STEPS);
-  PROBLEM_ADD(p, TEST_ROW(clm_selective_scan_backward_args, out, TEST_OUT, TEST_STORAGE, NULL, STEPS));
+  GRADIENT(p, dout, TEST_IN, TEST_STORAGE, out, STEPS(c));
+  if (c->flags & FINAL) GRADIENT(p, dfinal_state, TEST_IN, number_of(c), final_state, STATE(c));
+  GRADIENT(p, du, TEST_OUT, TEST_STORAGE, u, STEPS(c));
+  GRADIENT(p, ddelta, TEST_OUT, TEST_STORAGE, delta, STEPS(c));
+  if (c->flags & HAS_Z) GRADIENT(p, dz, TEST_OUT, TEST_STORAGE, z, STEPS(c));
+  GRADIENT(p, dA, TEST_OUT, number_of(c), A, c->d_inner, c->d_state);
+  MATRIX(p, c, clm_selective_scan_backward_args, dB, TEST_OUT, "B", fixed_B,
+         halves ? input_of(c, fixed_B) : number_of(c));
+  MATRIX(p, c, clm_selective_scan_backward_args, dC, TEST_OUT, "C", fixed_C,
+         halves ? input_of(c, fixed_C) : number_of(c));
+  if (c->flags & HAS_D) GRADIENT(p, dD, TEST_OUT, TEST_PARAMETER, D, c->d_inner);
+  if (c->flags & BIAS) GRADIENT(p, ddelta_bias, TEST_OUT, TEST_PARAMETER, delta_bias, c->d_inner);
+  if (c->flags & INITIAL) GRADIENT(p, dinitial_state, TEST_OUT, number_of(c), initial_state, STATE(c));
+  if (c->flags & GATE) GRADIENT(p, dgate, TEST_OUT, TEST_STORAGE, gate, STEPS(c));
+  PROBLEM_ADD(p, TEST_ROW(clm_selective_scan_backward_args, out, TEST_OUT, TEST_STORAGE, NULL, STEPS(c)));
 }
 
 /* What goes with delta, its bias and the gate, has the tolerance of delta. */

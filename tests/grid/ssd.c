@@ -63,55 +63,56 @@ static double draw_rate(test_random *r) { return 0.5 * (1 + 31 * random_uniform(
 static double draw_decay_rate(test_random *r) { return -draw_rate(r); }
 static double draw_log_rate(test_random *r) { return log(draw_rate(r)); }
 
-#define ROW(field, role, kind, draw, ...) PROBLEM_ADD(p, TEST_ROW(clm_ssd_args, field, role, kind, draw, __VA_ARGS__))
-#define GRADIENT(field, role, kind, of, ...)                                                                         \
+#define ROW(p, field, role, kind, draw, ...)                                                                         \
+  PROBLEM_ADD(p, TEST_ROW(clm_ssd_args, field, role, kind, draw, __VA_ARGS__))
+#define GRADIENT(p, field, role, kind, of, ...)                                                                      \
   PROBLEM_ADD(p, TEST_GRADIENT(clm_ssd_backward_args, field, role, kind, of, __VA_ARGS__))
-#define STEP     c->batch, c->length, c->n_heads
-#define SEQUENCE STEP, c->head_dim
-#define B_OR_C   c->batch, c->length, c->n_groups, c->d_state
-#define STATE    c->sequences, c->n_heads, c->head_dim, c->d_state
+#define STEP(c)     (c)->batch, (c)->length, (c)->n_heads
+#define SEQUENCE(c) STEP(c), (c)->head_dim
+#define B_OR_C(c)   (c)->batch, (c)->length, (c)->n_groups, (c)->d_state
+#define STATE(c)    (c)->sequences, (c)->n_heads, (c)->head_dim, (c)->d_state
 
 static void add_inputs(test_problem *p, const cell *c) {
-  ROW(x, TEST_IN, TEST_STORAGE, NULL, SEQUENCE);
-  ROW(dt, TEST_IN, TEST_STORAGE, draw_half, STEP);
-  ROW(A, TEST_IN, TEST_PARAMETER, c->flags & LOG_A ? draw_log_rate : draw_decay_rate, c->n_heads);
-  ROW(B, TEST_IN, TEST_STORAGE, draw_small, B_OR_C);
-  ROW(C, TEST_IN, TEST_STORAGE, draw_small, B_OR_C);
-  if (c->flags & HAS_D && c->flags & WIDE_D) ROW(D, TEST_IN, TEST_PARAMETER, NULL, c->n_heads, c->head_dim);
-  else if (c->flags & HAS_D) ROW(D, TEST_IN, TEST_PARAMETER, NULL, c->n_heads);
-  if (c->flags & HAS_Z) ROW(z, TEST_IN, TEST_STORAGE, NULL, SEQUENCE);
-  if (c->flags & BIAS) ROW(dt_bias, TEST_IN, TEST_PARAMETER, draw_half, c->n_heads);
-  if (c->flags & INITIAL) ROW(initial_state, TEST_IN, TEST_PARAMETER, NULL, STATE);
+  ROW(p, x, TEST_IN, TEST_STORAGE, NULL, SEQUENCE(c));
+  ROW(p, dt, TEST_IN, TEST_STORAGE, draw_half, STEP(c));
+  ROW(p, A, TEST_IN, TEST_PARAMETER, c->flags & LOG_A ? draw_log_rate : draw_decay_rate, c->n_heads);
+  ROW(p, B, TEST_IN, TEST_STORAGE, draw_small, B_OR_C(c));
+  ROW(p, C, TEST_IN, TEST_STORAGE, draw_small, B_OR_C(c));
+  if (c->flags & HAS_D && c->flags & WIDE_D) ROW(p, D, TEST_IN, TEST_PARAMETER, NULL, c->n_heads, c->head_dim);
+  else if (c->flags & HAS_D) ROW(p, D, TEST_IN, TEST_PARAMETER, NULL, c->n_heads);
+  if (c->flags & HAS_Z) ROW(p, z, TEST_IN, TEST_STORAGE, NULL, SEQUENCE(c));
+  if (c->flags & BIAS) ROW(p, dt_bias, TEST_IN, TEST_PARAMETER, draw_half, c->n_heads);
+  if (c->flags & INITIAL) ROW(p, initial_state, TEST_IN, TEST_PARAMETER, NULL, STATE(c));
   if (c->flags & SEQ_IDX) {
-    ROW(seq_idx, TEST_IN, TEST_INDEX, NULL, c->batch, c->length);
+    ROW(p, seq_idx, TEST_IN, TEST_INDEX, NULL, c->batch, c->length);
     problem_find(p, "seq_idx")->bound = 1; /* until grid_check draws sequences */
   }
   if (c->flags & PACKED) {
-    ROW(cu_seqlens, TEST_IN, TEST_INDEX, NULL, c->sequences + 1);
+    ROW(p, cu_seqlens, TEST_IN, TEST_INDEX, NULL, c->sequences + 1);
     problem_find(p, "cu_seqlens")->bound = 1;
   }
 }
 
 static void add_outputs(test_problem *p, const cell *c) {
-  ROW(out, TEST_OUT, TEST_STORAGE, NULL, SEQUENCE);
-  if (c->flags & FINAL) ROW(final_state, TEST_OUT, TEST_PARAMETER, NULL, STATE);
+  ROW(p, out, TEST_OUT, TEST_STORAGE, NULL, SEQUENCE(c));
+  if (c->flags & FINAL) ROW(p, final_state, TEST_OUT, TEST_PARAMETER, NULL, STATE(c));
 }
 
 static void add_gradients(test_problem *p, const cell *c) {
   const test_kind sums = c->flags & HALF_SUMS ? TEST_STORAGE : TEST_PARAMETER;
-  GRADIENT(dout, TEST_IN, TEST_STORAGE, out, SEQUENCE);
-  if (c->flags & FINAL) GRADIENT(dfinal_state, TEST_IN, TEST_PARAMETER, final_state, STATE);
-  GRADIENT(dx, TEST_OUT, TEST_STORAGE, x, SEQUENCE);
-  GRADIENT(ddt, TEST_OUT, TEST_STORAGE, dt, STEP);
-  if (c->flags & HAS_Z) GRADIENT(dz, TEST_OUT, TEST_STORAGE, z, SEQUENCE);
-  GRADIENT(dA, TEST_OUT, TEST_PARAMETER, A, c->n_heads);
-  GRADIENT(dB, TEST_OUT, sums, B, B_OR_C);
-  GRADIENT(dC, TEST_OUT, sums, C, B_OR_C);
-  if (c->flags & HAS_D && c->flags & WIDE_D) GRADIENT(dD, TEST_OUT, TEST_PARAMETER, D, c->n_heads, c->head_dim);
-  else if (c->flags & HAS_D) GRADIENT(dD, TEST_OUT, TEST_PARAMETER, D, c->n_heads);
-  if (c->flags & BIAS) GRADIENT(ddt_bias, TEST_OUT, TEST_PARAMETER, dt_bias, c->n_heads);
-  if (c->flags & INITIAL) GRADIENT(dinitial_state, TEST_OUT, TEST_PARAMETER, initial_state, STATE);
-  PROBLEM_ADD(p, TEST_ROW(clm_ssd_backward_args, out, TEST_OUT, TEST_STORAGE, NULL, SEQUENCE));
+  GRADIENT(p, dout, TEST_IN, TEST_STORAGE, out, SEQUENCE(c));
+  if (c->flags & FINAL) GRADIENT(p, dfinal_state, TEST_IN, TEST_PARAMETER, final_state, STATE(c));
+  GRADIENT(p, dx, TEST_OUT, TEST_STORAGE, x, SEQUENCE(c));
+  GRADIENT(p, ddt, TEST_OUT, TEST_STORAGE, dt, STEP(c));
+  if (c->flags & HAS_Z) GRADIENT(p, dz, TEST_OUT, TEST_STORAGE, z, SEQUENCE(c));
+  GRADIENT(p, dA, TEST_OUT, TEST_PARAMETER, A, c->n_heads);
+  GRADIENT(p, dB, TEST_OUT, sums, B, B_OR_C(c));
+  GRADIENT(p, dC, TEST_OUT, sums, C, B_OR_C(c));
+  if (c->flags & HAS_D && c->flags & WIDE_D) GRADIENT(p, dD, TEST_OUT, TEST_PARAMETER, D, c->n_heads, c->head_dim);
+  else if (c->flags & HAS_D) GRADIENT(p, dD, TEST_OUT, TEST_PARAMETER, D, c->n_heads);
+  if (c->flags & BIAS) GRADIENT(p, ddt_bias, TEST_OUT, TEST_PARAMETER, dt_bias, c->n_heads);
+  if (c->flags & INITIAL) GRADIENT(p, dinitial_state, TEST_OUT, TEST_PARAMETER, initial_state, STATE(c));
+  PROBLEM_ADD(p, TEST_ROW(clm_ssd_backward_args, out, TEST_OUT, TEST_STORAGE, NULL, SEQUENCE(c)));
 }
 
 /* ---- The cells ---- */

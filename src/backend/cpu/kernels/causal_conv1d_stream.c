@@ -88,12 +88,10 @@ INLINE void stream_piece(stream_kind kind, const stream_task *task, int64_t b, i
 
 INLINE void stream_width(int width, const stream_task *task, int64_t b, int64_t t0, int64_t steps, int64_t c0,
                          int64_t n) {
-#define PIECE_OF(silu, around) stream_piece((stream_kind){width, silu, around}, task, b, t0, steps, c0, n)
-  if (task->a->silu && task->around) PIECE_OF(true, true);
-  else if (task->a->silu) PIECE_OF(true, false);
-  else if (task->around) PIECE_OF(false, true);
-  else PIECE_OF(false, false);
-#undef PIECE_OF
+  if (task->a->silu && task->around) stream_piece((stream_kind){width, true, true}, task, b, t0, steps, c0, n);
+  else if (task->a->silu) stream_piece((stream_kind){width, true, false}, task, b, t0, steps, c0, n);
+  else if (task->around) stream_piece((stream_kind){width, false, true}, task, b, t0, steps, c0, n);
+  else stream_piece((stream_kind){width, false, false}, task, b, t0, steps, c0, n);
 }
 
 static void stream(void *arg, int64_t index, int worker) {
