@@ -129,9 +129,15 @@ clm_status KERNEL(discretize)(clm_context *ctx, const discretize_shape *s, const
 
 INLINE void add_to(float *sums, vec x, int64_t n) { vec_store_part(sums, vec_load_part(sums, n) + x, n); }
 
-/* Adds to the sums of dA and dB, `plane` numbers from real to imaginary parts, and returns ddelta. */
+/* Of dA and dB, over steps: a channel's states, and how far its imaginary parts are from them. */
+typedef struct channel_sums {
+  float *A, *B;
+  int64_t A_plane, B_plane;
+} channel_sums;
+
+/* Adds to the sums and returns ddelta. */
 INLINE float channel_gradient(bool complex, const discretize_task *task, int64_t b, int64_t t, int64_t d, float delta,
-                              float *sum_A, float *sum_B, int64_t A_plane, int64_t B_plane) {
+                              channel_sums sums) {
   const discretize_shape *s = task->s;
   const clm_discretize_args *f = task->f;
   number_line A = matrix_at(complex, &f->A, d), B = input_at(complex, s, &f->B, b, t, d);
@@ -155,11 +161,11 @@ INLINE float channel_gradient(bool complex, const discretize_task *task, int64_t
       number gained = number_times(complex, number_conjugate(complex, number_times(complex, r.g, in)), db);
       ddelta += vec_keep(number_times(complex, number_conjugate(complex, a), dx).re + gained.re, n - i);
       number gB = number_times(complex, number_conjugate(complex, r.g), number_scale(complex, dt, db));
-      add_to(sum_A + n0 + i, dt * dx.re, n - i);
-      add_to(sum_B + n0 + i, gB.re, n - i);
+      add_to(sums.A + n0 + i, dt * dx.re, n - i);
+      add_to(sums.B + n0 + i, gB.re, n - i);
       if (complex) {
-        add_to(sum_A + A_plane + n0 + i, dt * dx.im, n - i);
-        add_to(sum_B + B_plane + n0 + i, gB.im, n - i);
+        add_to(sums.A + sums.A_plane + n0 + i, dt * dx.im, n - i);
+        add_to(sums.B + sums.B_plane + n0 + i, gB.im, n - i);
       }
     }
   }
@@ -185,11 +191,13 @@ static void gradient_step(const discretize_task *task, int64_t b, int64_t t, flo
     float scratch[NUMBER_BLOCK], ddelta[NUMBER_BLOCK];
     const float *dt = line_load(line_from(deltas, d0), n, scratch);
     for (int64_t i = 0; i < n; i++) {
-      float *sum_A = sums + (d0 + i) * s->d_state, *sum_B = s->B_varies ? inputs : sum_A + elements;
-      int64_t B_plane = s->B_varies ? s->d_state : 2 * elements;
-      ddelta[i] = s->complex
-                      ? channel_gradient(true, task, b, t, d0 + i, dt[i], sum_A, sum_B, 2 * elements, B_plane)
-                      : channel_gradient(false, task, b, t, d0 + i, dt[i], sum_A, sum_B, 2 * elements, B_plane);
+      float *sum_A = sums + (d0 + i) * s->d_state;
+      const channel_sums own = {.A = sum_A,
+                                .B = s->B_varies ? inputs : sum_A + elements,
+                                .A_plane = 2 * elements,
+                                .B_plane = s->B_varies ? s->d_state : 2 * elements};
+      ddelta[i] = s->complex ? channel_gradient(true, task, b, t, d0 + i, dt[i], own)
+                             : channel_gradient(false, task, b, t, d0 + i, dt[i], own);
     }
     if (present(task->a->ddelta)) line_write(line_from(deltas_at(&task->a->ddelta, b, t), d0), n, ddelta);
   }

@@ -115,8 +115,10 @@ static void channel_states(const ssd_shape *s, const clm_ssd_args *f, sums *k, s
 }
 
 static void step_backward(const ssd_shape *s, const clm_ssd_backward_args *a, sums *k, seq_row row, int64_t t,
-                          int64_t head, int64_t dim, const double *now, double *dh) {
+                          int64_t head, int64_t dim) {
   const clm_ssd_args *f = &a->forward;
+  const double *now = k->h + (t + 1) * s->d_state;  /* the state after the step */
+  double *dh = k->h + (s->length + 1) * s->d_state; /* its gradient */
   const int64_t N = s->d_state, b = row.batch, group = head / (s->n_heads / s->n_groups);
   const double x = GET(f->x, b, t, head, dim), D = skip_of(f, head, dim), z = GET(f->z, b, t, head, dim);
   const double silu = present(f->z) ? ref_silu(z) : 1, dout = GET(a->dout, b, t, head, dim), dy = dout * silu;
@@ -155,7 +157,7 @@ static void channel_backward(const ssd_shape *s, const clm_ssd_backward_args *a,
       SET(a->dz, 0, row.batch, t, head, dim);
       SET(a->out, 0, row.batch, t, head, dim);
     } else {
-      step_backward(s, a, k, row, t, head, dim, h + t * N, dh);
+      step_backward(s, a, k, row, t, head, dim);
     }
   }
   for (int64_t n = 0; n < N; n++) SET(a->dinitial_state, dh[n], row.state, head, dim, n);
