@@ -3,6 +3,7 @@
 #define CLMAMBA_H
 
 #include <clmamba/adamw.h>
+#include <clmamba/attention.h>
 #include <clmamba/backbone.h>
 #include <clmamba/buffer.h>
 #include <clmamba/causal_conv1d.h>

@@ -9,6 +9,7 @@
 #include "core/op_plan.h"
 #include "ops/shapes.h"
 #include <clmamba/adamw.h>
+#include <clmamba/attention.h>
 #include <clmamba/causal_conv1d.h>
 #include <clmamba/elementwise.h>
 #include <clmamba/language.h>
@@ -34,6 +35,8 @@
   X(selective_state_update_backward, state_update_shape)                                                             \
   X(ssd, ssd_shape)                                                                                                  \
   X(ssd_backward, ssd_shape)                                                                                         \
+  X(attention, attention_shape)                                                                                      \
+  X(attention_backward, attention_shape)                                                                             \
   X(matmul, matmul_shape)                                                                                            \
   X(norm, matrix_shape)                                                                                              \
   X(norm_backward, matrix_shape)                                                                                     \

@@ -44,6 +44,15 @@ typedef struct ssd_shape {
   bool limited; /* d has limits                                        */
 } ssd_shape;
 
+typedef struct attention_shape {
+  int64_t batch, length, keys, n_heads, kv_heads, head_dim;
+  clm_dtype dtype;   /* of q                                              */
+  int64_t sequences; /* batch, or the packed sequences of the one row     */
+  bool packed;
+  double scale;
+  int64_t window; /* INT64_MAX: none */
+} attention_shape;
+
 typedef struct mamba_inner_shape {
   int64_t batch, length, d_inner, d_state, dt_rank, n_groups, d_model;
   int64_t features;      /* dt_rank, and n_groups d_state numbers for each of B and C that varies */

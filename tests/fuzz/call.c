@@ -31,6 +31,8 @@ static const catalog_op *draw_op(test_random *r) {
                {"mamba_inner_backward", 4},
                {"ssd", 1},
                {"ssd_backward", 1},
+               {"attention", 1},
+               {"attention_backward", 1},
                {"adamw", 1},
                {"assoc_scan", 1},
                {"matmul", 2},
@@ -52,16 +54,17 @@ static void draw_sizes(test_random *r, catalog_choice *c) {
   static const struct {
     const char *name;
     int64_t few, many;
-  } sizes[] = {{"batch", 3, 3},    {"length", 7, 40},   {"d_inner", 8, 36}, {"channels", 8, 36}, {"d_state", 5, 20},
-               {"width", 5, 18},   {"sequences", 4, 4}, {"rows", 5, 20},    {"dim", 8, 40},      {"vocab", 8, 40},
-               {"count", 9, 80},   {"m", 5, 20},        {"n", 8, 40},       {"k", 6, 30},        {"dt_rank", 3, 8},
-               {"d_model", 6, 20}, {"steps", 4, 12},    {"head_dim", 4, 20}};
+  } sizes[] = {{"batch", 3, 3},    {"length", 7, 40},   {"d_inner", 8, 36},  {"channels", 8, 36}, {"d_state", 5, 20},
+               {"width", 5, 18},   {"sequences", 4, 4}, {"rows", 5, 20},     {"dim", 8, 40},      {"vocab", 8, 40},
+               {"count", 9, 80},   {"m", 5, 20},        {"n", 8, 40},        {"k", 6, 30},        {"dt_rank", 3, 8},
+               {"d_model", 6, 20}, {"steps", 4, 12},    {"head_dim", 4, 20}, {"keys", 9, 60}};
   for (size_t i = 0; i < TEST_COUNT(sizes); i++)
     catalog_resize(c, sizes[i].name, small(r, sizes[i].few, sizes[i].many));
   const int64_t channels = catalog_size(c, "d_inner");
   do c->groups = small(r, 3, channels ? channels : 1);
   while (channels % c->groups);
   catalog_resize(c, "n_groups", c->groups);
+  catalog_resize(c, "kv_heads", c->groups);
   catalog_resize(c, "n_heads", c->groups * small(r, 3, 8));
   if (channels && chance(r, 50)) catalog_resize(c, "head_dim", NO_DIM);
   if (chance(r, 50)) catalog_resize(c, "steps", NO_DIM);
@@ -213,7 +216,7 @@ static void fill_indexes(test_random *r, fuzz_call *c, size_t row) {
   }
   const int64_t count = count_of(&t->view), length = catalog_size(&c->choice, "length");
   const bool ends = strcmp(name, "cu_seqlens") == 0, numbers = strcmp(name, "seq_idx") == 0;
-  const bool steps = strcmp(name, "cache_seqlens") == 0;
+  const bool steps = strcmp(name, "cache_seqlens") == 0, positions = strcmp(name, "offsets") == 0;
   const bool wild = (ends || steps) && chance(r, 10); /* wrong, but must touch no other memory */
   int64_t at = 0;
   c->incomparable |= wild;
@@ -221,6 +224,7 @@ static void fill_indexes(test_random *r, fuzz_call *c, size_t row) {
     int64_t value;
     if (wild) value = chance(r, 10) ? INT32_MIN : random_below(r, 1000) - 500;
     else if (ends) value = at = i == 0 ? 0 : i == count - 1 ? length : at + random_below(r, length - at + 1);
+    else if (positions) value = chance(r, 90) ? random_below(r, 80) - 10 : (chance(r, 50) ? INT32_MIN : INT32_MAX);
     else if (numbers) value = chance(r, 20) ? -1 : (at += chance(r, 25));
     else if (steps) value = chance(r, 90) ? random_below(r, 40) : INT32_MAX - random_below(r, 40);
     else value = chance(r, 12) ? -1 : random_below(r, catalog_size(&c->choice, "vocab"));
@@ -277,6 +281,7 @@ static double draw_scalar(test_random *r, const op_scalar *s) {
                 {"max_norm", 0, 2},
                 {"step", 1, 100},
                 {"chunk", 0, 20},
+                {"window", 1, 20},
                 {"dt_min", 0, 0.1},
                 {"dt_max", 0.1, 1},
                 {"seed", 0, 1e6}};
@@ -307,8 +312,8 @@ static void draw_scalars(test_random *r, fuzz_call *c) {
 /* Whether another tensor of the call has this dimension too, so that one alone cannot be changed. */
 static bool shared(const fuzz_call *c, size_t row, int dim) {
   static const char *const free[] = {/* these must divide, follow from others, or may be anything beyond them */
-                                     "n_groups", "width - 1", "sequences", "sequences + 1",
-                                     "pool",     "size",      "features"};
+                                     "n_groups",      "kv_heads", "width - 1", "sequences",
+                                     "sequences + 1", "pool",     "size",      "features"};
   const op_table *table = c->choice.op->table;
   int dims[CLM_MAX_RANK];
   if (c->choice.seconds >> row & 1 || (catalog_row(&c->choice, row)->shape && catalog_row(&c->choice, row)->shape_as))

@@ -9,14 +9,14 @@ static void choose_sizes(catalog_choice *c) {
   static const struct {
     const char *name;
     int64_t size;
-  } sizes[] = {{"batch", 2},    {"length", 3},  {"d_inner", 6},
-               {"channels", 6}, {"d_state", 5}, {"n_groups", 2},
-               {"width", 4},    {"size", 3},    {"dt_rank", 2},
-               {"d_model", 6},  {"rows", 3},    {"dim", 4},
-               {"vocab", 4},    {"count", 7},   {"m", 3},
-               {"k", 4},        {"n", 5},       {"steps", NO_DIM},
-               {"pool", 2},     {"n_heads", 4}, {"head_dim", NO_DIM},
-               {"sequences", 2}};
+  } sizes[] = {{"batch", 2},     {"length", 3},  {"d_inner", 6},
+               {"channels", 6},  {"d_state", 5}, {"n_groups", 2},
+               {"width", 4},     {"size", 3},    {"dt_rank", 2},
+               {"d_model", 6},   {"rows", 3},    {"dim", 4},
+               {"vocab", 4},     {"count", 7},   {"m", 3},
+               {"k", 4},         {"n", 5},       {"steps", NO_DIM},
+               {"pool", 2},      {"n_heads", 4}, {"head_dim", NO_DIM},
+               {"sequences", 2}, {"keys", 5},    {"kv_heads", 2}};
   static const int64_t any_shape[CATALOG_ANY_RANK] = {3, 4, 2};
   for (size_t i = 0; i < TEST_COUNT(sizes); i++) catalog_resize(c, sizes[i].name, sizes[i].size);
   if (!catalog_size(c, "d_inner")) catalog_resize(c, "head_dim", 2); /* heads that are no channels */
@@ -31,7 +31,8 @@ static bool is_any(const char *name, const char *const *names, size_t count) {
 }
 
 static void choose_tensors(catalog_choice *c) {
-  static const char *const left_out[] = {"seq_idx", "cu_seqlens", "state_indices", "cache_seqlens", "B", "C"};
+  static const char *const left_out[] = {"seq_idx", "cu_seqlens", "state_indices", "cache_seqlens", "offsets",
+                                         "B",       "C"};
   const op_tensor *t;
   for (size_t i = 0; (t = catalog_row(c, i)) != NULL; i++)
     if (!(t->flags & OP_OPTIONAL) || !is_any(t->name, left_out, TEST_COUNT(left_out))) c->present |= catalog_bit(i);

@@ -364,6 +364,16 @@ SPECIAL(ssd_limits, clm_ssd_args, a->dt_min = 0.1f)
 SPECIAL(ssd_chunk, clm_ssd_args, a->chunk = -1)
 SPECIAL(ssd_D, clm_ssd_args, a->D = clm_tensor_of(a->x.buffer, 0, CLM_F32, 2, (int64_t[]){4, 3}))
 SPECIAL(ssd_dz, clm_ssd_backward_args, a->forward.z = (clm_tensor){0})
+SPECIAL(attention_heads, clm_attention_args, a->k.shape[2] = a->v.shape[2] = 3; a->k.stride[2] = a->v.stride[2] = 0)
+SPECIAL(attention_keys, clm_attention_args, a->q = clm_tensor_slice(a->q, 0, 0, 1);
+        a->k = clm_tensor_slice(a->k, 0, 0, 1); a->v = clm_tensor_slice(a->v, 0, 0, 1);
+        a->out = clm_tensor_slice(a->out, 0, 0, 1); a->lse = clm_tensor_slice(a->lse, 0, 0, 1);
+        a->cu_seqlens = clm_tensor_of(a->q.buffer, 0, CLM_I32, 1, (int64_t[]){3}))
+SPECIAL(attention_two_ways, clm_attention_args, attention_keys(args);
+        a->offsets = clm_tensor_of(a->q.buffer, 0, CLM_I32, 1, (int64_t[]){1}))
+SPECIAL(attention_window, clm_attention_args, a->window = -1)
+SPECIAL(attention_scale, clm_attention_args, a->scale = -1)
+SPECIAL(attention_lse, clm_attention_backward_args, a->forward.lse = (clm_tensor){0})
 SPECIAL(wide, clm_causal_conv1d_args, a->weight.shape[1] = 33; a->weight.stride[1] = 0;
         a->initial_state = a->final_state = (clm_tensor){0})
 SPECIAL(history, clm_causal_conv1d_args, a->initial_state = clm_tensor_slice(a->initial_state, 2, 0, 2))
@@ -455,6 +465,12 @@ static const special_case specials[] = {
     {"ssd", ssd_chunk, "chunk is -1, expected 0 or more"},
     {"ssd", ssd_D, "D has head_dim 3, expected 2 as in x"},
     {"ssd_backward", ssd_dz, "dz is given, but z is missing"},
+    {"attention", attention_heads, "k has kv_heads 3, which does not divide n_heads 4"},
+    {"attention", attention_keys, "k has keys 5, expected 3 as length with cu_seqlens"},
+    {"attention", attention_two_ways, "offsets and cu_seqlens are both given"},
+    {"attention", attention_window, "window is -1, expected 0 or more"},
+    {"attention", attention_scale, "scale is -1, expected a finite number of at least 0"},
+    {"attention_backward", attention_lse, "lse is missing"},
     {"causal_conv1d", conv_two_ways, "seq_idx and cu_seqlens are both given"},
     {"causal_conv1d", conv_batch, "cu_seqlens"},
     {"causal_conv1d", conv_ends, "has sequences 2, expected 4 as in cu_seqlens"},

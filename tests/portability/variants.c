@@ -113,7 +113,7 @@ static const struct usual_size {
     {"batch", 8},      {"length", 2048},     {"d_inner", 2048}, {"channels", 2048}, {"d_state", 16}, {"n_groups", 1},
     {"width", 4},      {"sequences", 8},     {"rows", 2048},    {"dim", 1536},      {"vocab", 1536}, {"m", 2048},
     {"k", 768},        {"n", 1536},          {"count", 4096},   {"pool", 8},        {"n_heads", 32}, {"dt_rank", 64},
-    {"d_model", 1024}, {"head_dim", NO_DIM}, {"steps", NO_DIM},
+    {"d_model", 1024}, {"head_dim", NO_DIM}, {"steps", NO_DIM},    {"keys", 4096},  {"kv_heads", 1},
 };
 
 static const struct other_size {
@@ -232,6 +232,7 @@ static void choose(catalog_choice *c, presence which) {
     for (size_t k = 0; which == MAMBA && optional && k < TEST_COUNT(not_in_mamba); k++)
       if (strcmp(t->name, not_in_mamba[k]) == 0) there = false;
     if (strcmp(t->name, which == PACKED ? "seq_idx" : "cu_seqlens") == 0) there = false;
+    if (which == PACKED && strcmp(t->name, "offsets") == 0) there = false;
     if (there) c->present |= catalog_bit(i);
   }
 }

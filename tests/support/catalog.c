@@ -118,7 +118,10 @@ static int64_t features(const catalog_choice *c) {
 
 static void settle_sizes(catalog_choice *c) {
   const op_table *table = c->op->table;
-  if (catalog_given(c, "cu_seqlens")) catalog_resize(c, "batch", 1);
+  if (catalog_given(c, "cu_seqlens")) {
+    catalog_resize(c, "batch", 1);
+    catalog_resize(c, "keys", catalog_size(c, "length"));
+  }
   catalog_resize(c, "sequences + 1", catalog_size(c, "sequences") + 1);
   catalog_resize(c, "2 d_inner", 2 * catalog_size(c, "d_inner"));
   catalog_resize(c, "features", features(c));
@@ -166,7 +169,7 @@ static void settle_batch(catalog_choice *c) {
 void catalog_settle(catalog_choice *c) {
   const op_tensor *t;
   const char *name = c->op->table->name;
-  if (catalog_given(c, "seq_idx")) catalog_forget(c, "cu_seqlens");
+  if (catalog_given(c, "seq_idx") || catalog_given(c, "offsets")) catalog_forget(c, "cu_seqlens");
   if (strcmp(name, "matmul") == 0) settle_batch(c);
   if (strcmp(name, "matmul") == 0 && catalog_is_set(c, "accumulate")) {
     catalog_forget(c, "bias");

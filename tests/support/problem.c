@@ -124,15 +124,27 @@ static double drawn(const test_tensor *t, test_random *r) {
   return t->draw ? t->draw(r) : random_normal(r);
 }
 
+static double *made_values(const test_tensor *t) {
+  test_run *run = run_create(t->made_by, test_judge, true);
+  run_call(run);
+  double *values = run_read(run, t->name);
+  run_destroy(run);
+  return values;
+}
+
 static double *make_values(const test_problem *p, const test_tensor *t) {
   clm_dtype dtype = dtype_of(t, p->storage, false);
   size_t count = (size_t)count_of(t) * (is_complex(dtype) ? 2 : 1);
   size_t period = repeats(p, t) ? count / (size_t)t->shape[0] : count;
-  double *values = allocate_bytes(count * sizeof *values);
+  double *values = t->made_by ? made_values(t) : allocate_bytes(count * sizeof *values);
   test_random r = random_seeded(p->seed, t->name);
   for (size_t i = 0; i < count; i++) {
     double stored[2];
-    number_set(dtype, stored, 0, t->values ? t->values[i] : i < period ? drawn(t, &r) : values[i - period]);
+    number_set(dtype, stored, 0,
+               t->values    ? t->values[i]
+               : t->made_by ? values[i]
+               : i < period ? drawn(t, &r)
+                            : values[i - period]);
     values[i] = number_get(dtype, stored, 0);
   }
   return values;
@@ -150,9 +162,9 @@ static const double *values_of(const test_problem *p, const test_tensor *t) {
   } kept[16];
   static size_t next;
   const struct kept wanted = {*t, p->seed, dtype_of(t, p->storage, false), repeats(p, t), NULL};
-  for (size_t i = 0; i < TEST_COUNT(kept) && !t->values; i++) {
+  for (size_t i = 0; i < TEST_COUNT(kept) && !t->values && !t->made_by; i++) {
     const struct kept *k = &kept[i];
-    if (k->values && !k->of.values && k->seed == wanted.seed && k->dtype == wanted.dtype &&
+    if (k->values && !k->of.values && !k->of.made_by && k->seed == wanted.seed && k->dtype == wanted.dtype &&
         k->repeats == wanted.repeats && k->of.kind == t->kind && k->of.draw == t->draw && k->of.bound == t->bound &&
         k->of.rank == t->rank && memcmp(k->of.shape, t->shape, (size_t)t->rank * sizeof t->shape[0]) == 0 &&
         strcmp(k->of.name, t->name) == 0)

@@ -43,8 +43,9 @@ typedef struct test_tensor {
   int rank;
   int64_t shape[CLM_MAX_RANK];
   int64_t bound;
-  const int32_t *values; /* TEST_INDEX: these instead of random ones */
-  bool transposed;       /* rank 2: the other order in memory than the layout says */
+  const int32_t *values;              /* TEST_INDEX: these instead of random ones */
+  const struct test_problem *made_by; /* inputs: what this problem's call on the reference writes to the same name */
+  bool transposed;                    /* rank 2: the other order in memory than the layout says */
 } test_tensor;
 
 /* Row of a table: TEST_ROW(clm_norm_args, x, TEST_IN, TEST_STORAGE, draw_normal, rows, dim) */

@@ -19,7 +19,7 @@ typedef enum bench_layout { BENCH_BLD, BENCH_BDL } bench_layout;
 
 /* The sizes of one row; 0 is "not given" until the defaults are filled in. */
 typedef struct bench_shape {
-  int64_t batch, length, dim, heads, head_dim, state, width, groups;
+  int64_t batch, length, dim, heads, kv_heads, head_dim, state, width, groups;
   int64_t m, n, k;
   clm_dtype dtype;
   bench_layout layout;

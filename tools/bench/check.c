@@ -151,7 +151,10 @@ bool bench_check(bench *b, bench_problem *p, bench_row *row) {
   clm_context *context = NULL;
   bool ok = true;
   const bool of_rows = strcmp(p->op->channels, "batch") == 0; /* each of which has all groups */
-  int64_t groups = p->shape.groups > 0 && !of_rows ? p->shape.groups : 1;
+  int64_t groups = of_rows                 ? 1
+                   : p->shape.groups > 0   ? p->shape.groups
+                   : p->shape.kv_heads > 0 ? p->shape.kv_heads
+                                           : 1;
   if (groups > SAMPLES) return tool_fail("%s: --check takes at most %d groups", p->op->name, SAMPLES), false;
   draw(&s, *bench_dim(&p->shape, p->op->channels), groups, p->op->samples ? p->op->samples : SAMPLES);
   for (int i = 0; i < p->count && ok; i++) {

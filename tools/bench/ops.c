@@ -3,13 +3,29 @@
 #include <string.h>
 
 const bench_op *const bench_ops[] = {
-    &bench_scan,        &bench_scan_backward, &bench_scan_train,
-    &bench_conv,        &bench_ssd,           &bench_ssd_backward,
-    &bench_ssd_train,   &bench_conv_backward, &bench_update,
-    &bench_assoc_scan,  &bench_gemm,          &bench_block,
-    &bench_block_train, &bench_block_mamba2,  &bench_block_mamba2_train,
-    &bench_lm_prefill,  &bench_lm_decode,     &bench_lm_train,
-    &bench_lm_load,     &bench_backbone_step, NULL,
+    &bench_scan,
+    &bench_scan_backward,
+    &bench_scan_train,
+    &bench_conv,
+    &bench_ssd,
+    &bench_ssd_backward,
+    &bench_ssd_train,
+    &bench_attention,
+    &bench_attention_train,
+    &bench_conv_backward,
+    &bench_update,
+    &bench_assoc_scan,
+    &bench_gemm,
+    &bench_block,
+    &bench_block_train,
+    &bench_block_mamba2,
+    &bench_block_mamba2_train,
+    &bench_lm_prefill,
+    &bench_lm_decode,
+    &bench_lm_train,
+    &bench_lm_load,
+    &bench_backbone_step,
+    NULL,
 };
 
 const bench_op *bench_find_op(const char *name, const char *kind) {
@@ -24,11 +40,17 @@ static const struct {
   const char *name;
   size_t member;
 } dims[] = {
-    {"batch", offsetof(bench_shape, batch)}, {"length", offsetof(bench_shape, length)},
-    {"dim", offsetof(bench_shape, dim)},     {"state", offsetof(bench_shape, state)},
-    {"heads", offsetof(bench_shape, heads)}, {"head_dim", offsetof(bench_shape, head_dim)},
-    {"width", offsetof(bench_shape, width)}, {"groups", offsetof(bench_shape, groups)},
-    {"m", offsetof(bench_shape, m)},         {"n", offsetof(bench_shape, n)},
+    {"batch", offsetof(bench_shape, batch)},
+    {"length", offsetof(bench_shape, length)},
+    {"dim", offsetof(bench_shape, dim)},
+    {"state", offsetof(bench_shape, state)},
+    {"heads", offsetof(bench_shape, heads)},
+    {"kv_heads", offsetof(bench_shape, kv_heads)},
+    {"head_dim", offsetof(bench_shape, head_dim)},
+    {"width", offsetof(bench_shape, width)},
+    {"groups", offsetof(bench_shape, groups)},
+    {"m", offsetof(bench_shape, m)},
+    {"n", offsetof(bench_shape, n)},
     {"k", offsetof(bench_shape, k)},
 };
 enum { DIMS = sizeof dims / sizeof dims[0] };

@@ -99,7 +99,7 @@ static bool check_op(const char *name) {
   { name, '\0', POPT_ARG_LONGLONG, &sizes.member, 0, help, "N" }
 
 static struct {
-  long long batch, length, dim, heads, head_dim, state, width, groups, m, n, k, prompt, new_tokens;
+  long long batch, length, dim, heads, kv_heads, head_dim, state, width, groups, m, n, k, prompt, new_tokens;
 } sizes = {.prompt = 100, .new_tokens = 100};
 static char *dtype, *layout, *format, *cache, *math, *weight, *sweep, *output, *plot, *model, *kind, *transpose,
     *packed;
@@ -109,8 +109,9 @@ static const struct poptOption options[] = {
     SIZE("batch", batch, "sequences"),
     SIZE("length", length, "steps of each"),
     SIZE("dim", dim, "channels: d_inner of scan, conv and update, d_model of block, embed_dim of backbone-step"),
-    SIZE("heads", heads, "heads of ssd"),
-    SIZE("head-dim", head_dim, "channels of a head, of ssd and of a mamba2 block"),
+    SIZE("heads", heads, "heads of ssd and attention"),
+    SIZE("kv-heads", kv_heads, "heads of keys and values of attention"),
+    SIZE("head-dim", head_dim, "channels of a head, of ssd, attention and a mamba2 block"),
     SIZE("state", state, "states of a channel (d_state)"),
     SIZE("width", width, "taps of the convolution"),
     SIZE("groups", groups, "groups of channels that share B and C"),
@@ -197,6 +198,7 @@ static bool check_numbers(const bench_settings *s) {
                      {"length", &sizes.length, 1},
                      {"dim", &sizes.dim, 1},
                      {"heads", &sizes.heads, 1},
+                     {"kv-heads", &sizes.kv_heads, 1},
                      {"head-dim", &sizes.head_dim, 1},
                      {"state", &sizes.state, 1},
                      {"width", &sizes.width, 1},
@@ -230,6 +232,7 @@ bool bench_options(int argc, char **argv, bench_settings *s, int *exit_status) {
                 .length = sizes.length,
                 .dim = sizes.dim,
                 .heads = sizes.heads,
+                .kv_heads = sizes.kv_heads,
                 .head_dim = sizes.head_dim,
                 .state = sizes.state,
                 .width = sizes.width,

@@ -26,6 +26,8 @@ static const char *bench_name(const bench_op *op, const op_table *table, const o
                                          {"width", "width"},
                                          {"n_groups", "groups"},
                                          {"n_heads", "heads"},
+                                         {"kv_heads", "kv_heads"},
+                                         {"keys", "length"},
                                          {"head_dim", "head_dim"},
                                          {"m", "m"},
                                          {"n", "n"},

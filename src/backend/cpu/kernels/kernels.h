@@ -17,6 +17,8 @@
   X(selective_state_update_backward, state_update_shape)                                                             \
   X(ssd, ssd_shape)                                                                                                  \
   X(ssd_backward, ssd_shape)                                                                                         \
+  X(attention, attention_shape)                                                                                      \
+  X(attention_backward, attention_shape)                                                                             \
   X(discretize, discretize_shape)                                                                                    \
   X(discretize_backward, discretize_shape)                                                                           \
   X(assoc_scan, assoc_scan_shape)                                                                                    \
