@@ -6,8 +6,6 @@
 #endif
 #define LANES        16
 #define GRID_N       4
-#define BLOCKS_M     4
-#define BLOCKS_N     2
 #define BLOCK_M      8
 #define BLOCK_N      16
 #define BLOCK_K      16

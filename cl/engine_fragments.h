@@ -1,19 +1,21 @@
 /* Matrix engines whose instruction multiplies fragments that the lanes of one sub-group hold in registers. A tile of
- * 128 x 128 belongs to 256 work-items: sub-groups in a grid of GRID_N columns, each with BLOCKS_M x BLOCKS_N blocks of
- * BLOCK_M x BLOCK_N results. A step's 32 bytes of k of all rows go to local memory, in which one stage is filled while
- * another is read.
+ * TILE_M x TILE_N (128 x 128, or less where who includes this says so) belongs to 256 work-items: sub-groups in a grid
+ * of GRID_N columns, each with BLOCKS_M x BLOCKS_N blocks of BLOCK_M x BLOCK_N results. Operands are panels in local
+ * memory (panels.h), of 32 bytes of k each.
  *
  * One header an engine says how its fragments lie: A_WORDS and B_WORDS registers of 32 bits for an instruction, of
  * which a step needs INSTRUCTIONS; load_a and load_b, which fill them from panels in local memory; block_row and
  * block_column, where result e of a lane lies; multiply, the instruction. With ENGINE_EMULATED, multiply is plain C:
  * lanes leave their registers in local memory, and A_HOLDER and B_HOLDER say, by the vendor's description of the
  * instruction and independently of load_a and load_b, which 16 bits are number k of a row. */
-#define TILE_M       128
-#define TILE_N       128
+#include "inline.h"
+
+#ifndef TILE_M
+#define TILE_M 128
+#define TILE_N 128
+#endif
 #define ENGINE_ITEMS 256
-#define CONSUMERS    ENGINE_ITEMS
-#define ACCUMULATORS 64
-#define STAGE_BYTES  ((TILE_M + TILE_N) * PANEL_BYTES)
+#define ACCUMULATORS (TILE_M * TILE_N / ENGINE_ITEMS)
 
 /* 32 bits of k, from word `word` of the panel's 8, of a row of a panel in local memory. */
 INLINE uint panel_word(__local const uchar *panel, int row, int word) {
@@ -31,6 +33,8 @@ INLINE uint panel_word(__local const uchar *panel, int row, int word) {
 #include "engine_dpas.h"
 #endif
 
+#define BLOCKS_M      (TILE_M * GRID_N * LANES / (ENGINE_ITEMS * BLOCK_M))
+#define BLOCKS_N      (TILE_N / (GRID_N * BLOCK_N))
 #define BLOCK_RESULTS (BLOCK_M * BLOCK_N / LANES)
 #define SPAN_M        (BLOCKS_M * BLOCK_M) /* of a sub-group */
 #define SPAN_N        (BLOCKS_N * BLOCK_N)
@@ -73,100 +77,21 @@ INLINE void multiply(float *c, const uint *a, const uint *b, __local uchar *exch
 #define EXCHANGE_BYTES 0
 #endif
 
-#ifndef STAGES
-#define STAGES 2
-#endif
-#define ENGINE_LOCAL (STAGES * STAGE_BYTES + EXCHANGE_BYTES)
-
-typedef struct engine_state {
-  __local uchar *memory;
-} engine_state;
-
-INLINE void engine_begin(engine_state *s, __local uchar *memory, int item) { s->memory = memory; }
-
-/* A work-item brings one 16-byte chunk of each operand: chunk `item` of the tile's 128 rows; rows past the end are 0.
- * load_stage and end_stage begin it, ready_stage has the oldest in local memory; an engine that copies past registers
- * has its own. */
-#ifndef ENGINE_COPIES
-typedef struct fetched {
-  uint4 a, b;
-} fetched;
-
-INLINE void load_stage(fetched *f, __local uchar *stage, const step_walk *w, int a_rows, int b_rows, int item) {
-  const uint4 none = (uint4)(0u);
-  f->a = item / 2 < a_rows ? ((__global const uint4 *)w->a)[item] : none;
-  f->b = item / 2 < b_rows ? ((__global const uint4 *)w->b)[item] : none;
-}
-INLINE void end_stage(void) {}
-INLINE void ready_stage(const fetched *f, __local uchar *stage, int item) {
-  ((__local uint4 *)stage)[item] = f->a;
-  ((__local uint4 *)(stage + TILE_M * PANEL_BYTES))[item] = f->b;
-}
-#endif
-
-/* Adds a stage's products to x. */
-INLINE void multiply_stage(float *x, __local const uchar *stage, __local uchar *exchange, int item) {
+/* Adds the products of a panel of `a` and one of `b` to x. */
+INLINE void multiply_panels(float *x, __local const uchar *a, __local const uchar *b, __local uchar *exchange,
+                            int item) {
   const int lane = item % LANES, m0 = item / LANES / GRID_N * SPAN_M, n0 = item / LANES % GRID_N * SPAN_N;
   UNROLL
   for (int in = 0; in < INSTRUCTIONS; in++) {
     uint fa[BLOCKS_M][A_WORDS], fb[BLOCKS_N][B_WORDS];
     UNROLL
-    for (int m = 0; m < BLOCKS_M; m++) load_a(fa[m], stage, m0 + m * BLOCK_M, in, lane);
+    for (int m = 0; m < BLOCKS_M; m++) load_a(fa[m], a, m0 + m * BLOCK_M, in, lane);
     UNROLL
-    for (int n = 0; n < BLOCKS_N; n++) load_b(fb[n], stage + TILE_M * PANEL_BYTES, n0 + n * BLOCK_N, in, lane);
+    for (int n = 0; n < BLOCKS_N; n++) load_b(fb[n], b, n0 + n * BLOCK_N, in, lane);
     UNROLL
     for (int m = 0; m < BLOCKS_M; m++)
       UNROLL
       for (int n = 0; n < BLOCKS_N; n++)
         multiply(x + (m * BLOCKS_N + n) * BLOCK_RESULTS, fa[m], fb[n], exchange, item);
   }
-}
-
-/* The sums of one unit; with SUM_EVERY as in engine_wgmma.h. */
-INLINE void engine_consume(engine_state *s, const tile_unit *t, __global const uchar *a, __global const uchar *b,
-                           const matmul_engine_args *g, float *sum, int item) {
-#ifdef SUM_EVERY
-  float x[ACCUMULATORS];
-  UNROLL
-  for (int i = 0; i < ACCUMULATORS; i++) sum[i] = 0.0f;
-#else
-  float *x = sum;
-#endif
-  UNROLL
-  for (int i = 0; i < ACCUMULATORS; i++) x[i] = 0.0f;
-  step_walk w;
-  walk_begin(&w, g, t, a, b);
-  const int a_rows = g->m - t->m0, b_rows = g->n - t->n0, steps = t->last - t->first;
-  __local uchar *exchange = s->memory + STAGES * STAGE_BYTES;
-  fetched f;
-  for (int i = 0; i < STAGES - 1; i++) { /* so many stages are under way */
-    if (i < steps) {
-      if (i > 0) walk_next(&w, g, t, a, b);
-      load_stage(&f, s->memory + i * STAGE_BYTES, &w, a_rows, b_rows, item);
-    }
-    end_stage();
-  }
-  int stage = 0, next = STAGES - 1;
-  for (int i = 0; i < steps; i++) {
-    ready_stage(&f, s->memory + stage * STAGE_BYTES, item);
-    local_barrier(); /* and every reader of stage `next` is past it */
-    if (i + STAGES - 1 < steps) {
-      walk_next(&w, g, t, a, b);
-      load_stage(&f, s->memory + next * STAGE_BYTES, &w, a_rows, b_rows, item);
-    }
-    end_stage();
-    multiply_stage(x, s->memory + stage * STAGE_BYTES, exchange, item);
-    stage = stage + 1 == STAGES ? 0 : stage + 1;
-    next = next + 1 == STAGES ? 0 : next + 1;
-#ifdef SUM_EVERY
-    if (i % SUM_EVERY == SUM_EVERY - 1 || i + 1 == steps) {
-      UNROLL
-      for (int e = 0; e < ACCUMULATORS; e++) {
-        sum[e] += x[e];
-        x[e] = 0.0f;
-      }
-    }
-#endif
-  }
-  local_barrier(); /* the next unit begins with any stage */
 }

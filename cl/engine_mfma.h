@@ -3,8 +3,6 @@
  * _f16). */
 #define LANES        64
 #define GRID_N       2
-#define BLOCKS_M     2
-#define BLOCKS_N     2
 #define BLOCK_M      32
 #define BLOCK_N      32
 #define BLOCK_K      8

@@ -3,8 +3,6 @@
  * types have two, in the same places. */
 #define LANES        32
 #define GRID_N       4
-#define BLOCKS_M     4
-#define BLOCKS_N     4
 #define BLOCK_M      16
 #define BLOCK_N      8
 #define BLOCK_K      16
@@ -46,23 +44,6 @@ INLINE void load_b(uint *f, __local const uchar *panel, int row, int instruction
                    : "=r"(f[0]), "=r"(f[1])
                    : "r"(chunk_address(panel, row + lane % 8, lane / 8 % 2))
                    : "memory");
-}
-
-/* Copies that pass registers by, STAGES - 1 of them under way. */
-#define ENGINE_COPIES
-#define STAGES 5
-typedef int fetched;
-INLINE void copy_chunk(uint to, __global const uchar *from, int bytes) {
-  __asm__ volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-INLINE void load_stage(fetched *f, __local uchar *stage, const step_walk *w, int a_rows, int b_rows, int item) {
-  const uint to = local_address(stage) + item * 16;
-  copy_chunk(to, w->a + item * 16, item / 2 < a_rows ? 16 : 0); /* of 0 bytes: 16 zeros */
-  copy_chunk(to + TILE_M * PANEL_BYTES, w->b + item * 16, item / 2 < b_rows ? 16 : 0);
-}
-INLINE void end_stage(void) { __asm__ volatile("cp.async.commit_group;" ::: "memory"); }
-INLINE void ready_stage(const fetched *f, __local uchar *stage, int item) {
-  __asm__ volatile("cp.async.wait_group 3;" ::: "memory"); /* STAGES - 2 */
 }
 
 #ifdef ENGINE_TF32

@@ -3,8 +3,6 @@
  * applications on RDNA 3 using WMMA"). */
 #define LANES        32
 #define GRID_N       4
-#define BLOCKS_M     4
-#define BLOCKS_N     2
 #define BLOCK_M      16
 #define BLOCK_N      16
 #define BLOCK_K      16

@@ -18,6 +18,7 @@
 #include "common.h"
 #include "storage.h"
 #include "panels.h"
+#include "inline.h"
 
 #ifndef OUT_TYPE /* of residual and out */
 #define OUT_TYPE f32
@@ -27,16 +28,6 @@ typedef STORAGE(OUT_TYPE) out_t;
 #ifndef ACTIVATION
 #define ACTIVATION 0
 #endif
-/* Arrays of registers need whole loops; an emulated engine has none, and compiles in a tenth of the time without. */
-#ifdef ENGINE_EMULATED
-#define UNROLL
-#else
-#define UNROLL _Pragma("unroll")
-#endif
-/* Functions that are given arrays of registers: not inlined, the arrays would go to memory. They return no structs:
- * Oclgrind does not know what inlining makes of those. */
-#define INLINE static inline __attribute__((always_inline))
-
 typedef struct tile_unit {
   int tile, part; /* part -1: the whole tile, whose sums are final */
   int m0, n0;     /* first row and column                          */
@@ -89,6 +80,7 @@ INLINE void walk_next(step_walk *w, const matmul_engine_args *g, const tile_unit
 #include "engine_wgmma.h"
 #else
 #include "engine_fragments.h"
+#include "engine_stages.h"
 #endif
 
 INLINE void unit_at(tile_unit *t, const matmul_engine_args *g, int unit) {

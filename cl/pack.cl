@@ -33,10 +33,6 @@ static inline uint tf32_bits(float x) { /* nearest, ties away; what is not finit
   const uint bits = as_uint(x);
   return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
 }
-static inline ushort finite_bf16_bits(float x) {
-  const ushort bits = bf16_bits(x);
-  return (bits & 0x7fff) == 0x7f80 && isfinite(x) ? (ushort)(as_uint(x) >> 16) : bits;
-}
 #define bits_bf16(x)  finite_bf16_bits(x)
 #define bits_f16(x)   f16_bits(x)
 #define bits_tf32(x)  tf32_bits(x)

@@ -39,12 +39,16 @@ kernel void ssd_steps(const ssd_args a, global const x_t *dt, global const float
 #endif
   const float shift = a.flags & SSD_HAS_BIAS ? bias[a.bias.offset + head * a.bias.stride[0]] : 0.0f;
   float rate = A[a.A.offset + head * a.A.stride[0]], sum = 0.0f, rest = 0.0f;
+  int begun = 0;
   if (a.flags & SSD_A_LOG) rate = -exp(rate);
   for (int t = 0; t < p.steps; t++) {
     float d = step_size(&a, LOAD(X_TYPE, dt, view_at(&a.dt, p.batch, p.begin + t, head, 0)) + shift);
 #ifdef SSD_SEQ
     if (marks[t] == SCAN_PADDING) d = 0.0f;
-    if (marks[t] == SCAN_BEGINS) sum = rest = 0.0f; /* decays across are never asked for */
+    if (marks[t] == SCAN_BEGINS) {
+      sum = rest = 0.0f; /* decays across are never asked for */
+      begun = 1;
+    }
 #endif
     const float step = d == 0.0f ? 0.0f : d * rate, bounded = step < STEP_LIMIT ? STEP_LIMIT : step;
     const float before = sum, added = before + bounded, part = added - before; /* two-sum */
@@ -54,84 +58,102 @@ kernel void ssd_steps(const ssd_args a, global const x_t *dt, global const float
     work[a.sum + at + t] = sum;
     work[a.rest + at + t] = rest;
   }
+  work[a.total + i] = begun ? -1.0f : exp(sum + rest);
 }
 
 kernel TILE_GROUP void ssd_between(const ssd_args a, global const x_t *B, global const x_t *C, global const int *ends,
                                    global float *work) {
-  local float a_tile[DEPTH][SSD_STEPS + 1], b_tile[DEPTH][SSD_STEPS + 1];
-  WORK_ITEM;
-  const long slot = (long)get_group_id(0) / a.groups;
-  const int group = (int)(get_group_id(0) % a.groups);
-  const piece p = piece_of(&a, ends, slot);
-  const decays k = decays_of(&a, work, slot, 0, p.steps);
-  tile sum = tile_zero();
+  TILE_MEMORY(m);
+  const int item = tile_item(), group = (int)(get_group_id(0) % a.groups);
+  const buffers all = {.B = B, .C = C};
+  place at;
+  inputs in;
+  place_of(&at, &a, ends, work, (long)get_group_id(0) / a.groups, group * (a.heads / a.groups));
+  inputs_of(&in, &at, &all);
+  tile sum;
+  tile_clear(&sum);
   for (int k0 = 0; k0 < a.d_state; k0 += DEPTH) {
     local_barrier();
-    FOR_SLICE(e) {
-      ALONG_K(e);
-      a_tile[kk][i] = element(C, &a.C, &p, &k, i, group, k0 + kk, a.d_state);
-      b_tile[kk][i] = element(B, &a.B, &p, &k, i, group, k0 + kk, a.d_state);
+    FOR_PAIRS(e) {
+      PAIR_ALONG_K(e);
+      const int n = k0 + kk;
+      put_a(m, PLANES_STORED, i, kk, C_of(&at, &in, i, n), C_of(&at, &in, i, n + 1));
+      put_b(m, PLANES_STORED, i, kk, B_of(&at, &in, i, n), B_of(&at, &in, i, n + 1));
     }
     local_barrier();
-    tile_multiply(&sum, a_tile, b_tile, x, y);
+    tile_add(&sum, m, PLANES_STORED, PLANES_STORED);
   }
   ANCHOR
-  for (int r = 0; r < 4; r++)
-    for (int c = 0; c < 4; c++) {
-      const int l = y + r * SIDE, s = x + c * SIDE;
-      if (l < p.steps && s < p.steps)
-        work[a.between + ((slot * a.groups + group) * a.steps + l) * a.steps + s] = sum.v[r][c];
-    }
+  global float *between = work + a.between + between_at(&at);
+  FOR_RESULTS(e) {
+    const int l = tile_row(item, e), s = tile_column(item, e);
+    if (l < at.p.steps && s < at.p.steps) between[(long)l * a.steps + s] = tile_result(&sum, e);
+  }
+}
+
+/* A step's summand of the state: the weighted factor for a row, and that for a column. */
+FUNCTION float row_factor(const place *at, const inputs *in, int step, int dim) {
+  if (step >= at->p.steps) return 0.0f;
+#ifdef SSD_GRADIENT
+  const float weight = decay_from_begin(&at->k, step);
+  return weight == 0.0f ? 0.0f : weight * dy_of(at, in, step, dim);
+#else
+  const float weight = weight_to_end(&at->k, step);
+  return weight == 0.0f ? 0.0f : weight * x_of(at, in, step, dim);
+#endif
+}
+FUNCTION float column_factor(const place *at, const inputs *in, int step, int n) {
+#ifdef SSD_GRADIENT
+  return C_of(at, in, step, n);
+#else
+  return B_of(at, in, step, n);
+#endif
 }
 
 /* Forward: u is x, v is B. SSD_GRADIENT: u is dout, v is C. */
 kernel TILE_GROUP void ssd_states(const ssd_args a, global const x_t *u, global const x_t *v, global const x_t *z,
                                   global const int *ends, global float *work) {
-  local float a_tile[DEPTH][SSD_STEPS + 1], b_tile[DEPTH][SSD_STEPS + 1];
-  WORK_ITEM;
-  const long slot = (long)get_group_id(0) / a.heads;
-  const int tiles = (a.d_state + SSD_STEPS - 1) / SSD_STEPS, head = (int)(get_group_id(0) % a.heads);
-  const int group = head / (a.heads / a.groups);
-  const int n0 = (int)get_group_id(1) % tiles * SSD_STEPS, p0 = (int)get_group_id(1) / tiles * SSD_STEPS;
-  const piece p = piece_of(&a, ends, slot);
-  const decays k = decays_of(&a, work, slot, head, p.steps);
-  tile sum = tile_zero();
-  for (int k0 = 0; k0 < p.steps; k0 += DEPTH) {
+  TILE_MEMORY(m);
+  STEP_MEMORY(steps);
+  const int item = tile_item(), tiles = (a.d_state + TILE - 1) / TILE;
+  const int n0 = (int)get_group_id(1) % tiles * TILE, p0 = (int)get_group_id(1) / tiles * TILE;
+  const buffers all = {.x = u, .dout = u, .B = v, .C = v, .z = z};
+  place at;
+  inputs in;
+  place_of(&at, &a, ends, work, (long)get_group_id(0) / a.heads, (int)(get_group_id(0) % a.heads));
+  enter_head(&at, at.head, steps);
+  inputs_of(&in, &at, &all);
+  tile sum;
+  tile_clear(&sum);
+  for (int k0 = 0; k0 < at.p.steps; k0 += DEPTH) {
     local_barrier();
-    FOR_SLICE(e) {
-      ALONG_ROWS(e);
-      const int step = k0 + kk;
-      float weight = 0.0f, value = 0.0f;
-      if (step < p.steps) {
-#ifdef SSD_GRADIENT
-        weight = decay_from_begin(&k, step);
-        value = dy_of(&a, u, z, &p, &k, step, head, p0 + i);
-        b_tile[kk][i] = element(v, &a.C, &p, &k, step, group, n0 + i, a.d_state);
-#else
-        weight = weight_to_end(&k, step);
-        value = element(u, &a.x, &p, &k, step, head, p0 + i, a.head_dim);
-        b_tile[kk][i] = element(v, &a.B, &p, &k, step, group, n0 + i, a.d_state);
-#endif
-      } else {
-        b_tile[kk][i] = 0.0f;
-      }
-      a_tile[kk][i] = weight == 0.0f ? 0.0f : weight * value;
+    FOR_PAIRS(e) {
+      PAIR_ALONG_ROWS(e);
+      const int step = k0 + kk, dim = p0 + i, n = n0 + i;
+      put_a(m, PLANES_COMPUTED, i, kk, row_factor(&at, &in, step, dim), row_factor(&at, &in, step + 1, dim));
+      put_b(m, PLANES_STORED, i, kk, column_factor(&at, &in, step, n), column_factor(&at, &in, step + 1, n));
     }
     local_barrier();
-    tile_multiply(&sum, a_tile, b_tile, x, y);
+    tile_add(&sum, m, PLANES_COMPUTED, PLANES_STORED);
   }
   ANCHOR
 #ifdef SSD_GRADIENT
-  global float *states = work + a.dstates + state_at(&a, slot, head);
+  global float *states = work + a.dstates + state_at(&a, at.slot, at.head);
 #else
-  global float *states = work + a.states + state_at(&a, slot, head);
+  global float *states = work + a.states + state_at(&a, at.slot, at.head);
 #endif
-  for (int r = 0; r < 4; r++)
-    for (int c = 0; c < 4; c++) {
-      const int dim = p0 + y + r * SIDE, n = n0 + x + c * SIDE;
-      if (dim < a.head_dim && n < a.d_state) states[(long)dim * a.d_state + n] = sum.v[r][c];
-    }
+  FOR_RESULTS(e) {
+    const int dim = p0 + tile_row(item, e), n = n0 + tile_column(item, e);
+    if (dim < a.head_dim && n < a.d_state) states[(long)dim * a.d_state + n] = tile_result(&sum, e);
+  }
 }
+
+#define AHEAD 8 /* pieces that are loaded together */
+#ifdef SSD_GRADIENT
+#define PIECE(i) (count - 1 - (i)) /* the number i in the order of the pass */
+#else
+#define PIECE(i) (i)
+#endif
 
 /* Forward: in is the initial state, out the final one. SSD_GRADIENT: the final one's gradient, the initial one's. */
 kernel void ssd_pass(const ssd_args a, global const float *in, global float *out, global const int *ends,
@@ -148,121 +170,134 @@ kernel void ssd_pass(const ssd_args a, global const float *in, global float *out
   const long row = index;
 #endif
   float state = a.flags & SSD_HAS_INITIAL ? in[view_at(&a.state_in, row, head, dim, n)] : 0.0f;
-  for (long j = 0; j < count; j++) {
+  const long next = (long)a.heads * matrix; /* from a piece's state to the next one's */
 #ifdef SSD_GRADIENT
-    const long slot = s.slot + count - 1 - j;
-    global float *own = work + a.dstates + state_at(&a, slot, head) + i % matrix;
+  global float *own = work + a.dstates + state_at(&a, s.slot, head) + i % matrix;
 #else
-    const long slot = s.slot + j;
-    global float *own = work + a.states + state_at(&a, slot, head) + i % matrix;
+  global float *own = work + a.states + state_at(&a, s.slot, head) + i % matrix;
 #endif
-    const decays k = decays_of(&a, work, slot, head, piece_of(&a, ends, slot).steps);
-    const float added = *own;
-    *own = state;
-    state = restarts(&k) ? added : decay_from_begin(&k, k.last) * state + added;
+  global const float *totals = work + a.total + s.slot * a.heads + head;
+  for (long first = 0; first < count; first += AHEAD) {
+    float added[AHEAD], total[AHEAD]; /* loads do not wait for the state */
+    for (int e = 0; e < AHEAD; e++) {
+      const long piece = PIECE(first + e);
+      added[e] = first + e < count ? own[piece * next] : 0.0f;
+      total[e] = first + e < count ? totals[piece * a.heads] : 0.0f;
+    }
+    for (int e = 0; e < AHEAD; e++) {
+      if (first + e >= count) break;
+      own[PIECE(first + e) * next] = state;
+      state = total[e] < 0.0f ? added[e] : total[e] * state + added[e];
+    }
   }
   if (a.flags & SSD_HAS_FINAL) out[view_at(&a.state_out, row, head, dim, n)] = state;
 }
 
 /* C times the state before the piece, times the decay up to each step: columns p0 on of the result. */
-static tile through_state(const ssd_args *a, global const x_t *C, global const float *work, const piece *p,
-                          const decays *k, long slot, int head, int p0, local float (*a_tile)[SSD_STEPS + 1],
-                          local float (*b_tile)[SSD_STEPS + 1]) {
-  const int group = head / (a->heads / a->groups), y = (int)get_local_id(1);
-  global const float *state = work + a->states + state_at(a, slot, head);
-  tile sum = times_state(a, C, &a->C, state, p, k, group, p0, a_tile, b_tile);
-  for (int r = 0; r < 4; r++) {
-    const float decay = decay_from_begin(k, y + r * SIDE);
-    for (int c = 0; c < 4; c++) sum.v[r][c] = decay == 0.0f ? 0.0f : decay * sum.v[r][c];
+FUNCTION void through_state(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
+  const int item = tile_item();
+  times_state(sum, at, &in->C, at->work + at->a->states + state_at(at->a, at->slot, at->head), p0, m);
+  FOR_RESULTS(e) {
+    const float decay = decay_from_begin(&at->k, tile_row(item, e));
+    tile_result(sum, e) = decay == 0.0f ? 0.0f : decay * tile_result(sum, e);
   }
-  return sum;
+}
+
+/* What x of step s counts in y of step l. */
+FUNCTION float weighted(const place *at, global const float *between, int l, int s) {
+  const float decay = decay_between(&at->k, l, s);
+  return decay == 0.0f ? 0.0f : decay * at->k.d[s] * between[l * at->a->steps + s];
 }
 
 /* Adds what comes from the piece's own steps. */
-static void add_within(const ssd_args *a, tile *sum, global const x_t *in, global const float *work, const piece *p,
-                       const decays *k, long slot, int head, int p0, local float (*a_tile)[SSD_STEPS + 1],
-                       local float (*b_tile)[SSD_STEPS + 1]) {
-  WORK_ITEM;
-  const int group = head / (a->heads / a->groups);
-  global const float *between = work + a->between + (slot * a->groups + group) * a->steps * (long)a->steps;
-  for (int k0 = 0; k0 < p->steps; k0 += DEPTH) {
+FUNCTION void add_within(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
+  const int item = tile_item();
+  global const float *between = at->work + at->a->between + between_at(at);
+  for (int k0 = 0; k0 < at->p.steps; k0 += DEPTH) {
     local_barrier();
-    FOR_SLICE(e) {
-      ALONG_K(e);
+    FOR_PAIRS(e) {
+      PAIR_ALONG_K(e);
       const int s = k0 + kk;
-      const float decay = decay_between(k, i, s);
-      a_tile[kk][i] = decay == 0.0f ? 0.0f : decay * between[(long)i * a->steps + s];
+      put_a(m, PLANES_COMPUTED, i, kk, weighted(at, between, i, s), weighted(at, between, i, s + 1));
     }
-    FOR_SLICE(e) {
-      ALONG_ROWS(e);
-      const int s = k0 + kk;
-      b_tile[kk][i] = s < p->steps ? k->d[s] * element(in, &a->x, p, k, s, head, p0 + i, a->head_dim) : 0.0f;
+    FOR_PAIRS(e) {
+      PAIR_ALONG_ROWS(e);
+      const int s = k0 + kk, dim = p0 + i;
+      put_b(m, PLANES_STORED, i, kk, x_of(at, in, s, dim), x_of(at, in, s + 1, dim));
     }
     local_barrier();
-    tile_multiply(sum, a_tile, b_tile, x, y);
+    tile_add(sum, m, PLANES_COMPUTED, PLANES_STORED);
   }
   ANCHOR
 }
 
+typedef struct results {
+  global x_t *out, *dz;
+} results;
+
 /* The gate: the result goes out; in the backward, where y is wanted, dz too. */
-static void write_result(const ssd_args *a, float y, int l, int dim, const piece *p, const decays *k, int head,
-                         global const x_t *in, global const float *D, global const x_t *z, global x_t *out,
-                         global const x_t *dout, global x_t *dz) {
-  if (l >= p->steps || dim >= a->head_dim) return;
-  const long step = p->begin + l;
+FUNCTION void write_result(const place *at, const inputs *in, const results *to, float y, int l, int dim) {
+  const ssd_args *a = at->a;
+  if (l >= at->p.steps || dim >= a->head_dim) return;
+  const long step = at->p.begin + l;
 #ifdef SSD_GRADIENT
   float dgate = 0.0f;
 #endif
-  if (is_padding(k, l)) y = 0.0f;
+  if (is_padding(&at->k, l)) y = 0.0f;
   else {
-    y += skip_of(a, D, head, dim) * LOAD(X_TYPE, in, view_at(&a->x, p->batch, step, head, dim));
+    y += skip_of(at, in, dim) * x_of(at, in, l, dim);
     if (a->flags & SSD_HAS_Z) {
-      const float gate = LOAD(X_TYPE, z, view_at(&a->z, p->batch, step, head, dim));
+      const float gate = LOAD(X_TYPE, in->z.first, l * in->z.step + dim * in->z.last);
 #ifdef SSD_GRADIENT
-      dgate = LOAD(X_TYPE, dout, view_at(&a->dout, p->batch, step, head, dim)) * y * silu_gradient(gate);
+      dgate = LOAD(X_TYPE, in->dout.first, l * in->dout.step + dim * in->dout.last) * y * silu_gradient(gate);
 #endif
       y *= silu(gate);
     }
   }
 #ifdef SSD_GRADIENT
-  if (a->flags & SSD_WANT_DZ) STORE(X_TYPE, dz, view_at(&a->dz, p->batch, step, head, dim), dgate);
+  if (a->flags & SSD_WANT_DZ) STORE(X_TYPE, to->dz, view_at(&a->dz, at->p.batch, step, at->head, dim), dgate);
   if (!(a->flags & SSD_WANT_OUT)) return;
 #endif
-  STORE(X_TYPE, out, view_at(&a->out, p->batch, step, head, dim), y);
+  STORE(X_TYPE, to->out, view_at(&a->out, at->p.batch, step, at->head, dim), y);
 }
 
-kernel TILE_GROUP void ssd_out(const ssd_args a, global const x_t *in, global const x_t *C, global const float *D,
+kernel TILE_GROUP void ssd_out(const ssd_args a, global const x_t *x, global const x_t *C, global const float *D,
                                global const x_t *z, global const x_t *dout, global const int *ends, global x_t *out,
                                global x_t *dz, global float *work) {
-  local float a_tile[DEPTH][SSD_STEPS + 1], b_tile[DEPTH][SSD_STEPS + 1];
-  WORK_ITEM;
-  const long slot = (long)get_group_id(0) / a.heads;
-  const int head = (int)(get_group_id(0) % a.heads);
-  const piece p = piece_of(&a, ends, slot);
-  const decays k = decays_of(&a, work, slot, head, p.steps);
+  TILE_MEMORY(m);
+  STEP_MEMORY(steps);
+  const int item = tile_item();
+  const buffers all = {.x = x, .C = C, .z = z, .dout = dout, .D = D};
+  place at;
+  inputs in;
+  place_of(&at, &a, ends, work, (long)get_group_id(0) / a.heads, (int)(get_group_id(0) % a.heads));
+  enter_head(&at, at.head, steps);
+  inputs_of(&in, &at, &all);
 #ifdef SSD_GRADIENT
-  local float scratch[SSD_STEPS][SIDE + 1];
-  float to[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+  local float products[TILE][TILE + 1];
+  float to = 0.0f; /* of step `item` */
 #endif
-  for (int p0 = 0; p0 < a.head_dim; p0 += SSD_STEPS) {
-    tile sum = through_state(&a, C, work, &p, &k, slot, head, p0, a_tile, b_tile);
+  for (int p0 = 0; p0 < a.head_dim; p0 += TILE) {
+    tile sum;
+    through_state(&sum, &at, &in, p0, m);
 #ifdef SSD_GRADIENT
-    for (int r = 0; r < 4; r++)
-      for (int c = 0; c < 4; c++)
-        to[r] += dy_of(&a, dout, z, &p, &k, y + r * SIDE, head, p0 + x + c * SIDE) * sum.v[r][c];
+    FOR_RESULTS(e) {
+      const int l = tile_row(item, e), dim = tile_column(item, e);
+      products[l][dim] = dy_of(&at, &in, l, p0 + dim) * tile_result(&sum, e);
+    }
+    local_barrier();
+    if (item < TILE) to += square_row(products, item);
 #endif
 #ifndef SSD_NO_RESULT
-    add_within(&a, &sum, in, work, &p, &k, slot, head, p0, a_tile, b_tile);
-    for (int r = 0; r < 4; r++)
-      for (int c = 0; c < 4; c++)
-        write_result(&a, sum.v[r][c], y + r * SIDE, p0 + x + c * SIDE, &p, &k, head, in, D, z, out, dout, dz);
+    add_within(&sum, &at, &in, p0, m);
+    const results written = {out, dz};
+    FOR_RESULTS(e)
+    write_result(&at, &in, &written, tile_result(&sum, e), tile_row(item, e), p0 + tile_column(item, e));
 #endif
   }
+  ANCHOR
 #ifdef SSD_GRADIENT
-  for (int r = 0; r < 4; r++) scratch[y + r * SIDE][x] = to[r];
-  local_barrier();
-  if (ITEM < p.steps) /* of another sequence nothing, though it may not be a number */
-    work[a.to + (slot * a.heads + head) * a.steps + ITEM] =
-        decay_from_begin(&k, ITEM) == 0.0f ? 0.0f : row_sum(scratch, ITEM);
+  if (item < at.p.steps) /* of another sequence nothing, though it may not be a number */
+    work[a.to + steps_at(&at) + item] = decay_from_begin(&at.k, item) == 0.0f ? 0.0f : to;
 #endif
 }

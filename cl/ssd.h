@@ -4,6 +4,7 @@
  * each piece has a slot of the workspace. Products are tiles of SSD_STEPS x SSD_STEPS results, one for each
  * work-group of SSD_SIDE x SSD_SIDE work-items, 4 x 4 results for each of them.
  *
+ *   SSD_ENGINE   products on the matrix engine ENGINE_<name> (tile_engine.h); not with SSD_SEQ
  *   SSD_SIDE     16, or 8 for devices with small work-groups and for CPUs
  *   SSD_SEQ      with seq_idx: a piece may hold several sequences, told apart by their number in it. What belongs to
  *                another sequence is left out of the sums, not multiplied with 0: it may not be a number.
@@ -21,11 +22,19 @@
 #endif
 typedef STORAGE(X_TYPE) x_t;
 
+#include "inline.h"
+#include "panels.h"
+#include "view.h"
+
 #define SIDE SSD_SIDE
 #ifdef SSD_SEQ /* a zero of `a` keeps b out of the sum */
 #define MULTIPLY(sum, a, b) ((a) != 0.0f ? fma(a, b, sum) : (sum))
 #endif
+#ifdef SSD_ENGINE
+#include "tile_engine.h"
+#else
 #include "tile.h"
+#endif
 #define SSD_STEPS  TILE
 #define STEP_LIMIT (-1000.0f) /* of d A: its exponential is 0, and sums of it stay exact */
 #define PADDING    (-1)       /* segment of a step that is padding                       */
@@ -99,24 +108,23 @@ static inline piece piece_of(const ssd_args *a, global const int *ends, long slo
   return p;
 }
 
+#if defined(SSD_ENGINE) && !defined(ENGINE_EMULATED)
+#define FUNCTION INLINE
+#else
+#define FUNCTION static inline
+#endif
+
 /* ---- Steps and decays of a head in a piece ---- */
 
+/* In local memory, so that a tile's weights cost no look-ups. */
+typedef local float (*step_memory)[TILE];
+#define STEP_MEMORY(name) local float name[3][TILE]
+
 typedef struct decays {
-  global const float *d, *sum, *rest; /* the logarithm of the decay up to a step is sum + rest */
+  local const float *d, *sum, *rest; /* the logarithm of the decay up to a step is sum + rest */
   global const int *segments;
   int last; /* the last step of the piece */
 } decays;
-
-static inline decays decays_of(const ssd_args *a, global const float *work, long slot, int head, int steps) {
-  const long at = (slot * a->heads + head) * a->steps;
-  decays k;
-  k.d = work + a->d + at;
-  k.sum = work + a->sum + at;
-  k.rest = work + a->rest + at;
-  k.segments = (global const int *)(work + a->segments) + slot * a->steps;
-  k.last = steps - 1;
-  return k;
-}
 
 #ifdef SSD_SEQ
 /* The number of a step's sequence in its piece; of padding the one before. A padded step has no d. */
@@ -155,49 +163,158 @@ static inline float weight_to_end(const decays *k, int s) {
 
 /* ---- Elements ---- */
 
-/* 0 where the step is padding or past the piece, or the index is past its dimension. */
-static inline float element(global const x_t *x, const kernel_view *v, const piece *p, const decays *k, int step,
-                            int i, int j, int size) {
-  if (step >= p->steps || j >= size || is_padding(k, step)) return 0.0f;
-  return LOAD(X_TYPE, x, view_at(v, p->batch, p->begin + step, i, j));
+/* Where a work-group is: a head, or the heads of a group, in a piece. */
+typedef struct place {
+  const ssd_args *a;
+  global float *work;
+  long slot;
+  piece p;
+  decays k; /* of `head` */
+  int head, group;
+} place;
+
+FUNCTION void place_of(place *at, const ssd_args *a, global const int *ends, global float *work, long slot,
+                       int head) {
+  at->a = a;
+  at->work = work;
+  at->slot = slot;
+  at->p = piece_of(a, ends, slot);
+  at->head = head;
+  at->group = head / (a->heads / a->groups);
+  at->k.segments = (global const int *)(work + a->segments) + slot * a->steps;
+  at->k.last = at->p.steps - 1;
 }
 
-static inline float skip_of(const ssd_args *a, global const float *D, int head, int dim) {
-  return a->flags & SSD_HAS_D ? D[a->D.offset + head * a->D.stride[0] + dim * a->D.stride[1]] : 0.0f;
+/* The places of a piece and head in what the workspace keeps: of the first step; of the state; of C B^T of its group.
+ */
+FUNCTION long steps_at(const place *at) { return (at->slot * at->a->heads + at->head) * at->a->steps; }
+static inline long state_at(const ssd_args *a, long slot, int head) {
+  return (slot * a->heads + head) * a->head_dim * (long)a->d_state;
+}
+FUNCTION long between_at(const place *at) {
+  return (at->slot * at->a->groups + at->group) * at->a->steps * (long)at->a->steps;
+}
+
+/* Brings a head's steps to local memory: all work-items of a tile. */
+FUNCTION void enter_head(place *at, int head, step_memory steps) {
+  const int item = tile_item();
+  at->head = head;
+  local_barrier();
+  if (item < at->p.steps) {
+    const long i = steps_at(at) + item;
+    steps[0][item] = at->work[at->a->d + i];
+    steps[1][item] = at->work[at->a->sum + i];
+    steps[2][item] = at->work[at->a->rest + i];
+  }
+  local_barrier();
+  at->k.d = steps[0];
+  at->k.sum = steps[1];
+  at->k.rest = steps[2];
+}
+
+/* Elements of a piece count from its first step and head: an engine's form has room for 32 bits (the host asks). */
+#ifdef SSD_ENGINE
+typedef int near_index;
+#else
+typedef long near_index;
+#endif
+typedef struct rows {
+  global const x_t *first;
+  near_index step, last; /* strides */
+} rows;
+
+/* What kernels read, each some of them; as a whole and from a place on. */
+typedef struct buffers {
+  global const x_t *x, *B, *C, *z, *dout;
+  global const float *D;
+} buffers;
+typedef struct inputs {
+  rows x, B, C, z, dout;
+  global const float *D;
+} inputs;
+
+FUNCTION void rows_of(rows *r, global const x_t *x, const kernel_view *v, const place *at, int i) {
+  r->first = x + view_at(v, at->p.batch, at->p.begin, i, 0);
+  r->step = (near_index)v->stride[1];
+  r->last = (near_index)v->stride[3];
+}
+
+FUNCTION void inputs_of(inputs *in, const place *at, const buffers *all) {
+  rows_of(&in->x, all->x, &at->a->x, at, at->head);
+  rows_of(&in->z, all->z, &at->a->z, at, at->head);
+  rows_of(&in->dout, all->dout, &at->a->dout, at, at->head);
+  rows_of(&in->B, all->B, &at->a->B, at, at->group);
+  rows_of(&in->C, all->C, &at->a->C, at, at->group);
+  in->D = all->D;
+}
+
+/* 0 where the step is padding or past the piece, or the index is past its dimension. */
+FUNCTION float element(const place *at, const rows *r, int step, int j, int size) {
+  if (step >= at->p.steps || j >= size || is_padding(&at->k, step)) return 0.0f;
+  return LOAD(X_TYPE, r->first, step * r->step + j * r->last);
+}
+
+FUNCTION float x_of(const place *at, const inputs *in, int step, int dim) {
+  return element(at, &in->x, step, dim, at->a->head_dim);
+}
+FUNCTION float B_of(const place *at, const inputs *in, int step, int n) {
+  return element(at, &in->B, step, n, at->a->d_state);
+}
+FUNCTION float C_of(const place *at, const inputs *in, int step, int n) {
+  return element(at, &in->C, step, n, at->a->d_state);
 }
 
 /* dout silu(z) */
-static inline float dy_of(const ssd_args *a, global const x_t *dout, global const x_t *z, const piece *p,
-                          const decays *k, int step, int head, int dim) {
-  const float dy = element(dout, &a->dout, p, k, step, head, dim, a->head_dim);
-  if (!(a->flags & SSD_HAS_Z) || step >= p->steps || dim >= a->head_dim || is_padding(k, step)) return dy;
-  return dy * silu(LOAD(X_TYPE, z, view_at(&a->z, p->batch, p->begin + step, head, dim)));
+FUNCTION float dy_of(const place *at, const inputs *in, int step, int dim) {
+  const float dy = element(at, &in->dout, step, dim, at->a->head_dim);
+  if (!(at->a->flags & SSD_HAS_Z)) return dy;
+  if (step >= at->p.steps || dim >= at->a->head_dim || is_padding(&at->k, step)) return dy;
+  return dy * silu(LOAD(X_TYPE, in->z.first, step * in->z.step + dim * in->z.last));
 }
 
-/* The place of (slot, head, dim, n) in states. */
-static inline long state_at(const ssd_args *a, long slot, int head) {
-  return (slot * a->heads + head) * a->head_dim * (long)a->d_state;
+FUNCTION float skip_of(const place *at, const inputs *in, int dim) {
+  const ssd_args *a = at->a;
+  return a->flags & SSD_HAS_D ? in->D[a->D.offset + at->head * a->D.stride[0] + dim * a->D.stride[1]] : 0.0f;
 }
 
 /* ---- Tiles ---- */
 
-/* The steps' `u` (B or C of a group) times a state, or the gradient of one: columns p0 on of the result. */
-static tile times_state(const ssd_args *a, global const x_t *u, const kernel_view *view, global const float *state,
-                        const piece *p, const decays *k, int group, int p0, local float (*a_tile)[SSD_STEPS + 1],
-                        local float (*b_tile)[SSD_STEPS + 1]) {
-  WORK_ITEM;
-  tile sum = tile_zero();
-  for (int k0 = 0; k0 < a->d_state; k0 += DEPTH) {
+/* The steps' B or C times a state, or the gradient of one: columns p0 on of the result. */
+FUNCTION void times_state(tile *sum, const place *at, const rows *u, global const float *state, int p0,
+                          tile_memory m) {
+  const int item = tile_item(), d_state = at->a->d_state;
+  tile_clear(sum);
+  for (int k0 = 0; k0 < d_state; k0 += DEPTH) {
     local_barrier();
-    FOR_SLICE(e) {
-      ALONG_K(e);
-      a_tile[kk][i] = element(u, view, p, k, i, group, k0 + kk, a->d_state);
-      b_tile[kk][i] =
-          p0 + i < a->head_dim && k0 + kk < a->d_state ? state[(long)(p0 + i) * a->d_state + k0 + kk] : 0.0f;
+    FOR_PAIRS(e) {
+      PAIR_ALONG_K(e);
+      const int n = k0 + kk, dim = p0 + i;
+      const int last = dim < at->a->head_dim ? d_state : 0;
+      const float s0 = n < last ? state[dim * d_state + n] : 0.0f,
+                  s1 = n + 1 < last ? state[dim * d_state + n + 1] : 0.0f;
+      put_a(m, PLANES_STORED, i, kk, element(at, u, i, n, d_state), element(at, u, i, n + 1, d_state));
+      put_b(m, PLANES_COMPUTED, i, kk, s0, s1);
     }
     local_barrier();
-    tile_multiply(&sum, a_tile, b_tile, x, y);
+    tile_add(sum, m, PLANES_STORED, PLANES_COMPUTED);
   }
   ANCHOR
+}
+
+/* A tile in local memory, and sums over it in the order of its rows and columns. */
+typedef local float (*square)[TILE + 1];
+
+FUNCTION void square_put(square s, const tile *t) {
+  const int item = tile_item();
+  FOR_RESULTS(e) s[tile_row(item, e)][tile_column(item, e)] = tile_result(t, e);
+}
+static inline float square_row(square s, int row) {
+  float sum = 0.0f;
+  for (int i = 0; i < TILE; i++) sum += s[row][i];
+  return sum;
+}
+static inline float square_column(square s, int column) {
+  float sum = 0.0f;
+  for (int i = 0; i < TILE; i++) sum += s[i][column];
   return sum;
 }

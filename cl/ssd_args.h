@@ -32,6 +32,7 @@ typedef struct ssd_args {
   kernel_long marks;                     /* (batch, length) bytes                           */
   kernel_long segments;                  /* (slots, steps) ints                             */
   kernel_long d, sum, rest;              /* (slots, heads, steps)                           */
+  kernel_long total;                     /* (slots, heads): decay of a piece; -1: a sequence begins in it */
   kernel_long between;                   /* (slots, groups, steps, steps): C B^T            */
   kernel_long states, dstates;           /* (slots, heads, head_dim, d_state)               */
   kernel_long dbetween;                  /* (parts, slots, groups, steps, steps)            */
@@ -47,6 +48,6 @@ typedef struct ssd_args {
   kernel_float dt_min, dt_max;
   kernel_int unused;
 } ssd_args;
-KERNEL_ARGS(ssd_args, 14 * 5 + 26, 14);
+KERNEL_ARGS(ssd_args, 14 * 5 + 27, 14);
 
 #endif

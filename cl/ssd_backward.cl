@@ -8,122 +8,123 @@
 #include "ssd.h"
 
 /* B times T, times the decay from each step to the piece's end: columns p0 on. */
-static tile through_gradient(const ssd_args *a, global const x_t *B, global const float *work, const piece *p,
-                             const decays *k, long slot, int head, int p0, local float (*a_tile)[SSD_STEPS + 1],
-                             local float (*b_tile)[SSD_STEPS + 1]) {
-  const int group = head / (a->heads / a->groups), y = (int)get_local_id(1);
-  global const float *gradient = work + a->dstates + state_at(a, slot, head);
-  tile sum = times_state(a, B, &a->B, gradient, p, k, group, p0, a_tile, b_tile);
-  for (int r = 0; r < 4; r++) {
-    const float decay = decay_to_end(k, y + r * SIDE);
-    for (int c = 0; c < 4; c++) sum.v[r][c] = decay == 0.0f ? 0.0f : decay * sum.v[r][c];
+FUNCTION void through_gradient(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
+  const int item = tile_item();
+  times_state(sum, at, &in->B, at->work + at->a->dstates + state_at(at->a, at->slot, at->head), p0, m);
+  FOR_RESULTS(e) {
+    const float decay = decay_to_end(&at->k, tile_row(item, e));
+    tile_result(sum, e) = decay == 0.0f ? 0.0f : decay * tile_result(sum, e);
   }
-  return sum;
+}
+
+/* What dy of step l counts in the gradient of d x at step s. */
+FUNCTION float decayed(const place *at, global const float *between, int l, int s) {
+  const float decay = decay_between(&at->k, l, s);
+  return decay == 0.0f ? 0.0f : decay * between[l * at->a->steps + s];
 }
 
 /* Adds what the piece's later steps give. */
-static void add_within(const ssd_args *a, tile *sum, global const x_t *dout, global const x_t *z,
-                       global const float *work, const piece *p, const decays *k, long slot, int head, int p0,
-                       local float (*a_tile)[SSD_STEPS + 1], local float (*b_tile)[SSD_STEPS + 1]) {
-  WORK_ITEM;
-  const int group = head / (a->heads / a->groups);
-  global const float *between = work + a->between + (slot * a->groups + group) * a->steps * (long)a->steps;
-  for (int k0 = 0; k0 < p->steps; k0 += DEPTH) {
+FUNCTION void add_within(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
+  const int item = tile_item();
+  global const float *between = at->work + at->a->between + between_at(at);
+  for (int k0 = 0; k0 < at->p.steps; k0 += DEPTH) {
     local_barrier();
-    FOR_SLICE(e) {
-      ALONG_ROWS(e);
-      const int l = k0 + kk;
-      const float decay = decay_between(k, l, i);
-      a_tile[kk][i] = decay == 0.0f ? 0.0f : decay * between[(long)l * a->steps + i];
-      b_tile[kk][i] = dy_of(a, dout, z, p, k, l, head, p0 + i);
+    FOR_PAIRS(e) {
+      PAIR_ALONG_ROWS(e);
+      const int l = k0 + kk, dim = p0 + i;
+      put_a(m, PLANES_COMPUTED, i, kk, decayed(at, between, l, i), decayed(at, between, l + 1, i));
+      put_b(m, PLANES_COMPUTED, i, kk, dy_of(at, in, l, dim), dy_of(at, in, l + 1, dim));
     }
     local_barrier();
-    tile_multiply(sum, a_tile, b_tile, x, y);
+    tile_add(sum, m, PLANES_COMPUTED, PLANES_COMPUTED);
   }
   ANCHOR
 }
 
-/* dx of one element, and its part of dD. */
-static float input_gradient(const ssd_args *a, float inner, int step, int dim, const piece *p, const decays *k,
-                            int head, global const x_t *in, global const float *D, global const x_t *dout,
-                            global const x_t *z, global x_t *dx) {
-  if (step >= p->steps || dim >= a->head_dim) return 0.0f;
-  const float dy = dy_of(a, dout, z, p, k, step, head, dim);
-  const float value = is_padding(k, step) ? 0.0f : k->d[step] * inner + skip_of(a, D, head, dim) * dy;
-  if (a->flags & SSD_WANT_DX) STORE(X_TYPE, dx, view_at(&a->out, p->batch, p->begin + step, head, dim), value);
-  return dy * element(in, &a->x, p, k, step, head, dim, a->head_dim);
+/* Stores dx of one element; its part of dD. */
+FUNCTION float input_gradient(const place *at, const inputs *in, global x_t *dx, float inner, int step, int dim) {
+  const ssd_args *a = at->a;
+  if (step >= at->p.steps || dim >= a->head_dim) return 0.0f;
+  const float dy = dy_of(at, in, step, dim);
+  const float value = is_padding(&at->k, step) ? 0.0f : at->k.d[step] * inner + skip_of(at, in, dim) * dy;
+  if (a->flags & SSD_WANT_DX)
+    STORE(X_TYPE, dx, view_at(&a->out, at->p.batch, at->p.begin + step, at->head, dim), value);
+  return dy * x_of(at, in, step, dim);
 }
 
-/* A work-item's numbers for rows i + SIDE r of `scratch`, in its column j: between barriers. */
-static void put_rows(local float (*scratch)[SIDE + 1], const float *numbers, int i, int j) {
-  local_barrier();
-  for (int r = 0; r < 4; r++) scratch[i + r * SIDE][j] = numbers[r];
-  local_barrier();
+/* t times x, element by element. */
+FUNCTION void times_x(tile *product, const tile *t, const place *at, const inputs *in, int p0) {
+  const int item = tile_item();
+  FOR_RESULTS(e)
+  tile_result(product, e) = x_of(at, in, tile_row(item, e), p0 + tile_column(item, e)) * tile_result(t, e);
 }
 
-kernel TILE_GROUP void ssd_inner(const ssd_args a, global const x_t *in, global const x_t *B, global const float *D,
+/* The sum of row `item` of a tile, in the first TILE work-items: between barriers. */
+FUNCTION float row_of(square s, const tile *t) {
+  const int item = tile_item();
+  local_barrier();
+  square_put(s, t);
+  local_barrier();
+  return item < TILE ? square_row(s, item) : 0.0f;
+}
+
+kernel TILE_GROUP void ssd_inner(const ssd_args a, global const x_t *x, global const x_t *B, global const float *D,
                                  global const x_t *z, global const x_t *dout, global const int *ends, global x_t *dx,
                                  global float *work) {
-  local float a_tile[DEPTH][SSD_STEPS + 1], b_tile[DEPTH][SSD_STEPS + 1], scratch[SSD_STEPS][SIDE + 1];
-  WORK_ITEM;
-  const long slot = (long)get_group_id(0) / a.heads;
-  const int head = (int)(get_group_id(0) % a.heads);
-  const piece p = piece_of(&a, ends, slot);
-  const decays k = decays_of(&a, work, slot, head, p.steps);
-  const long row = (slot * a.heads + head) * a.steps;
-  float from[4] = {0.0f, 0.0f, 0.0f, 0.0f}, inner[4] = {0.0f, 0.0f, 0.0f, 0.0f}, skip[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  for (int p0 = 0; p0 < a.head_dim; p0 += SSD_STEPS) {
-    float columns[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    tile sum = through_gradient(&a, B, work, &p, &k, slot, head, p0, a_tile, b_tile);
-    for (int r = 0; r < 4; r++)
-      for (int c = 0; c < 4; c++)
-        from[r] += element(in, &a.x, &p, &k, y + r * SIDE, head, p0 + x + c * SIDE, a.head_dim) * sum.v[r][c];
-    add_within(&a, &sum, dout, z, work, &p, &k, slot, head, p0, a_tile, b_tile);
-    for (int r = 0; r < 4; r++)
-      for (int c = 0; c < 4; c++) {
-        const int step = y + r * SIDE, dim = p0 + x + c * SIDE;
-        const float dD = input_gradient(&a, sum.v[r][c], step, dim, &p, &k, head, in, D, dout, z, dx);
-        inner[r] += element(in, &a.x, &p, &k, step, head, dim, a.head_dim) * sum.v[r][c];
-        skip[r] += dD;
-        columns[c] += dD;
-      }
-    put_rows(scratch, columns, x, y);
-    if (a.flags & SSD_WIDE_D && ITEM < SSD_STEPS && p0 + ITEM < a.head_dim)
-      work[a.dD + (slot * a.heads + head) * a.head_dim + p0 + ITEM] = row_sum(scratch, ITEM);
+  TILE_MEMORY(m);
+  STEP_MEMORY(steps);
+  local float products[TILE][TILE + 1];
+  const int item = tile_item();
+  const buffers all = {.x = x, .B = B, .z = z, .dout = dout, .D = D};
+  place at;
+  inputs in;
+  place_of(&at, &a, ends, work, (long)get_group_id(0) / a.heads, (int)(get_group_id(0) % a.heads));
+  enter_head(&at, at.head, steps);
+  inputs_of(&in, &at, &all);
+  float from = 0.0f, inner = 0.0f, skip = 0.0f; /* of step `item` */
+  for (int p0 = 0; p0 < a.head_dim; p0 += TILE) {
+    tile sum, product;
+    through_gradient(&sum, &at, &in, p0, m);
+    times_x(&product, &sum, &at, &in, p0);
+    from += row_of(products, &product);
+    add_within(&sum, &at, &in, p0, m);
+    times_x(&product, &sum, &at, &in, p0);
+    inner += row_of(products, &product);
+    FOR_RESULTS(e)
+    tile_result(&product, e) =
+        input_gradient(&at, &in, dx, tile_result(&sum, e), tile_row(item, e), p0 + tile_column(item, e));
+    skip += row_of(products, &product);
+    if (a.flags & SSD_WIDE_D && item < TILE && p0 + item < a.head_dim)
+      work[a.dD + (at.slot * a.heads + at.head) * a.head_dim + p0 + item] = square_column(products, item);
   }
   ANCHOR
-  put_rows(scratch, from, y, x);
-  if (ITEM < p.steps)
-    work[a.from + row + ITEM] = decay_to_end(&k, ITEM) == 0.0f ? 0.0f : k.d[ITEM] * row_sum(scratch, ITEM);
-  put_rows(scratch, inner, y, x);
-  if (ITEM < p.steps) work[a.inner + row + ITEM] = row_sum(scratch, ITEM);
-  put_rows(scratch, skip, y, x);
-  if (ITEM < SSD_STEPS) scratch[ITEM][SIDE] = row_sum(scratch, ITEM);
+  if (item < at.p.steps) {
+    work[a.from + steps_at(&at) + item] = decay_to_end(&at.k, item) == 0.0f ? 0.0f : at.k.d[item] * from;
+    work[a.inner + steps_at(&at) + item] = inner;
+  }
   local_barrier();
-  if (ITEM > 0 || a.flags & SSD_WIDE_D) return;
-  float all = 0.0f;
-  for (int i = 0; i < SSD_STEPS; i++) all += scratch[i][SIDE];
-  work[a.dD + slot * a.heads + head] = all;
+  if (item < TILE) products[0][item] = skip;
+  local_barrier();
+  if (item > 0 || a.flags & SSD_WIDE_D) return;
+  work[a.dD + at.slot * a.heads + at.head] = square_row(products, 0);
 }
 
 /* dy x^T of the steps of a piece. */
-static tile outer(const ssd_args *a, global const x_t *in, global const x_t *dout, global const x_t *z,
-                  const piece *p, const decays *k, int head, local float (*a_tile)[SSD_STEPS + 1],
-                  local float (*b_tile)[SSD_STEPS + 1]) {
-  WORK_ITEM;
-  tile sum = tile_zero();
-  for (int k0 = 0; k0 < a->head_dim; k0 += DEPTH) {
+FUNCTION void outer(tile *sum, const place *at, const inputs *in, tile_memory m) {
+  const int item = tile_item();
+  tile_clear(sum);
+  for (int k0 = 0; k0 < at->a->head_dim; k0 += DEPTH) {
     local_barrier();
-    FOR_SLICE(e) {
-      ALONG_K(e);
-      a_tile[kk][i] = dy_of(a, dout, z, p, k, i, head, k0 + kk);
-      b_tile[kk][i] = element(in, &a->x, p, k, i, head, k0 + kk, a->head_dim);
+    FOR_PAIRS(e) {
+      PAIR_ALONG_K(e);
+      const int dim = k0 + kk;
+      put_a(m, PLANES_COMPUTED, i, kk, dy_of(at, in, i, dim), dy_of(at, in, i, dim + 1));
+      put_b(m, PLANES_STORED, i, kk, x_of(at, in, i, dim), x_of(at, in, i, dim + 1));
     }
     local_barrier();
-    tile_multiply(&sum, a_tile, b_tile, x, y);
+    tile_add(sum, m, PLANES_COMPUTED, PLANES_STORED);
   }
   ANCHOR
-  return sum;
 }
 
 /* The heads of a part: from, to. */
@@ -132,184 +133,222 @@ static int2 heads_of_part(const ssd_args *a, int group, int part) {
   return (int2)(group * all + min(all, part * each), group * all + min(all, (part + 1) * each));
 }
 
-/* crossing[t] is the sum of products[l][s] over s < t <= l: first along each row, then down the columns. */
-kernel TILE_GROUP void ssd_crossing(const ssd_args a, global const x_t *in, global const x_t *z,
-                                    global const x_t *dout, global const int *ends, global float *work) {
-  local float a_tile[DEPTH][SSD_STEPS + 1], b_tile[DEPTH][SSD_STEPS + 1], products[SSD_STEPS][SSD_STEPS + 1];
-  WORK_ITEM;
-  const long slot = (long)get_group_id(0) / a.groups, square = (long)a.steps * a.steps;
-  const int group = (int)(get_group_id(0) % a.groups), part = (int)get_group_id(1);
-  const int2 heads = heads_of_part(&a, group, part);
-  const piece p = piece_of(&a, ends, slot);
-  global const float *between = work + a.between + (slot * a.groups + group) * square;
-  global float *to = work + a.dbetween + ((part * a.slots + slot) * a.groups + group) * square;
-  tile total = tile_zero();
-  for (int head = heads.x; head < heads.y; head++) {
-    const decays k = decays_of(&a, work, slot, head, p.steps);
-    tile sum = outer(&a, in, dout, z, &p, &k, head, a_tile, b_tile);
-    for (int r = 0; r < 4; r++)
-      for (int c = 0; c < 4; c++) {
-        const int l = y + r * SIDE, s = x + c * SIDE;
-        const float decay = decay_between(&k, l, s), one = decay == 0.0f ? 0.0f : decay * k.d[s] * sum.v[r][c];
-        total.v[r][c] += one;
-        products[l][s] = decay == 0.0f ? 0.0f : one * between[(long)l * a.steps + s];
-      }
-    local_barrier();
-    if (ITEM < SSD_STEPS) {
-      float before = 0.0f;
-      for (int s = 0; s < SSD_STEPS; s++) {
-        const float own = products[ITEM][s];
-        products[ITEM][s] = before;
-        before += own;
-      }
-    }
-    local_barrier();
-    if (ITEM < p.steps) {
-      float column = 0.0f;
-      for (int l = ITEM; l < p.steps; l++) column += products[l][ITEM];
-      work[a.crossing + (slot * a.heads + head) * a.steps + ITEM] = column;
+/* What decays give from step to step: crossing[t] is the sum of products[l][s] over s < t <= l, first along each row,
+ * then down the columns. Whole work-groups call this. */
+FUNCTION void cross(const place *at, square products) {
+  const int item = tile_item();
+  local_barrier();
+  if (item < TILE) {
+    float before = 0.0f;
+    for (int s = 0; s < TILE; s++) {
+      const float own = products[item][s];
+      products[item][s] = before;
+      before += own;
     }
   }
-  ANCHOR
-  for (int r = 0; r < 4; r++)
-    for (int c = 0; c < 4; c++) {
-      const int l = y + r * SIDE, s = x + c * SIDE;
-      if (l < p.steps && s < p.steps) to[(long)l * a.steps + s] = total.v[r][c];
+  local_barrier();
+  if (item < at->p.steps) {
+    float column = 0.0f;
+    for (int l = item; l < at->p.steps; l++) column += products[l][item];
+    at->work[at->a->crossing + steps_at(at) + item] = column;
+  }
+}
+
+kernel TILE_GROUP void ssd_crossing(const ssd_args a, global const x_t *x, global const x_t *z,
+                                    global const x_t *dout, global const int *ends, global float *work) {
+  TILE_MEMORY(m);
+  STEP_MEMORY(steps);
+  local float products[TILE][TILE + 1];
+  const int item = tile_item(), group = (int)(get_group_id(0) % a.groups), part = (int)get_group_id(1);
+  const int2 heads = heads_of_part(&a, group, part);
+  const buffers all = {.x = x, .z = z, .dout = dout};
+  place at;
+  inputs in;
+  place_of(&at, &a, ends, work, (long)get_group_id(0) / a.groups, group * (a.heads / a.groups));
+  global const float *between = work + a.between + between_at(&at);
+  global float *to = work + a.dbetween + part * a.slots * a.groups * a.steps * a.steps + between_at(&at);
+  tile total;
+  tile_clear(&total);
+  for (int head = heads.x; head < heads.y; head++) {
+    enter_head(&at, head, steps);
+    inputs_of(&in, &at, &all);
+    tile sum;
+    outer(&sum, &at, &in, m);
+    FOR_RESULTS(e) {
+      const int l = tile_row(item, e), s = tile_column(item, e);
+      const float decay = decay_between(&at.k, l, s);
+      const float one = decay == 0.0f ? 0.0f : decay * at.k.d[s] * tile_result(&sum, e);
+      tile_result(&total, e) += one;
+      products[l][s] = decay == 0.0f ? 0.0f : one * between[(long)l * a.steps + s];
     }
+    cross(&at, products);
+  }
+  ANCHOR
+  FOR_RESULTS(e) {
+    const int l = tile_row(item, e), s = tile_column(item, e);
+    if (l < at.p.steps && s < at.p.steps) to[(long)l * a.steps + s] = tile_result(&total, e);
+  }
 }
 
 #ifdef SSD_OF_C
-#define OTHER B
+#define OTHER_OF B_of
 #else
-#define OTHER C
+#define OTHER_OF C_of
 #endif
 
-/* Adds what a head gives through the states: u T with u = d x and the decay to the end (SSD_OF_C: dy S). */
-static void add_head(const ssd_args *a, tile *sum, global const x_t *in, global const x_t *z, global const x_t *dout,
-                     global const float *work, const piece *p, long slot, int head, int n0,
-                     local float (*a_tile)[SSD_STEPS + 1], local float (*b_tile)[SSD_STEPS + 1]) {
-  WORK_ITEM;
-  const decays k = decays_of(a, work, slot, head, p->steps);
+/* d x times the decay to the end (SSD_OF_C: dy times that from the begin). */
+FUNCTION float head_factor(const place *at, const inputs *in, int step, int dim) {
+  if (step >= at->p.steps) return 0.0f;
 #ifdef SSD_OF_C
-  global const float *state = work + a->states + state_at(a, slot, head);
+  const float weight = decay_from_begin(&at->k, step);
+  return weight == 0.0f ? 0.0f : weight * dy_of(at, in, step, dim);
 #else
-  global const float *state = work + a->dstates + state_at(a, slot, head);
+  const float weight = weight_to_end(&at->k, step);
+  return weight == 0.0f ? 0.0f : weight * x_of(at, in, step, dim);
+#endif
+}
+
+/* Adds what a head gives through the states: u T with u = d x and the decay to the end (SSD_OF_C: dy S). */
+FUNCTION void add_head(tile *sum, const place *at, const inputs *in, int n0, tile_memory m) {
+  const ssd_args *a = at->a;
+  const int item = tile_item();
+#ifdef SSD_OF_C
+  global const float *state = at->work + a->states + state_at(a, at->slot, at->head);
+#else
+  global const float *state = at->work + a->dstates + state_at(a, at->slot, at->head);
 #endif
   for (int k0 = 0; k0 < a->head_dim; k0 += DEPTH) {
     local_barrier();
-    FOR_SLICE(e) {
-      ALONG_K(e);
-      float weight = 0.0f, value = 0.0f;
-      if (i < p->steps) {
-#ifdef SSD_OF_C
-        weight = decay_from_begin(&k, i);
-        value = dy_of(a, dout, z, p, &k, i, head, k0 + kk);
-#else
-        weight = weight_to_end(&k, i);
-        value = element(in, &a->x, p, &k, i, head, k0 + kk, a->head_dim);
-#endif
-      }
-      a_tile[kk][i] = weight == 0.0f ? 0.0f : weight * value;
+    FOR_PAIRS(e) {
+      PAIR_ALONG_K(e);
+      put_a(m, PLANES_COMPUTED, i, kk, head_factor(at, in, i, k0 + kk), head_factor(at, in, i, k0 + kk + 1));
     }
-    FOR_SLICE(e) {
-      ALONG_ROWS(e);
-      b_tile[kk][i] =
-          k0 + kk < a->head_dim && n0 + i < a->d_state ? state[(long)(k0 + kk) * a->d_state + n0 + i] : 0.0f;
+    FOR_PAIRS(e) {
+      PAIR_ALONG_ROWS(e);
+      const int dim = k0 + kk, n = n0 + i, end = n < a->d_state ? a->head_dim : 0;
+      const float s0 = dim < end ? state[dim * a->d_state + n] : 0.0f;
+      const float s1 = dim + 1 < end ? state[(dim + 1) * a->d_state + n] : 0.0f;
+      put_b(m, PLANES_COMPUTED, i, kk, s0, s1);
     }
     local_barrier();
-    tile_multiply(sum, a_tile, b_tile, x, y);
+    tile_add(sum, m, PLANES_COMPUTED, PLANES_COMPUTED);
   }
   ANCHOR
 }
 
-kernel TILE_GROUP void ssd_inputs(const ssd_args a, global const x_t *in, global const x_t *other,
-                                  global const x_t *z, global const x_t *dout, global const int *ends,
-                                  global float *work) {
-  local float a_tile[DEPTH][SSD_STEPS + 1], b_tile[DEPTH][SSD_STEPS + 1];
-  WORK_ITEM;
-  const long slot = (long)get_group_id(0) / a.groups;
-  const int tiles = (a.d_state + SSD_STEPS - 1) / SSD_STEPS, group = (int)(get_group_id(0) % a.groups);
-  const int part = (int)get_group_id(1) / tiles, n0 = (int)get_group_id(1) % tiles * SSD_STEPS;
-  const int2 heads = heads_of_part(&a, group, part);
-  const piece p = piece_of(&a, ends, slot);
-  const decays k = decays_of(&a, work, slot, 0, p.steps);
-  global const float *dbetween =
-      work + a.dbetween + ((part * a.slots + slot) * a.groups + group) * a.steps * (long)a.steps;
-  tile sum = tile_zero();
-  for (int head = heads.x; head < heads.y; head++)
-    add_head(&a, &sum, in, z, dout, work, &p, slot, head, n0, a_tile, b_tile);
-  for (int k0 = 0; k0 < p.steps; k0 += DEPTH) {
-    local_barrier();
-    FOR_SLICE(e) {
-      ALONG_ROWS(e);
-      const int step = k0 + kk, inside = i < p.steps && step < p.steps;
+/* The gradient of C B^T at a row and a step of the other; turned for dB. */
+FUNCTION float turned(const place *at, global const float *dbetween, int i, int step) {
+  if (i >= at->p.steps || step >= at->p.steps) return 0.0f;
 #ifdef SSD_OF_C
-      a_tile[kk][i] = inside ? dbetween[(long)i * a.steps + step] : 0.0f;
+  return dbetween[i * at->a->steps + step];
 #else
-      a_tile[kk][i] = inside ? dbetween[(long)step * a.steps + i] : 0.0f;
+  return dbetween[step * at->a->steps + i];
 #endif
-      b_tile[kk][i] = element(other, &a.OTHER, &p, &k, step, group, n0 + i, a.d_state);
+}
+
+/* Adds what comes through C B^T: its gradient, turned for dB, times the other of B and C. */
+FUNCTION void add_between(tile *sum, const place *at, const inputs *in, global const float *dbetween, int n0,
+                          tile_memory m) {
+  const int item = tile_item();
+  for (int k0 = 0; k0 < at->p.steps; k0 += DEPTH) {
+    local_barrier();
+    FOR_PAIRS(e) {
+      PAIR_ALONG_ROWS(e);
+      const int step = k0 + kk, n = n0 + i;
+      put_a(m, PLANES_COMPUTED, i, kk, turned(at, dbetween, i, step), turned(at, dbetween, i, step + 1));
+      put_b(m, PLANES_STORED, i, kk, OTHER_OF(at, in, step, n), OTHER_OF(at, in, step + 1, n));
     }
     local_barrier();
-    tile_multiply(&sum, a_tile, b_tile, x, y);
+    tile_add(sum, m, PLANES_COMPUTED, PLANES_STORED);
   }
   ANCHOR
-  for (int r = 0; r < 4; r++)
-    for (int c = 0; c < 4; c++) {
-      const int step = y + r * SIDE, n = n0 + x + c * SIDE;
-      const long at = ((part * (long)a.batch + p.batch) * a.length + p.begin + step) * a.groups + group;
-      if (step < p.steps && n < a.d_state)
-        work[a.inputs + at * a.d_state + n] = is_padding(&k, step) ? 0.0f : sum.v[r][c];
-    }
 }
+
+kernel TILE_GROUP void ssd_inputs(const ssd_args a, global const x_t *x, global const x_t *other, global const x_t *z,
+                                  global const x_t *dout, global const int *ends, global float *work) {
+  TILE_MEMORY(m);
+  STEP_MEMORY(steps);
+  const int item = tile_item(), tiles = (a.d_state + TILE - 1) / TILE, group = (int)(get_group_id(0) % a.groups);
+  const int part = (int)get_group_id(1) / tiles, n0 = (int)get_group_id(1) % tiles * TILE;
+  const int2 heads = heads_of_part(&a, group, part);
+  const buffers all = {.x = x, .B = other, .C = other, .z = z, .dout = dout};
+  place at;
+  inputs in;
+  place_of(&at, &a, ends, work, (long)get_group_id(0) / a.groups, group * (a.heads / a.groups));
+  tile sum;
+  tile_clear(&sum);
+  inputs_of(&in, &at, &all);
+  for (int head = heads.x; head < heads.y; head++) {
+    enter_head(&at, head, steps);
+    inputs_of(&in, &at, &all);
+    add_head(&sum, &at, &in, n0, m);
+  }
+  add_between(&sum, &at, &in, work + a.dbetween + part * a.slots * a.groups * a.steps * a.steps + between_at(&at), n0,
+              m);
+  FOR_RESULTS(e) {
+    const int step = tile_row(item, e), n = n0 + tile_column(item, e);
+    const long to = ((part * (long)a.batch + at.p.batch) * a.length + at.p.begin + step) * a.groups + group;
+    if (step < at.p.steps && n < a.d_state)
+      work[a.inputs + to * a.d_state + n] = is_padding(&at.k, step) ? 0.0f : tile_result(&sum, e);
+  }
+}
+
+/* What the walk over a piece's steps reads and writes besides the workspace. */
+typedef struct step_data {
+  global const x_t *dt;
+  global const float *A, *bias;
+  global x_t *ddt;
+} step_data;
 
 /* ddt and the piece's sums, step by step; `whole`: what the decay of the whole piece gives. */
-static void walk_steps(const ssd_args *a, float whole, const piece *p, const decays *k, long slot, int head,
-                       global const x_t *dt, global const float *A, global const float *bias, global x_t *ddt,
-                       global float *work) {
-  const long at = (slot * a->heads + head) * a->steps;
-  const float shift = a->flags & SSD_HAS_BIAS ? bias[a->bias.offset + head * a->bias.stride[0]] : 0.0f;
-  float rate = A[a->A.offset + head * a->A.stride[0]], sum = 0.0f, dA = 0.0f, dbias = 0.0f;
+static void walk_steps(const place *at, const step_data *data, float whole) {
+  const ssd_args *a = at->a;
+  const long first = steps_at(at), slot_head = at->slot * a->heads + at->head;
+  global float *work = at->work;
+  const float shift = a->flags & SSD_HAS_BIAS ? data->bias[a->bias.offset + at->head * a->bias.stride[0]] : 0.0f;
+  float rate = data->A[a->A.offset + at->head * a->A.stride[0]], sum = 0.0f, dA = 0.0f, dbias = 0.0f;
   if (a->flags & SSD_A_LOG) rate = -exp(rate);
-  for (int t = 0; t < p->steps; t++) {
-    const float own = work[a->from + at + t];
-    work[a->crossing + at + t] += sum;
+  for (int t = 0; t < at->p.steps; t++) {
+    const float own = work[a->from + first + t];
+    work[a->crossing + first + t] += sum;
     sum += own;
   }
   sum = whole;
-  for (int t = p->steps - 1; t >= 0; t--) {
-    sum += work[a->to + at + t];
+  for (int t = at->p.steps - 1; t >= 0; t--) {
+    const long step = at->p.begin + t;
+    sum += work[a->to + first + t];
     float gradient = 0.0f;
-    if (!is_padding(k, t)) {
-      const float raw = LOAD(X_TYPE, dt, view_at(&a->dt, p->batch, p->begin + t, head, 0)) + shift;
-      const float d = a->flags & SSD_SOFTPLUS ? softplus(raw) : raw, gathered = work[a->crossing + at + t] + sum;
+    if (!is_padding(&at->k, t)) {
+      const float raw = LOAD(X_TYPE, data->dt, view_at(&a->dt, at->p.batch, step, at->head, 0)) + shift;
+      const float d = a->flags & SSD_SOFTPLUS ? softplus(raw) : raw, gathered = work[a->crossing + first + t] + sum;
       const int held = (a->flags & SSD_LIMITED) && (d < a->dt_min || d > a->dt_max);
-      if (!held) gradient = work[a->inner + at + t] + rate * gathered;
+      if (!held) gradient = work[a->inner + first + t] + rate * gathered;
       if ((a->flags & SSD_SOFTPLUS) && raw <= 20.0f) gradient *= sigmoid(raw);
-      dA += k->d[t] * gathered;
+      dA += work[a->d + first + t] * gathered;
       dbias += gradient;
     }
-    if (a->flags & SSD_WANT_DDT) STORE(X_TYPE, ddt, view_at(&a->ddt, p->batch, p->begin + t, head, 0), gradient);
+    if (a->flags & SSD_WANT_DDT) STORE(X_TYPE, data->ddt, view_at(&a->ddt, at->p.batch, step, at->head, 0), gradient);
   }
-  work[a->dA + slot * a->heads + head] = a->flags & SSD_A_LOG ? dA * rate : dA;
-  work[a->dbias + slot * a->heads + head] = dbias;
+  work[a->dA + slot_head] = a->flags & SSD_A_LOG ? dA * rate : dA;
+  work[a->dbias + slot_head] = dbias;
 }
 
 /* A work-group for each (slot, head). */
 kernel void ssd_steps_backward(const ssd_args a, global const x_t *dt, global const float *A,
                                global const float *bias, global const int *ends, global x_t *ddt, global float *work,
                                local float *scratch) {
-  const long slot = (long)get_group_id(0) / a.heads, matrix = (long)a.head_dim * a.d_state;
-  const int head = (int)(get_group_id(0) % a.heads);
-  const piece p = piece_of(&a, ends, slot);
-  const decays k = decays_of(&a, work, slot, head, p.steps);
+  const long matrix = (long)a.head_dim * a.d_state;
+  place at;
+  place_of(&at, &a, ends, work, (long)get_group_id(0) / a.heads, (int)(get_group_id(0) % a.heads));
+  const long state = state_at(&a, at.slot, at.head);
   float sum = 0.0f;
-  if (p.steps > 0 && !restarts(&k))
+  if (at.p.steps > 0 && !restarts(&at.k))
     for (long i = (long)get_local_id(0); i < matrix; i += (long)get_local_size(0))
-      sum += work[a.states + state_at(&a, slot, head) + i] * work[a.dstates + state_at(&a, slot, head) + i];
+      sum += work[a.states + state + i] * work[a.dstates + state + i];
   sum = work_group_sum(sum, scratch);
   ANCHOR
   if (get_local_id(0) > 0) return;
-  const float decay = p.steps > 0 ? decay_from_begin(&k, k.last) : 0.0f;
-  walk_steps(&a, decay == 0.0f ? 0.0f : decay * sum, &p, &k, slot, head, dt, A, bias, ddt, work);
+  const float decay = at.p.steps > 0 ? work[a.total + at.slot * a.heads + at.head] : 0.0f; /* below 0: restarts */
+  const step_data data = {dt, A, bias, ddt};
+  walk_steps(&at, &data, decay > 0.0f ? decay * sum : 0.0f);
 }

@@ -30,6 +30,11 @@ static inline ushort bf16_bits(float x) {
   return (ushort)(isnan(x) ? (bits >> 16) | 0x40u : rounded);
 }
 #endif
+/* What is so large that the nearest is infinity is cut instead. */
+static inline ushort finite_bf16_bits(float x) {
+  const ushort bits = bf16_bits(x);
+  return (bits & 0x7fff) == 0x7f80 && isfinite(x) ? (ushort)(as_uint(x) >> 16) : bits;
+}
 static inline void store_bf16(__global ushort *p, long i, float x) { p[i] = bf16_bits(x); }
 
 static inline float16 load16_f32(__global const float *p, long i) { return vload16(0, p + i); }

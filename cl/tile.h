@@ -9,10 +9,7 @@
 #define MULTIPLY(sum, a, b) fma(a, b, sum)
 #endif
 
-/* An element of a view (kernel_args.h). */
-static inline long view_at(const kernel_view *v, long i, long j, long k, long l) {
-  return v->offset + i * v->stride[0] + j * v->stride[1] + k * v->stride[2] + l * v->stride[3];
-}
+#include "view.h"
 
 typedef struct tile {
   float v[4][4]; /* rows y + SIDE r, columns x + SIDE c */
@@ -52,5 +49,43 @@ static inline float row_sum(local const float (*scratch)[SIDE + 1], int row) {
 #define FOR_SLICE(e)  for (int e = ITEM; e < TILE * DEPTH; e += SIDE * SIDE)
 #define ALONG_K(e)    const int kk = e % DEPTH, i = e / DEPTH
 #define ALONG_ROWS(e) const int kk = e / TILE, i = e % TILE
+/* The same for pairs of neighbours along k. */
+#define PAIR_ALONG_K(e)    const int kk = e % (DEPTH / 2) * 2, i = e / (DEPTH / 2)
+#define PAIR_ALONG_ROWS(e) const int kk = e / TILE * 2, i = e % TILE
 #define WORK_ITEM     const int x = (int)get_local_id(0), y = (int)get_local_id(1)
 #define ITEM          (y * SIDE + x)
+
+/* ---- For kernels that also have a form on matrix engines: the same names as in tile_engine.h ---- */
+
+#define TILE_ITEMS      (SIDE * SIDE)
+#define TILE_RESULTS    16
+#define TILE_MEMORY(m)  local float m[2 * DEPTH * (TILE + 1)]
+#define PLANES_STORED   1 /* a number is kept whole */
+#ifndef PLANES_COMPUTED
+#define PLANES_COMPUTED 1
+#endif
+#define FOR_PAIRS(e)    for (int e = item; e < TILE * DEPTH / 2; e += TILE_ITEMS)
+#define FOR_RESULTS(e)  for (int e = 0; e < TILE_RESULTS; e++)
+
+typedef local float *tile_memory;
+
+static inline int tile_item(void) { return (int)get_local_id(1) * SIDE + (int)get_local_id(0); }
+static inline int tile_row(int item, int e) { return item / SIDE + e / 4 * SIDE; }
+static inline int tile_column(int item, int e) { return item % SIDE + e % 4 * SIDE; }
+#define tile_result(t, e) ((t)->v[(e) / 4][(e) % 4])
+
+static inline void tile_clear(tile *t) { *t = tile_zero(); }
+
+/* Numbers k and k + 1 of a row. */
+static inline void put_a(tile_memory m, int planes, int row, int k, float x, float next) {
+  m[k * (TILE + 1) + row] = x;
+  m[(k + 1) * (TILE + 1) + row] = next;
+}
+static inline void put_b(tile_memory m, int planes, int row, int k, float x, float next) {
+  put_a(m + DEPTH * (TILE + 1), planes, row, k, x, next);
+}
+
+static inline void tile_add(tile *t, tile_memory m, int a_planes, int b_planes) {
+  tile_multiply(t, (local const float(*)[TILE + 1]) m, (local const float(*)[TILE + 1])(m + DEPTH * (TILE + 1)),
+                (int)get_local_id(0), (int)get_local_id(1));
+}

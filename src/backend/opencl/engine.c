@@ -10,7 +10,7 @@
 #define FRAGMENTS(name_, NAME, needs_, tf32, quads_)                                                                 \
   {                                                                                                                  \
     .name = name_, .defines = " -DENGINE_" NAME, .variable = "CLM_OPENCL_" NAME, .needs = needs_,                    \
-    .tile = {128, 128, 2}, .split_groups = 1, .items = 256, .consumers = 256, .formats = {                           \
+    .tile = {128, 128, 2}, .split_groups = 1, .items = 256, .consumers = 256, .fragments = true, .formats = {        \
       true,                                                                                                          \
       true,                                                                                                          \
       tf32                                                                                                           \
@@ -20,7 +20,7 @@
   {                                                                                                                  \
     .name = name_, .defines = " -DENGINE_" NAME " -DENGINE_EMULATED", .variable = "CLM_OPENCL_" NAME,                \
     .tile = {128, 128, 1}, .split_groups = 1, .items = 256, .consumers = 256, .formats = {true, true, false},        \
-    .emulated = true                                                                                                 \
+    .fragments = true, .emulated = true                                                                              \
   }
 
 /* The fastest first; a device takes the first that passes. */
@@ -115,19 +115,34 @@ const matmul_engine *opencl_engine_named(const char *name) {
   return NULL;
 }
 
-const matmul_engine *opencl_engine(clm_context *ctx) {
+static const matmul_engine *first_that_passes(clm_context *ctx, bool fragments) {
+  const matmul_engine *found = NULL;
   opencl_state *s = opencl_state_of(ctx);
-  if (s->engine_asked) return s->engine;
-  s->engine_asked = true;
   const bool profiling = s->profile_open, dry_run = s->dry_run; /* a probe runs, and is no part of what is timed */
   s->profile_open = s->dry_run = false;
-  for (int i = 0; i < ENGINES && !s->engine; i++) {
-    if (!is_candidate(ctx, &engines[i])) continue;
-    if (passes(ctx, &engines[i])) s->engine = &engines[i];
+  for (int i = 0; i < ENGINES && !found; i++) {
+    if ((fragments && !engines[i].fragments) || !is_candidate(ctx, &engines[i])) continue;
+    if (passes(ctx, &engines[i])) found = &engines[i];
     else context_log(ctx, CLM_LOG_DEBUG, "matrix engine %s: not on this device (%s)", engines[i].name, ctx->error);
   }
   s->profile_open = profiling;
   s->dry_run = dry_run;
   ctx->error[0] = '\0'; /* a probe that failed is no failure of the caller's */
+  return found;
+}
+
+const matmul_engine *opencl_engine(clm_context *ctx) {
+  opencl_state *s = opencl_state_of(ctx);
+  if (!s->engine_asked) s->engine = first_that_passes(ctx, false);
+  s->engine_asked = true;
   return s->engine;
+}
+
+const matmul_engine *opencl_fragment_engine(clm_context *ctx) {
+  opencl_state *s = opencl_state_of(ctx);
+  if (s->fragment_engine_asked) return s->fragment_engine;
+  s->fragment_engine = opencl_engine(ctx);
+  if (s->fragment_engine && !s->fragment_engine->fragments) s->fragment_engine = first_that_passes(ctx, true);
+  s->fragment_engine_asked = true;
+  return s->fragment_engine;
 }

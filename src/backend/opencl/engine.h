@@ -23,11 +23,15 @@ typedef struct matmul_engine {
   bool formats[ENGINE_FORMATS];
   bool quads;           /* results lie as cl/quad_rows.h wants them                                        */
   bool planes_together; /* a step makes all products of planes                                         */
+  bool fragments;       /* of cl/engine_fragments.h: kernels besides the product can use it          */
   bool emulated;        /* its instruction in plain OpenCL C, to test all the rest on any device */
 } matmul_engine;
 
 /* The engine of this device: candidates are built, run and compared when first asked. NULL: none. */
 const matmul_engine *opencl_engine(clm_context *);
+
+/* The same among those of cl/engine_fragments.h: for cl/tile_engine.h. */
+const matmul_engine *opencl_fragment_engine(clm_context *);
 
 /* The engine of this name, here or not, not emulated: for tests. NULL: there is none. */
 const matmul_engine *opencl_engine_named(const char *name);

@@ -117,7 +117,8 @@ typedef struct opencl_state {
   bool uses_clblast;                  /* it may keep programs for this context                                  */
   clm_buffer *sgemm_memory;           /* for its padded copies; grows, never shrinks                            */
   const struct matmul_engine *engine; /* what the probes found; NULL: none, or not yet asked             */
-  bool engine_asked;
+  const struct matmul_engine *fragment_engine; /* the same, for kernels that hold fragments themselves    */
+  bool engine_asked, fragment_engine_asked;
 } opencl_state;
 
 static inline opencl_state *opencl_state_of(const clm_context *ctx) { return ctx->state; }

@@ -3,7 +3,7 @@
 #include "backend/opencl/ssd_family.h"
 
 size_t opencl_ssd_workspace(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
-  return (size_t)ssd_call_of(ctx, s, a).floats * sizeof(float);
+  return (size_t)ssd_call_of(ctx, s, a, &(clm_tensor){0}).floats * sizeof(float);
 }
 
 static clm_status run(ssd_call *c, const void *args) {
@@ -21,10 +21,10 @@ static clm_status run(ssd_call *c, const void *args) {
 clm_status opencl_ssd(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
   clm_status status = ssd_check(ctx, "ssd", s, a);
   if (status) return status;
-  ssd_call c = ssd_call_of(ctx, s, a);
+  ssd_call c = ssd_call_of(ctx, s, a, &(clm_tensor){0});
   status = ssd_run(&c, &(ssd_direction){"ssd", run, {0}}, a);
   if (!status)
-    context_explain(ctx, "ssd: opencl, %lld pieces of %d steps, tiles of %d x %d", (long long)c.g.slots, c.g.steps,
-                    4 * c.side, 4 * c.side);
+    context_explain(ctx, "ssd: opencl, %s, %lld pieces of %d steps, tiles of %d x %d", ssd_form(&c),
+                    (long long)c.g.slots, c.g.steps, c.tile, c.tile);
   return status;
 }

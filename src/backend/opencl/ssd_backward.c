@@ -12,7 +12,7 @@ static int32_t parts_of(const ssd_call *c) {
 }
 
 static ssd_call call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_backward_args *b) {
-  ssd_call c = ssd_call_of(ctx, s, &b->forward);
+  ssd_call c = ssd_call_of(ctx, s, &b->forward, &b->dout);
   ssd_args *g = &c.g;
   const int64_t steps = g->slots * s->n_heads * g->steps, square = (int64_t)g->steps * g->steps;
   g->dout = opencl_view_of(&b->dout);
@@ -69,7 +69,7 @@ static clm_status run_inputs(ssd_call *c, const clm_ssd_backward_args *b, bool o
   const clm_ssd_args *a = &b->forward;
   const ssd_shape *s = c->s;
   const clm_tensor *out = of_C ? &b->dC : &b->dB;
-  const int64_t tiles = div_up(s->d_state, 4 * c->side), numbers = s->batch * s->length * s->n_groups * s->d_state;
+  const int64_t tiles = div_up(s->d_state, c->tile), numbers = s->batch * s->length * s->n_groups * s->d_state;
   opencl_kernel *k;
   if (!out->buffer) return CLM_OK;
   clm_status status = ssd_kernel(c, "ssd_backward", "ssd_inputs", of_C ? " -DSSD_OF_C" : "", &k);
@@ -130,7 +130,7 @@ clm_status opencl_ssd_backward(clm_context *ctx, const ssd_shape *s, const clm_s
                                     wanted(&b->ddt_bias), wanted(&b->dD)}};
   status = ssd_run(&c, &direction, b);
   if (!status)
-    context_explain(ctx, "ssd_backward: opencl, %lld pieces of %d steps, heads of a group in %d part%s",
-                    (long long)c.g.slots, c.g.steps, c.g.parts, c.g.parts == 1 ? "" : "s");
+    context_explain(ctx, "ssd_backward: opencl, %s, %lld pieces of %d steps, heads of a group in %d part%s",
+                    ssd_form(&c), (long long)c.g.slots, c.g.steps, c.g.parts, c.g.parts == 1 ? "" : "s");
   return status;
 }

@@ -2,6 +2,7 @@
 #ifndef CLM_OPENCL_SSD_FAMILY_H
 #define CLM_OPENCL_SSD_FAMILY_H
 
+#include "backend/opencl/engine.h"
 #include "backend/opencl/operands.h"
 #include "backend/opencl/scan_family.h"
 #include "backend/opencl/view.h"
@@ -13,17 +14,24 @@ typedef struct ssd_call {
   const ssd_shape *s;
   const clm_ssd_args *a;
   ssd_args g;
-  int side;       /* a work-group is side x side work-items */
-  int64_t floats; /* of workspace                           */
+  const matmul_engine *engine; /* NULL: the plain form                        */
+  int tile;                    /* results of a work-group: tile x tile        */
+  size_t group[2];             /* its work-items                              */
+  int64_t floats;              /* of workspace                                */
   clm_buffer *work;
-  char defines[128];
+  char defines[160];
 } ssd_call;
 
 /* CLM_UNSUPPORTED with a message for double precision and for sizes that do not fit an int. */
 clm_status ssd_check(clm_context *, const char *op, const ssd_shape *, const clm_ssd_args *);
 
-/* All but the workspace itself; its places for what a forward call keeps. */
-ssd_call ssd_call_of(clm_context *, const ssd_shape *, const clm_ssd_args *);
+/* What runs the products, for messages: an engine's name, or "plain". */
+const char *ssd_form(const ssd_call *);
+
+/* All but the workspace itself; its places for what a forward call keeps. `dout`: the backward's, else without a
+ * buffer.
+ */
+ssd_call ssd_call_of(clm_context *, const ssd_shape *, const clm_ssd_args *, const clm_tensor *dout);
 
 /* Room for `floats` more; its place. */
 int64_t ssd_take(ssd_call *, int64_t floats);
@@ -52,8 +60,8 @@ clm_status ssd_kernel(ssd_call *, const char *family, const char *name, const ch
 /* Over `first` work-groups of the kernel's tiles in the first dimension and `second` in the other. */
 #define SSD_RUN_TILES(call, kernel, first, second, ...)                                                              \
   OPENCL_RUN((call)->ctx, kernel, 2,                                                                                 \
-             ((const size_t[]){(size_t)(first) * (size_t)(call)->side, (size_t)(second) * (size_t)(call)->side}),    \
-             ((const size_t[]){(size_t)(call)->side, (size_t)(call)->side}), ARG_STRUCT((call)->g), __VA_ARGS__)
+             ((const size_t[]){(size_t)(first) * (call)->group[0], (size_t)(second) * (call)->group[1]}),            \
+             (call)->group, ARG_STRUCT((call)->g), __VA_ARGS__)
 
 /* cu_seqlens, and the workspace. */
 #define ARG_ENDS(call) ARG_DATA((call)->a->cu_seqlens)

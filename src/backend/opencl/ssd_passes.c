@@ -2,7 +2,13 @@
 #include "backend/opencl/ssd_family.h"
 #include "schedule/arith.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum {
+  ENGINE_TILE = 64,         /* cl/tile_engine.h                   */
+  ENGINE_LOCAL = 47 * 1024, /* bytes that its tiles take, at most */
+};
 
 clm_status ssd_check(clm_context *ctx, const char *op, const ssd_shape *s, const clm_ssd_args *a) {
   clm_status status = opencl_only_storage(ctx, op, (const operand[]){OPERAND(a, x)}, 1);
@@ -11,6 +17,35 @@ clm_status ssd_check(clm_context *ctx, const char *op, const ssd_shape *s, const
   if (!status) status = opencl_fits_int(ctx, op, "batch", s->batch);
   return status;
 }
+
+static bool is_off(const char *variable) {
+  const char *value = getenv(variable);
+  return value && strcmp(value, "0") == 0;
+}
+
+/* Whether the elements of a piece are near enough to each other for an index of 32 bits. */
+static bool is_near(const clm_tensor *t) {
+  int64_t reach = 0;
+  if (!t->buffer) return true;
+  for (int i = 1; i < t->rank; i++)
+    if (i != 2) reach += llabs(t->stride[i]) * (i == 1 ? ENGINE_TILE : t->shape[i]);
+  return reach < INT32_MAX;
+}
+
+/* An engine multiplies by 0 what belongs to another sequence, and would not keep its NaN out: with seq_idx the plain
+ * form runs. */
+static void choose_form(ssd_call *c, const clm_tensor *dout) {
+  const clm_tensor *sequences[] = {&c->a->x, &c->a->B, &c->a->C, &c->a->z, dout};
+  const int side = opencl_tile_side(c->ctx, "CLM_SSD_SIDE");
+  bool fits = opencl_schedule_device(c->ctx)->local_memory_bytes >= ENGINE_LOCAL;
+  for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) fits = fits && is_near(sequences[i]);
+  if (fits && !c->a->seq_idx.buffer && !is_off("CLM_SSD_ENGINE")) c->engine = opencl_fragment_engine(c->ctx);
+  c->tile = c->engine ? ENGINE_TILE : 4 * side;
+  c->group[0] = (size_t)(c->engine ? c->engine->items : side);
+  c->group[1] = (size_t)(c->engine ? 1 : side);
+}
+
+const char *ssd_form(const ssd_call *c) { return c->engine ? c->engine->name : "plain"; }
 
 int64_t ssd_take(ssd_call *c, int64_t floats) {
   const int64_t at = c->floats;
@@ -30,7 +65,7 @@ static int64_t count_pieces(const ssd_args *g, int64_t length) {
 
 static void cut(ssd_call *c) {
   ssd_args *g = &c->g;
-  const int64_t most = 4 * c->side;
+  const int64_t most = c->tile;
   g->chunk = c->a->chunk > 0 ? c->a->chunk : most;
   const int64_t pieces = div_up(g->chunk, most);
   g->steps = (int32_t)div_up(g->chunk, pieces);
@@ -40,8 +75,9 @@ static void cut(ssd_call *c) {
   if (c->s->packed) g->slots = g->length / g->steps + g->length / g->chunk + 3 * c->s->sequences;
 }
 
-ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a) {
-  ssd_call c = {.ctx = ctx, .s = s, .a = a, .side = opencl_tile_side(ctx, "CLM_SSD_SIDE")};
+ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a, const clm_tensor *dout) {
+  ssd_call c = {.ctx = ctx, .s = s, .a = a};
+  choose_form(&c, dout);
   ssd_args *g = &c.g;
   *g = (ssd_args){
       .x = opencl_view_of(&a->x),
@@ -77,10 +113,12 @@ ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a
   g->d = ssd_take(&c, steps);
   g->sum = ssd_take(&c, steps);
   g->rest = ssd_take(&c, steps);
+  g->total = ssd_take(&c, g->slots * s->n_heads);
   g->between = ssd_take(&c, g->slots * s->n_groups * g->steps * g->steps);
   g->states = ssd_take(&c, g->slots * s->n_heads * s->head_dim * s->d_state);
-  snprintf(c.defines, sizeof c.defines, "-DSSD_SIDE=%d -DX_TYPE=%s%s%s", c.side, clm_dtype_name(s->dtype),
-           a->seq_idx.buffer ? " -DSSD_SEQ" : "", s->packed ? " -DSSD_PACKED" : "");
+  snprintf(c.defines, sizeof c.defines, "-DSSD_SIDE=%d -DX_TYPE=%s%s%s%s%s", c.tile / 4, clm_dtype_name(s->dtype),
+           a->seq_idx.buffer ? " -DSSD_SEQ" : "", s->packed ? " -DSSD_PACKED" : "", c.engine ? " -DSSD_ENGINE" : "",
+           c.engine ? c.engine->defines : "");
   return c;
 }
 
@@ -115,7 +153,7 @@ clm_status ssd_run(ssd_call *c, const ssd_direction *direction, const void *args
 }
 
 clm_status ssd_kernel(ssd_call *c, const char *family, const char *name, const char *defines, opencl_kernel **k) {
-  char all[192];
+  char all[224];
   snprintf(all, sizeof all, "%s%s", c->defines, defines);
   return opencl_kernel_get(c->ctx, family, name, all, k);
 }
@@ -144,8 +182,9 @@ clm_status ssd_run_steps(ssd_call *c) {
 clm_status ssd_run_states(ssd_call *c, const clm_tensor *dout, const clm_tensor *in, const clm_tensor *out) {
   const ssd_shape *s = c->s;
   const clm_ssd_args *a = c->a;
-  const char *defines = dout ? " -DSSD_GRADIENT" : "";
-  const int64_t tile = 4 * c->side, tiles = div_up(s->head_dim, tile) * div_up(s->d_state, tile);
+  /* States are fp32 whatever the dtype: their summands lose nothing. */
+  const char *defines = dout ? " -DSSD_GRADIENT -DPLANES_COMPUTED=3" : " -DPLANES_COMPUTED=3";
+  const int64_t tile = c->tile, tiles = div_up(s->head_dim, tile) * div_up(s->d_state, tile);
   opencl_kernel *states, *pass;
   c->g.state_in = opencl_view_of(in);
   c->g.state_out = opencl_view_of(out);
