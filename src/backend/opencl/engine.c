@@ -120,11 +120,17 @@ static const matmul_engine *first_that_passes(clm_context *ctx, bool fragments) 
   opencl_state *s = opencl_state_of(ctx);
   const bool profiling = s->profile_open, dry_run = s->dry_run; /* a probe runs, and is no part of what is timed */
   s->profile_open = s->dry_run = false;
+  clm_buffer **workspace = &ctx->workspace[ctx->depth], *const before = *workspace; /* nor of the memory counted */
+  const uint64_t peak = ctx->memory_peak;
+  *workspace = NULL;
   for (int i = 0; i < ENGINES && !found; i++) {
     if ((fragments && !engines[i].fragments) || !is_candidate(ctx, &engines[i])) continue;
     if (passes(ctx, &engines[i])) found = &engines[i];
     else context_log(ctx, CLM_LOG_DEBUG, "matrix engine %s: not on this device (%s)", engines[i].name, ctx->error);
   }
+  clm_buffer_destroy(workspace);
+  *workspace = before;
+  ctx->memory_peak = peak;
   s->profile_open = profiling;
   s->dry_run = dry_run;
   ctx->error[0] = '\0'; /* a probe that failed is no failure of the caller's */
