@@ -3,48 +3,15 @@
  *
  * A row of `lanes` work-items takes COLUMNS columns of b: pieces of 8 numbers, one after the other, each multiplied
  * with that piece of every row of a; the lanes' sums are added as a tree, all at once.
- * MATMUL_ROWS: 1 to 8. ALIGNED_A, ALIGNED_B: every piece of eight is aligned to its size (16 bytes of 16-bit numbers),
- * and can be read in one go. */
+ * MATMUL_ROWS: 1 to 8. */
 #include "matmul.h"
+#include "matmul_pieces.h"
 
 #ifndef MATMUL_ROWS
 #define MATMUL_ROWS 1
 #endif
 #define COLUMNS 2
 #define SUMS    (MATMUL_ROWS * COLUMNS)
-
-#define piece_f32(v)    (v)
-#define piece_bf16(v)   as_float8(convert_uint8(v) << (uint8)(16))
-#define piece_i8(v)     convert_float8(v)
-#define piece_f16(v)    (float8)(value_f16(v.s0), value_f16(v.s1), value_f16(v.s2), value_f16(v.s3), \
-                                 value_f16(v.s4), value_f16(v.s5), value_f16(v.s6), value_f16(v.s7))
-#define stored8_f32     float8
-#define stored8_bf16    ushort8
-#define stored8_f16     ushort8
-#define stored8_i8      char8
-#define BY(what, type)  STORAGE_PASTE(what, type)
-typedef BY(stored8_, A_TYPE) a_piece;
-typedef BY(stored8_, B_TYPE) b_piece;
-
-static inline float8 load_a(__global const a_t *a, long at, long column) {
-#ifdef ALIGNED_A
-  const a_piece v = *(__global const a_piece *)(a + at);
-  return BY(piece_, A_TYPE)(v);
-#else
-  return (float8)(LOAD(A_TYPE, a, at), LOAD(A_TYPE, a, at + column), LOAD(A_TYPE, a, at + 2 * column),
-                  LOAD(A_TYPE, a, at + 3 * column), LOAD(A_TYPE, a, at + 4 * column), LOAD(A_TYPE, a, at + 5 * column),
-                  LOAD(A_TYPE, a, at + 6 * column), LOAD(A_TYPE, a, at + 7 * column));
-#endif
-}
-
-static inline float8 load_b(__global const b_t *b, long at) {
-#ifdef ALIGNED_B
-  const b_piece v = *(__global const b_piece *)(b + at);
-#else
-  const b_piece v = vload8(0, b + at);
-#endif
-  return BY(piece_, B_TYPE)(v);
-}
 
 static inline float add_products(float sum, float8 u, float8 w) {
   sum = fma(u.s0, w.s0, sum);
@@ -72,10 +39,10 @@ __kernel void matmul_row(__global const a_t *a, long a_offset, long a_row, long 
   const long column[COLUMNS] = {min(j0, n - 1) * b_column, min(j0 + 1, n - 1) * b_column};
 #pragma unroll 4
   for (int kk = 8 * x; kk + 8 <= k; kk += 8 * lanes) {
-    const float8 w0 = load_b(b, column[0] + kk), w1 = load_b(b, column[1] + kk);
+    const float8 w0 = numbers_b(stored_b(b, column[0] + kk)), w1 = numbers_b(stored_b(b, column[1] + kk));
 #pragma unroll
     for (int r = 0; r < MATMUL_ROWS; r++) {
-      const float8 u = load_a(a, r * a_row + kk * a_column, a_column);
+      const float8 u = numbers_a(stored_a(a, r * a_row + kk * a_column, a_column));
       sum[r][0] = add_products(sum[r][0], u, w0);
       sum[r][1] = add_products(sum[r][1], u, w1);
     }

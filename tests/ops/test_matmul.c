@@ -69,6 +69,9 @@ static const matmul_case cases[] = {
     {7, 131, 64, B_TRANSPOSED | BIAS | SOFTPLUS | RESIDUAL, TEST_WIDE, "a step of seven: slices of wider matrices"},
     {8, 33, 200, B_TRANSPOSED | BIAS, TEST_CONTIGUOUS, "a step of eight"},
     {9, 33, 200, B_TRANSPOSED | BIAS, TEST_CONTIGUOUS, "a step of nine: no longer few rows"},
+    {64, 49, 550, B_TRANSPOSED | BIAS | RESIDUAL, TEST_CONTIGUOUS, "few rows on an engine: turns along k and a rest"},
+    {17, 33, 512, B_TRANSPOSED | ACCUMULATE, TEST_WIDE, "few rows on an engine: whole turns, slices"},
+    {2, 15, 31, B_TRANSPOSED | SILU | SCALE, TEST_CONTIGUOUS, "few rows on an engine: less than a turn"},
 };
 #define CASES (sizeof cases / sizeof cases[0])
 
@@ -321,9 +324,10 @@ static void add(void) {
       const matmul_case *c = &cases[i];
       if ((c->flags & LARGE && device->slow) || (c->flags & GPU && (!device->opencl || device->slow))) continue;
       test_add(device, test_product, c, "matmul: %s", c->why);
-      if (!device->slow || i == 7 || i == 15 || c->m == 1)
+      const bool few = strncmp(c->why, "few rows on an engine", 21) == 0;
+      if (!device->slow || i == 7 || i == 15 || c->m == 1 || few)
         test_add(device, test_integers, c, "matmul by i8: %s", c->why);
-      if (!device->slow || i == 7) test_add(device, test_16bit, c, "matmul in 16 bits: %s", c->why);
+      if (!device->slow || i == 7 || few) test_add(device, test_16bit, c, "matmul in 16 bits: %s", c->why);
     }
     test_add(device, test_residual_in_place, &cases[7], "matmul: residual in place");
     test_add(device, test_residual_in_place, &cases[9], "matmul: transposed residual in place");

@@ -7,20 +7,21 @@
 #include <string.h>
 
 /* Those of cl/engine_fragments.h are all built for the same tile. */
-#define FRAGMENTS(name_, NAME, needs_, tf32, quads_)                                                                 \
+#define FRAGMENTS(name_, NAME, needs_, tf32, direct_)                                                                \
   {                                                                                                                  \
     .name = name_, .defines = " -DENGINE_" NAME, .variable = "CLM_OPENCL_" NAME, .needs = needs_,                    \
-    .tile = {128, 128, 2}, .split_groups = 1, .items = 256, .consumers = 256, .fragments = true, .formats = {        \
+    .tile = {128, 128, 2}, .split_groups = 1, .items = 256, .consumers = 256, .fragments = true, .direct = direct_,  \
+    .formats = {                                                                                                     \
       true,                                                                                                          \
       true,                                                                                                          \
       tf32                                                                                                           \
     }                                                                                                                \
   }
-#define EMULATED(name_, NAME)                                                                                        \
+#define EMULATED(name_, NAME, direct_)                                                                               \
   {                                                                                                                  \
     .name = name_, .defines = " -DENGINE_" NAME " -DENGINE_EMULATED", .variable = "CLM_OPENCL_" NAME,                \
     .tile = {128, 128, 1}, .split_groups = 1, .items = 256, .consumers = 256, .formats = {true, true, false},        \
-    .fragments = true, .emulated = true                                                                              \
+    .fragments = true, .direct = direct_, .emulated = true                                                           \
   }
 
 /* The fastest first; a device takes the first that passes. */
@@ -40,10 +41,10 @@ static const matmul_engine engines[] = {
     FRAGMENTS("mfma", "MFMA", ENGINE_AMD, false, false),
     FRAGMENTS("wmma", "WMMA", ENGINE_AMD, false, false),
     FRAGMENTS("dpas", "DPAS", ENGINE_INTEL, false, false),
-    EMULATED("mma", "MMA"),
-    EMULATED("mfma", "MFMA"),
-    EMULATED("wmma", "WMMA"),
-    EMULATED("dpas", "DPAS"),
+    EMULATED("mma", "MMA", true),
+    EMULATED("mfma", "MFMA", false),
+    EMULATED("wmma", "WMMA", false),
+    EMULATED("dpas", "DPAS", false),
 };
 
 enum { ENGINES = sizeof engines / sizeof engines[0] };

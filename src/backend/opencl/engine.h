@@ -24,6 +24,7 @@ typedef struct matmul_engine {
   bool quads;           /* results lie as cl/quad_rows.h wants them                                        */
   bool planes_together; /* a step makes all products of planes                                         */
   bool fragments;       /* of cl/engine_fragments.h: kernels besides the product can use it          */
+  bool direct;          /* a lane's words lie side by side along k: cl/matmul_few.cl takes them from memory */
   bool emulated;        /* its instruction in plain OpenCL C, to test all the rest on any device */
 } matmul_engine;
 
@@ -45,6 +46,10 @@ clm_status opencl_engine_matmul(clm_context *, const matmul_engine *, const matm
  * it is not the buffer's own, the caller packs them and then says so there. NULL: not kept. */
 clm_buffer *opencl_kept_panels(const clm_tensor *matrix, int row, engine_format format, size_t bytes,
                                uint64_t **version);
+
+/* Up to 64 rows times a weight that lies along k, both of 16 bits or less, by the device's engine without panels. */
+bool opencl_matmul_few_fits(clm_context *, const matmul_shape *, const clm_matmul_args *);
+clm_status opencl_matmul_few(clm_context *, const matmul_shape *, const clm_matmul_args *);
 
 /* Whether the device's engine takes this product and is worth its packing. */
 bool opencl_engine_fits(clm_context *, const matmul_shape *, const clm_matmul_args *);

@@ -5,7 +5,7 @@
 #include "core/try.h"
 #include <stdio.h>
 
-enum { MAX_ROWS = 8, ROW_LANES = 32, ROW_LINES = 4, ROW_COLUMNS = 2, ROW_PIECE = 8, SHORT_K = 512, MIN_PART = 256 };
+enum { MAX_ROWS = 8, ROW_LANES = 32, ROW_LINES = 4, ROW_COLUMNS = 2, SHORT_K = 512, MIN_PART = 256 };
 
 clm_status opencl_matmul_finish(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a,
                                 const clm_tensor *partial, int64_t part_stride, int parts, float scale) {
@@ -25,17 +25,11 @@ static bool row_fits(const matmul_shape *s, const clm_matmul_args *a) {
   return s->m <= MAX_ROWS && s->k >= ROW_LANES && a->b.stride[0] == 1;
 }
 
-/* Whether the pieces of eight numbers along dimension `k` are aligned to their size, at most 16 bytes. */
-static bool pieces_aligned(const clm_tensor *t, int k) {
-  const size_t bytes = ROW_PIECE * clm_dtype_size(t->dtype),
-               line = (size_t)t->stride[1 - k] * clm_dtype_size(t->dtype);
-  return t->stride[k] == 1 && t->offset % bytes == 0 && line % bytes == 0;
-}
-
 static clm_status matmul_row(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
   char defines[96];
-  snprintf(defines, sizeof defines, "-DMATMUL_ROWS=%d%s%s", (int)s->m, pieces_aligned(&a->a, 1) ? " -DALIGNED_A" : "",
-           pieces_aligned(&a->b, 0) ? " -DALIGNED_B" : "");
+  snprintf(defines, sizeof defines, "-DMATMUL_ROWS=%d%s%s", (int)s->m,
+           opencl_pieces_aligned(&a->a, 1) ? " -DALIGNED_A" : "",
+           opencl_pieces_aligned(&a->b, 0) ? " -DALIGNED_B" : "");
   opencl_kernel *k;
   clm_status status = opencl_kernel_get(ctx, "matmul_row", "matmul_row", MATMUL_DEFINES(defines, a).text, &k);
   if (status) return status;
@@ -127,6 +121,7 @@ clm_status opencl_matmul_batch(clm_context *ctx, const matmul_shape *s, const cl
 
 clm_status opencl_matmul(clm_context *ctx, const matmul_shape *s, const clm_matmul_args *a) {
   TRY(check_product(ctx, s, a));
+  if (opencl_matmul_few_fits(ctx, s, a)) return opencl_matmul_few(ctx, s, a);
   if (!row_fits(s, a) && opencl_engine_fits(ctx, s, a))
     return opencl_engine_matmul(ctx, opencl_engine(ctx), s, a, "");
   if (direct_fits(ctx, a)) return matmul_direct(ctx, s, a);

@@ -17,6 +17,12 @@ static inline float matmul_scale(const clm_matmul_args *a) { return a->scale == 
   OPENCL_DEFINES(base, OPERAND_TYPE(A_TYPE, (args)->a), OPERAND_TYPE(B_TYPE, (args)->b),                             \
                  OPERAND_TYPE(OUT_TYPE, (args)->out))
 
+/* Of cl/matmul_pieces.h: whether the pieces of eight numbers along dimension `k` are aligned to their size. */
+static inline bool opencl_pieces_aligned(const clm_tensor *t, int k) {
+  const size_t bytes = 8 * clm_dtype_size(t->dtype), line = (size_t)t->stride[1 - k] * clm_dtype_size(t->dtype);
+  return t->stride[k] == 1 && t->offset % bytes == 0 && line % bytes == 0;
+}
+
 /* Our own kernel, for any strides. */
 clm_status opencl_matmul_tiled(clm_context *, const matmul_shape *, const clm_matmul_args *);
 
