@@ -194,7 +194,7 @@ kernel void ssd_pass(const ssd_args a, global const float *in, global float *out
 }
 
 /* C times the state before the piece, times the decay up to each step: columns p0 on of the result. */
-FUNCTION void through_state(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
+INLINE void through_state(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
   const int item = tile_item();
   times_state(sum, at, &in->C, at->work + at->a->states + state_at(at->a, at->slot, at->head), p0, m);
   FOR_RESULTS(e) {
@@ -210,7 +210,7 @@ FUNCTION float weighted(const place *at, global const float *between, int l, int
 }
 
 /* Adds what comes from the piece's own steps. */
-FUNCTION void add_within(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
+INLINE void add_within(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
   const int item = tile_item();
   global const float *between = at->work + at->a->between + between_at(at);
   for (int k0 = 0; k0 < at->p.steps; k0 += DEPTH) {

@@ -108,6 +108,8 @@ static inline piece piece_of(const ssd_args *a, global const int *ends, long slo
   return p;
 }
 
+/* Functions with barriers are always INLINE: where PoCL 3.1 has to inline them itself, sums of the gradient's tiles get
+ * mixed up. */
 #if defined(SSD_ENGINE) && !defined(ENGINE_EMULATED)
 #define FUNCTION INLINE
 #else
@@ -196,7 +198,7 @@ FUNCTION long between_at(const place *at) {
 }
 
 /* Brings a head's steps to local memory: all work-items of a tile. */
-FUNCTION void enter_head(place *at, int head, step_memory steps) {
+INLINE void enter_head(place *at, int head, step_memory steps) {
   const int item = tile_item();
   at->head = head;
   local_barrier();
@@ -280,7 +282,7 @@ FUNCTION float skip_of(const place *at, const inputs *in, int dim) {
 /* ---- Tiles ---- */
 
 /* The steps' B or C times a state, or the gradient of one: columns p0 on of the result. */
-FUNCTION void times_state(tile *sum, const place *at, const rows *u, global const float *state, int p0,
+INLINE void times_state(tile *sum, const place *at, const rows *u, global const float *state, int p0,
                           tile_memory m) {
   const int item = tile_item(), d_state = at->a->d_state;
   tile_clear(sum);

@@ -8,7 +8,7 @@
 #include "ssd.h"
 
 /* B times T, times the decay from each step to the piece's end: columns p0 on. */
-FUNCTION void through_gradient(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
+INLINE void through_gradient(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
   const int item = tile_item();
   times_state(sum, at, &in->B, at->work + at->a->dstates + state_at(at->a, at->slot, at->head), p0, m);
   FOR_RESULTS(e) {
@@ -24,7 +24,7 @@ FUNCTION float decayed(const place *at, global const float *between, int l, int 
 }
 
 /* Adds what the piece's later steps give. */
-FUNCTION void add_within(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
+INLINE void add_within(tile *sum, const place *at, const inputs *in, int p0, tile_memory m) {
   const int item = tile_item();
   global const float *between = at->work + at->a->between + between_at(at);
   for (int k0 = 0; k0 < at->p.steps; k0 += DEPTH) {
@@ -60,7 +60,7 @@ FUNCTION void times_x(tile *product, const tile *t, const place *at, const input
 }
 
 /* The sum of row `item` of a tile, in the first TILE work-items: between barriers. */
-FUNCTION float row_of(square s, const tile *t) {
+INLINE float row_of(square s, const tile *t) {
   const int item = tile_item();
   local_barrier();
   square_put(s, t);
@@ -110,7 +110,7 @@ kernel TILE_GROUP void ssd_inner(const ssd_args a, global const x_t *x, global c
 }
 
 /* dy x^T of the steps of a piece. */
-FUNCTION void outer(tile *sum, const place *at, const inputs *in, tile_memory m) {
+INLINE void outer(tile *sum, const place *at, const inputs *in, tile_memory m) {
   const int item = tile_item();
   tile_clear(sum);
   for (int k0 = 0; k0 < at->a->head_dim; k0 += DEPTH) {
@@ -135,7 +135,7 @@ static int2 heads_of_part(const ssd_args *a, int group, int part) {
 
 /* What decays give from step to step: crossing[t] is the sum of products[l][s] over s < t <= l, first along each row,
  * then down the columns. Whole work-groups call this. */
-FUNCTION void cross(const place *at, square products) {
+INLINE void cross(const place *at, square products) {
   const int item = tile_item();
   local_barrier();
   if (item < TILE) {
@@ -209,7 +209,7 @@ FUNCTION float head_factor(const place *at, const inputs *in, int step, int dim)
 }
 
 /* Adds what a head gives through the states: u T with u = d x and the decay to the end (SSD_OF_C: dy S). */
-FUNCTION void add_head(tile *sum, const place *at, const inputs *in, int n0, tile_memory m) {
+INLINE void add_head(tile *sum, const place *at, const inputs *in, int n0, tile_memory m) {
   const ssd_args *a = at->a;
   const int item = tile_item();
 #ifdef SSD_OF_C
@@ -247,7 +247,7 @@ FUNCTION float turned(const place *at, global const float *dbetween, int i, int 
 }
 
 /* Adds what comes through C B^T: its gradient, turned for dB, times the other of B and C. */
-FUNCTION void add_between(tile *sum, const place *at, const inputs *in, global const float *dbetween, int n0,
+INLINE void add_between(tile *sum, const place *at, const inputs *in, global const float *dbetween, int n0,
                           tile_memory m) {
   const int item = tile_item();
   for (int k0 = 0; k0 < at->p.steps; k0 += DEPTH) {
