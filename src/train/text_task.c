@@ -82,7 +82,7 @@ static clm_status prepare(clm_trainer *t, const int32_t *ids, size_t count, cons
   int64_t max = t->options.validation_tokens > 1 ? t->options.validation_tokens : 2;
   t->validation_tokens = state->windows.count - state->windows.training;
   if (t->options.validation_tokens && t->validation_tokens > max) t->validation_tokens = max;
-  t->loss_scale = 1 / (double)batch_rows(t);
+  t->loss_weight = 1 / (double)batch_rows(t);
   TRY(clm_buffer_create(ctx, batch_rows(t) * sizeof(float), &state->losses));
   return trainer_prepare(t);
 }

@@ -42,7 +42,7 @@ clm_status trainer_new(clm_model *model, const train_task *task, size_t state_by
                             .context = model->context,
                             .task_state = state,
                             .started = clock_seconds(),
-                            .loss_scale = 1,
+                            .loss_weight = 1,
                             .scaling = {.scale = 1, .last = 1},
                             .quality = (double)NAN};
   return CLM_OK;
@@ -105,7 +105,7 @@ static clm_status fetch_losses(clm_trainer *t) {
   if (t->summed == t->used) return CLM_OK;
   TRY(clm_buffer_read(t->scalars, 0, sizeof sums, sums));
   for (; t->summed < t->used; t->summed++) {
-    t->loss_sum += (double)sums[t->summed] * t->loss_scale;
+    t->loss_sum += (double)sums[t->summed] * t->loss_weight;
     t->loss_count++;
   }
   return CLM_OK;

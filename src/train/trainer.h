@@ -23,7 +23,7 @@ typedef struct train_task {
   const char *data;                            /* its name in messages: "text"                     */
   size_t (*batch_bytes)(const clm_trainer *t); /* of a batch in the queue                          */
   void (*next)(clm_trainer *t, data_position *position, int slot, void *batch); /* cuts the next one */
-  /* Gradients of the batch in `slot` of the queue; loss (1) times t->loss_scale is its mean. */
+  /* Gradients of the batch in `slot` of the queue; loss (1) times t->loss_weight is its mean. */
   clm_status (*run)(clm_trainer *t, int slot, uint64_t seed, clm_tensor loss);
   clm_status (*validate)(clm_trainer *t, double *loss);
   clm_status (*save)(clm_trainer *t, const char *directory);
@@ -56,7 +56,7 @@ struct clm_trainer {
   double seconds_before; /* of the parts of the run before this one */
   double started;
   double validation_seconds; /* the last one took, 0: none yet */
-  double loss_scale, loss_sum;
+  double loss_weight, loss_sum;
   int64_t loss_count;
   double lr, quality;
 };
