@@ -28,7 +28,7 @@ static inline void place_sums(const attention_args *a, const block *b, pairs p, 
   }
 }
 
-/* What a pair's score becomes, 0 where the key is not seen. */
+/* The weight of a key that a pair sees. */
 static inline float weight_of(const attention_args *a, float product, float lse) {
   return exp(a->scale * product - lse);
 }

@@ -56,7 +56,7 @@ INLINE void multiply_words(float *sum, uint4 low, uint4 high, uint4 row, __local
   multiply(sum, b1, a1, exchange, item);
 }
 
-/* The words of a line of b by every row, r's piece is `piece_of_row`. */
+/* Multiplies the words of b by those of every row r, whose piece `piece_of_row` gives. */
 #define MULTIPLY_ROWS(piece_of_row)                                                                                  \
   UNROLL                                                                                                             \
   for (int r = 0; r < ROW_BLOCKS; r++) {                                                                             \

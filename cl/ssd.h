@@ -1,7 +1,7 @@
 /* Shared by the kernels of SSD.
  *
- * A row (of the batch, or a packed sequence) is cut into chunks and these into pieces of at most SSD_STEPS steps;
- * each piece has a slot of the workspace. Products are tiles of SSD_STEPS x SSD_STEPS results, one for each
+ * A row (of the batch, or a packed sequence) is cut into chunks and these into pieces of at most TILE steps;
+ * each piece has a slot of the workspace. Products are tiles of TILE x TILE results, one for each
  * work-group of SSD_SIDE x SSD_SIDE work-items, 4 x 4 results for each of them.
  *
  *   SSD_ENGINE   products on the matrix engine ENGINE_<name> (tile_engine.h); not with SSD_SEQ
@@ -35,9 +35,7 @@ typedef STORAGE(X_TYPE) x_t;
 #else
 #include "tile.h"
 #endif
-#define SSD_STEPS  TILE
 #define STEP_LIMIT (-1000.0f) /* of d A: its exponential is 0, and sums of it stay exact */
-#define PADDING    (-1)       /* segment of a step that is padding                       */
 
 /* ---- Where pieces lie ---- */
 

@@ -38,13 +38,6 @@ static inline void tile_multiply(tile *t, local const float (*a)[TILE + 1], loca
   }
 }
 
-/* Adds up what the SIDE work-items of a row of the tile hold, for all rows: scratch has [row][item]. */
-static inline float row_sum(local const float (*scratch)[SIDE + 1], int row) {
-  float sum = 0.0f;
-  for (int i = 0; i < SIDE; i++) sum += scratch[row][i];
-  return sum;
-}
-
 /* For loops over a slice's elements: neighbours walk along k, or along the rows. */
 #define FOR_SLICE(e)  for (int e = ITEM; e < TILE * DEPTH; e += SIDE * SIDE)
 #define ALONG_K(e)    const int kk = e % DEPTH, i = e / DEPTH
