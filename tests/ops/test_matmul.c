@@ -309,6 +309,18 @@ static void test_emulated(const test_device *device, const void *data) {
   run_destroy(run);
 }
 
+/* The same of few rows in 16 bits, which the engine takes from memory. */
+static void test_few_emulated(const test_device *device, const void *data) {
+  const clm_matmul_args args = args_of(data);
+  test_problem p = problem_of(data, &args);
+  p.storage = CLM_BF16;
+  test_run *run = run_create(&p, device->context, false);
+  run_call(run);
+  const char *explained = clm_context_explain(device->context);
+  if (!strstr(explained, "matmul: opencl, mma (bf16) without panels")) fail_msg("%s", explained);
+  run_destroy(run);
+}
+
 static const matmul_case *find_case(const char *why) {
   for (size_t i = 0; i < CASES; i++)
     if (strcmp(cases[i].why, why) == 0) return &cases[i];
@@ -320,6 +332,9 @@ static void add(void) {
     const test_device *device = &test_devices[d];
     if (device->opencl && getenv("CLM_OPENCL_EMULATE"))
       test_add(device, test_emulated, &cases[0], "matmul: the engine that is asked for");
+    if (device->opencl && getenv("CLM_OPENCL_EMULATE") && strcmp(getenv("CLM_OPENCL_EMULATE"), "mma") == 0)
+      test_add(device, test_few_emulated, find_case("few rows on an engine: less than a turn"),
+               "matmul: few rows from memory");
     for (size_t i = 0; i < CASES; i++) {
       const matmul_case *c = &cases[i];
       if ((c->flags & LARGE && device->slow) || (c->flags & GPU && (!device->opencl || device->slow))) continue;
