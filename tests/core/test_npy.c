@@ -246,7 +246,7 @@ static void add(void) {
 
 int main(void) {
   if (mkstemp(path) < 0) return EXIT_FAILURE;
-  int status = test_main_judge("npy", add);
+  int status = test_main_reference("npy", add);
   unlink(path);
   return status;
 }

@@ -189,7 +189,7 @@ static void add(void) {
 }
 
 int main(void) {
-  const int status = test_main_judge("null", add);
+  const int status = test_main_reference("null", add);
   if (fixture.context) free_fixture();
   return status;
 }

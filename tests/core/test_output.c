@@ -175,12 +175,12 @@ static void test_no_room(const test_device *device, const void *data) {
   void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
   now = (struct rlimit){50000, before.rlim_max};
   assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
-  clm_status status = file_replace(test_judge, "a", (file_part[]){{big, 100000}}, 1);
+  clm_status status = file_replace(test_reference, "a", (file_part[]){{big, 100000}}, 1);
   setrlimit(RLIMIT_FSIZE, &before);
   signal(SIGXFSZ, handler);
   free(big);
   assert_int_equal(status, CLM_IO_ERROR);
-  assert_non_null(strstr(clm_context_error(test_judge), "cannot write a: File too large"));
+  assert_non_null(strstr(clm_context_error(test_reference), "cannot write a: File too large"));
   expect_text("a", "old");
   assert_int_equal(entries(), 1);
   unlink("a");
@@ -235,6 +235,6 @@ static void add(void) {
 
 int main(void) {
   if (!mkdtemp(folder) || chdir(folder) != 0) return EXIT_FAILURE;
-  int status = test_main_judge("output", add);
+  int status = test_main_reference("output", add);
   return chdir("/") == 0 && rmdir(folder) == 0 ? status : EXIT_FAILURE;
 }

@@ -68,7 +68,7 @@ static void test_hostile_views(const test_device *device, const void *data) {
 static void test_strided(const test_device *device, const void *data) {
   (void)device, (void)data;
   clm_buffer *buffer;
-  assert_int_equal(clm_buffer_create(test_judge, 256, &buffer), CLM_OK);
+  assert_int_equal(clm_buffer_create(test_reference, 256, &buffer), CLM_OK);
   const int64_t shape[] = {2, 3, 4}, contiguous[] = {12, 4, 1}, swapped[] = {12, 1, 3};
   const clm_tensor a = clm_tensor_strided(buffer, 8, CLM_F32, 3, shape, contiguous),
                    b = clm_tensor_of(buffer, 8, CLM_F32, 3, shape);
@@ -81,10 +81,10 @@ static void test_strided(const test_device *device, const void *data) {
   assert_int_equal(clm_tensor_strided(buffer, 0, CLM_F32, 3, shape, NULL).rank, 0);
   assert_int_equal(clm_tensor_of(buffer, 0, CLM_F32, 3, NULL).rank, 0);
   const clm_tensor many = clm_tensor_strided(buffer, 0, CLM_F32, 9, shape, swapped); /* reads none of them */
-  assert_int_equal(clm_axpby(test_judge, &(clm_axpby_args){.out = many}), CLM_INVALID_ARGUMENT);
-  assert_string_equal(clm_context_error(test_judge), "axpby: out has rank 9, expected 1 to 5");
+  assert_int_equal(clm_axpby(test_reference, &(clm_axpby_args){.out = many}), CLM_INVALID_ARGUMENT);
+  assert_string_equal(clm_context_error(test_reference), "axpby: out has rank 9, expected 1 to 5");
   const clm_tensor repeated = clm_tensor_strided(buffer, 0, CLM_F32, 1, (int64_t[]){5}, (int64_t[]){0});
-  assert_int_equal(clm_axpby(test_judge, &(clm_axpby_args){.out = repeated}), CLM_INVALID_ARGUMENT);
+  assert_int_equal(clm_axpby(test_reference, &(clm_axpby_args){.out = repeated}), CLM_INVALID_ARGUMENT);
   clm_buffer_destroy(&buffer);
 }
 
@@ -149,7 +149,7 @@ static void test_convert(const test_device *device, const void *data) {
 
 static void test_transfers(const test_device *device, const void *data) {
   (void)data;
-  clm_context *context = device ? device->context : test_judge;
+  clm_context *context = device ? device->context : test_reference;
   static const float values[6] = {1, 2, 3, 4, 5, 6};
   float back[6] = {0};
   clm_buffer *buffer;

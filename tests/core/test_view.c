@@ -106,4 +106,4 @@ static void add(void) {
   test_add(NULL, test_same, NULL, "the same view");
 }
 
-int main(void) { return test_main_judge("view", add); }
+int main(void) { return test_main_reference("view", add); }

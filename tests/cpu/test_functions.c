@@ -148,4 +148,4 @@ static void add(void) {
   }
 }
 
-int main(void) { return test_main_judge("functions", add); }
+int main(void) { return test_main_reference("functions", add); }

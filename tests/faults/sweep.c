@@ -59,7 +59,7 @@ static bool same_as(const held_folder *held, const held_file *f) {
 }
 
 /* Every file is whole and either as it was or as it was to become. */
-static void judge_files(sweep *s, const job *j, held_folder *now, const held_folder *wanted, bool success) {
+static void check_files(sweep *s, const job *j, held_folder *now, const held_folder *wanted, bool success) {
   for (size_t i = 0; i < now->count; i++) {
     held_file *f = &now->files[i];
     if (is_stream(f->name)) continue;
@@ -85,7 +85,7 @@ static bool begins_with(const held_file *whole, const char *data, size_t bytes) 
 }
 
 /* What was printed is all that was to be printed, or its beginning; of a run that failed a line may end early. */
-static void judge_streams(sweep *s, const job *j, const held_folder *now, const held_folder *wanted, int status) {
+static void check_streams(sweep *s, const job *j, const held_folder *now, const held_folder *wanted, int status) {
   const held_file *out = folder_find(now, "stdout"), *good = folder_find(wanted, "stdout");
   const held_file *messages = folder_find(now, "stderr");
   if (status != 0 && messages->bytes == 0) blame(s, j, "it failed without a message", "");
@@ -102,7 +102,7 @@ static uint32_t kept_by(const sweep *s, const void *caller) {
   return 0;
 }
 
-static void judge_leaks(sweep *s, const job *j) {
+static void check_leaks(sweep *s, const job *j) {
   const fault_report *r = j->report;
   char text[200];
   for (uint32_t i = 0; i < r->leak_count; i++) {
@@ -120,25 +120,25 @@ static void judge_leaks(sweep *s, const job *j) {
 }
 
 /* After `run`. True: `after` follows. */
-static bool judge_run(sweep *s, job *j, int wait_status) {
+static bool check_run(sweep *s, job *j, int wait_status) {
   held_folder now;
   if (!WIFEXITED(wait_status)) {
     blame(s, j, WTERMSIG(wait_status) == SIGKILL ? "it hung" : "it crashed", strsignal(WTERMSIG(wait_status)));
     return s->what->after.main != NULL;
   }
   j->status = WEXITSTATUS(wait_status);
-  if (j->report->ended && !j->report->leaks_allowed) judge_leaks(s, j);
+  if (j->report->ended && !j->report->leaks_allowed) check_leaks(s, j);
   s->totals.injected += j->report->failed > 0;
   s->totals.survived += j->status == 0;
   folder_read(j->folder, &now);
-  judge_files(s, j, &now, &s->done, j->status == 0);
-  judge_streams(s, j, &now, &s->done, j->status);
+  check_files(s, j, &now, &s->done, j->status == 0);
+  check_streams(s, j, &now, &s->done, j->status);
   folder_free(&now);
   return s->what->after.main != NULL;
 }
 
 /* After `after`, which nothing has disturbed. */
-static void judge_after(sweep *s, job *j, int wait_status) {
+static void check_after(sweep *s, job *j, int wait_status) {
   held_folder now;
   if (!WIFEXITED(wait_status)) {
     blame(s, j, "going on, it hung or crashed", "");
@@ -147,7 +147,7 @@ static void judge_after(sweep *s, job *j, int wait_status) {
   int status = WEXITSTATUS(wait_status);
   folder_read(j->folder, &now);
   const held_file *messages = folder_find(&now, "stderr");
-  if (status == 0) judge_files(s, j, &now, &s->followed, true);
+  if (status == 0) check_files(s, j, &now, &s->followed, true);
   else if (s->what->must_go_on) blame(s, j, "it cannot go on", messages->data);
   else if (messages->bytes == 0) blame(s, j, "going on, it failed without a message", "");
   folder_free(&now);
@@ -168,8 +168,8 @@ static void start(sweep *s, job *j, const fault_plan *plan) {
 
 static void ended(sweep *s, job *j, int wait_status) {
   bool more = false;
-  if (j->follows) judge_after(s, j, wait_status);
-  else more = judge_run(s, j, wait_status);
+  if (j->follows) check_after(s, j, wait_status);
+  else more = check_run(s, j, wait_status);
   j->pid = 0;
   if (!more) return;
   j->follows = true;

@@ -120,7 +120,7 @@ static void complain(const fuzz_call *c, const char *what, const char *detail) {
   printf("  FAILED: %s: %s\n", what, detail);
 }
 
-/* ---- Judging ---- */
+/* ---- Comparing ---- */
 
 static bool names(const char *message, const char *name) {
   const size_t length = strlen(name);

@@ -65,7 +65,7 @@ static tolerance tolerance_of(clm_dtype dtype, const grid_exception *exceptions,
 }
 
 static char explain[1200];
-static double worst_seen, judge_seconds, device_seconds[32];
+static double worst_seen, reference_seconds, device_seconds[32];
 static char worst_where[700];
 static int checked, unsupported;
 
@@ -112,11 +112,11 @@ static double processor_seconds(void) {
 
 bool grid_check(const test_problem *p, const grid_exception *exceptions, const char *text) {
   bool right = true;
-  test_run *want = run_create(p, test_judge, true);
+  test_run *want = run_create(p, test_reference, true);
   write_indexes(want);
   double begun = processor_seconds();
   run_call(want);
-  judge_seconds += processor_seconds() - begun;
+  reference_seconds += processor_seconds() - begun;
   double *values[TEST_MAX_TENSORS] = {NULL};
   for (size_t i = 0; i < p->count; i++)
     if (p->tensors[i].role != TEST_IN) values[i] = run_read(want, p->tensors[i].name);
@@ -156,7 +156,7 @@ void grid_report(const test_device *device, const void *data) {
   printf(
       "# %d cells; %d calls right within tolerance, %d not supported\n# nearest to the tolerance, %.3g of it: %s\n",
       cells, checked, unsupported, worst_seen, worst_where);
-  printf("# seconds of processor time: %.1f", judge_seconds);
+  printf("# seconds of processor time: %.1f", reference_seconds);
   for (size_t d = 0; d < test_device_count; d++) printf(", %.1f on %s", device_seconds[d], test_devices[d].name);
   printf("; %.1f in all\n", processor_seconds());
 }

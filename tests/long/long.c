@@ -167,7 +167,7 @@ static void test_long(const test_device *device, const void *data) {
   long_data **want = &wanted[c - long_cases];
   if (!*want) {
     *want = make_data(c);
-    call(c, *want, test_judge, true);
+    call(c, *want, test_reference, true);
   }
   long_data *got = make_data(c);
   call(c, got, device->context, false);

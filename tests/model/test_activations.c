@@ -268,7 +268,7 @@ static void test_state_file(const test_device *device, const void *data) {
 
 static void test_bad(const test_device *device, const void *data) {
   (void)device, (void)data;
-  fixture f = fixture_make(test_judge, &cases[0].config);
+  fixture f = fixture_make(test_reference, &cases[0].config);
   clm_model *loaded;
   CHECK(f.context, clm_model_save(f.model, test_folder));
   const clm_model_load_options options = {.activations = CLM_I32};

@@ -243,7 +243,7 @@ static void test_own_loss(const test_device *device, const void *data) {
 
 static void test_own_loss_refused(const test_device *device, const void *data) {
   (void)device, (void)data;
-  fixture f = fixture_make(&cases[3], test_judge);
+  fixture f = fixture_make(&cases[3], test_reference);
   clm_backbone_loss_args args = loss_args(&f, 0);
   args.dout = f.out;
   args.gradient = true;
@@ -262,7 +262,7 @@ static void test_own_loss_refused(const test_device *device, const void *data) {
 
 static void test_against_reference(const test_device *device, const void *data) {
   const backbone_case *c = data;
-  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_judge);
+  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_reference);
   float *got = forward(&f), *want = forward(&reference), loss[2];
   floats_compare("outputs", got, want, (size_t)clm_tensor_count(f.out), 1e-4, 0);
   free(got);
@@ -301,7 +301,7 @@ static double loss_of(void *user) {
 
 static void test_slopes(const test_device *device, const void *data) {
   (void)device;
-  fixture f = fixture_make(data, test_judge);
+  fixture f = fixture_make(data, test_reference);
   float loss, *gradient = gradients(&f, 0.2f, &loss);
   slopes_check(f.backbone->model, gradient, loss_of, &f, slopes_noise((double)loss));
   free(gradient);
@@ -312,9 +312,9 @@ static void test_slopes(const test_device *device, const void *data) {
 static void test_loss(const test_device *device, const void *data) {
   (void)device;
   const backbone_case *c = data;
-  fixture f = fixture_make(c, test_judge);
+  fixture f = fixture_make(c, test_reference);
   int64_t size = clm_backbone_output_size(f.backbone), per = is_every(c) ? c->length : 1;
-  float *out = forward(&f), *targets = floats_read(test_judge, f.targets), got;
+  float *out = forward(&f), *targets = floats_read(test_reference, f.targets), got;
   for (int64_t b = 0; f.lengths && !is_every(c) && b < c->batch; b++) { /* each up to its own end */
     clm_tensor frames = clm_tensor_slice(clm_tensor_slice(f.frames, 0, b, 1), 1, 0, f.lengths[b]),
                one = clm_tensor_slice(f.out, 0, 0, 1);
@@ -529,7 +529,7 @@ static void test_round_trip(const test_device *device, const void *data) {
 }
 
 static void expect_message(clm_status got, clm_status want, const char *message) {
-  const char *error = clm_context_error(test_judge);
+  const char *error = clm_context_error(test_reference);
   if (got != want || !strstr(error, message))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want),
              message);
@@ -565,19 +565,19 @@ static void test_bad_files(const test_device *device, const void *data) {
   clm_backbone *backbone;
   for (size_t i = 0; i < TEST_COUNT(bad_files); i++) {
     const file_part text = {bad_files[i].json, strlen(bad_files[i].json)};
-    floats_check(test_judge, file_replace(test_judge, file_in("config.json"), &text, 1), "write");
-    expect_message(clm_backbone_load(test_judge, folder, &backbone), bad_files[i].status, bad_files[i].message);
+    floats_check(test_reference, file_replace(test_reference, file_in("config.json"), &text, 1), "write");
+    expect_message(clm_backbone_load(test_reference, folder, &backbone), bad_files[i].status, bad_files[i].message);
     assert_null(backbone);
   }
   /* Weights of another shape */
   clm_backbone_config config = {.embed_dim = 3, .d_model = 8, .n_layers = 1, .n_outputs = 2};
-  floats_check(test_judge, clm_backbone_create(test_judge, &config, 1, &backbone), "create");
-  floats_check(test_judge, clm_backbone_save(backbone, folder), "save");
+  floats_check(test_reference, clm_backbone_create(test_reference, &config, 1, &backbone), "create");
+  floats_check(test_reference, clm_backbone_save(backbone, folder), "save");
   clm_backbone_destroy(&backbone);
   const char *wider = "{\"model_type\": \"clmamba_backbone\", \"embed_dim\": 4, \"d_model\": 8, \"n_layers\": 1}";
   const file_part text = {wider, strlen(wider)};
-  floats_check(test_judge, file_replace(test_judge, file_in("config.json"), &text, 1), "write");
-  expect_message(clm_backbone_load(test_judge, folder, &backbone), CLM_BAD_FORMAT,
+  floats_check(test_reference, file_replace(test_reference, file_in("config.json"), &text, 1), "write");
+  expect_message(clm_backbone_load(test_reference, folder, &backbone), CLM_BAD_FORMAT,
                  "\"input_proj.weight\" has shape (8, 3), config.json expects (8, 4)");
   unlink(file_in("config.json"));
   unlink(file_in("model.safetensors"));
@@ -605,7 +605,7 @@ static void test_bad_configs(const test_device *device, const void *data) {
   };
   for (size_t i = 0; i < TEST_COUNT(bad); i++) {
     clm_backbone *backbone;
-    expect_message(clm_backbone_create(test_judge, &bad[i], 1, &backbone), CLM_INVALID_ARGUMENT, "backbone: ");
+    expect_message(clm_backbone_create(test_reference, &bad[i], 1, &backbone), CLM_INVALID_ARGUMENT, "backbone: ");
     assert_null(backbone);
   }
 }
@@ -614,7 +614,7 @@ static void test_bad_arguments(const test_device *device, const void *data) {
   (void)device, (void)data;
   const backbone_case every = {
       "bad", {.embed_dim = 3, .d_model = 4, .n_layers = 1, .n_outputs = 2, .window = 5, EVERY}, 2, 5, false, true};
-  fixture f = fixture_make(&every, test_judge);
+  fixture f = fixture_make(&every, test_reference);
   clm_backbone *b = f.backbone;
   clm_tensor absent = {0}, other = f.frames, longer;
   other.shape[2] = 2;
@@ -629,7 +629,7 @@ static void test_bad_arguments(const test_device *device, const void *data) {
   clm_backbone_state *state;
   expect_message(clm_backbone_state_create(b, 0, &state), CLM_INVALID_ARGUMENT, "batch is 0");
   assert_null(state);
-  floats_check(test_judge, clm_backbone_state_create(b, 2, &state), "state");
+  floats_check(test_reference, clm_backbone_state_create(b, 2, &state), "state");
   expect_message(clm_backbone_step(b, state, f.loss, f.out), CLM_INVALID_ARGUMENT, "frame must be");
   clm_tensor frame = clm_tensor_of(f.buffer, 0, CLM_F32, 2, (int64_t[]){2, 3});
   expect_message(clm_backbone_step(b, state, frame, f.out), CLM_INVALID_ARGUMENT, "out must be");
@@ -674,7 +674,7 @@ static void test_presets(const test_device *device, const void *data) {
     clm_backbone_config config = presets[i].config;
     clm_model_config blocks;
     config.embed_dim = 9;
-    floats_check(test_judge, backbone_config_complete(test_judge, &config, &blocks), presets[i].name);
+    floats_check(test_reference, backbone_config_complete(test_reference, &config, &blocks), presets[i].name);
     real_time = real_time || strcmp(presets[i].name, "real-time") == 0;
   }
   assert_true(real_time);

@@ -17,7 +17,7 @@ static const clm_model_config tiny = {.vocab_size = 9, .d_model = 8, .n_layer = 
 
 static clm_model *create(const clm_model_config *config, uint64_t seed) {
   clm_model *model;
-  assert_int_equal(clm_model_create(test_judge, config, seed, &model), CLM_OK);
+  assert_int_equal(clm_model_create(test_reference, config, seed, &model), CLM_OK);
   return model;
 }
 
@@ -47,8 +47,8 @@ static void expect_equal(clm_model *a, clm_model *b) {
 
 static void expect_load(clm_status want, const char *part) {
   clm_model *model;
-  clm_status status = clm_model_load(test_judge, test_folder, &model);
-  expect_failure(test_judge, status, want, part);
+  clm_status status = clm_model_load(test_reference, test_folder, &model);
+  expect_failure(test_reference, status, want, part);
   if (status) assert_null(model);
   clm_model_destroy(&model);
 }
@@ -60,7 +60,7 @@ static void split(const char *index) {
   static const char *const files[] = {"model-1.safetensors", "model-2.safetensors"};
   source whole;
   bytes map = {0};
-  assert_int_equal(safetensors_open(test_judge, in_folder("model.safetensors"), &whole), CLM_OK);
+  assert_int_equal(safetensors_open(test_reference, in_folder("model.safetensors"), &whole), CLM_OK);
   safetensor *parts = calloc(whole.count, sizeof *parts);
   put_text(&map, "{\"metadata\": {}, \"weight_map\": {");
   for (size_t file = 0; file < 2; file++) {
@@ -68,7 +68,7 @@ static void split(const char *index) {
     for (size_t i = file; i < whole.count; i += 2) {
       const source_tensor *t = &whole.tensors[i];
       void *stored;
-      assert_int_equal(source_read_all(test_judge, t, &stored), CLM_OK);
+      assert_int_equal(source_read_all(test_reference, t, &stored), CLM_OK);
       parts[count] =
           (safetensor){.name = t->name, .dtype = t->dtype_name, .rank = t->rank, .data = stored, .bytes = t->bytes};
       memcpy(parts[count++].shape, t->shape, sizeof t->shape);
@@ -76,7 +76,7 @@ static void split(const char *index) {
       snprintf(line, sizeof line, "%s\"%s\": \"%s\"", map.count > 40 ? ", " : "", t->name, files[file]);
       put_text(&map, line);
     }
-    assert_int_equal(safetensors_write(test_judge, in_folder(files[file]), parts, count, NULL), CLM_OK);
+    assert_int_equal(safetensors_write(test_reference, in_folder(files[file]), parts, count, NULL), CLM_OK);
     for (size_t i = 0; i < count; i++) free((void *)(uintptr_t)parts[i].data);
   }
   put_text(&map, "}}");
@@ -93,7 +93,7 @@ static void test_shards(const test_device *device, const void *data) {
   clm_model *model = create(&tiny, 5), *loaded;
   save(5);
   split(NULL);
-  if (clm_model_load(test_judge, test_folder, &loaded)) fail_msg("%s", clm_context_error(test_judge));
+  if (clm_model_load(test_reference, test_folder, &loaded)) fail_msg("%s", clm_context_error(test_reference));
   expect_equal(model, loaded);
   clm_model_destroy(&loaded);
   /* transformers takes all tensors of all files that an index lists, whatever it says of each. */
@@ -102,11 +102,11 @@ static void test_shards(const test_device *device, const void *data) {
       "{\"weight_map\": {\"x\": \"model-1.safetensors\", \"y\": \"model-1.safetensors\", "
       "\"x\": \"model-2.safetensors\"}, \"metadata\": {\"total_size\": 100000000000000000000}}"};
   write_file("model.safetensors.index.json", others[0], strlen(others[0]));
-  if (clm_model_load(test_judge, test_folder, &loaded)) fail_msg("%s", clm_context_error(test_judge));
+  if (clm_model_load(test_reference, test_folder, &loaded)) fail_msg("%s", clm_context_error(test_reference));
   expect_equal(model, loaded);
   clm_model_destroy(&loaded);
   write_file("model.safetensors.index.json", others[1], strlen(others[1]));
-  if (clm_model_load(test_judge, test_folder, &loaded)) fail_msg("%s", clm_context_error(test_judge));
+  if (clm_model_load(test_reference, test_folder, &loaded)) fail_msg("%s", clm_context_error(test_reference));
   expect_equal(model, loaded);
   clm_model_destroy(&loaded);
   clm_model_destroy(&model);
@@ -172,7 +172,7 @@ static void test_order(const test_device *device, const void *data) {
   unlink(in_folder("pytorch_model.bin.index.json"));
   expect_load(CLM_IO_ERROR, "has no weights");
   clm_model *model;
-  expect_failure(test_judge, clm_model_load(test_judge, in_folder("config.json"), &model), CLM_UNSUPPORTED,
+  expect_failure(test_reference, clm_model_load(test_reference, in_folder("config.json"), &model), CLM_UNSUPPORTED,
                  "neither a model directory nor a GGUF file");
   folder_empty();
   expect_load(CLM_IO_ERROR, "config.json: No such file");
@@ -234,10 +234,10 @@ static void test_int8_rows(const test_device *device, const void *data) {
   float got_scales[ROWS];
   assert_int_equal(clm_model_parameter(model, name, &t), CLM_OK);
   assert_int_equal(clm_tensor_write(t, rows, sizeof rows), CLM_OK);
-  expect_failure(test_judge, clm_model_parameter(model, scale_name, &t), CLM_INVALID_ARGUMENT, "no parameter");
+  expect_failure(test_reference, clm_model_parameter(model, scale_name, &t), CLM_INVALID_ARGUMENT, "no parameter");
   assert_int_equal(clm_model_save(model, test_folder), CLM_OK);
   const clm_model_load_options options = {.weights = CLM_WEIGHTS_INT8};
-  assert_int_equal(clm_model_load_with(test_judge, test_folder, &options, &loaded), CLM_OK);
+  assert_int_equal(clm_model_load_with(test_reference, test_folder, &options, &loaded), CLM_OK);
   assert_int_equal(clm_model_parameter(loaded, name, &t), CLM_OK);
   assert_int_equal(t.dtype, CLM_I8);
   assert_int_equal(clm_tensor_read(t, got, sizeof got), CLM_OK);
@@ -250,14 +250,14 @@ static void test_int8_rows(const test_device *device, const void *data) {
   /* Saved, it is f32, which int8 makes the same integers of. */
   float values[ROWS][COLUMNS];
   assert_int_equal(clm_model_save(loaded, test_folder), CLM_OK);
-  assert_int_equal(clm_model_load(test_judge, test_folder, &again), CLM_OK);
+  assert_int_equal(clm_model_load(test_reference, test_folder, &again), CLM_OK);
   assert_int_equal(clm_model_parameter(again, name, &t), CLM_OK);
   assert_int_equal(t.dtype, CLM_F32);
   assert_int_equal(clm_tensor_read(t, values, sizeof values), CLM_OK);
   for (int i = 0; i < ROWS; i++)
     for (int j = 0; j < COLUMNS; j++) assert_true(values[i][j] == scales[i] * (float)want[i][j] || isnan(scales[i]));
   clm_model_destroy(&again);
-  assert_int_equal(clm_model_load_with(test_judge, test_folder, &options, &again), CLM_OK);
+  assert_int_equal(clm_model_load_with(test_reference, test_folder, &options, &again), CLM_OK);
   assert_int_equal(clm_model_parameter(again, name, &t), CLM_OK);
   assert_int_equal(clm_tensor_read(t, got, sizeof got), CLM_OK);
   assert_memory_equal(got, want, sizeof got);
@@ -285,18 +285,18 @@ static void test_progress(const test_device *device, const void *data) {
   seen s = {0};
   save(3);
   clm_model_load_options options = {.progress = on_progress, .user = &s};
-  assert_int_equal(clm_model_load_with(test_judge, test_folder, &options, &model), CLM_OK);
+  assert_int_equal(clm_model_load_with(test_reference, test_folder, &options, &model), CLM_OK);
   assert_true(s.calls > 10 && s.done == s.total);
   assert_int_equal(s.total, 4 * clm_model_parameter_count(model));
   clm_model_destroy(&model);
   s = (seen){.allowed = 3};
-  expect_failure(test_judge, clm_model_load_with(test_judge, test_folder, &options, &model), CLM_INTERRUPTED,
+  expect_failure(test_reference, clm_model_load_with(test_reference, test_folder, &options, &model), CLM_INTERRUPTED,
                  "loading was stopped");
   assert_null(model);
   assert_int_equal(s.calls, 3);
   options = (clm_model_load_options){.weights = (clm_weights_type)9};
-  expect_failure(test_judge, clm_model_load_with(test_judge, test_folder, &options, &model), CLM_INVALID_ARGUMENT,
-                 "weights is 9");
+  expect_failure(test_reference, clm_model_load_with(test_reference, test_folder, &options, &model),
+                 CLM_INVALID_ARGUMENT, "weights is 9");
 }
 
 /* ---- Saved and loaded again ---- */
@@ -339,10 +339,11 @@ static void test_round_trip(const test_device *device, const void *data) {
   for (clm_weights_type type = CLM_WEIGHTS_F32; type <= CLM_WEIGHTS_BF16; type++) {
     const clm_model_load_options as_type = {.weights = type}, as_stored = {.weights = CLM_WEIGHTS_AS_STORED};
     clm_model *held, *again;
-    if (clm_model_load_with(test_judge, test_folder, &as_type, &held)) fail_msg("%s", clm_context_error(test_judge));
+    if (clm_model_load_with(test_reference, test_folder, &as_type, &held))
+      fail_msg("%s", clm_context_error(test_reference));
     assert_int_equal(clm_model_save(held, test_folder), CLM_OK);
-    if (clm_model_load_with(test_judge, test_folder, &as_stored, &again))
-      fail_msg("%s", clm_context_error(test_judge));
+    if (clm_model_load_with(test_reference, test_folder, &as_stored, &again))
+      fail_msg("%s", clm_context_error(test_reference));
     expect_equal(held, again);
     if (type == CLM_WEIGHTS_F32) expect_equal(model, again);
     const clm_model_config *a = clm_model_configuration(held), *b = clm_model_configuration(again);
@@ -387,7 +388,7 @@ static void test_kept(const test_device *device, const void *data) {
     assert_int_equal(json_dump_file(json, in_folder("config.json"), 0), 0);
     json_decref(json);
     if (i % 2 == 0) write_file("generation_config.json", generation, sizeof generation - 1);
-    if (clm_model_load(test_judge, test_folder, &model)) fail_msg("%s", clm_context_error(test_judge));
+    if (clm_model_load(test_reference, test_folder, &model)) fail_msg("%s", clm_context_error(test_reference));
     folder_empty();
     assert_int_equal(clm_model_save(model, test_folder), CLM_OK);
     clm_model_destroy(&model);
@@ -421,6 +422,6 @@ static void add(void) {
 
 int main(void) {
   if (!folder_make()) return EXIT_FAILURE;
-  int status = test_main_judge("directories", add);
+  int status = test_main_reference("directories", add);
   return folder_remove() ? status : EXIT_FAILURE;
 }

@@ -24,7 +24,7 @@ static void write_bytes(const void *data, size_t bytes) {
 }
 
 static void expect_message(clm_status got, clm_status want, const char *part) {
-  const char *error = clm_context_error(test_judge);
+  const char *error = clm_context_error(test_reference);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
 }
@@ -88,7 +88,7 @@ static void test_hostile(const test_device *device, const void *data) {
   source file;
   use_file("hostile.safetensors");
   write_safetensors(h->header, strlen(h->header), h->data_bytes);
-  expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, h->message);
+  expect_message(safetensors_open(test_reference, path, &file), CLM_BAD_FORMAT, h->message);
   assert_null(file.tensors);
 }
 
@@ -102,19 +102,19 @@ static void test_hostile_lengths(const test_device *device, const void *data) {
   use_file("hostile.safetensors");
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
     write_safetensors("{}", lengths[i].claimed, 0);
-    expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, lengths[i].message);
+    expect_message(safetensors_open(test_reference, path, &file), CLM_BAD_FORMAT, lengths[i].message);
   }
   char deep[100001]; /* brackets in brackets: an end is set to them */
   memset(deep, '[', sizeof deep - 1);
   deep[sizeof deep - 1] = '\0';
   write_safetensors(deep, sizeof deep - 1, 0);
-  expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "not a JSON object");
+  expect_message(safetensors_open(test_reference, path, &file), CLM_BAD_FORMAT, "not a JSON object");
   write_bytes("\2\0\0\0\0\0\0", 7);
-  expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "too short");
+  expect_message(safetensors_open(test_reference, path, &file), CLM_BAD_FORMAT, "too short");
   write_bytes("", 0);
-  expect_message(safetensors_open(test_judge, path, &file), CLM_BAD_FORMAT, "too short");
+  expect_message(safetensors_open(test_reference, path, &file), CLM_BAD_FORMAT, "too short");
   unlink(path);
-  expect_message(safetensors_open(test_judge, path, &file), CLM_IO_ERROR, "No such file");
+  expect_message(safetensors_open(test_reference, path, &file), CLM_IO_ERROR, "No such file");
 }
 
 /* f16, bf16 and f32 of every kind of number. */
@@ -138,8 +138,8 @@ static void test_dtypes(const test_device *device, const void *data) {
   float values[10];
   void *stored;
   use_file("dtypes.safetensors");
-  assert_int_equal(safetensors_write(test_judge, path, tensors, 5, texts), CLM_OK);
-  assert_int_equal(safetensors_open(test_judge, path, &file), CLM_OK);
+  assert_int_equal(safetensors_write(test_reference, path, tensors, 5, texts), CLM_OK);
+  assert_int_equal(safetensors_open(test_reference, path, &file), CLM_OK);
   assert_int_equal(file.count, 5);
   assert_string_equal(safetensors_metadata(&file, "why"), "a \"test\"");
   for (size_t i = 0; i < 3; i++) {
@@ -148,7 +148,7 @@ static void test_dtypes(const test_device *device, const void *data) {
     const float *want = i == 0 ? half_values : i == 1 ? bfloat_values : &bfloat_values[4];
     assert_string_equal(t->dtype_name, tensors[i].dtype);
     if (i == 0) assert_int_equal(t->place % 8, 0);
-    assert_int_equal(source_read_all(test_judge, t, &stored), CLM_OK);
+    assert_int_equal(source_read_all(test_reference, t, &stored), CLM_OK);
     assert_int_equal(convert(&(conversion){.from = t->dtype}, stored, count, values), i < 2);
     free(stored);
     assert_memory_equal(values, want, count * sizeof *want);
@@ -328,12 +328,12 @@ static void test_config(const test_device *device, const void *data) {
   clm_model_config got;
   use_file("config.json");
   write_bytes(c->json, strlen(c->json));
-  clm_status status = config_read(test_judge, path, &got);
+  clm_status status = config_read(test_reference, path, &got);
   if (c->status) {
     expect_message(status, c->status, c->message);
     return;
   }
-  if (status) fail_msg("%s", clm_context_error(test_judge));
+  if (status) fail_msg("%s", clm_context_error(test_reference));
   const int64_t *want = &c->config.vocab_size, *have = &got.vocab_size; /* the whole numbers stand side by side */
   for (size_t i = 0; i < offsetof(clm_model_config, norm_epsilon) / sizeof *want; i++)
     if (want[i]) assert_int_equal(have[i], want[i]);
@@ -357,7 +357,7 @@ static void patch(const char *from, const char *to) {
   char *text;
   size_t bytes, length = strlen(from);
   assert_int_equal(strlen(to), length);
-  assert_int_equal(file_read(test_judge, path, 1 << 20, &text, &bytes), CLM_OK);
+  assert_int_equal(file_read(test_reference, path, 1 << 20, &text, &bytes), CLM_OK);
   char *at = NULL;
   for (size_t i = 0; i + length <= bytes && !at; i++)
     if (memcmp(text + i, from, length) == 0) at = text + i;
@@ -370,7 +370,7 @@ static void patch(const char *from, const char *to) {
 static void cut(size_t off) {
   char *text;
   size_t bytes;
-  assert_int_equal(file_read(test_judge, path, 1 << 20, &text, &bytes), CLM_OK);
+  assert_int_equal(file_read(test_reference, path, 1 << 20, &text, &bytes), CLM_OK);
   write_bytes(text, bytes - off);
   free(text);
 }
@@ -379,23 +379,25 @@ static void test_directory(const test_device *device, const void *data) {
   (void)device, (void)data;
   clm_model *model, *loaded;
   assert_int_equal(
-      clm_model_create(test_judge, &(clm_model_config){.vocab_size = 9, .d_model = 8, .n_layer = 2}, 1, &model),
+      clm_model_create(test_reference, &(clm_model_config){.vocab_size = 9, .d_model = 8, .n_layer = 2}, 1, &model),
       CLM_OK);
   assert_int_equal(clm_model_save(model, folder), CLM_OK);
   use_file("model.safetensors");
   patch("\"backbone.embeddings.weight\"", "\"backbone.embedding.weight\" "); /* the original's name */
-  assert_int_equal(clm_model_load(test_judge, folder, &loaded), CLM_OK);
+  assert_int_equal(clm_model_load(test_reference, folder, &loaded), CLM_OK);
   clm_model_destroy(&loaded);
   patch("backbone.norm_f.weight", "backbone.norm_g.weight");
-  expect_message(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT, "no tensor \"backbone.norm_f.weight\"");
+  expect_message(clm_model_load(test_reference, folder, &loaded), CLM_BAD_FORMAT,
+                 "no tensor \"backbone.norm_f.weight\"");
   assert_null(loaded);
   assert_int_equal(clm_model_save(model, folder), CLM_OK);
   patch("[9,8]", "[8,9]");
-  expect_message(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT, "(8, 9), config.json expects (9, 8)");
+  expect_message(clm_model_load(test_reference, folder, &loaded), CLM_BAD_FORMAT,
+                 "(8, 9), config.json expects (9, 8)");
   for (size_t off = 1; off < 1000; off = off * 3 + 1) {
     assert_int_equal(clm_model_save(model, folder), CLM_OK);
     cut(off);
-    expect_message(clm_model_load(test_judge, folder, &loaded), CLM_BAD_FORMAT, "truncated");
+    expect_message(clm_model_load(test_reference, folder, &loaded), CLM_BAD_FORMAT, "truncated");
   }
   clm_model_destroy(&model);
 }
@@ -407,11 +409,11 @@ static void test_replace(const test_device *device, const void *data) {
   write_bytes("old", 3);
   char *text;
   size_t bytes;
-  assert_int_equal(file_replace(test_judge, path, (file_part[]){{"ne", 2}, {"w", 1}}, 2), CLM_OK);
-  assert_int_equal(file_read(test_judge, path, 100, &text, &bytes), CLM_OK);
+  assert_int_equal(file_replace(test_reference, path, (file_part[]){{"ne", 2}, {"w", 1}}, 2), CLM_OK);
+  assert_int_equal(file_read(test_reference, path, 100, &text, &bytes), CLM_OK);
   assert_string_equal(text, "new");
   free(text);
-  expect_message(file_read(test_judge, path, 2, &text, &bytes), CLM_BAD_FORMAT, "at most 2");
+  expect_message(file_read(test_reference, path, 2, &text, &bytes), CLM_BAD_FORMAT, "at most 2");
   unlink(path);
 }
 

@@ -450,7 +450,7 @@ static void test_saved(const test_device *device, const void *data) {
   char path[512];
   source had, has;
   clm_model *model = load(f, device->context, CLM_WEIGHTS_AS_STORED);
-  clm_context *context = test_judge;
+  clm_context *context = test_reference;
   check(device->context, clm_model_save(model, test_folder), "save");
   clm_model_destroy(&model);
   snprintf(path, sizeof path, "%s/%s/model.safetensors", FIXTURES, f->name);

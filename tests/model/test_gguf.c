@@ -138,7 +138,7 @@ static bytes gguf_of(clm_model *model, int dtype, bool falcon, float *values[TEN
 static bytes make_gguf(int dtype, bool falcon) {
   clm_model *model;
   float *values[TENSORS];
-  assert_int_equal(clm_model_create(test_judge, &small, 3, &model), CLM_OK);
+  assert_int_equal(clm_model_create(test_reference, &small, 3, &model), CLM_OK);
   bytes b = gguf_of(model, dtype, falcon, values);
   for (size_t i = 0; i < TENSORS; i++) free(values[i]);
   clm_model_destroy(&model);
@@ -152,10 +152,10 @@ static void test_dtype(const test_device *device, const void *data) {
   const int dtype = *(const int *)data;
   clm_model *model, *loaded;
   float *want[TENSORS];
-  assert_int_equal(clm_model_create(test_judge, &small, 3, &model), CLM_OK);
+  assert_int_equal(clm_model_create(test_reference, &small, 3, &model), CLM_OK);
   bytes b = gguf_of(model, dtype, dtype == BF16, want);
   write_file(NAME, b.data, b.count);
-  if (clm_model_load(test_judge, in_folder(NAME), &loaded)) fail_msg("%s", clm_context_error(test_judge));
+  if (clm_model_load(test_reference, in_folder(NAME), &loaded)) fail_msg("%s", clm_context_error(test_reference));
   const clm_model_config *c = clm_model_configuration(loaded);
   assert_int_equal(c->vocab_size, 9);
   assert_int_equal(c->d_inner, 64);
@@ -183,7 +183,7 @@ static void test_values(const test_device *device, const void *data) {
   gguf_text text;
   int64_t number;
   write_file(NAME, b.data, b.count);
-  assert_int_equal(gguf_open(test_judge, in_folder(NAME), &file), CLM_OK);
+  assert_int_equal(gguf_open(test_reference, in_folder(NAME), &file), CLM_OK);
   const gguf_value *tokens = gguf_find(&file, "tokenizer.ggml.tokens");
   assert_true(tokens->array && tokens->type == GGUF_STRING && tokens->count == 2);
   const void *at = tokens->data;
@@ -207,11 +207,12 @@ static void test_cut(const test_device *device, const void *data) {
   clm_model *model;
   source file;
   write_file(NAME, b.data, 0); /* nothing at all, which no address stands for */
-  expect_failure(test_judge, gguf_open(test_judge, in_folder(NAME), &file), CLM_BAD_FORMAT, "does not begin with");
+  expect_failure(test_reference, gguf_open(test_reference, in_folder(NAME), &file), CLM_BAD_FORMAT,
+                 "does not begin with");
   for (size_t length = 0; length < b.count; length += length < 1400 ? 1 : 211) {
     write_file(NAME, b.data, length);
-    clm_status status = clm_model_load(test_judge, in_folder(NAME), &model);
-    expect_failure(test_judge, status, length < 4 ? CLM_UNSUPPORTED : CLM_BAD_FORMAT, NAME);
+    clm_status status = clm_model_load(test_reference, in_folder(NAME), &model);
+    expect_failure(test_reference, status, length < 4 ? CLM_UNSUPPORTED : CLM_BAD_FORMAT, NAME);
     assert_null(model);
   }
   bytes_release(&b);
@@ -272,8 +273,8 @@ static void test_hostile(const test_device *device, const void *data) {
   size_t at = place_of(&b, h->near) + (size_t)h->skip;
   for (size_t i = 0; i < h->count; i++) b.data[at + i] = (unsigned char)(i < 8 ? h->number >> (8 * i) & 255 : 0);
   write_file(NAME, b.data, b.count);
-  clm_status status = clm_model_load(test_judge, in_folder(NAME), &model);
-  expect_failure(test_judge, status, h->status, h->message);
+  clm_status status = clm_model_load(test_reference, in_folder(NAME), &model);
+  expect_failure(test_reference, status, h->status, h->message);
   clm_model_destroy(&model);
   bytes_release(&b);
 }
@@ -287,12 +288,14 @@ static void test_twice(const test_device *device, const void *data) {
   bytes b = make_gguf(F32, false);
   memcpy(b.data + place_of(&b, pairs[1][0]) - 11, pairs[1][1], 11);
   write_file(NAME, b.data, b.count);
-  expect_failure(test_judge, clm_model_load(test_judge, in_folder(NAME), &model), CLM_BAD_FORMAT, pairs[1][2]);
+  expect_failure(test_reference, clm_model_load(test_reference, in_folder(NAME), &model), CLM_BAD_FORMAT,
+                 pairs[1][2]);
   bytes_release(&b);
   b = make_gguf(F32, false);
   memcpy(b.data + place_of(&b, "mamba.ssm.inner_size") - 20, "mamba.ssm.state_size", 20);
   write_file(NAME, b.data, b.count);
-  expect_failure(test_judge, clm_model_load(test_judge, in_folder(NAME), &model), CLM_BAD_FORMAT, pairs[0][2]);
+  expect_failure(test_reference, clm_model_load(test_reference, in_folder(NAME), &model), CLM_BAD_FORMAT,
+                 pairs[0][2]);
   bytes_release(&b);
 }
 
@@ -308,6 +311,6 @@ static void add(void) {
 
 int main(void) {
   if (!folder_make()) return EXIT_FAILURE;
-  int status = test_main_judge("gguf", add);
+  int status = test_main_reference("gguf", add);
   return folder_remove() ? status : EXIT_FAILURE;
 }

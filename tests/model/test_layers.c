@@ -37,7 +37,7 @@ static void test_list(const test_device *device, const void *data) {
     clm_model *model;
     clm_model_config config = {
         .vocab_size = 5, .d_model = 16, .n_layer = lists[i].n_layer, .d_state = 2, .layers = lists[i].layers};
-    CHECK(test_judge, clm_model_create(test_judge, &config, 1, &model));
+    CHECK(test_reference, clm_model_create(test_reference, &config, 1, &model));
     const clm_model_config *got = clm_model_configuration(model);
     assert_int_equal(got->n_layer, lists[i].blocks);
     if (lists[i].kept) assert_string_equal(got->layers, lists[i].kept);
@@ -74,7 +74,7 @@ static void test_bad_list(const test_device *device, const void *data) {
     clm_model_config config = mixed;
     config.layers = bad_lists[i].layers;
     if (!*config.layers) config.n_layer = 1;
-    expect_failure(test_judge, clm_model_create(test_judge, &config, 1, &model), CLM_INVALID_ARGUMENT,
+    expect_failure(test_reference, clm_model_create(test_reference, &config, 1, &model), CLM_INVALID_ARGUMENT,
                    bad_lists[i].part);
     assert_null(model);
   }
@@ -84,9 +84,9 @@ static void test_bad_list(const test_device *device, const void *data) {
 
 static float *values(clm_model *model, const char *name, size_t *count) {
   clm_tensor t;
-  CHECK(test_judge, clm_model_parameter(model, name, &t));
+  CHECK(test_reference, clm_model_parameter(model, name, &t));
   *count = (size_t)clm_tensor_count(t);
-  return floats_read(test_judge, t);
+  return floats_read(test_reference, t);
 }
 
 /* A seed gives a block the same weights whatever stands in the others. */
@@ -98,8 +98,8 @@ static void test_seed(const test_device *device, const void *data) {
   clm_model *a, *b;
   clm_model_config plain = mixed;
   plain.layers = NULL;
-  CHECK(test_judge, clm_model_create(test_judge, &mixed, 9, &a));
-  CHECK(test_judge, clm_model_create(test_judge, &plain, 9, &b));
+  CHECK(test_reference, clm_model_create(test_reference, &mixed, 9, &a));
+  CHECK(test_reference, clm_model_create(test_reference, &plain, 9, &b));
   for (size_t i = 0; i < TEST_COUNT(names); i++) {
     size_t counts[2];
     float *got = values(a, names[i], &counts[0]), *want = values(b, names[i], &counts[1]);
@@ -126,10 +126,10 @@ static void test_names(const test_device *device, const void *data) {
   clm_model *model;
   clm_model_config config = mixed;
   config.layers = "mamba1+mlp(width=24) mlp(width=20)";
-  CHECK(test_judge, clm_model_create(test_judge, &config, 1, &model));
+  CHECK(test_reference, clm_model_create(test_reference, &config, 1, &model));
   for (size_t i = 0; i < TEST_COUNT(names); i++) {
     clm_tensor t;
-    CHECK(test_judge, clm_model_parameter(model, names[i].name, &t));
+    CHECK(test_reference, clm_model_parameter(model, names[i].name, &t));
     assert_int_equal(t.rank, names[i].rank);
     for (int k = 0; k < t.rank; k++) assert_int_equal(t.shape[k], names[i].shape[k]);
   }
@@ -308,8 +308,8 @@ static void test_bad_mamba2(const test_device *device, const void *data) {
   (void)device, (void)data;
   for (size_t i = 0; i < TEST_COUNT(bad_mamba2); i++) {
     clm_model *model;
-    expect_failure(test_judge, clm_model_create(test_judge, &bad_mamba2[i].config, 1, &model), CLM_INVALID_ARGUMENT,
-                   bad_mamba2[i].part);
+    expect_failure(test_reference, clm_model_create(test_reference, &bad_mamba2[i].config, 1, &model),
+                   CLM_INVALID_ARGUMENT, bad_mamba2[i].part);
   }
 }
 
@@ -334,7 +334,8 @@ static void test_bad_files(const test_device *device, const void *data) {
     put_text(&text, bad_files[i].text);
     put_text(&text, ", \"vocab_size\": 5, \"hidden_size\": 8, \"num_hidden_layers\": 2}");
     write_file("config.json", text.data, text.count);
-    expect_failure(test_judge, clm_model_load(test_judge, test_folder, &model), CLM_BAD_FORMAT, bad_files[i].part);
+    expect_failure(test_reference, clm_model_load(test_reference, test_folder, &model), CLM_BAD_FORMAT,
+                   bad_files[i].part);
     bytes_release(&text);
     folder_empty();
   }
@@ -359,7 +360,8 @@ static void test_bad_config(const test_device *device, const void *data) {
     put_text(&text, bad_configs[i].members);
     put_text(&text, "}");
     write_file("config.json", text.data, text.count);
-    expect_failure(test_judge, clm_model_load(test_judge, test_folder, &model), CLM_BAD_FORMAT, bad_configs[i].part);
+    expect_failure(test_reference, clm_model_load(test_reference, test_folder, &model), CLM_BAD_FORMAT,
+                   bad_configs[i].part);
     bytes_release(&text);
     folder_empty();
   }

@@ -243,7 +243,7 @@ static float *gradients(const fixture *f, const model_case *c) {
 
 static void test_against_reference(const test_device *device, const void *data) {
   const model_case *c = data;
-  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_judge);
+  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_reference);
   float *got = forward(&f), *want = forward(&reference);
   floats_compare("logits", got, want, (size_t)clm_tensor_count(f.logits), 1e-4, 0);
   free(got);
@@ -334,7 +334,7 @@ static double mean_loss(void *user) {
 static void test_slopes(const test_device *device, const void *data) {
   (void)device;
   const model_case *c = data;
-  fixture f = fixture_make(c, test_judge);
+  fixture f = fixture_make(c, test_reference);
   float *gradient = gradients(&f, c);
   slopes_check(f.model, gradient, mean_loss, &(slope_fixture){&f, c}, 3e-5);
   free(gradient);
@@ -365,7 +365,7 @@ static void test_round_trip(const test_device *device, const void *data) {
   const model_case *c = data;
   char directory[] = "/tmp/clmamba-test-XXXXXX", path[64];
   assert_non_null(mkdtemp(directory));
-  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_judge);
+  fixture f = fixture_make(c, device->context), reference = fixture_make(c, test_reference);
   CHECK(&f, clm_model_save(f.model, directory));
   clm_tensor all = clm_tensor_of(f.model->parameters, 0, CLM_F32, 1, (int64_t[]){(int64_t)f.model->layout.total});
   float *saved = read_floats(&f, all);
@@ -454,9 +454,9 @@ static void test_bad_configs(const test_device *device, const void *data) {
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     clm_model *model;
-    assert_int_equal(clm_model_create(test_judge, &bad[i], 1, &model), CLM_INVALID_ARGUMENT);
+    assert_int_equal(clm_model_create(test_reference, &bad[i], 1, &model), CLM_INVALID_ARGUMENT);
     assert_null(model);
-    assert_true(strncmp(clm_context_error(test_judge), "model: ", 7) == 0);
+    assert_true(strncmp(clm_context_error(test_reference), "model: ", 7) == 0);
   }
 }
 

@@ -57,7 +57,7 @@ static uint16_t bf16(float value) {
 /* Rewrites model.safetensors. */
 static void apply(const edit *e) {
   source file;
-  assert_int_equal(safetensors_open(test_judge, in_folder("model.safetensors"), &file), CLM_OK);
+  assert_int_equal(safetensors_open(test_reference, in_folder("model.safetensors"), &file), CLM_OK);
   safetensor *tensors = calloc(file.count + 1, sizeof *tensors);
   char(*names)[100] = calloc(file.count, sizeof *names);
   float added[72];
@@ -67,7 +67,7 @@ static void apply(const edit *e) {
     const source_tensor *t = &file.tensors[i];
     const size_t length = strlen(e->from);
     void *stored;
-    assert_int_equal(source_read_all(test_judge, t, &stored), CLM_OK);
+    assert_int_equal(source_read_all(test_reference, t, &stored), CLM_OK);
     if (strncmp(t->name, e->from, length) == 0) snprintf(names[i], sizeof *names, "%s%s", e->to, t->name + length);
     else snprintf(names[i], sizeof *names, "%s", t->name);
     tensors[count] =
@@ -85,7 +85,7 @@ static void apply(const edit *e) {
                                     .shape = {9, 8},
                                     .data = e->add_bf16 ? (const void *)narrow : added,
                                     .bytes = e->add_bf16 ? sizeof narrow : sizeof added};
-  assert_int_equal(safetensors_write(test_judge, in_folder("model.safetensors"), tensors, count, NULL), CLM_OK);
+  assert_int_equal(safetensors_write(test_reference, in_folder("model.safetensors"), tensors, count, NULL), CLM_OK);
   source_close(&file); /* it has the names of the dtypes */
   for (size_t i = 0; i + (e->add != NULL) < count; i++) free((void *)(uintptr_t)tensors[i].data);
   free(names);
@@ -161,6 +161,6 @@ static void add(void) {
 
 int main(void) {
   if (!folder_make()) return EXIT_FAILURE;
-  int status = test_main_judge("names", add);
+  int status = test_main_reference("names", add);
   return folder_remove() ? status : EXIT_FAILURE;
 }

@@ -21,7 +21,7 @@ static const clm_model_config tiny = {.vocab_size = 9, .d_model = 8, .n_layer = 
 static void save_model(void) {
   clm_model *model;
   folder_empty();
-  assert_int_equal(clm_model_create(test_judge, &tiny, 1, &model), CLM_OK);
+  assert_int_equal(clm_model_create(test_reference, &tiny, 1, &model), CLM_OK);
   assert_int_equal(clm_model_save(model, test_folder), CLM_OK);
   clm_model_destroy(&model);
 }
@@ -30,21 +30,21 @@ static void save_model(void) {
 
 static clm_status load_model(void) {
   clm_model *model;
-  clm_status status = clm_model_load(test_judge, test_folder, &model);
+  clm_status status = clm_model_load(test_reference, test_folder, &model);
   clm_model_destroy(&model);
   return status;
 }
 
 static clm_status load_gguf(void) {
   clm_model *model;
-  clm_status status = clm_model_load(test_judge, in_folder("model.gguf"), &model);
+  clm_status status = clm_model_load(test_reference, in_folder("model.gguf"), &model);
   clm_model_destroy(&model);
   return status;
 }
 
 static clm_status load_tokenizer(void) {
   clm_tokenizer *tokenizer;
-  clm_status status = clm_tokenizer_load(test_judge, test_folder, &tokenizer);
+  clm_status status = clm_tokenizer_load(test_reference, test_folder, &tokenizer);
   clm_tokenizer_destroy(&tokenizer);
   return status;
 }
@@ -52,7 +52,7 @@ static clm_status load_tokenizer(void) {
 static clm_status load_state(void) {
   clm_model *model;
   clm_model_state *state;
-  assert_int_equal(clm_model_create(test_judge, &tiny, 1, &model), CLM_OK);
+  assert_int_equal(clm_model_create(test_reference, &tiny, 1, &model), CLM_OK);
   clm_status status = clm_model_state_load(model, in_folder("state.safetensors"), &state);
   clm_model_state_destroy(&state);
   clm_model_destroy(&model);
@@ -61,7 +61,7 @@ static clm_status load_state(void) {
 
 static clm_status read_options(void) {
   clm_train_options options;
-  return clm_trainer_saved_options(test_judge, test_folder, &options);
+  return clm_trainer_saved_options(test_reference, test_folder, &options);
 }
 
 static const struct place {
@@ -105,7 +105,7 @@ static void test_odd(const test_device *device, const void *data) {
     const struct place *place = &places[i];
     clm_tokenizer *tokenizer;
     save_model();
-    assert_int_equal(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "abc", 3, &tokenizer), CLM_OK);
+    assert_int_equal(clm_tokenizer_create(test_reference, CLM_VOCABULARY_CHAR, "abc", 3, &tokenizer), CLM_OK);
     assert_int_equal(clm_tokenizer_save(tokenizer, test_folder), CLM_OK);
     clm_tokenizer_destroy(&tokenizer);
     if (place->without) unlink(in_folder(place->without));
@@ -114,7 +114,7 @@ static void test_odd(const test_device *device, const void *data) {
     if (odd->put == put_folder && place->read == load_gguf) place = NULL; /* a folder is a model directory */
     if (place) {
       clm_status status = place->read();
-      const char *error = clm_context_error(test_judge);
+      const char *error = clm_context_error(test_reference);
       if (status != odd->status || !strstr(error, odd->message) || !strstr(error, place->file))
         fail_msg("%s: got %s: \"%s\"", place->file, clm_status_string(status), error);
     }
@@ -133,13 +133,14 @@ static void test_single_file(const test_device *device, const void *data) {
   snprintf(want, sizeof want, "give the directory that holds config.json and the weights, \"%s\"", test_folder);
   const char *const names[] = {"model.safetensors", "config.json"};
   for (size_t i = 0; i < TEST_COUNT(names); i++) {
-    expect_failure(test_judge, clm_model_load(test_judge, in_folder(names[i]), &model), CLM_UNSUPPORTED, want);
-    assert_null(model);
-    expect_failure(test_judge, clm_tokenizer_load(test_judge, in_folder(names[i]), &tokenizer), CLM_UNSUPPORTED,
+    expect_failure(test_reference, clm_model_load(test_reference, in_folder(names[i]), &model), CLM_UNSUPPORTED,
                    want);
+    assert_null(model);
+    expect_failure(test_reference, clm_tokenizer_load(test_reference, in_folder(names[i]), &tokenizer),
+                   CLM_UNSUPPORTED, want);
     assert_null(tokenizer);
   }
-  expect_failure(test_judge, clm_model_load(test_judge, in_folder("absent"), &model), CLM_IO_ERROR,
+  expect_failure(test_reference, clm_model_load(test_reference, in_folder("absent"), &model), CLM_IO_ERROR,
                  "config.json: No such file");
 }
 
@@ -158,7 +159,7 @@ static void test_cut_while_loading(const test_device *device, const void *data) 
   save_model();
   snprintf(path, sizeof path, "%s", in_folder("model.safetensors"));
   const clm_model_load_options options = {.progress = cut_at_first_progress, .user = path};
-  expect_failure(test_judge, clm_model_load_with(test_judge, test_folder, &options, &model), CLM_IO_ERROR,
+  expect_failure(test_reference, clm_model_load_with(test_reference, test_folder, &options, &model), CLM_IO_ERROR,
                  "model.safetensors: it became shorter");
   assert_null(model);
 }
@@ -169,17 +170,18 @@ static void test_cut_while_open(const test_device *device, const void *data) {
   source file;
   void *stored;
   save_model();
-  assert_int_equal(safetensors_open(test_judge, in_folder("model.safetensors"), &file), CLM_OK);
+  assert_int_equal(safetensors_open(test_reference, in_folder("model.safetensors"), &file), CLM_OK);
   const source_tensor *last = &file.tensors[0];
   for (size_t i = 0; i < file.count; i++)
     if (file.tensors[i].place > last->place) last = &file.tensors[i];
   for (uint64_t end = last->place + last->bytes; end > 0; end -= end < 97 ? end : 97) {
     assert_int_equal(truncate(file.path, (off_t)end), 0);
     if (end == last->place + last->bytes) {
-      assert_int_equal(source_read_all(test_judge, last, &stored), CLM_OK);
+      assert_int_equal(source_read_all(test_reference, last, &stored), CLM_OK);
       free(stored);
     } else {
-      expect_failure(test_judge, source_read_all(test_judge, last, &stored), CLM_IO_ERROR, "it became shorter");
+      expect_failure(test_reference, source_read_all(test_reference, last, &stored), CLM_IO_ERROR,
+                     "it became shorter");
       assert_null(stored);
     }
   }
@@ -217,13 +219,13 @@ static void test_cut_gguf(const test_device *device, const void *data) {
   uint32_t numbers[8];
   folder_empty();
   write_gguf();
-  if (gguf_open(test_judge, in_folder("model.gguf"), &file)) fail_msg("%s", clm_context_error(test_judge));
+  if (gguf_open(test_reference, in_folder("model.gguf"), &file)) fail_msg("%s", clm_context_error(test_reference));
   const source_tensor *x = source_find(&file, "x");
   assert_non_null(x);
-  assert_int_equal(source_read(test_judge, x, 0, sizeof numbers, numbers), CLM_OK);
+  assert_int_equal(source_read(test_reference, x, 0, sizeof numbers, numbers), CLM_OK);
   for (unsigned i = 0; i < 8; i++) assert_int_equal(numbers[i], i);
   assert_int_equal(truncate(file.path, 0), 0);
-  expect_failure(test_judge, source_read(test_judge, x, 0, sizeof numbers, numbers), CLM_IO_ERROR,
+  expect_failure(test_reference, source_read(test_reference, x, 0, sizeof numbers, numbers), CLM_IO_ERROR,
                  "model.gguf: it became shorter");
   assert_true(gguf_string(&file, GGUF_ARCHITECTURE, &text)); /* the values are in memory */
   assert_int_equal(text.bytes, 5);
@@ -242,6 +244,6 @@ static void add(void) {
 int main(void) {
   if (!folder_make()) return EXIT_FAILURE;
   alarm(120); /* a reader that waits for a FIFO fails */
-  int status = test_main_judge("odd_files", add);
+  int status = test_main_reference("odd_files", add);
   return folder_remove() ? status : EXIT_FAILURE;
 }

@@ -119,12 +119,12 @@ static void write_good(void) {
 
 /* ---- Reading ---- */
 
-static clm_status open_it(source *file) { return pytorch_open(test_judge, in_folder(NAME), file); }
+static clm_status open_it(source *file) { return pytorch_open(test_reference, in_folder(NAME), file); }
 
 static clm_status read_it(const source *file, const char *name, size_t begin, size_t count, void *out) {
   const source_tensor *t = source_find(file, name);
   assert_non_null(t);
-  return source_read(test_judge, t, begin, count, out);
+  return source_read(test_reference, t, begin, count, out);
 }
 
 static void test_tensors(const test_device *device, const void *data) {
@@ -132,7 +132,7 @@ static void test_tensors(const test_device *device, const void *data) {
   source file;
   float got[8];
   write_good();
-  if (open_it(&file)) fail_msg("%s", clm_context_error(test_judge));
+  if (open_it(&file)) fail_msg("%s", clm_context_error(test_reference));
   assert_int_equal(file.count, GOOD);
   for (size_t i = 0; i < GOOD; i++) {
     const source_tensor *t = source_find(&file, good[i].name);
@@ -173,14 +173,15 @@ static void test_strided(const test_device *device, const void *data) {
   write_model(b.data, b.count);
   bytes_release(&b);
   source file;
-  if (open_it(&file)) fail_msg("%s", clm_context_error(test_judge));
+  if (open_it(&file)) fail_msg("%s", clm_context_error(test_reference));
   for (size_t i = 0; i < TEST_COUNT(strided); i++)
     for (size_t step = 4; step <= 32; step += 12) { /* whole, and in pieces */
       const source_tensor *t = source_find(&file, tensors[i].name);
       float got[8] = {0};
       for (size_t at = 0, n; at < t->bytes; at += n) {
         n = t->bytes - at < step ? t->bytes - at : step;
-        if (source_read(test_judge, t, at, n, (char *)got + at)) fail_msg("%s", clm_context_error(test_judge));
+        if (source_read(test_reference, t, at, n, (char *)got + at))
+          fail_msg("%s", clm_context_error(test_reference));
       }
       assert_int_equal(t->bytes, 4 * (i == 1 || i == 2 || i == 5 ? 4 : 8));
       assert_memory_equal(got, strided[i].want, t->bytes);
@@ -196,7 +197,7 @@ static void test_damage(const test_device *device, const void *data) {
   source file;
   for (size_t length = 0; length < b.count; length++) {
     write_file(NAME, b.data, length);
-    expect_failure(test_judge, open_it(&file), CLM_BAD_FORMAT, "not a valid file of tensors");
+    expect_failure(test_reference, open_it(&file), CLM_BAD_FORMAT, "not a valid file of tensors");
   }
   size_t at = 0; /* of the first number of data/0 */
   while (memcmp(b.data + at, numbers, sizeof numbers) != 0) at++;
@@ -204,7 +205,8 @@ static void test_damage(const test_device *device, const void *data) {
   write_file(NAME, b.data, b.count);
   assert_int_equal(open_it(&file), CLM_OK);
   float got[8];
-  expect_failure(test_judge, read_it(&file, "whole", 0, sizeof got, got), CLM_BAD_FORMAT, "is damaged: CRC error");
+  expect_failure(test_reference, read_it(&file, "whole", 0, sizeof got, got), CLM_BAD_FORMAT,
+                 "is damaged: CRC error");
   source_close(&file);
   bytes_release(&b);
 }
@@ -251,7 +253,7 @@ static void test_bad_tensor(const test_device *device, const void *data) {
   bytes b = pickle_of(&c->tensor, 1);
   write_model(b.data, b.count);
   bytes_release(&b);
-  expect_failure(test_judge, open_it(&file), c->status, c->message);
+  expect_failure(test_reference, open_it(&file), c->status, c->message);
 }
 
 typedef struct bad_pickle {
@@ -307,7 +309,7 @@ static void test_bad_pickle(const test_device *device, const void *data) {
   const bad_pickle *c = data;
   source file;
   write_model(c->code, c->count);
-  expect_failure(test_judge, open_it(&file), c->status, c->message);
+  expect_failure(test_reference, open_it(&file), c->status, c->message);
 }
 
 /* Every part of a good pickle that is not all of it. */
@@ -316,8 +318,9 @@ static void test_cut_pickle(const test_device *device, const void *data) {
   bytes b = pickle_of(good, GOOD);
   pickle p;
   for (size_t count = 0; count < b.count; count++)
-    expect_failure(test_judge, pickle_read(test_judge, "it", b.data, count, &p), CLM_BAD_FORMAT, "it is not a valid");
-  assert_int_equal(pickle_read(test_judge, "it", b.data, b.count, &p), CLM_OK);
+    expect_failure(test_reference, pickle_read(test_reference, "it", b.data, count, &p), CLM_BAD_FORMAT,
+                   "it is not a valid");
+  assert_int_equal(pickle_read(test_reference, "it", b.data, b.count, &p), CLM_OK);
   assert_int_equal(p.count, GOOD);
   pickle_free(&p);
   bytes_release(&b);
@@ -347,12 +350,12 @@ static void test_archives(const test_device *device, const void *data) {
   for (size_t i = 0; i < TEST_COUNT(archives); i++) {
     write_zip(archives[i].entries, archives[i].count);
     clm_status status = open_it(&file);
-    expect_failure(test_judge, status, archives[i].status, archives[i].message);
+    expect_failure(test_reference, status, archives[i].status, archives[i].message);
     if (status == CLM_OK) source_close(&file);
   }
   bytes_release(&b);
   folder_empty();
-  expect_failure(test_judge, open_it(&file), CLM_IO_ERROR, "No such file");
+  expect_failure(test_reference, open_it(&file), CLM_IO_ERROR, "No such file");
 }
 
 static void add(void) {
@@ -369,6 +372,6 @@ static void add(void) {
 
 int main(void) {
   if (!folder_make()) return EXIT_FAILURE;
-  int status = test_main_judge("pytorch", add);
+  int status = test_main_reference("pytorch", add);
   return folder_remove() ? status : EXIT_FAILURE;
 }

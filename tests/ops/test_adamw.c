@@ -69,12 +69,12 @@ static void test_16bit(const test_device *device, const void *data) {
 }
 
 /* The reference itself against the equation. */
-static void test_judge_step(const test_device *device, const void *data) {
+static void test_reference_step(const test_device *device, const void *data) {
   (void)device;
   const adamw_case *c = data;
   const clm_adamw_args a = args_of(c);
   const test_problem p = problem_of(c, &a);
-  test_run *run = run_create(&p, test_judge, true);
+  test_run *run = run_create(&p, test_reference, true);
   double *x = run_read(run, "parameter"), *g = run_read(run, "gradient"), *m = run_read(run, "m"),
          *v = run_read(run, "v");
   run_call(run);
@@ -122,7 +122,7 @@ static void add(void) {
     for (size_t d = 0; d < test_device_count; d++)
       if (!test_devices[d].slow || i == 6)
         test_add(&test_devices[d], test_16bit, &cases[i], "adamw with 16 bits: %s", cases[i].why);
-    test_add(NULL, test_judge_step, &cases[i], "adamw, the reference: %s", cases[i].why);
+    test_add(NULL, test_reference_step, &cases[i], "adamw, the reference: %s", cases[i].why);
   }
   for (size_t d = 0; d < test_device_count; d++)
     test_add(&test_devices[d], test_not_finite, &cases[3], "adamw: a norm that is not finite");

@@ -276,7 +276,7 @@ static void test_mutation(const test_device *device, const void *data) {
   for (size_t c = 0; c < valid_call_count; c++) {
     const test_problem *p = &valid_calls[c].problem;
     for (size_t i = 0; i < p->count; i++) {
-      test_run *run = run_create(p, test_judge, false);
+      test_run *run = run_create(p, test_reference, false);
       char words[160];
       if (m->mutate(run, &valid_calls[c], i, words, sizeof words)) {
         refused(run, words);
@@ -304,7 +304,7 @@ static void test_valid(const test_device *device, const void *data) {
   const valid_call *call = data;
   const test_problem *p = &call->problem;
   for (size_t without = 0; without <= p->count + 1; without++) {
-    test_run *run = run_create(p, test_judge, false);
+    test_run *run = run_create(p, test_reference, false);
     for (size_t i = 0; i < p->count; i++)
       if (!catalog_needs(&call->choice, call->rows[i]) && (without == i || without == p->count))
         take_away(run, call, i);
@@ -319,8 +319,8 @@ static void test_valid(const test_device *device, const void *data) {
 static void test_null(const test_device *device, const void *data) {
   (void)device;
   const test_op *op = ((const valid_call *)data)->problem.op;
-  assert_int_equal(op->call(test_judge, NULL), CLM_INVALID_ARGUMENT);
-  assert_non_null(strstr(clm_context_error(test_judge), "args is NULL"));
+  assert_int_equal(op->call(test_reference, NULL), CLM_INVALID_ARGUMENT);
+  assert_non_null(strstr(clm_context_error(test_reference), "args is NULL"));
   assert_int_equal(op->call(NULL, NULL), CLM_INVALID_ARGUMENT);
 }
 
@@ -523,7 +523,7 @@ static const special_case specials[] = {
 static void test_special(const test_device *device, const void *data) {
   (void)device;
   const special_case *s = data;
-  test_run *run = run_create(&valid_call_of(s->op)->problem, test_judge, false);
+  test_run *run = run_create(&valid_call_of(s->op)->problem, test_reference, false);
   s->mutate(run->args);
   refused(run, s->words);
   run_destroy(run);
@@ -532,23 +532,24 @@ static void test_special(const test_device *device, const void *data) {
 /* Of two sizes that are each possible the product is not: caught before anything multiplies them. */
 static void test_product_of_sizes(const test_device *device, const void *data) {
   (void)device, (void)data;
-  test_run *run = run_create(&valid_call_of("selective_scan")->problem, test_judge, false);
+  test_run *run = run_create(&valid_call_of("selective_scan")->problem, test_reference, false);
   clm_selective_scan_args *a = run->args;
   const int64_t states = (int64_t)1 << 55;
   a->A.shape[1] = states;
   a->A.stride[1] = 0;
   refused(run, "too large");
-  assert_int_equal(clm_selective_scan_workspace_size(test_judge, a), 0);
+  assert_int_equal(clm_selective_scan_workspace_size(test_reference, a), 0);
   run_destroy(run);
 }
 
 static void test_workspace_of_wrong(const test_device *device, const void *data) {
   (void)device, (void)data;
-  assert_int_equal(clm_selective_scan_workspace_size(test_judge, NULL), 0);
-  assert_int_equal(clm_selective_scan_workspace_size(test_judge, &(clm_selective_scan_args){0}), 0);
-  assert_string_equal(clm_context_error(test_judge), "selective_scan: u is missing");
-  assert_int_equal(clm_selective_scan_backward_workspace_size(test_judge, &(clm_selective_scan_backward_args){0}), 0);
-  assert_string_equal(clm_context_error(test_judge), "selective_scan_backward: u is missing");
+  assert_int_equal(clm_selective_scan_workspace_size(test_reference, NULL), 0);
+  assert_int_equal(clm_selective_scan_workspace_size(test_reference, &(clm_selective_scan_args){0}), 0);
+  assert_string_equal(clm_context_error(test_reference), "selective_scan: u is missing");
+  assert_int_equal(clm_selective_scan_backward_workspace_size(test_reference, &(clm_selective_scan_backward_args){0}),
+                   0);
+  assert_string_equal(clm_context_error(test_reference), "selective_scan_backward: u is missing");
 }
 
 static void add(void) {
@@ -569,7 +570,7 @@ static void add(void) {
 }
 
 int main(void) {
-  int status = test_main_judge("arguments", add);
+  int status = test_main_reference("arguments", add);
   clm_buffer_destroy(&strangers_buffer);
   clm_context_destroy(&stranger);
   return status;

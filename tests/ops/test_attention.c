@@ -229,7 +229,7 @@ static void test_torch(const test_device *device, const void *data) {
                             LSE, TEST_CONTIGUOUS, t->window, t->scale,   t->why};
   const clm_attention_backward_args args = {.forward = args_of(&c)};
   const test_problem fp = forward_of(&c, &args.forward, true), bp = backward_of(&c, &args, &fp, ALL);
-  test_run *forward = run_create(&fp, test_judge, true), *backward = run_create(&bp, test_judge, true);
+  test_run *forward = run_create(&fp, test_reference, true), *backward = run_create(&bp, test_reference, true);
   static const struct {
     const char *name;
     double phase;

@@ -81,7 +81,7 @@ static void test_gradients(const test_device *device, const void *data) {
   const loss_case *c = data;
   const clm_cross_entropy_args args = {.scale = 0.75f};
   const test_problem p = problem_of(c, &args);
-  test_run *run = run_create(&p, test_judge, true);
+  test_run *run = run_create(&p, test_reference, true);
   run_call(run);
   double *logits = run_read(run, "logits"), *gradient = run_read(run, "dlogits"), *targets = run_read(run, "targets");
   for (int64_t k = 0; k < c->rows * c->vocab; k += 1 + c->rows * c->vocab / 40) {

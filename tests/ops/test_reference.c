@@ -42,7 +42,7 @@ static double *stored(const source *file, const char *name, size_t *count) {
   void *data;
   if (!t) return NULL;
   assert_int_equal(t->dtype, SOURCE_F32);
-  assert_int_equal(source_read_all(test_judge, t, &data), CLM_OK);
+  assert_int_equal(source_read_all(test_reference, t, &data), CLM_OK);
   *count = t->bytes / sizeof(float);
   double *numbers = malloc(*count * sizeof *numbers);
   for (size_t i = 0; i < *count; i++) numbers[i] = (double)((const float *)data)[i];
@@ -121,21 +121,21 @@ static void check_file(clm_context *context, const reference_case *c) {
   char path[512];
   source file;
   snprintf(path, sizeof path, "%s/%s.safetensors", REFERENCE, c->file);
-  if (safetensors_open(test_judge, path, &file)) fail_msg("%s", clm_context_error(test_judge));
+  if (safetensors_open(test_reference, path, &file)) fail_msg("%s", clm_context_error(test_reference));
   check_call(context, operation_named(c->operation, ""), &file);
   check_call(context, operation_named(c->operation, "_backward"), &file);
   source_close(&file);
 }
 
 static void test_device_result(const test_device *device, const void *data) { check_file(device->context, data); }
-static void test_judge_result(const test_device *device, const void *data) {
+static void test_reference_result(const test_device *device, const void *data) {
   (void)device;
-  check_file(test_judge, data);
+  check_file(test_reference, data);
 }
 
 static void add(void) {
   for (size_t i = 0; i < TEST_COUNT(cases); i++) {
-    test_add(NULL, test_judge_result, &cases[i], "reference: %s by the plain reference", cases[i].file);
+    test_add(NULL, test_reference_result, &cases[i], "reference: %s by the plain reference", cases[i].file);
     for (size_t d = 0; d < test_device_count; d++)
       if (!test_devices[d].simulated) /* minutes: the kernels are those of the operations' own tests */
         test_add(&test_devices[d], test_device_result, &cases[i], "reference: %s", cases[i].file);

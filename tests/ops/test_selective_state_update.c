@@ -10,7 +10,7 @@ static void check(const update_case *c, const test_device *device) {
     problem_check(&p, device);
     return;
   }
-  test_run *want = run_create(&p, test_judge, true), *got = run_create(&p, device->context, false);
+  test_run *want = run_create(&p, test_reference, true), *got = run_create(&p, device->context, false);
   update_share(c, want);
   update_share(c, got);
   run_call(want);

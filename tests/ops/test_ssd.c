@@ -259,13 +259,13 @@ static void recurrence(test_run *run, double out[STEPS][HEADS][DIM], double stat
   for (size_t i = 0; i < TEST_COUNT(names); i++) free(v[i]);
 }
 
-static void test_judge_itself(const test_device *device, const void *data) {
+static void test_reference_itself(const test_device *device, const void *data) {
   (void)device, (void)data;
   const ssd_case c = {1, STEPS, HEADS, DIM, GROUPS, NUMBERS, MAMBA | HAS_Z | LIMITS | STATES, TEST_CONTIGUOUS, 0, ""};
   const clm_ssd_args args = args_of(&c);
   const test_problem p = forward_of(&c, &args);
   double out[STEPS][HEADS][DIM], state[HEADS][DIM][NUMBERS];
-  test_run *run = run_create(&p, test_judge, true);
+  test_run *run = run_create(&p, test_reference, true);
   recurrence(run, out, state);
   run_call(run);
   double *got_out = run_read(run, "out"), *got_state = run_read(run, "final_state");
@@ -340,7 +340,7 @@ static void add(void) {
                                        "limits without softplus",
                                        "sequences and padding",
                                        "packed, almost nothing"};
-  test_add(NULL, test_judge_itself, NULL, "ssd: the reference against the recurrence");
+  test_add(NULL, test_reference_itself, NULL, "ssd: the reference against the recurrence");
   for (size_t i = 0; i < TEST_COUNT(slopes); i++)
     test_add(NULL, test_gradients, case_named(slopes[i]), "ssd_backward: finite differences: %s", slopes[i]);
   for (size_t d = 0; d < test_device_count; d++) {

@@ -22,7 +22,7 @@
 
 test_device test_devices[MAX_DEVICES];
 size_t test_device_count;
-clm_context *test_judge;
+clm_context *test_reference;
 
 /* ---- Which devices ---- */
 
@@ -191,11 +191,11 @@ static void take_share(void) {
   test_device_count = kept;
 }
 
-static void open_judge(void) {
+static void open_reference(void) {
   char error[256];
   clm_context_options options = {
       .device = "cpu", .cpu_level = "reference", .threads = 1, .error = error, .error_size = sizeof error};
-  if (clm_context_create(&options, &test_judge)) {
+  if (clm_context_create(&options, &test_reference)) {
     fprintf(stderr, "reference: %s\n", error);
     exit(EXIT_FAILURE);
   }
@@ -261,18 +261,18 @@ static int run_entries(const char *group) {
   entry_count = entry_room = 0;
   free(tests);
   for (size_t i = 0; i < test_device_count; i++) clm_context_destroy(&test_devices[i].context);
-  clm_context_destroy(&test_judge);
+  clm_context_destroy(&test_reference);
   return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-int test_main_judge(const char *group, void (*add)(void)) {
-  open_judge();
+int test_main_reference(const char *group, void (*add)(void)) {
+  open_reference();
   add();
   return run_entries(group);
 }
 
 int test_main(const char *group, void (*add)(void)) {
-  open_judge();
+  open_reference();
   open_cpu();
   open_opencl();
   check_required();

@@ -20,7 +20,7 @@ typedef struct test_device {
 
 extern test_device test_devices[];
 extern size_t test_device_count;
-extern clm_context *test_judge;
+extern clm_context *test_reference; /* CPU level "reference": what the other devices are compared with */
 
 /* Another context of the device, which the caller destroys; NULL, and a message on stderr, where there is none. */
 clm_context *test_device_open(const test_device *);
@@ -35,7 +35,7 @@ void test_add(const test_device *device, test_body body, const void *data, const
 #define TEST_COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 /* As test_main, without devices: the reference alone. */
-int test_main_judge(const char *group, void (*add)(void));
+int test_main_reference(const char *group, void (*add)(void));
 
 /* Opens the devices, lets `add` add tests, runs them; the program's exit status. */
 int test_main(const char *group, void (*add)(void));

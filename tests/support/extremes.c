@@ -37,7 +37,7 @@ static void write_extremes(test_run *device, test_run *reference, bool softplus,
 
 void problem_check_extremes(const test_problem *p, const test_device *device, bool softplus, bool log_A) {
   if (device->simulated) return;
-  test_run *want = run_create(p, test_judge, true), *got = run_create(p, device->context, false);
+  test_run *want = run_create(p, test_reference, true), *got = run_create(p, device->context, false);
   write_extremes(got, want, softplus, log_A);
   run_call(want);
   run_call(got);

@@ -125,7 +125,7 @@ static double drawn(const test_tensor *t, test_random *r) {
 }
 
 static double *made_values(const test_tensor *t) {
-  test_run *run = run_create(t->made_by, test_judge, true);
+  test_run *run = run_create(t->made_by, test_reference, true);
   run_call(run);
   double *values = run_read(run, t->name);
   run_destroy(run);
@@ -272,7 +272,7 @@ void run_write(const test_run *run, const char *name, const double *values) {
   free(memory);
 }
 
-/* ---- Judging ---- */
+/* ---- Comparing ---- */
 
 /* "[1, 0, 5]", with the part of a complex number. */
 static void print_index(char *text, size_t size, const test_run *run, size_t i, size_t number) {
@@ -485,7 +485,7 @@ static bool small(const test_problem *p) {
 
 void problem_check(const test_problem *p, const test_device *device) {
   if (device->simulated && !small(p)) return;
-  test_run *want = run_create(p, test_judge, true), *got = run_create(p, device->context, false);
+  test_run *want = run_create(p, test_reference, true), *got = run_create(p, device->context, false);
   run_call(want);
   run_call(got);
   run_compare(got, want);
@@ -692,7 +692,7 @@ static double difference(test_run *forward, const test_run *backward, const char
 }
 
 void problem_check_gradients(const test_problem *fp, const test_problem *bp, int most) {
-  test_run *forward = run_create(fp, test_judge, true), *backward = run_create(bp, test_judge, true);
+  test_run *forward = run_create(fp, test_reference, true), *backward = run_create(bp, test_reference, true);
   run_call(backward);
   bool right = true;
   for (size_t i = 0; i < bp->count; i++) {

@@ -99,7 +99,7 @@ static void expect_all(const char *directory, const json_t *c) {
   static const char *const names[] = {
       [CLM_TOKEN_BOS] = "bos", [CLM_TOKEN_EOS] = "eos", [CLM_TOKEN_PAD] = "pad", [CLM_TOKEN_UNK] = "unk"};
   clm_tokenizer *t;
-  if (clm_tokenizer_load(test_judge, directory, &t)) fail_msg("%s", clm_context_error(test_judge));
+  if (clm_tokenizer_load(test_reference, directory, &t)) fail_msg("%s", clm_context_error(test_reference));
   assert_int_equal(clm_tokenizer_vocab_size(t), json_integer_value(json_object_get(c, "size")));
   for (int which = 0; which < TOKENIZER_SPECIALS; which++) {
     const json_t *want = json_object_get(json_object_get(c, "special"), names[which]);
@@ -190,7 +190,7 @@ static void test_ends(const test_device *device, const void *data) {
   if (e->generation) write_text("generation_config.json", e->generation);
   if (e->config) write_text("config.json", e->config);
   if (e->tokenizer) write_text("tokenizer_config.json", e->tokenizer);
-  if (clm_tokenizer_load(test_judge, folder, &t)) fail_msg("%s", clm_context_error(test_judge));
+  if (clm_tokenizer_load(test_reference, folder, &t)) fail_msg("%s", clm_context_error(test_reference));
   assert_int_equal(clm_tokenizer_ends(t, &ids), e->count);
   for (size_t i = 0; i < e->count; i++) assert_int_equal(ids[i], e->ids[i]);
   assert_int_equal(t->begin, e->begin);
@@ -221,7 +221,7 @@ static json_t *read_cases(void) {
 int main(void) {
   cases = read_cases();
   if (!cases || !mkdtemp(folder) || !mkdtemp(saved)) return EXIT_FAILURE;
-  int status = test_main_judge("companions", add);
+  int status = test_main_reference("companions", add);
   empty(folder);
   empty(saved);
   json_decref(cases);

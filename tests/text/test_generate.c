@@ -337,13 +337,13 @@ static void test_bytes(const test_device *device, const void *data) {
   clm_tokenizer *tokenizer;
   clm_model *model;
   const clm_model_config config = {.vocab_size = 256, .d_model = 8, .n_layer = 1, .untied_head = true};
-  check(test_judge, clm_model_create(test_judge, &config, 1, &model), "create");
-  check(test_judge, clm_tokenizer_create(test_judge, CLM_VOCABULARY_BYTE, "", 0, &tokenizer), "create");
+  check(test_reference, clm_model_create(test_reference, &config, 1, &model), "create");
+  check(test_reference, clm_tokenizer_create(test_reference, CLM_VOCABULARY_BYTE, "", 0, &tokenizer), "create");
   const clm_prompt prompt = prompt_of("x");
   text_heard h = {0};
   char *decoded = malloc(sizeof h.text);
   size_t bytes;
-  check(test_judge,
+  check(test_reference,
         clm_generate(model, tokenizer,
                      &(clm_generate_args){.prompts = &prompt,
                                           .count = TEXT_TOKENS,
@@ -354,7 +354,8 @@ static void test_bytes(const test_device *device, const void *data) {
         "generate");
   assert_int_equal(h.count, TEXT_TOKENS);
   assert_true(h.pieces < TEXT_TOKENS); /* now and then a character waits for its end */
-  check(test_judge, clm_tokenizer_decode(tokenizer, NULL, h.ids, h.count, decoded, sizeof h.text, &bytes), "decode");
+  check(test_reference, clm_tokenizer_decode(tokenizer, NULL, h.ids, h.count, decoded, sizeof h.text, &bytes),
+        "decode");
   assert_int_equal(bytes, h.bytes);
   assert_memory_equal(decoded, h.text, bytes);
   free(decoded);
@@ -386,7 +387,7 @@ static clm_tokenizer *special_tokenizer(const fixture *f) {
 /* Stop strings see special tokens, as StopStringCriteria of transformers does; the text shows none of them. */
 static void test_special_stops(const test_device *device, const void *data) {
   (void)device, (void)data;
-  fixture f = {.context = test_judge};
+  fixture f = {.context = test_reference};
   const clm_model_config config = {.vocab_size = 5, .d_model = 8, .n_layer = 1, .untied_head = true};
   CHECK(&f, clm_model_create(f.context, &config, 3, &f.model));
   f.tokenizer = special_tokenizer(&f);
@@ -517,7 +518,7 @@ static void test_progress(const test_device *device, const void *data) {
 
 static void test_bad_arguments(const test_device *device, const void *data) {
   (void)device, (void)data;
-  fixture f = fixture_make(test_judge);
+  fixture f = fixture_make(test_reference);
   clm_model_state *two;
   CHECK(&f, clm_model_state_create(f.model, 2, &two));
   const clm_prompt text = prompt_of("abc"), foreign = prompt_of("a~"), ids = {.ids = (int32_t[]){1, 30}, .count = 2};
@@ -546,8 +547,8 @@ static void test_bad_arguments(const test_device *device, const void *data) {
   };
   for (size_t i = 0; i < TEST_COUNT(rows); i++) {
     clm_status status = clm_generate(f.model, rows[i].without_tokenizer ? NULL : f.tokenizer, &rows[i].args, NULL);
-    if (!status || !strstr(clm_context_error(test_judge), rows[i].message))
-      fail_msg("\"%s\", expected \"%s\"", clm_context_error(test_judge), rows[i].message);
+    if (!status || !strstr(clm_context_error(test_reference), rows[i].message))
+      fail_msg("\"%s\", expected \"%s\"", clm_context_error(test_reference), rows[i].message);
   }
   clm_model_state_destroy(&two);
   fixture_free(&f);
@@ -564,19 +565,20 @@ static void test_larger_tokenizer(const test_device *device, const void *data) {
   clm_tokenizer *tokenizer;
   clm_model *model;
   int ready = 0;
-  check(test_judge, clm_model_create(test_judge, &config, 1, &model), "create");
-  check(test_judge, clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, ALPHABET, VOCAB, &tokenizer), "create");
+  check(test_reference, clm_model_create(test_reference, &config, 1, &model), "create");
+  check(test_reference, clm_tokenizer_create(test_reference, CLM_VOCABULARY_CHAR, ALPHABET, VOCAB, &tokenizer),
+        "create");
   const clm_prompt good = prompt_of("abc"), bad = prompt_of("abz"); /* "\n" is 0, "a" 1, "z" 26 */
   clm_generate_args args = {
       .prompts = &good, .count = 40, .sampler = {.temperature = 2}, .ready = count_ready, .user = &ready};
   clm_generate_stats stats;
-  check(test_judge, clm_generate(model, tokenizer, &args, &stats), "generate");
+  check(test_reference, clm_generate(model, tokenizer, &args, &stats), "generate");
   assert_int_equal(stats.new_tokens, 40);
   assert_int_equal(ready, 1);
   args.prompts = &bad;
   assert_int_equal(clm_generate(model, tokenizer, &args, NULL), CLM_INVALID_ARGUMENT);
   assert_non_null(
-      strstr(clm_context_error(test_judge), "prompt 0 has the token \"z\", number 26, the model only 0 to 19"));
+      strstr(clm_context_error(test_reference), "prompt 0 has the token \"z\", number 26, the model only 0 to 19"));
   assert_int_equal(ready, 1);
   clm_tokenizer_destroy(&tokenizer);
   clm_model_destroy(&model);
@@ -586,7 +588,7 @@ static void test_larger_tokenizer(const test_device *device, const void *data) {
  */
 static void test_several_ends(const test_device *device, const void *data) {
   (void)device, (void)data;
-  fixture f = fixture_make(test_judge);
+  fixture f = fixture_make(test_reference);
   const clm_prompt prompt = prompt_of("abc");
   text_heard h = {0};
   clm_generate_args args = {.prompts = &prompt, .count = 12, .emit = listen_utf8, .user = &h};
@@ -705,7 +707,7 @@ static void test_large_vocabulary(const test_device *device, const void *data) {
   while (few < keep && reached < wanted) reached += p[few++];
   while (few > 1 && p[few - 1] < (double)options->min_p) few--;
   clm_sampler *s;
-  assert_int_equal(clm_sampler_create(test_judge, options, SIZE, &s), CLM_OK);
+  assert_int_equal(clm_sampler_create(test_reference, options, SIZE, &s), CLM_OK);
   for (int i = 0; i < DRAWS; i++) {
     memcpy(copy, logits, sizeof copy);
     drawn[clm_sampler_sample(s, copy)] = true;

@@ -100,9 +100,9 @@ static void test_load(const test_device *device, const void *data) {
   const gguf_case *c = data;
   clm_tokenizer *t;
   write_file(c);
-  clm_status status = clm_tokenizer_load(test_judge, path, &t);
-  if (status != c->status || !strstr(clm_context_error(test_judge), c->message))
-    fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(status), clm_context_error(test_judge),
+  clm_status status = clm_tokenizer_load(test_reference, path, &t);
+  if (status != c->status || !strstr(clm_context_error(test_reference), c->message))
+    fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(status), clm_context_error(test_reference),
              clm_status_string(c->status), c->message);
   if (status) {
     assert_null(t);
@@ -124,7 +124,7 @@ static void add(void) {
 
 int main(void) {
   if (mkstemp(path) < 0) return EXIT_FAILURE;
-  int status = test_main_judge("gguf_tokenizer", add);
+  int status = test_main_reference("gguf_tokenizer", add);
   unlink(path);
   return status;
 }

@@ -12,7 +12,7 @@
 static char folder[] = "/tmp/clmamba-test-XXXXXX";
 
 static void expect_message(clm_status got, clm_status want, const char *part) {
-  const char *error = clm_context_error(test_judge);
+  const char *error = clm_context_error(test_reference);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
 }
@@ -59,9 +59,9 @@ static void test_round_trip(const test_device *device, const void *data) {
   clm_tokenizer *made, *loaded;
   int32_t ids[100], again[100];
   size_t count, count_again;
-  assert_int_equal(clm_tokenizer_create(test_judge, kind, TEXT, strlen(TEXT), &made), CLM_OK);
+  assert_int_equal(clm_tokenizer_create(test_reference, kind, TEXT, strlen(TEXT), &made), CLM_OK);
   assert_int_equal(clm_tokenizer_save(made, folder), CLM_OK);
-  assert_int_equal(clm_tokenizer_load(test_judge, folder, &loaded), CLM_OK);
+  assert_int_equal(clm_tokenizer_load(test_reference, folder, &loaded), CLM_OK);
   assert_int_equal(clm_tokenizer_kind(loaded), kind);
   assert_int_equal(clm_tokenizer_vocab_size(loaded), clm_tokenizer_vocab_size(made));
   assert_int_equal(clm_tokenizer_encode(made, TEXT, strlen(TEXT), ids, 100, &count), CLM_OK);
@@ -88,18 +88,20 @@ static void test_vocabularies(const test_device *device, const void *data) {
   clm_tokenizer *t;
   int32_t ids[8];
   size_t count;
-  assert_int_equal(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "hello\n", 6, &t), CLM_OK);
+  assert_int_equal(clm_tokenizer_create(test_reference, CLM_VOCABULARY_CHAR, "hello\n", 6, &t), CLM_OK);
   assert_int_equal(clm_tokenizer_vocab_size(t), 5);
   assert_int_equal(clm_tokenizer_encode(t, "\nehlo", 5, ids, 8, &count), CLM_OK);
   for (int32_t i = 0; i < 5; i++) assert_int_equal(ids[i], i); /* in the order of code points */
   expect_message(clm_tokenizer_encode(t, "hex", 3, ids, 8, &count), CLM_BAD_FORMAT, "U+0078 at byte 2");
   expect_message(clm_tokenizer_encode(t, "h\xff", 2, ids, 8, &count), CLM_BAD_FORMAT, "not UTF-8 at byte 1");
   clm_tokenizer_destroy(&t);
-  expect_message(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "a\xff", 2, &t), CLM_BAD_FORMAT, "at byte 1");
-  expect_message(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "a\0b", 3, &t), CLM_BAD_FORMAT, "zero bytes");
-  expect_message(clm_tokenizer_create(test_judge, CLM_VOCABULARY_CHAR, "", 0, &t), CLM_INVALID_ARGUMENT, "empty");
+  expect_message(clm_tokenizer_create(test_reference, CLM_VOCABULARY_CHAR, "a\xff", 2, &t), CLM_BAD_FORMAT,
+                 "at byte 1");
+  expect_message(clm_tokenizer_create(test_reference, CLM_VOCABULARY_CHAR, "a\0b", 3, &t), CLM_BAD_FORMAT,
+                 "zero bytes");
+  expect_message(clm_tokenizer_create(test_reference, CLM_VOCABULARY_CHAR, "", 0, &t), CLM_INVALID_ARGUMENT, "empty");
   assert_null(t);
-  assert_int_equal(clm_tokenizer_create(test_judge, CLM_VOCABULARY_BYTE, "", 0, &t), CLM_OK);
+  assert_int_equal(clm_tokenizer_create(test_reference, CLM_VOCABULARY_BYTE, "", 0, &t), CLM_OK);
   assert_int_equal(clm_tokenizer_encode(t, "\0\xff", 2, ids, 8, &count), CLM_OK);
   assert_int_equal(ids[0], 0);
   assert_int_equal(ids[1], 255);
@@ -136,7 +138,7 @@ static void test_foreign(const test_device *device, const void *data) {
   fputs(f->json, file);
   fclose(file);
   clm_tokenizer *t;
-  expect_message(clm_tokenizer_load(test_judge, folder, &t), f->status, f->message);
+  expect_message(clm_tokenizer_load(test_reference, folder, &t), f->status, f->message);
   assert_null(t);
 }
 
@@ -149,7 +151,7 @@ static const float logits[VOCAB] = {1, 3, 2, 3, -1};
 static void draw(clm_sampler_options options, double shares[VOCAB]) {
   const int draws = 20000;
   clm_sampler *s;
-  assert_int_equal(clm_sampler_create(test_judge, &options, VOCAB, &s), CLM_OK);
+  assert_int_equal(clm_sampler_create(test_reference, &options, VOCAB, &s), CLM_OK);
   for (int i = 0; i < VOCAB; i++) shares[i] = 0;
   for (int i = 0; i < draws; i++) {
     float copy[VOCAB];
@@ -202,7 +204,7 @@ static void test_penalty(const test_device *device, const void *data) {
   clm_sampler *s;
   float copy[VOCAB];
   const int32_t order[] = {1, 3, 2, 1, 1};
-  assert_int_equal(clm_sampler_create(test_judge, &(clm_sampler_options){.repetition_penalty = 2}, VOCAB, &s),
+  assert_int_equal(clm_sampler_create(test_reference, &(clm_sampler_options){.repetition_penalty = 2}, VOCAB, &s),
                    CLM_OK);
   for (int i = 0; i < 5; i++) { /* 3 and 3 become 1.5 once seen, so that 2 is largest, then 1 */
     memcpy(copy, logits, sizeof copy);
@@ -225,10 +227,10 @@ static void test_sampler_edges(const test_device *device, const void *data) {
                                             {.top_k = -1},       {.repetition_penalty = -2}};
   clm_sampler *s;
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-    expect_message(clm_sampler_create(test_judge, &bad[i], VOCAB, &s), CLM_INVALID_ARGUMENT, "sampler: ");
+    expect_message(clm_sampler_create(test_reference, &bad[i], VOCAB, &s), CLM_INVALID_ARGUMENT, "sampler: ");
     assert_null(s);
   }
-  assert_int_equal(clm_sampler_create(test_judge, &(clm_sampler_options){.temperature = 1}, 3, &s), CLM_OK);
+  assert_int_equal(clm_sampler_create(test_reference, &(clm_sampler_options){.temperature = 1}, 3, &s), CLM_OK);
   float only[3] = {-INFINITY, -INFINITY, 0};
   for (int i = 0; i < 100; i++) assert_int_equal(clm_sampler_sample(s, only), 2);
   /* Where torch.multinomial, with which transformers samples, raises: no probabilities follow from these. */

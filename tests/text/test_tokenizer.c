@@ -18,7 +18,7 @@
 static char folder[] = "/tmp/clmamba-test-XXXXXX";
 
 static void expect_message(clm_status got, clm_status want, const char *part) {
-  const char *error = clm_context_error(test_judge);
+  const char *error = clm_context_error(test_reference);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
 }
@@ -202,7 +202,7 @@ static json_t *tokenizer_json(const char *name, bool *variant) {
 
 static clm_tokenizer *load(void) {
   clm_tokenizer *t;
-  if (clm_tokenizer_load(test_judge, folder, &t)) fail_msg("%s", clm_context_error(test_judge));
+  if (clm_tokenizer_load(test_reference, folder, &t)) fail_msg("%s", clm_context_error(test_reference));
   return t;
 }
 
@@ -323,7 +323,7 @@ static void test_wrong(const test_device *device, const void *data) {
   assert_non_null(value);
   json_object_set_new(json, w->key, value);
   write_json("tokenizer.json", json);
-  expect_message(clm_tokenizer_load(test_judge, folder, &t), w->status, w->message);
+  expect_message(clm_tokenizer_load(test_reference, folder, &t), w->status, w->message);
   assert_null(t);
   json_decref(json);
 }
@@ -336,7 +336,7 @@ static void test_hostile(const test_device *device, const void *data) {
   byte_buffer text = {0};
   for (int i = 0; i < 100000; i++) append(&text, "[", 1);
   write_file("tokenizer.json", text.data, text.bytes);
-  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "brackets nest too deep");
+  expect_message(clm_tokenizer_load(test_reference, folder, &t), CLM_BAD_FORMAT, "brackets nest too deep");
   text.bytes = 0;
   append(&text, "{\"model\": " MODEL("") ", \"normalizer\": ", strlen("{\"model\": " MODEL("") ", \"normalizer\": "));
   for (int i = 0; i < 900; i++) append(&text, sequence, strlen(sequence));
@@ -346,13 +346,13 @@ static void test_hostile(const test_device *device, const void *data) {
   t = load();
   clm_tokenizer_destroy(&t);
   write_file("tokenizer.json", "{\"model\": \"\\ud800\"}", 20);
-  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "not valid JSON");
+  expect_message(clm_tokenizer_load(test_reference, folder, &t), CLM_BAD_FORMAT, "not valid JSON");
   write_file("tokenizer.json", "{\"a\": 1, \"a\": 2}", 16);
-  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "two members have one name");
+  expect_message(clm_tokenizer_load(test_reference, folder, &t), CLM_BAD_FORMAT, "two members have one name");
   write_file("tokenizer.json", "", 0);
-  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_BAD_FORMAT, "not valid JSON");
+  expect_message(clm_tokenizer_load(test_reference, folder, &t), CLM_BAD_FORMAT, "not valid JSON");
   remove_file("tokenizer.json");
-  expect_message(clm_tokenizer_load(test_judge, folder, &t), CLM_IO_ERROR, "cannot read");
+  expect_message(clm_tokenizer_load(test_reference, folder, &t), CLM_IO_ERROR, "cannot read");
   bytes_free(&text);
 }
 
@@ -587,7 +587,7 @@ static void test_embedded(const test_device *device, const void *data) {
       "It's 12345 <|endoftext|>  \xc3\xa9 e\xcc\x81!? \n\n the king's \xe6\xbc\xa2 matching<|padding|>";
   gguf g = gguf_of(e->fixture, e->pre);
   clm_tokenizer *from_parts, *saved, *from_json;
-  assert_int_equal(tokenizer_from_bpe(test_judge, &g.parts, &from_parts), CLM_OK);
+  assert_int_equal(tokenizer_from_bpe(test_reference, &g.parts, &from_parts), CLM_OK);
   json_error_t error;
   if (e->pretokenizer) {
     json_object_set_new(g.json, "pre_tokenizer", json_loads(e->pretokenizer, 0, &error));
@@ -632,7 +632,7 @@ static void test_embedded_wrong(const test_device *device, const void *data) {
                      .add_eos = true};
   int32_t ids[8];
   size_t count;
-  assert_int_equal(tokenizer_from_bpe(test_judge, &parts, &t), CLM_OK);
+  assert_int_equal(tokenizer_from_bpe(test_reference, &parts, &t), CLM_OK);
   assert_int_equal(
       clm_tokenizer_encode_with(t, &(clm_encode_options){.add_special_tokens = true}, "aab", 3, ids, 8, &count),
       CLM_OK);
@@ -640,20 +640,20 @@ static void test_embedded_wrong(const test_device *device, const void *data) {
   assert_true(ids[0] == 1 && ids[1] == 0 && ids[2] == 2);
   clm_tokenizer_destroy(&t);
   parts.pre = "nonsense";
-  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_UNSUPPORTED, "\"nonsense\" is not known");
+  expect_message(tokenizer_from_bpe(test_reference, &parts, &t), CLM_UNSUPPORTED, "\"nonsense\" is not known");
   parts.pre = NULL;
   tokens[1] = (bpe_string){"a", 1};
-  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "\"a\" is there twice");
+  expect_message(tokenizer_from_bpe(test_reference, &parts, &t), CLM_BAD_FORMAT, "\"a\" is there twice");
   tokens[1] = (bpe_string){"\xff", 1};
-  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "token 1 is not UTF-8");
+  expect_message(tokenizer_from_bpe(test_reference, &parts, &t), CLM_BAD_FORMAT, "token 1 is not UTF-8");
   tokens[1] = (bpe_string){"a\0b", 3};
-  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "token 1 is not UTF-8");
+  expect_message(tokenizer_from_bpe(test_reference, &parts, &t), CLM_BAD_FORMAT, "token 1 is not UTF-8");
   tokens[1] = (bpe_string){"c", 1};
-  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "merge 0 needs the token \"b\"");
+  expect_message(tokenizer_from_bpe(test_reference, &parts, &t), CLM_BAD_FORMAT, "merge 0 needs the token \"b\"");
   merges[0] = (bpe_string){"\x80", 1};
-  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "merge 0 is not UTF-8");
+  expect_message(tokenizer_from_bpe(test_reference, &parts, &t), CLM_BAD_FORMAT, "merge 0 is not UTF-8");
   parts.token_count = 0, parts.merge_count = 0;
-  expect_message(tokenizer_from_bpe(test_judge, &parts, &t), CLM_BAD_FORMAT, "vocabulary is empty");
+  expect_message(tokenizer_from_bpe(test_reference, &parts, &t), CLM_BAD_FORMAT, "vocabulary is empty");
   assert_null(t);
 }
 
@@ -683,7 +683,7 @@ static void add(void) {
 
 int main(void) {
   if (!mkdtemp(folder)) return EXIT_FAILURE;
-  int status = test_main_judge("tokenizer", add);
+  int status = test_main_reference("tokenizer", add);
   remove_file("tokenizer.json");
   return rmdir(folder) == 0 ? status : EXIT_FAILURE;
 }

@@ -16,7 +16,7 @@ static void check(clm_context *context, clm_status status, const char *what) {
 #define CHECK(context, call) check(context, call, #call)
 
 static void expect_message(clm_status got, clm_status want, const char *part) {
-  const char *error = clm_context_error(test_judge);
+  const char *error = clm_context_error(test_reference);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
 }
@@ -35,7 +35,7 @@ static void test_windows(const test_device *device, const void *data) {
   int32_t *numbers = malloc(c->count * sizeof *numbers), *ids = malloc((size_t)c->length * 2 * sizeof *ids);
   for (size_t i = 0; i < c->count; i++) numbers[i] = (int32_t)i;
   data_windows d;
-  CHECK(test_judge, data_create(test_judge, numbers, c->count, c->length, 42, &d));
+  CHECK(test_reference, data_create(test_reference, numbers, c->count, c->length, 42, &d));
   assert_int_equal(d.training, (int64_t)c->count * 9 / 10);
   size_t validation;
   assert_int_equal(data_validation(&d, &validation)[0], d.training);
@@ -71,10 +71,11 @@ static void test_short_text(const test_device *device, const void *data) {
   (void)device, (void)data;
   int32_t ids[20] = {0};
   data_windows d;
-  expect_message(data_create(test_judge, ids, 1, 1, 1, &d), CLM_INVALID_ARGUMENT, "too short");
-  expect_message(data_create(test_judge, ids, 20, 18, 1, &d), CLM_INVALID_ARGUMENT, "too short");
-  expect_message(data_create(test_judge, ids, 10, 4, 1, &d), CLM_INVALID_ARGUMENT, "too short"); /* 1 to validate */
-  CHECK(test_judge, data_create(test_judge, ids, 20, 17, 1, &d));
+  expect_message(data_create(test_reference, ids, 1, 1, 1, &d), CLM_INVALID_ARGUMENT, "too short");
+  expect_message(data_create(test_reference, ids, 20, 18, 1, &d), CLM_INVALID_ARGUMENT, "too short");
+  expect_message(data_create(test_reference, ids, 10, 4, 1, &d), CLM_INVALID_ARGUMENT,
+                 "too short"); /* 1 to validate */
+  CHECK(test_reference, data_create(test_reference, ids, 20, 17, 1, &d));
   data_destroy(&d);
 }
 
@@ -106,7 +107,7 @@ static void test_bad_options(const test_device *device, const void *data) {
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     clm_train_options o = bad[i];
-    expect_message(train_options_complete(test_judge, &o), CLM_INVALID_ARGUMENT, "training: ");
+    expect_message(train_options_complete(test_reference, &o), CLM_INVALID_ARGUMENT, "training: ");
   }
 }
 
@@ -118,7 +119,7 @@ static void test_presets(const test_device *device, const void *data) {
   for (size_t i = 0; i < count; i++) {
     clm_train_options o = presets[i].train;
     o.steps = 1;
-    CHECK(test_judge, train_options_complete(test_judge, &o));
+    CHECK(test_reference, train_options_complete(test_reference, &o));
   }
 }
 
@@ -285,7 +286,7 @@ static void test_activations(const test_device *device, const void *data) {
 static void test_scale_grows(const test_device *device, const void *data) {
   (void)device, (void)data;
   const clm_train_options options = {.batch = 1, .length = 4, .lr = 1e-4, .steps = 10, .activations = CLM_F16};
-  training t = begin(test_judge, &options);
+  training t = begin(test_reference, &options);
   assert_true(status_of(&t).loss_scale == 65536);
   t.trainer->scaling.good = 1998;
   steps(&t, 1);
@@ -331,7 +332,7 @@ static void test_learns(const test_device *device, const void *data) {
 
 static void test_timed_run(const test_device *device, const void *data) {
   (void)device, (void)data;
-  training t = begin(test_judge, &(clm_train_options){.batch = 1, .length = 8, .minutes = 0.5 / 60});
+  training t = begin(test_reference, &(clm_train_options){.batch = 1, .length = 8, .minutes = 0.5 / 60});
   double validation, last = 0;
   clm_train_status s;
   do {
@@ -340,7 +341,7 @@ static void test_timed_run(const test_device *device, const void *data) {
     assert_true(s.fraction >= last - 0.2); /* what is kept free for validation is estimated anew */
     last = s.fraction;
   } while (!s.finished);
-  CHECK(test_judge, clm_trainer_validate(t.trainer, &validation));
+  CHECK(test_reference, clm_trainer_validate(t.trainer, &validation));
   s = status_of(&t);
   if (!(s.seconds > 0.1 && s.seconds < 3)) fail_msg("a run of 0.5 seconds took %.2f", s.seconds);
   assert_true(s.lr < 1e-3); /* the cosine has come to its end */
@@ -366,40 +367,42 @@ static void replace_in_checkpoint(const char *old, const char *new) {
 
 static void test_bad_checkpoints(const test_device *device, const void *data) {
   (void)device, (void)data;
-  training t = begin(test_judge, &run_options);
+  training t = begin(test_reference, &run_options);
   steps(&t, 1);
-  CHECK(test_judge, clm_trainer_save(t.trainer, folder));
-  CHECK(test_judge, clm_trainer_resume(t.trainer, folder));
+  CHECK(test_reference, clm_trainer_save(t.trainer, folder));
+  CHECK(test_reference, clm_trainer_resume(t.trainer, folder));
   int32_t ids[TEXT_TOKENS];
   make_text(ids);
   clm_model *other;
   clm_trainer *trainer;
   ids[7] ^= 1;
-  CHECK(test_judge, clm_trainer_create(t.model, ids, TEXT_TOKENS, &run_options, &trainer));
+  CHECK(test_reference, clm_trainer_create(t.model, ids, TEXT_TOKENS, &run_options, &trainer));
   expect_message(clm_trainer_resume(trainer, folder), CLM_INVALID_ARGUMENT, "not the one");
   clm_trainer_destroy(&trainer);
   ids[7] ^= 1;
-  CHECK(test_judge,
-        clm_model_create(test_judge, &(clm_model_config){.vocab_size = 11, .d_model = 8, .n_layer = 1}, 1, &other));
-  CHECK(test_judge, clm_trainer_create(other, ids, TEXT_TOKENS, &run_options, &trainer));
+  CHECK(
+      test_reference,
+      clm_model_create(test_reference, &(clm_model_config){.vocab_size = 11, .d_model = 8, .n_layer = 1}, 1, &other));
+  CHECK(test_reference, clm_trainer_create(other, ids, TEXT_TOKENS, &run_options, &trainer));
   expect_message(clm_trainer_resume(trainer, folder), CLM_BAD_FORMAT, "does not fit the model");
   clm_trainer_destroy(&trainer);
   clm_model_destroy(&other);
-  CHECK(test_judge,
-        clm_model_create(test_judge, &(clm_model_config){.vocab_size = 5, .d_model = 8, .n_layer = 1}, 1, &other));
+  CHECK(
+      test_reference,
+      clm_model_create(test_reference, &(clm_model_config){.vocab_size = 5, .d_model = 8, .n_layer = 1}, 1, &other));
   expect_message(clm_trainer_create(other, ids, TEXT_TOKENS, &run_options, &trainer), CLM_INVALID_ARGUMENT,
                  "the model's vocabulary has 5");
   assert_null(trainer);
   clm_model_destroy(&other);
   clm_train_options options;
-  expect_message(clm_trainer_saved_options(test_judge, "/nowhere", &options), CLM_IO_ERROR, "/nowhere");
-  CHECK(test_judge, clm_trainer_save_state(t.trainer, folder));
+  expect_message(clm_trainer_saved_options(test_reference, "/nowhere", &options), CLM_IO_ERROR, "/nowhere");
+  CHECK(test_reference, clm_trainer_save_state(t.trainer, folder));
   replace_in_checkpoint("\\\"activations\\\":\\\"f32\\\"", "\\\"activations\\\":\\\"f99\\\"");
-  expect_message(clm_trainer_saved_options(test_judge, folder, &options), CLM_BAD_FORMAT,
+  expect_message(clm_trainer_saved_options(test_reference, folder, &options), CLM_BAD_FORMAT,
                  "the option \"activations\" is not f32, bf16 or f16");
   /* As an earlier version wrote it. */
   replace_in_checkpoint("\\\"activations\\\":\\\"f99\\\"", "\\\"Activations\\\":\\\"f99\\\"");
-  CHECK(test_judge, clm_trainer_saved_options(test_judge, folder, &options));
+  CHECK(test_reference, clm_trainer_saved_options(test_reference, folder, &options));
   assert_int_equal(options.activations, CLM_F32);
   end(&t);
 }

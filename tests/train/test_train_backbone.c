@@ -17,7 +17,7 @@ static char folder[] = "/tmp/clmamba-test-XXXXXX";
 #define CHECK(context, call) floats_check(context, call, #call)
 
 static void expect_message(clm_status got, clm_status want, const char *part) {
-  const char *error = clm_context_error(test_judge);
+  const char *error = clm_context_error(test_reference);
   if (got != want || !strstr(error, part))
     fail_msg("got %s: \"%s\", expected %s and \"%s\"", clm_status_string(got), error, clm_status_string(want), part);
 }
@@ -51,13 +51,13 @@ static void test_cuts(const test_device *device, const void *data) {
   (void)device;
   const cut_case *c = data;
   clm_backbone *b = make(
-      test_judge,
+      test_reference,
       &(clm_backbone_config){
           .embed_dim = 1, .d_model = 2, .n_layers = 1, .n_outputs = 1, .window = c->window, .output = c->output});
   float numbers[16] = {0};
   const clm_sequences s = {.count = 3, .lengths = c->lengths, .frames = numbers, .targets = numbers};
   frames_data d;
-  CHECK(test_judge, frames_create(b, &s, c->length, 7, &d));
+  CHECK(test_reference, frames_create(b, &s, c->length, 7, &d));
   assert_int_equal(d.training, c->training);
   for (int64_t i = 0; i < d.count; i++) {
     assert_int_equal(d.list[i].begin, c->pieces[i][0]);
@@ -84,7 +84,7 @@ static void test_bad_data(const test_device *device, const void *data) {
   float numbers[16] = {0};
   int32_t classes[] = {0, 1, 2, -2};
   clm_sequences s = {.count = 4, .length = 4, .frames = numbers, .targets = numbers};
-  clm_backbone *b = make(test_judge, &config);
+  clm_backbone *b = make(test_reference, &config);
   expect_message(clm_trainer_create_backbone(b, &s, &longer, &t), CLM_INVALID_ARGUMENT, "a window instead");
   assert_null(t);
   s.count = 1;
@@ -98,7 +98,7 @@ static void test_bad_data(const test_device *device, const void *data) {
                  "either steps or minutes");
   clm_backbone_destroy(&b);
   config.task = CLM_TASK_CLASSIFICATION;
-  b = make(test_judge, &config);
+  b = make(test_reference, &config);
   expect_message(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT, "classes are absent");
   s.classes = classes;
   expect_message(clm_trainer_create_backbone(b, &s, &options, &t), CLM_INVALID_ARGUMENT,
