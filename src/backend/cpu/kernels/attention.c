@@ -125,10 +125,11 @@ static void run_tile(void *arg, int64_t index, int worker) {
   for (int64_t j = attention_first_key(s, &p.row, pair_query(&p, 0)); j < end; j += TILE) {
     const int64_t count = min_of(TILE, end - j);
     const matrix keys = keys_read(&p, &task->a->k, j, count, k.k), values = keys_read(&p, &task->a->v, j, count, k.v);
-    task->gemm.run(p.number, count, P, (float)s->scale, gemm_rows(k.q, P), (matrix){keys.data, 1, keys.row}, 0,
-                   gemm_rows(k.score, TILE), k.product);
+    task->gemm.run((gemm_size){p.number, count, P}, (float)s->scale, gemm_rows(k.q, P),
+                   (matrix){keys.data, 1, keys.row}, 0, gemm_rows(k.score, TILE), k.product);
     for (int64_t x = 0; x < p.number; x++) weigh(&p, x, j, count, &k);
-    task->gemm.run(p.number, P, count, 1, gemm_rows(k.score, TILE), values, 1, gemm_rows(k.out, P), k.product);
+    task->gemm.run((gemm_size){p.number, P, count}, 1, gemm_rows(k.score, TILE), values, 1, gemm_rows(k.out, P),
+                   k.product);
   }
   for (int64_t x = 0; x < p.number; x++) write_pair(task, &p, x, &k);
 }

@@ -119,19 +119,20 @@ static void run_pairs(const backward_task *task, const attention_pairs *p, int64
   gemm_fn *product = task->gemm.run;
   pairs_read(p, &a->forward.q, k->q);
   pairs_read(p, &a->dout, k->dout);
-  product(p->number, count, P, (float)p->s->scale, gemm_rows(k->q, P), (matrix){keys.data, 1, keys.row}, 0,
-          gemm_rows(k->score, TILE), k->product);
-  product(p->number, count, P, 1, gemm_rows(k->dout, P), (matrix){values.data, 1, values.row}, 0,
+  product((gemm_size){p->number, count, P}, (float)p->s->scale, gemm_rows(k->q, P), (matrix){keys.data, 1, keys.row},
+          0, gemm_rows(k->score, TILE), k->product);
+  product((gemm_size){p->number, count, P}, 1, gemm_rows(k->dout, P), (matrix){values.data, 1, values.row}, 0,
           gemm_rows(k->dscore, TILE), k->product);
   for (int64_t x = 0; x < p->number; x++) weigh(task, p, x, first, count, k);
   if (present(a->dv))
-    product(count, P, p->number, 1, weights, gemm_rows(k->dout, P), 1, gemm_rows(k->dv, P), k->product);
+    product((gemm_size){count, P, p->number}, 1, weights, gemm_rows(k->dout, P), 1, gemm_rows(k->dv, P), k->product);
   if (present(a->dk))
-    product(count, P, p->number, 1, dscores, gemm_rows(k->q, P), 1, gemm_rows(k->dk, P), k->product);
+    product((gemm_size){count, P, p->number}, 1, dscores, gemm_rows(k->q, P), 1, gemm_rows(k->dk, P), k->product);
   if (present(a->dq)) {
     const int64_t part = first / TILE % task->parts;
     const int64_t at = part * count_pairs(p->s) + pair_at(task, p->row.batch, p->kv, p->row.query) + p->first;
-    product(p->number, P, count, 1, gemm_rows(k->dscore, TILE), keys, 1, gemm_rows(task->dq + at * P, P), k->product);
+    product((gemm_size){p->number, P, count}, 1, gemm_rows(k->dscore, TILE), keys, 1, gemm_rows(task->dq + at * P, P),
+            k->product);
   }
 }
 

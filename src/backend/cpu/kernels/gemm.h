@@ -17,8 +17,12 @@ typedef struct matrix {
 INLINE matrix gemm_rows(const float *x, int64_t columns) { return (matrix){(float *)(uintptr_t)x, columns, 1}; }
 INLINE matrix gemm_turned(const float *x, int64_t columns) { return (matrix){(float *)(uintptr_t)x, 1, columns}; }
 
-typedef void gemm_fn(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out,
-                     float *scratch);
+/* out has m rows and n columns, each a sum of k products. */
+typedef struct gemm_size {
+  int64_t m, n, k;
+} gemm_size;
+
+typedef void gemm_fn(gemm_size, float alpha, matrix a, matrix b, float beta, matrix out, float *scratch);
 
 #define gemm_own KERNEL(gemm_own)
 gemm_fn gemm_own;

@@ -12,8 +12,8 @@ static int leading(int64_t rows, int64_t columns, matrix x) {
   return (int)(columns == 1 ? rows : x.column);
 }
 
-static void gemm_openblas(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out,
-                          float *scratch) {
+static void gemm_openblas(gemm_size size, float alpha, matrix a, matrix b, float beta, matrix out, float *scratch) {
+  const int64_t m = size.m, n = size.n, k = size.k;
   (void)scratch;
   const openblas_calls *blas = atomic_load_explicit(&loaded, memory_order_relaxed);
   bool a_rows = a.column == 1, b_rows = b.column == 1;

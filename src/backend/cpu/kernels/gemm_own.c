@@ -108,7 +108,8 @@ INLINE void dots(int rows, int columns, int64_t k, const float *a, int64_t a_row
     for (int j = 0; j < columns; j++) sums[i][j] = vec_sum(sum[i][j]);
 }
 
-static void few_rows(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out) {
+static void few_rows(gemm_size size, float alpha, matrix a, matrix b, float beta, matrix out) {
+  const int64_t m = size.m, n = size.n, k = size.k;
   for (int64_t j = 0; j < n; j += 4)
     for (int64_t i = 0; i < m; i++) {
       float sums[ROWS][4];
@@ -128,10 +129,10 @@ static void few_rows(int64_t m, int64_t n, int64_t k, float alpha, matrix a, mat
     }
 }
 
-void gemm_own(int64_t m, int64_t n, int64_t k, float alpha, matrix a, matrix b, float beta, matrix out,
-              float *scratch) {
+void gemm_own(gemm_size size, float alpha, matrix a, matrix b, float beta, matrix out, float *scratch) {
+  const int64_t m = size.m, n = size.n, k = size.k;
   if (m <= 4 && a.column == 1 && b.column != 1) {
-    few_rows(m, n, k, alpha, a, b, beta, out);
+    few_rows(size, alpha, a, b, beta, out);
     return;
   }
   float *packed_a = scratch + DEPTH * WIDTH;

@@ -78,7 +78,8 @@ static void multiply(const matmul_task *task, const block *at, float beta, matri
     if (!a.data) a = converted(&args->a, NULL, at->i, k0, at->m, depth, at->slices);
     if (!b.data)
       b = converted(&args->b, &args->b_scale, k0, at->j, depth, at->n, at->slices + task->rows * GEMM_DEPTH);
-    task->gemm.run(at->m, at->n, depth, args->scale == 0 ? 1 : args->scale, a, b, beta, into, at->scratch);
+    task->gemm.run((gemm_size){at->m, at->n, depth}, args->scale == 0 ? 1 : args->scale, a, b, beta, into,
+                   at->scratch);
   }
 }
 

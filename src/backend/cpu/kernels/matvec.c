@@ -30,10 +30,15 @@ INLINE int64_t ahead_of(clm_dtype dtype) { return dtype == CLM_I8 ? 4096 : 2048;
 #define MAX_TASKS 128
 
 typedef struct matvec_task matvec_task;
-/* Columns [first, first + count) of a x W^T into `out`; whether their first rows have not been asked for, whether the
- * rows after their last are another's. */
-typedef void (*columns_fn)(const matvec_task *, const float *x, int64_t first, int64_t count, bool begins, bool ends,
-                           float *out);
+/* Columns [first, first + count) of x W^T into `out`. */
+typedef struct strip {
+  const float *x;
+  int64_t first, count;
+  bool begins; /* their first rows of W have not been asked for */
+  bool ends;   /* the rows after their last are another's       */
+  float *out;
+} strip;
+typedef void (*columns_fn)(const matvec_task *, const strip *);
 
 /* Few lines of memory: a batch has hundreds of these, each read once a step. */
 struct matvec_task {
@@ -119,6 +124,14 @@ INLINE void deal(clm_dtype dtype, const float *in, float *out) {
 static float *x_of(const matvec_task *task, int worker) { return task->scratch + worker * task->scratch_floats; }
 static float *row_of(const matvec_task *task, int worker) { return x_of(task, worker) + task->m * task->x_row; }
 
+/* Rows of x, ready for products. */
+typedef struct x_rows {
+  const float *at;
+  int64_t row; /* floats from one to the next */
+} x_rows;
+
+INLINE x_rows x_skip(x_rows x, int64_t rows, int64_t floats) { return (x_rows){x.at + rows * x.row + floats, x.row}; }
+
 /* `side` rows of W. */
 typedef struct band {
   const char *w[MAX_SIDE];
@@ -133,14 +146,14 @@ INLINE void fetch_ahead(int side, const band *q, int64_t at) {
 }
 
 /* Units at `at` of rows of W against x, of which `left` elements are there. */
-INLINE void step(clm_dtype dtype, int side, int rows, const char *const *unit, int64_t at, const float *x,
-                 int64_t x_row, int64_t left, vec sum[][MAX_SIDE]) {
+INLINE void step(clm_dtype dtype, int side, int rows, const char *const *unit, int64_t at, x_rows x, int64_t left,
+                 vec sum[][MAX_SIDE]) {
   const int groups = (int)groups_of(dtype);
   UNROLL for (int g = 0; g < groups; g++) {
     vec w[MAX_SIDE];
     UNROLL for (int c = 0; c < side; c++) w[c] = unpack(dtype, unit[c] + at, g, left);
     UNROLL for (int r = 0; r < rows; r++) {
-      vec xr = vec_load(x + r * x_row + g * LANES);
+      vec xr = vec_load(x.at + r * x.row + g * LANES);
       UNROLL for (int c = 0; c < side; c++) sum[r][c] = xr * w[c] + sum[r][c];
     }
   }
@@ -154,7 +167,7 @@ INLINE void tails_of(int side, const band *q, int64_t at, int64_t bytes, char ta
 }
 
 /* sums[r LANES + c] = the lanes of x's row r times W's row c */
-INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, x_rows x, vec *sums) {
   const int64_t unit = unit_of(dtype), whole = q->k / unit * unit, size = storage_bytes(dtype);
   const int units = dtype == CLM_F32 ? 64 / VEC_BYTES : 1; /* a line in one go: 0.98 of the time, in 16 bits 1.02 */
   int64_t at = 0;
@@ -162,22 +175,22 @@ INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sum[r][c] = vec_set(0);
   for (; at + units * unit <= whole; at += units * unit) UNROLL for (int u = 0; u < units; u++) {
       fetch_ahead(side, q, (at + u * unit) * size);
-      step(dtype, side, rows, q->w, (at + u * unit) * size, x + at + u * unit, x_row, unit, sum);
+      step(dtype, side, rows, q->w, (at + u * unit) * size, x_skip(x, 0, at + u * unit), unit, sum);
     }
   for (; units > 1 && at < whole; at += unit) {
     fetch_ahead(side, q, at * size);
-    step(dtype, side, rows, q->w, at * size, x + at, x_row, unit, sum);
+    step(dtype, side, rows, q->w, at * size, x_skip(x, 0, at), unit, sum);
   }
   if (whole < q->k && dtype == CLM_I8 && q->followed) {
-    step(dtype, side, rows, q->w, whole, x + whole, x_row, unit, sum); /* integers times x's zeros */
+    step(dtype, side, rows, q->w, whole, x_skip(x, 0, whole), unit, sum); /* integers times x's zeros */
   } else if (whole < q->k) {
     const int64_t left = q->k - whole;
     _Alignas(VEC_BYTES) char tails[MAX_SIDE][VEC_BYTES];
     if (whole_tails) {
       tails_of(side, q, whole * size, left * size, tails);
-      step(dtype, side, rows, (const char *const[]){tails[0], tails[1], tails[2], tails[3]}, 0, x + whole, x_row,
+      step(dtype, side, rows, (const char *const[]){tails[0], tails[1], tails[2], tails[3]}, 0, x_skip(x, 0, whole),
            unit, sum);
-    } else step(dtype, side, rows, q->w, whole * size, x + whole, x_row, left, sum);
+    } else step(dtype, side, rows, q->w, whole * size, x_skip(x, 0, whole), left, sum);
   }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sums[r * LANES + c] = sum[r][c];
 }
@@ -185,28 +198,28 @@ INLINE void dots(clm_dtype dtype, int side, int rows, const band *q, const float
 #if defined(__AVX512VNNI__)
 INLINE const integer_row *integers_at(const float *x) { return (const integer_row *)(const void *)x; }
 
-INLINE void integer_band(int rows, const band *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void integer_band(int rows, const band *q, x_rows x, vec *sums) {
   enum { side = MAX_SIDE };
   integer_sums sum[2][side];
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) {
-    const integer_row *row = integers_at(x + r * x_row);
+    const integer_row *row = integers_at(x.at + r * x.row);
     sum[r][c] = (integer_sums){row->hi, row->lo};
   }
   for (int64_t i = 0; i < q->k; i += VEC_BYTES) {
     fetch_ahead(side, q, i);
     UNROLL for (int c = 0; c < side; c++) {
       vec_u w = raw_load(q->w[c] + i, q->k - i) ^ 0x80808080u;
-      UNROLL for (int r = 0; r < rows; r++) integer_step(&sum[r][c], w, integers_at(x + r * x_row)->bytes + 2 * i);
+      UNROLL for (int r = 0; r < rows; r++) integer_step(&sum[r][c], w, integers_at(x.at + r * x.row)->bytes + 2 * i);
     }
   }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < side; c++) sums[r * LANES + c] =
-      integer_total(integers_at(x + r * x_row), sum[r][c]);
+      integer_total(integers_at(x.at + r * x.row), sum[r][c]);
 }
 
-INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void integer_rows(int64_t m, const band *q, x_rows x, vec *sums) {
   int64_t r = 0;
-  for (; r + 2 <= m; r += 2) integer_band(2, q, x + r * x_row, x_row, sums + r * LANES);
-  if (r < m) integer_band(1, q, x + r * x_row, x_row, sums + r * LANES);
+  for (; r + 2 <= m; r += 2) integer_band(2, q, x_skip(x, r, 0), sums + r * LANES);
+  if (r < m) integer_band(1, q, x_skip(x, r, 0), sums + r * LANES);
 }
 
 /* `row` has k floats. */
@@ -219,20 +232,18 @@ static void prepare_integers(const matvec_task *task, float *row, float *x) {
 #else
 #define INTEGER_MAX_K 0
 #define INTEGER_HEAD  0
-INLINE void integer_rows(int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
-  (void)m, (void)q, (void)x, (void)x_row, (void)sums;
-}
+INLINE void integer_rows(int64_t m, const band *q, x_rows x, vec *sums) { (void)m, (void)q, (void)x, (void)sums; }
 static void prepare_integers(const matvec_task *task, float *row, float *x) { (void)task, (void)row, (void)x; }
 #endif
 
 /* All rows of x against a band, in blocks that fit the registers; after the first, W is in the first cache. */
 #define WIDE (SIMD_LANES == 16)
-INLINE void band_rows(clm_dtype dtype, int side, int64_t m, const band *q, const float *x, int64_t x_row, vec *sums) {
+INLINE void band_rows(clm_dtype dtype, int side, int64_t m, const band *q, x_rows x, vec *sums) {
   int64_t r = 0;
   if (WIDE)
-    for (; r + 4 <= m; r += 4) dots(dtype, side, 4, q, x + r * x_row, x_row, sums + r * LANES);
-  for (; r + 2 <= m; r += 2) dots(dtype, side, 2, q, x + r * x_row, x_row, sums + r * LANES);
-  if (r < m) dots(dtype, side, 1, q, x + r * x_row, x_row, sums + r * LANES);
+    for (; r + 4 <= m; r += 4) dots(dtype, side, 4, q, x_skip(x, r, 0), sums + r * LANES);
+  for (; r + 2 <= m; r += 2) dots(dtype, side, 2, q, x_skip(x, r, 0), sums + r * LANES);
+  if (r < m) dots(dtype, side, 1, q, x_skip(x, r, 0), sums + r * LANES);
 }
 
 INLINE vec scales_from(line scale, int64_t count) {
@@ -243,9 +254,12 @@ INLINE vec scales_from(line scale, int64_t count) {
   return scales;
 }
 
-INLINE void bands(clm_dtype dtype, int side, bool integers, int64_t m, const matvec_task *task, const float *x,
-                  int64_t first, int64_t count, bool begins, bool ends, float *out) {
-  const int64_t last = task->n - 1;
+INLINE void bands(clm_dtype dtype, int side, bool integers, int64_t m, const matvec_task *task,
+                  const strip *columns) {
+  const int64_t last = task->n - 1, first = columns->first, count = columns->count;
+  const bool begins = columns->begins, ends = columns->ends;
+  const x_rows x = {columns->x, task->x_row};
+  float *out = columns->out;
   const int64_t ahead = side * task->w_row + ahead_of(dtype);
   band q = {.k = task->k};
   vec sums[MAX_ROWS * LANES]; /* zeros where columns end within a vector */
@@ -256,8 +270,8 @@ INLINE void bands(clm_dtype dtype, int side, bool integers, int64_t m, const mat
       for (int i = 0; i < side; i++) q.w[i] = task->w + min_of(first + j + c + i, last) * task->w_row;
       q.followed = (last - (first + j + c + side - 1)) * task->w_row >= VEC_BYTES;
       q.fetch = ends && j + c + side >= count ? q.w[0] : q.w[0] + ahead; /* the next rows are another's */
-      if (integers) integer_rows(m, &q, x, task->x_row, sums + c);
-      else band_rows(dtype, side, m, &q, x, task->x_row, sums + c);
+      if (integers) integer_rows(m, &q, x, sums + c);
+      else band_rows(dtype, side, m, &q, x, sums + c);
     }
     vec scale = vec_set(task->scale);
     if (dtype == CLM_I8) scale *= scales_from(line_from(task->scales, first + j), count - j);
@@ -271,10 +285,7 @@ INLINE void bands(clm_dtype dtype, int side, bool integers, int64_t m, const mat
 
 /* Functions of their own: all in one, gcc 12 keeps what loops need on the stack. */
 #define COLUMNS_FN(name, dtype, side, integers, m)                                                                   \
-  static void name(const matvec_task *task, const float *x, int64_t first, int64_t count, bool begins, bool ends,    \
-                   float *out) {                                                                                     \
-    bands(dtype, side, integers, m, task, x, first, count, begins, ends, out);                                       \
-  }
+  static void name(const matvec_task *task, const strip *columns) { bands(dtype, side, integers, m, task, columns); }
 #define COLUMNS_FNS(name, dtype, integers)                                                                           \
   COLUMNS_FN(name##_row, dtype, side_of(dtype), integers, 1)                                                         \
   COLUMNS_FN(name##_rows, dtype, MAX_SIDE, integers, task->m)
@@ -297,13 +308,16 @@ static columns_fn columns_fn_of(clm_dtype dtype, bool integers, bool one) {
 
 static void run_task(void *arg, int64_t index, int worker) {
   const matvec_task *task = arg;
-  const float *x = x_of(task, worker);
   float *sums = row_of(task, worker) + round_up(task->k, 16);
-  int64_t first = index * task->columns, count = min_of(task->columns, task->n - first);
+  const int64_t first = index * task->columns, count = min_of(task->columns, task->n - first);
   /* In between, the task before has asked for its first rows, and it asks for the next one's. */
-  const bool begins = !cpu_pool_goes_on(task->tasks, task->threads, worker, index - 1);
-  const bool ends = !cpu_pool_goes_on(task->tasks, task->threads, worker, index);
-  task->columns_of(task, x, first, count, begins, ends, sums);
+  const strip columns = {.x = x_of(task, worker),
+                         .first = first,
+                         .count = count,
+                         .begins = !cpu_pool_goes_on(task->tasks, task->threads, worker, index - 1),
+                         .ends = !cpu_pool_goes_on(task->tasks, task->threads, worker, index),
+                         .out = sums};
+  task->columns_of(task, &columns);
   epilogue_run(&task->end, 0, first, task->m, count, sums, task->sums_row, sums + MAX_ROWS * task->sums_row);
 }
 

@@ -28,11 +28,18 @@ typedef struct block_tile {
   vec *h, *decay;       /* slots: step t of segment i finds the state before it in t + i, its own in t + i + 1 */
 } block_tile;
 
+/* What is known when a function is compiled. */
+typedef struct tile_form {
+  bool B_varies, C_varies, complex;
+  bool near;    /* scan_is_near                               */
+  bool forward; /* only to the states at the end, no gradient */
+} tile_form;
+
 #define SLOT(complex) ((complex) ? 2 * STATES : STATES) /* of h and decay: real parts, then imaginary ones */
 
 /* The states at the end of the tile from those at its beginning, in place. */
-INLINE void advance(int count, bool B_varies, bool complex, bool near, const block_tile *k, int64_t first,
-                    vec *state) {
+INLINE void advance(int count, tile_form form, const block_tile *k, int64_t first, vec *state) {
+  const bool B_varies = form.B_varies, complex = form.complex, near = form.near;
   const vec *A2 = k->A2 + first, *A2_im = A2 + k->states;
   const vec *B_fixed = k->B_fixed + first, *B_fixed_im = B_fixed + k->states;
   vec h[STATES], h_im[STATES];
@@ -66,8 +73,8 @@ INLINE void advance(int count, bool B_varies, bool complex, bool near, const blo
 }
 
 /* States of every step of the tile, the one before each segment with them, decays, and y. */
-INLINE void recompute(int count, bool B_varies, bool C_varies, bool complex, bool near, const block_tile *k,
-                      int64_t first, const vec *start) {
+INLINE void recompute(int count, tile_form form, const block_tile *k, int64_t first, const vec *start) {
+  const bool B_varies = form.B_varies, C_varies = form.C_varies, complex = form.complex, near = form.near;
   const vec *A2 = k->A2 + first, *A2_im = A2 + k->states;
   const vec *B_fixed = k->B_fixed + first, *B_fixed_im = B_fixed + k->states;
   const vec *C_fixed = k->C_fixed + first, *C_fixed_im = C_fixed + k->states;
@@ -114,7 +121,8 @@ INLINE void recompute(int count, bool B_varies, bool C_varies, bool complex, boo
 
 /* The steps of the tile backwards. With q = conj(h[t-1]) conj(decay) dh:  sum_A = sum of Re(conj(A2) q),
  * dA = sum of rate q. */
-INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, const block_tile *k, int64_t first) {
+INLINE void walk_back(int count, tile_form form, const block_tile *k, int64_t first) {
+  const bool B_varies = form.B_varies, C_varies = form.C_varies, complex = form.complex;
   const int64_t im = k->states, numbers = complex ? 2 * im : im;
   const vec *A2 = k->A2 + first, *B_fixed = k->B_fixed + first, *C_fixed = k->C_fixed + first;
   const vec unit = vec_set(LOG2E); /* between those of A2's parts */
@@ -172,36 +180,32 @@ INLINE void walk_back(int count, bool B_varies, bool C_varies, bool complex, con
   }
 }
 
-INLINE void some_states(int count, bool B_varies, bool C_varies, bool complex, bool near, bool forward,
-                        const block_tile *k, int64_t first, vec *start) {
-  if (forward) {
-    advance(count, B_varies, complex, near, k, first, start);
+INLINE void some_states(int count, tile_form form, const block_tile *k, int64_t first, vec *start) {
+  if (form.forward) {
+    advance(count, form, k, first, start);
     return;
   }
-  recompute(count, B_varies, C_varies, complex, near, k, first, start);
-  walk_back(count, B_varies, C_varies, complex, k, first);
+  recompute(count, form, k, first, start);
+  walk_back(count, form, k, first);
 }
 
-INLINE void all_states(bool B_varies, bool C_varies, bool complex, bool near, bool forward, const block_tile *k,
-                       vec *start) {
-  const int group = complex && STATES > STATE_QUANTUM ? STATES / 2 : STATES;
+INLINE void all_states(tile_form form, const block_tile *k, vec *start) {
+  const int group = form.complex && STATES > STATE_QUANTUM ? STATES / 2 : STATES;
   int64_t n = 0;
-  for (; n + group <= k->states; n += group)
-    some_states(group, B_varies, C_varies, complex, near, forward, k, n, start);
+  for (; n + group <= k->states; n += group) some_states(group, form, k, n, start);
   if (group > STATE_QUANTUM)
-    for (; n < k->states; n += STATE_QUANTUM)
-      some_states(STATE_QUANTUM, B_varies, C_varies, complex, near, forward, k, n, start);
+    for (; n < k->states; n += STATE_QUANTUM) some_states(STATE_QUANTUM, form, k, n, start);
 }
 
 INLINE void run_kind(bool complex, bool near, const selective_scan_shape *s, bool forward, const block_tile *k,
                      vec *start) {
   if (forward) {
-    if (s->B_varies) all_states(true, false, complex, near, true, k, start);
-    else all_states(false, false, complex, near, true, k, start);
-  } else if (s->B_varies && s->C_varies) all_states(true, true, complex, near, false, k, start);
-  else if (s->B_varies) all_states(true, false, complex, near, false, k, start);
-  else if (s->C_varies) all_states(false, true, complex, near, false, k, start);
-  else all_states(false, false, complex, near, false, k, start);
+    if (s->B_varies) all_states((tile_form){true, false, complex, near, true}, k, start);
+    else all_states((tile_form){false, false, complex, near, true}, k, start);
+  } else if (s->B_varies && s->C_varies) all_states((tile_form){true, true, complex, near, false}, k, start);
+  else if (s->B_varies) all_states((tile_form){true, false, complex, near, false}, k, start);
+  else if (s->C_varies) all_states((tile_form){false, true, complex, near, false}, k, start);
+  else all_states((tile_form){false, false, complex, near, false}, k, start);
 }
 
 static void run_near(const selective_scan_shape *s, bool forward, const block_tile *k, vec *start) {

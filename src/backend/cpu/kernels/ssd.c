@@ -79,7 +79,7 @@ static void run_between(void *arg, int64_t index, int worker) {
   scratch_layout(p, task->scratch + worker * task->scratch_floats, &k);
   ssd_read(p, &p->a->B, piece, group, k.B);
   ssd_read(p, &p->a->C, piece, group, k.C);
-  ssd_product(p, piece->steps, piece->steps, N, gemm_rows(k.C, N), gemm_turned(k.B, N), 0,
+  ssd_product(p, (gemm_size){piece->steps, piece->steps, N}, gemm_rows(k.C, N), gemm_turned(k.B, N), 0,
               gemm_rows(between_of(task, piece->batch, group, piece->begin), PIECE), k.product);
 }
 
@@ -92,13 +92,15 @@ static void run_head(const forward_task *task, const ssd_block *b, const ssd_pie
   ssd_read(p, &p->a->x, piece, head, k->x);
   ssd_scale_rows(k->x, q, P, decay.d, k->dx);
   if (piece->fresh) memset(state, 0, (size_t)(P * N) * sizeof *state);
-  ssd_product(p, q, P, N, gemm_rows(k->C, N), gemm_rows(state, P), 0, gemm_rows(k->y, P), k->product);
+  ssd_product(p, (gemm_size){q, P, N}, gemm_rows(k->C, N), gemm_rows(state, P), 0, gemm_rows(k->y, P), k->product);
   ssd_scale_rows(k->y, q, P, decay.from_begin, k->y);
   ssd_decay_matrix(&decay, piece->steps, between_of(task, piece->batch, b->group, piece->begin), k->mixed);
-  ssd_product(p, q, P, q, gemm_rows(k->mixed, PIECE), gemm_rows(k->dx, P), 1, gemm_rows(k->y, P), k->product);
+  ssd_product(p, (gemm_size){q, P, q}, gemm_rows(k->mixed, PIECE), gemm_rows(k->dx, P), 1, gemm_rows(k->y, P),
+              k->product);
   finish(p, piece, head, k);
   ssd_scale_rows(k->dx, q, P, decay.to_end, k->dx);
-  ssd_product(p, N, P, q, gemm_turned(k->B, N), gemm_rows(k->dx, P), decay.whole, gemm_rows(state, P), k->product);
+  ssd_product(p, (gemm_size){N, P, q}, gemm_turned(k->B, N), gemm_rows(k->dx, P), decay.whole, gemm_rows(state, P),
+              k->product);
 }
 
 static void run_block(void *arg, int64_t index, int worker) {

@@ -63,8 +63,8 @@ static void advance(const ssd_plan *p, const ssd_piece *piece, int64_t head, con
   ssd_scale_rows(k->scaled, q, P, decay.to_end, k->scaled);
   if (piece->fresh) memset(after, 0, (size_t)(P * N) * sizeof *after);
   else if (after != before) memcpy(after, before, (size_t)(P * N) * sizeof *after);
-  ssd_product(p, P, N, q, gemm_turned(k->scaled, P), gemm_rows(k->B, N), decay.whole, gemm_rows(after, N),
-              k->product);
+  ssd_product(p, (gemm_size){P, N, q}, gemm_turned(k->scaled, P), gemm_rows(k->B, N), decay.whole,
+              gemm_rows(after, N), k->product);
 }
 
 /* The states before the pieces [from, to), each `heads` of them in turn from `states` on: given those before the
@@ -90,9 +90,11 @@ static void gate_backward(const backward_task *task, const ssd_piece *piece, int
   const bool gated = present(p->a->z), wanted = present(a->dz) || present(a->out);
   if (gated) ssd_read(p, &p->a->z, piece, head, k->z);
   if (wanted) { /* k->mixed has CB L */
-    ssd_product(p, q, P, N, gemm_rows(k->C, N), gemm_turned(state, N), 0, gemm_rows(k->y, P), k->product);
+    ssd_product(p, (gemm_size){q, P, N}, gemm_rows(k->C, N), gemm_turned(state, N), 0, gemm_rows(k->y, P),
+                k->product);
     ssd_scale_rows(k->y, q, P, decay->from_begin, k->y);
-    ssd_product(p, q, P, q, gemm_rows(k->mixed, PIECE), gemm_rows(k->scaled, P), 1, gemm_rows(k->y, P), k->product);
+    ssd_product(p, (gemm_size){q, P, q}, gemm_rows(k->mixed, PIECE), gemm_rows(k->scaled, P), 1, gemm_rows(k->y, P),
+                k->product);
   }
   for (int64_t i = 0; i < q; i++)
     for (int64_t j = 0; j < P; j += LANES) {
@@ -141,11 +143,18 @@ static void between_steps(const ssd_decay *decay, int32_t q, backward_scratch *k
   }
 }
 
-/* ddt of the piece, and the head's sums: `inner` is the gradient of d at each step, `from` what the steps before t
- * give through B, `to` what those from t on give through C. */
+/* What each step of a piece gives to the gradient of d, and to that of d A. */
+typedef struct step_sums {
+  float direct[PIECE];   /* the gradient of d by itself           */
+  float crossing[PIECE]; /* of the steps s < t to those from t on */
+  float from[PIECE];     /* of the steps before t through B       */
+  float to[PIECE];       /* of those from t on through C          */
+  float whole;           /* of the decay over the piece           */
+} step_sums;
+
+/* ddt of the piece, and the head's sums. */
 static void steps_backward(const backward_task *task, const ssd_block *b, const ssd_piece *piece, int64_t head,
-                           const ssd_decay *decay, const float *direct, const float *crossing, const float *from,
-                           const float *to, float whole) {
+                           const ssd_decay *decay, const step_sums *k) {
   const clm_tensor *ddt = &task->a->ddt;
   const int64_t part = b->index * task->plan.s->n_heads + head;
   const double A = (double)ssd_rate(task->plan.a, head);
@@ -153,13 +162,13 @@ static void steps_backward(const backward_task *task, const ssd_block *b, const 
   float out[PIECE];
   for (int32_t t = 0; t < piece->steps; t++) {
     before[t] = sum;
-    sum += (double)from[t];
+    sum += (double)k->from[t];
   }
-  sum = (double)whole;
+  sum = (double)k->whole;
   for (int32_t t = piece->steps - 1; t >= 0; t--) {
-    sum += (double)to[t];
-    const double rate = (double)crossing[t] + before[t] + sum, d = (double)decay->d[t];
-    const double gradient = ((double)direct[t] + A * rate) * (double)decay->slope[t];
+    sum += (double)k->to[t];
+    const double rate = (double)k->crossing[t] + before[t] + sum, d = (double)decay->d[t];
+    const double gradient = ((double)k->direct[t] + A * rate) * (double)decay->slope[t];
     out[t] = (float)gradient;
     if (ssd_is_padding(&task->plan, piece->batch, piece->begin + t)) {
       out[t] = 0;
@@ -190,13 +199,18 @@ static void inputs_backward(const backward_task *task, const ssd_block *b, const
   ssd_write(&task->plan, &task->a->dx, piece, head, k->y);
 }
 
-/* A head's part of a piece; T, the gradient of the state after it, becomes that of the state before it. `fold`: the
- * head's part of dB and dC is added to what is there. */
+/* Where the heads of a block leave their parts of dB and dC; `fold`: added to what is there. */
+typedef struct input_sums {
+  matrix dB, dC;
+  bool fold;
+} input_sums;
+
+/* A head's part of a piece; T, the gradient of the state after it, becomes that of the state before it. */
 static void run_head(const backward_task *task, const ssd_block *b, const ssd_piece *piece, int64_t head,
-                     const float *state, float *T, matrix dB, matrix dC, bool fold, backward_scratch *k) {
+                     const float *state, float *T, input_sums into, backward_scratch *k) {
   const ssd_plan *p = &task->plan;
   const int64_t N = p->s->d_state, P = p->s->head_dim, q = piece->steps;
-  float crossing[PIECE], direct[PIECE], from[PIECE], to[PIECE];
+  step_sums sums;
   ssd_decay decay = {.whole = 0};
   ssd_decays(p, piece, head, &decay);
   ssd_read(p, &p->a->x, piece, head, k->x);
@@ -206,32 +220,39 @@ static void run_head(const backward_task *task, const ssd_block *b, const ssd_pi
   ssd_decay_matrix(&decay, piece->steps, k->CB, k->mixed);
   gate_backward(task, piece, head, &decay, state, k);
 
-  ssd_product(p, q, q, P, gemm_rows(k->dy, P), gemm_turned(k->x, P), 0, gemm_rows(k->products, PIECE), k->product);
-  between_steps(&decay, piece->steps, k, crossing);
+  ssd_product(p, (gemm_size){q, q, P}, gemm_rows(k->dy, P), gemm_turned(k->x, P), 0, gemm_rows(k->products, PIECE),
+              k->product);
+  between_steps(&decay, piece->steps, k, sums.crossing);
 
-  ssd_product(p, q, P, N, gemm_rows(k->B, N), gemm_turned(T, N), 0, gemm_rows(k->inner, P), k->product);
+  ssd_product(p, (gemm_size){q, P, N}, gemm_rows(k->B, N), gemm_turned(T, N), 0, gemm_rows(k->inner, P), k->product);
   ssd_scale_rows(k->inner, q, P, decay.to_end, k->inner);
-  for (int64_t i = 0; i < q; i++) from[i] = decay.d[i] * ssd_dot(k->x + i * P, k->inner + i * P, P);
-  ssd_product(p, q, P, q, gemm_turned(k->mixed, PIECE), gemm_rows(k->dy, P), 1, gemm_rows(k->inner, P), k->product);
-  for (int64_t i = 0; i < q; i++) direct[i] = ssd_dot(k->x + i * P, k->inner + i * P, P);
+  for (int64_t i = 0; i < q; i++) sums.from[i] = decay.d[i] * ssd_dot(k->x + i * P, k->inner + i * P, P);
+  ssd_product(p, (gemm_size){q, P, q}, gemm_turned(k->mixed, PIECE), gemm_rows(k->dy, P), 1, gemm_rows(k->inner, P),
+              k->product);
+  for (int64_t i = 0; i < q; i++) sums.direct[i] = ssd_dot(k->x + i * P, k->inner + i * P, P);
   inputs_backward(task, b, piece, head, &decay, k);
 
   ssd_scale_rows(k->scaled, q, P, decay.to_end, k->scaled);
-  ssd_product(p, q, N, P, gemm_rows(k->scaled, P), gemm_rows(T, N), fold ? 1 : 0, dB, k->product);
+  ssd_product(p, (gemm_size){q, N, P}, gemm_rows(k->scaled, P), gemm_rows(T, N), into.fold ? 1 : 0, into.dB,
+              k->product);
   ssd_scale_rows(k->dy, q, P, decay.from_begin, k->dy);
-  ssd_product(p, q, N, P, gemm_rows(k->dy, P), gemm_rows(state, N), 0, gemm_rows(k->wide, N), k->product);
+  ssd_product(p, (gemm_size){q, N, P}, gemm_rows(k->dy, P), gemm_rows(state, N), 0, gemm_rows(k->wide, N),
+              k->product);
   for (int64_t i = 0; i < q; i++) {
-    to[i] = ssd_dot(k->wide + i * N, k->C + i * N, N);
+    sums.to[i] = ssd_dot(k->wide + i * N, k->C + i * N, N);
     for (int64_t j = 0; j < N; j += LANES) {
       vec v = vec_load_part(k->wide + i * N + j, N - j);
-      if (fold) v += vec_load_part(dC.data + i * dC.row + j, N - j);
-      vec_store_part(dC.data + i * dC.row + j, v, N - j);
+      float *dC = into.dC.data + i * into.dC.row + j;
+      if (into.fold) v += vec_load_part(dC, N - j);
+      vec_store_part(dC, v, N - j);
     }
   }
-  const float whole = decay.whole * ssd_dot(T, state, P * N);
-  steps_backward(task, b, piece, head, &decay, direct, crossing, from, to, whole);
+  sums.whole = decay.whole * ssd_dot(T, state, P * N);
+  steps_backward(task, b, piece, head, &decay, &sums);
   if (piece->fresh) memset(T, 0, (size_t)(P * N) * sizeof *T);
-  else ssd_product(p, P, N, q, gemm_turned(k->dy, P), gemm_rows(k->C, N), decay.whole, gemm_rows(T, N), k->product);
+  else
+    ssd_product(p, (gemm_size){P, N, q}, gemm_turned(k->dy, P), gemm_rows(k->C, N), decay.whole, gemm_rows(T, N),
+                k->product);
 }
 
 /* All heads of the block; `states`: before the piece. */
@@ -244,13 +265,14 @@ static void run_piece(const backward_task *task, const ssd_block *b, const ssd_p
   const matrix dB = {task->dB + at, row, 1}, dC = {task->dC + at, row, 1};
   ssd_read(p, &p->a->B, piece, b->group, k->B);
   ssd_read(p, &p->a->C, piece, b->group, k->C);
-  ssd_product(p, q, q, N, gemm_rows(k->C, N), gemm_turned(k->B, N), 0, gemm_rows(k->CB, PIECE), k->product);
+  ssd_product(p, (gemm_size){q, q, N}, gemm_rows(k->C, N), gemm_turned(k->B, N), 0, gemm_rows(k->CB, PIECE),
+              k->product);
   memset(k->dCB, 0, PIECE * PIECE * sizeof *k->dCB);
   if (piece->fresh) memset(states, 0, (size_t)(b->heads * size) * sizeof *states);
   for (int64_t h = 0; h < b->heads; h++)
-    run_head(task, b, piece, b->head + h, states + h * size, k->dstates + h * size, dB, dC, h > 0, k);
-  ssd_product(p, q, N, q, gemm_turned(k->dCB, PIECE), gemm_rows(k->C, N), 1, dB, k->product);
-  ssd_product(p, q, N, q, gemm_rows(k->dCB, PIECE), gemm_rows(k->B, N), 1, dC, k->product);
+    run_head(task, b, piece, b->head + h, states + h * size, k->dstates + h * size, (input_sums){dB, dC, h > 0}, k);
+  ssd_product(p, (gemm_size){q, N, q}, gemm_turned(k->dCB, PIECE), gemm_rows(k->C, N), 1, dB, k->product);
+  ssd_product(p, (gemm_size){q, N, q}, gemm_rows(k->dCB, PIECE), gemm_rows(k->B, N), 1, dC, k->product);
 }
 
 static void run_block(void *arg, int64_t index, int worker) {

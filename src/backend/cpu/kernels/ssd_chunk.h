@@ -241,11 +241,12 @@ static inline float ssd_dot(const float *x, const float *y, int64_t count) {
 }
 
 /* The product of any number of rows. */
-static inline void ssd_product(const ssd_plan *p, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta,
-                               matrix out, float *scratch) {
-  for (int64_t i = 0; i < m; i += GEMM_ROWS)
-    p->gemm.run(min_of(GEMM_ROWS, m - i), n, k, 1, (matrix){a.data + i * a.row, a.row, a.column}, b, beta,
-                (matrix){out.data + i * out.row, out.row, 1}, scratch);
+static inline void ssd_product(const ssd_plan *p, gemm_size size, matrix a, matrix b, float beta, matrix out,
+                               float *scratch) {
+  for (int64_t i = 0; i < size.m; i += GEMM_ROWS)
+    p->gemm.run((gemm_size){min_of(GEMM_ROWS, size.m - i), size.n, size.k}, 1,
+                (matrix){a.data + i * a.row, a.row, a.column}, b, beta, (matrix){out.data + i * out.row, out.row, 1},
+                scratch);
 }
 
 /* D along head_dim; a line with stride 0 where a head shares it. */

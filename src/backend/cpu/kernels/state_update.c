@@ -8,8 +8,15 @@
 #define MAX_PARTS 4   /* vectors of states that are taken in one go */
 
 typedef struct update_task update_task;
-typedef void (*lanes_fn)(const update_task *, int64_t row, update_channel, int64_t ahead, const float *dt,
-                         const float *dtu, const float *B, const float *C, float *y);
+/* A step of LANES channels of a state's row. */
+typedef struct lanes_step {
+  int64_t row;
+  update_channel channel; /* the first                                        */
+  int64_t ahead;          /* memory is asked for so many channels further on */
+  const float *dt, *dtu, *B, *C;
+  float *y;
+} lanes_step;
+typedef void (*lanes_fn)(const update_task *, const lanes_step *);
 
 struct update_task {
   state_update_shape s;
@@ -32,13 +39,19 @@ INLINE number load(bool complex, planes p, int64_t n, int64_t N) {
   return (number){vec_load_part(p.at + n, N - n), complex ? vec_load_part(p.at + p.plane + n, N - n) : vec_set(0)};
 }
 
+/* What a channel's states are given at a step. */
+typedef struct channel_inputs {
+  float dt, dtu;
+  planes B, C;
+} channel_inputs;
+
 /* The states of one channel; returns sum of C h. */
-INLINE float update_states(bool complex, int64_t N, bool is_log, float dt, float dtu, planes A, planes B, planes C,
-                           planes state) {
+INLINE float update_states(bool complex, int64_t N, bool is_log, const channel_inputs *x, planes A, planes state) {
   vec y = vec_set(0);
   for (int64_t n = 0; n < N; n += LANES) {
-    const number decay = update_decay(complex, dt, update_rate(complex, is_log, load(complex, A, n, N)));
-    const number in = number_scale(complex, vec_set(dtu), load(complex, B, n, N)), c = load(complex, C, n, N);
+    const number decay = update_decay(complex, x->dt, update_rate(complex, is_log, load(complex, A, n, N)));
+    const number in = number_scale(complex, vec_set(x->dtu), load(complex, x->B, n, N)),
+                 c = load(complex, x->C, n, N);
     const number h = number_plus(complex, number_times(complex, decay, load(complex, state, n, N)), in);
     vec_store_part(state.at + n, h.re, N - n);
     if (complex) vec_store_part(state.at + state.plane + n, h.im, N - n);
@@ -55,9 +68,9 @@ INLINE planes planes_at(const update_task *task, const clm_tensor *t, int64_t at
   return (planes){scratch, task->plane};
 }
 
-/* In place, or held: a state that is rounded as it is stored is so after the last step. */
+/* In place, or held in the slot: a state that is rounded as it is stored is so after the last step. */
 INLINE float update_states_of(const update_task *task, int64_t row, int64_t step, update_channel channel,
-                              int64_t slot, float dt, float dtu, planes B, planes C, float *scratch) {
+                              int64_t slot, const channel_inputs *x, float *scratch) {
   const state_update_shape *s = &task->s;
   const clm_selective_state_update_args *a = &task->a;
   const int64_t N = s->d_state, numbers = (1 + s->complex) * task->plane;
@@ -65,29 +78,28 @@ INLINE float update_states_of(const update_task *task, int64_t row, int64_t step
   const planes A = planes_at(task, &a->A, update_matrix_at(&a->A, channel), scratch);
   if (!task->held) {
     const planes state = {(float *)(void *)line_at(&a->state, at, 1).data, 0};
-    return update_states(false, N, a->A_is_log, dt, dtu, A, B, C, state);
+    return update_states(false, N, a->A_is_log, x, A, state);
   }
   const planes state = {scratch + 3 * numbers + (s->steps > 1 ? slot : 0) * numbers, task->plane};
   if (step == 0) planes_read(s->complex, &a->state, at, N, task->plane, state.at);
-  const float y = s->complex ? update_states(true, N, a->A_is_log, dt, dtu, A, B, C, state)
-                             : update_states(false, N, a->A_is_log, dt, dtu, A, B, C, state);
+  const float y = s->complex ? update_states(true, N, a->A_is_log, x, A, state)
+                             : update_states(false, N, a->A_is_log, x, A, state);
   if (step == s->steps - 1) planes_write(s->complex, &a->state, at, N, task->plane, state.at);
   return y;
 }
 
 /* LANES channels in a row of one group, at one stride, whose numbers lie in memory as they are computed with: their
  * sums over states are taken together. `parts` vectors are a channel's states. */
-INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_t row, update_channel channel,
-                         int64_t ahead, const float *dt, const float *dtu, const float *inputs, const float *outputs,
-                         float *y) {
+INLINE void update_lanes(int parts, bool is_log, const update_task *task, const lanes_step *x) {
   const clm_selective_state_update_args *a = &task->a;
-  const float *rates = kernel_data(a->A);
+  const int64_t ahead = x->ahead;
+  const float *rates = kernel_data(a->A), *dt = x->dt, *dtu = x->dtu;
   float *states = kernel_data(a->state);
   vec B[MAX_PARTS], C[MAX_PARTS], sums[LANES];
-  UNROLL for (int k = 0; k < parts; k++) B[k] = vec_load(inputs + k * LANES), C[k] = vec_load(outputs + k * LANES);
+  UNROLL for (int k = 0; k < parts; k++) B[k] = vec_load(x->B + k * LANES), C[k] = vec_load(x->C + k * LANES);
   const bool single = task->s.head_dim == 1;
-  float *state = states + update_state_at(&a->state, row, channel);
-  const float *A = rates + update_matrix_at(&a->A, channel);
+  float *state = states + update_state_at(&a->state, x->row, x->channel);
+  const float *A = rates + update_matrix_at(&a->A, x->channel);
   const int64_t state_step = a->state.stride[single ? 1 : 2], A_step = a->A.stride[single ? 0 : 1];
   UNROLL for (int i = 0; i < LANES; i++, state += state_step, A += A_step) {
     sums[i] = vec_set(0);
@@ -103,14 +115,11 @@ INLINE void update_lanes(int parts, bool is_log, const update_task *task, int64_
       sums[i] = h * C[k] + sums[i];
     }
   }
-  sum_lanes(sums, y);
+  sum_lanes(sums, x->y);
 }
 
 #define LANES_FN(name, parts, is_log)                                                                                \
-  static void name(const update_task *task, int64_t row, update_channel channel, int64_t ahead, const float *dt,     \
-                   const float *dtu, const float *B, const float *C, float *y) {                                     \
-    update_lanes(parts, is_log, task, row, channel, ahead, dt, dtu, B, C, y);                                        \
-  }
+  static void name(const update_task *task, const lanes_step *x) { update_lanes(parts, is_log, task, x); }
 LANES_FN(update_1, 1, false)
 LANES_FN(update_2, 2, false)
 LANES_FN(update_4, 4, false)
@@ -137,14 +146,14 @@ static lanes_fn lanes_fn_of(const state_update_shape *s, const clm_selective_sta
 }
 
 /* `follows`: the channels after these are the worker's next. */
-static void update_step(const update_task *task, int64_t b, int64_t row, int64_t step, int64_t c0, int64_t n,
-                        bool follows, float *scratch) {
+static void update_step(const update_task *task, update_span at, int64_t row, bool follows, float *scratch) {
   const state_update_shape *s = &task->s;
   const clm_selective_state_update_args *a = &task->a;
+  const int64_t b = at.b, step = at.step, c0 = at.c0, n = at.n;
   const int64_t numbers = (1 + s->complex) * task->plane, group_heads = s->n_heads / s->n_groups;
   _Alignas(64) float u[CHANNELS], dt[CHANNELS], bias[CHANNELS], D[CHANNELS], dtu[CHANNELS], z[CHANNELS], y[CHANNELS];
-  update_gather(s, &a->delta_bias, b, step, c0, n, bias);
-  update_sizes(s, a, b, step, c0, n, bias, dt, u);
+  update_gather(s, &a->delta_bias, at, bias);
+  update_sizes(s, a, at, bias, dt, u);
   for (int64_t c = 0; c < n; c += LANES) vec_store(dtu + c, vec_load(dt + c) * vec_load(u + c));
   planes B = {0}, C = {0};
   update_channel channel = update_channel_at(s, c0);
@@ -157,23 +166,30 @@ static void update_step(const update_task *task, int64_t b, int64_t row, int64_t
     }
     if (task->lanes && c + LANES <= next) {
       const int64_t ahead = follows || c + AHEAD < n ? AHEAD : 0;
-      task->lanes(task, row, channel, ahead, dt + c, dtu + c, B.at, C.at, y + c);
+      task->lanes(task, &(lanes_step){.row = row,
+                                      .channel = channel,
+                                      .ahead = ahead,
+                                      .dt = dt + c,
+                                      .dtu = dtu + c,
+                                      .B = B.at,
+                                      .C = C.at,
+                                      .y = y + c});
       c += LANES;
       channel = update_channel_at(s, c0 + c);
     } else {
-      y[c] = update_states_of(task, row, step, channel, c, dt[c], dtu[c], B, C, scratch);
+      y[c] = update_states_of(task, row, step, channel, c, &(channel_inputs){dt[c], dtu[c], B, C}, scratch);
       c++;
       update_next(s, &channel);
     }
   }
-  update_gather(s, &a->D, b, step, c0, n, D);
-  if (present(a->z)) update_gather(s, &a->z, b, step, c0, n, z);
+  update_gather(s, &a->D, at, D);
+  if (present(a->z)) update_gather(s, &a->z, at, z);
   for (int64_t c = 0; c < n; c += LANES) {
     vec sum = vec_load(D + c) * vec_load(u + c) + vec_load(y + c);
     if (present(a->z)) sum *= vec_load(z + c) * vec_sigmoid(vec_load(z + c));
     vec_store(y + c, sum);
   }
-  update_scatter(s, &a->out, b, step, c0, n, y);
+  update_scatter(s, &a->out, at, y);
 }
 
 static void update_channels(void *arg, int64_t index, int worker) {
@@ -184,8 +200,9 @@ static void update_channels(void *arg, int64_t index, int worker) {
   const bool follows = cpu_pool_goes_on(s->batch * task->strips, task->threads, worker, index);
   float zeros[CHANNELS] = {0}, *scratch = task->scratch + worker * task->scratch_row;
   for (int64_t step = 0; step < s->steps; step++) {
-    if (row >= 0) update_step(task, b, row, step, c0, n, follows, scratch);
-    else update_scatter(s, &task->a.out, b, step, c0, n, zeros);
+    const update_span at = {b, step, c0, n};
+    if (row >= 0) update_step(task, at, row, follows, scratch);
+    else update_scatter(s, &task->a.out, at, zeros);
   }
 }
 

@@ -100,12 +100,13 @@ static void begin_strip(const gradient_task *task, gradient_scratch *k, int64_t 
   const state_update_shape *s = task->s;
   const clm_selective_state_update_args *f = task->f;
   float bias[CHANNELS], z[CHANNELS];
-  update_gather(s, &f->delta_bias, b, 0, c0, n, bias);
+  update_gather(s, &f->delta_bias, (update_span){b, 0, c0, n}, bias);
   for (int64_t t = 0; t < s->steps; t++) {
+    const update_span at = {b, t, c0, n};
     float *dy = k->dy + t * CHANNELS;
-    update_sizes(s, f, b, t, c0, n, bias, k->dt + t * CHANNELS, k->u + t * CHANNELS);
-    update_gather(s, &task->a->dout, b, t, c0, n, dy);
-    if (present(f->z)) update_gather(s, &f->z, b, t, c0, n, z);
+    update_sizes(s, f, at, bias, k->dt + t * CHANNELS, k->u + t * CHANNELS);
+    update_gather(s, &task->a->dout, at, dy);
+    if (present(f->z)) update_gather(s, &f->z, at, z);
     for (int64_t c = 0; c < n && present(f->z); c += LANES) {
       vec gate = vec_load_part(z + c, n - c);
       vec_store_part(dy + c, vec_load_part(dy + c, n - c) * (gate * vec_sigmoid(gate)), n - c);
@@ -125,13 +126,14 @@ static void end_strip(const gradient_task *task, gradient_scratch *k, int64_t b,
   const state_update_shape *s = task->s;
   const clm_selective_state_update_args *f = task->f;
   float D[CHANNELS], z[CHANNELS], dout[CHANNELS], dz[CHANNELS];
-  update_gather(s, &f->D, b, 0, c0, n, D);
+  update_gather(s, &f->D, (update_span){b, 0, c0, n}, D);
   for (int64_t t = 0; t < s->steps; t++) {
+    const update_span at = {b, t, c0, n};
     float *du = k->du + t * CHANNELS, *ddt = k->ddt + t * CHANNELS;
     const float *u = k->u + t * CHANNELS, *dt = k->dt + t * CHANNELS, *dy = k->dy + t * CHANNELS;
     if (present(task->a->dz)) {
-      update_gather(s, &f->z, b, t, c0, n, z);
-      update_gather(s, &task->a->dout, b, t, c0, n, dout);
+      update_gather(s, &f->z, at, z);
+      update_gather(s, &task->a->dout, at, dout);
     }
     for (int64_t c = 0; c < n; c += LANES) {
       const int64_t left = n - c;
@@ -148,9 +150,9 @@ static void end_strip(const gradient_task *task, gradient_scratch *k, int64_t b,
       const vec y = vec_load_part(k->y + t * CHANNELS + c, left) + d * in;
       vec_store_part(dz + c, vec_load_part(dout + c, left) * y * slope, left);
     }
-    update_scatter(s, &task->a->du, b, t, c0, n, du);
-    update_scatter(s, &task->a->ddelta, b, t, c0, n, ddt);
-    update_scatter(s, &task->a->dz, b, t, c0, n, dz);
+    update_scatter(s, &task->a->du, at, du);
+    update_scatter(s, &task->a->ddelta, at, ddt);
+    update_scatter(s, &task->a->dz, at, dz);
   }
 }
 
@@ -160,9 +162,10 @@ static void clear_row(const gradient_task *task, gradient_scratch *k, int64_t b,
   float zeros[CHANNELS] = {0};
   memset(k->dh, 0, (size_t)task->numbers * sizeof *k->dh);
   for (int64_t t = 0; t < s->steps; t++) {
-    update_scatter(s, &task->a->du, b, t, c0, n, zeros);
-    update_scatter(s, &task->a->ddelta, b, t, c0, n, zeros);
-    update_scatter(s, &task->a->dz, b, t, c0, n, zeros);
+    const update_span at = {b, t, c0, n};
+    update_scatter(s, &task->a->du, at, zeros);
+    update_scatter(s, &task->a->ddelta, at, zeros);
+    update_scatter(s, &task->a->dz, at, zeros);
   }
   update_channel channel = update_channel_at(s, c0);
   for (int64_t c = 0; c < n; c++, update_next(s, &channel))

@@ -5,6 +5,11 @@
 
 #include "number.h"
 
+/* The n channels from c0 on of row b of the batch, at a step. */
+typedef struct update_span {
+  int64_t b, step, c0, n;
+} update_span;
+
 /* The channels c0 on of a tensor whose dimensions from `dim` on are (n_heads, head_dim). Runs of one stride. */
 static inline void update_walk(const state_update_shape *s, const clm_tensor *t, int64_t at, int dim, int64_t c0,
                                int64_t n, float *values, bool write) {
@@ -20,16 +25,14 @@ static inline void update_walk(const state_update_shape *s, const clm_tensor *t,
 }
 
 /* Of a step's tensor, or of one that all steps share (rank 2); zeros if it is absent. */
-static inline void update_gather(const state_update_shape *s, const clm_tensor *t, int64_t b, int64_t step,
-                                 int64_t c0, int64_t n, float *out) {
-  if (!t->buffer) memset(out, 0, (size_t)n * sizeof *out);
-  else if (t->rank == 2) update_walk(s, t, 0, 0, c0, n, out, false);
-  else update_walk(s, t, b * t->stride[0] + step * t->stride[1], 2, c0, n, out, false);
+static inline void update_gather(const state_update_shape *s, const clm_tensor *t, update_span x, float *out) {
+  if (!t->buffer) memset(out, 0, (size_t)x.n * sizeof *out);
+  else if (t->rank == 2) update_walk(s, t, 0, 0, x.c0, x.n, out, false);
+  else update_walk(s, t, x.b * t->stride[0] + x.step * t->stride[1], 2, x.c0, x.n, out, false);
 }
 
-static inline void update_scatter(const state_update_shape *s, const clm_tensor *t, int64_t b, int64_t step,
-                                  int64_t c0, int64_t n, float *values) {
-  if (t->buffer) update_walk(s, t, b * t->stride[0] + step * t->stride[1], 2, c0, n, values, true);
+static inline void update_scatter(const state_update_shape *s, const clm_tensor *t, update_span x, float *values) {
+  if (t->buffer) update_walk(s, t, x.b * t->stride[0] + x.step * t->stride[1], 2, x.c0, x.n, values, true);
 }
 
 /* Which state row `b` works on; -1: it is padding. */
@@ -40,14 +43,13 @@ static inline int64_t update_row(const state_update_shape *s, const clm_selectiv
   return row >= 0 && row < s->pool ? row : -1;
 }
 
-/* dt and u of n channels at a step. */
-static inline void update_sizes(const state_update_shape *s, const clm_selective_state_update_args *a, int64_t b,
-                                int64_t step, int64_t c0, int64_t n, const float *bias, float *dt, float *u) {
-  update_gather(s, &a->u, b, step, c0, n, u);
-  update_gather(s, &a->delta, b, step, c0, n, dt);
-  for (int64_t c = 0; c < n; c += LANES) {
-    vec argument = vec_load_part(dt + c, n - c) + vec_load_part(bias + c, n - c);
-    vec_store_part(dt + c, a->delta_softplus ? vec_softplus(argument) : argument, n - c);
+static inline void update_sizes(const state_update_shape *s, const clm_selective_state_update_args *a, update_span x,
+                                const float *bias, float *dt, float *u) {
+  update_gather(s, &a->u, x, u);
+  update_gather(s, &a->delta, x, dt);
+  for (int64_t c = 0; c < x.n; c += LANES) {
+    vec argument = vec_load_part(dt + c, x.n - c) + vec_load_part(bias + c, x.n - c);
+    vec_store_part(dt + c, a->delta_softplus ? vec_softplus(argument) : argument, x.n - c);
   }
 }
 
