@@ -1,8 +1,10 @@
+#ifndef UNROLL /* scan.h has its own */
 /* Arrays of registers need whole loops; an emulated engine has none, and compiles in a tenth of the time without. */
 #ifdef ENGINE_EMULATED
 #define UNROLL
 #else
 #define UNROLL _Pragma("unroll")
+#endif
 #endif
 /* Functions that are given arrays of registers: not inlined, the arrays would go to memory. They return no structs:
  * Oclgrind does not know what inlining makes of those. */

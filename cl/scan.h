@@ -56,6 +56,10 @@ static inline float reciprocal(float x) {
 
 static inline float sigmoid(float x) { return reciprocal(1.0f + exp2_fast(-LOG2_E * x)); }
 static inline float swish(float x) { return x * sigmoid(x); }
+static inline float swish_gradient(float x) {
+  const float s = sigmoid(x);
+  return s * (1.0f + x * (1.0f - s));
+}
 
 /* max(x, 0) + log1p(e) with e = exp(-|x|) in [0, 1]: log1p(e) = 2 atanh(s), s = e / (2 + e) <= 1/3, as an odd
  * polynomial with a relative error of 4e-9. Two special functions, and exact to rounding down to the smallest dt. */

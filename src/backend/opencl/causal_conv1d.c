@@ -2,19 +2,10 @@
 #include "schedule/causal_conv1d.h"
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
+#include "cl/causal_conv1d_args.h"
 #include "core/arith.h"
 #include <stdio.h>
 #include <string.h>
-
-enum { /* cl/causal_conv1d.cl has the same */
-       CONV_SILU = 1,
-       CONV_BIAS = 2,
-       CONV_INITIAL = 4,
-       CONV_DFINAL = 8,
-       CONV_DX = 16,
-       CONV_PARTS = 32,
-       CONV_PACKED = 64
-};
 
 enum { CONV_X, CONV_OUT, CONV_DOUT, CONV_DX_STEP, CONV_STEPPED };
 
@@ -63,7 +54,7 @@ static void key_of(conv_key *key, const char *op, const causal_conv1d_shape *s, 
                (a->initial_state.buffer ? CONV_INITIAL : 0) | (s->packed ? CONV_PACKED : 0);
 }
 
-static clm_status get(clm_context *ctx, const conv_key *key, const causal_conv1d_plan *tile, const char *form,
+static clm_status get(clm_context *ctx, const conv_key *key, const causal_conv1d_plan *tile, const char *family,
                       const char *name, opencl_kernel **kernel) {
   const schedule_device *d = opencl_schedule_device(ctx);
   static const char *const stepped[CONV_STEPPED] = {"x", "out", "dout", "dx"};
@@ -72,15 +63,15 @@ static clm_status get(clm_context *ctx, const conv_key *key, const causal_conv1d
   char defines[768], fixed[32] = "";
   if (!d->is_cpu) snprintf(fixed, sizeof fixed, " -DCONV_FIXED=%d", (int)key->flags);
   snprintf(defines, sizeof defines,
-           "%s -D%s%s -DWORK_GROUP=%d -DCONV_WIDTH=%d -DCONV_STEPS=%d -DCONV_VECTOR=%d -DCONV_LENGTH_FAST=%d"
+           "%s%s -DWORK_GROUP=%d -DCONV_WIDTH=%d -DCONV_STEPS=%d -DCONV_VECTOR=%d -DCONV_LENGTH_FAST=%d"
            " -DCONV_MARKED=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DDW_TYPE=%s -DDB_TYPE=%s"
            " -DINITIAL_TYPE=%s -DFINAL_TYPE=%s -DDINITIAL_TYPE=%s%s",
-           scan_device_defines(d), form, fixed, tile->work_group, (int)key->request.width, tile->steps, tile->vector,
+           scan_device_defines(d), fixed, tile->work_group, (int)key->request.width, tile->steps, tile->vector,
            key->request.length_fast, key->marked, clm_dtype_name(key->x), clm_dtype_name(key->weight),
            clm_dtype_name(key->bias), clm_dtype_name(key->dweight), clm_dtype_name(key->dbias),
            clm_dtype_name(key->initial), clm_dtype_name(key->final), clm_dtype_name(key->dinitial),
            scan_fix_steps(ctx, "CONV", stepped, key->step, steps).define);
-  return opencl_kernel_get(ctx, "causal_conv1d", name, defines, kernel);
+  return opencl_kernel_get(ctx, family, name, defines, kernel);
 }
 
 /* For kernel development: CLM_CONV_VECTOR=1 or 2, CLM_CONV_STEPS (unrolled), CLM_CONV_RUN (steps of a run). */
@@ -104,21 +95,21 @@ static clm_status find_plan(clm_context *ctx, const conv_key *key, conv_plan **p
   schedule_causal_conv1d(opencl_schedule_device(ctx), &key->request, &p->tile);
   vary(&key->request, &p->tile);
   clm_status status = CLM_OK;
-  if (!backward) status = get(ctx, key, &p->tile, "CONV_FORWARD", "causal_conv1d", &p->main);
+  if (!backward) status = get(ctx, key, &p->tile, "causal_conv1d", "causal_conv1d", &p->main);
   if (!status && key->flags & (CONV_DX | CONV_PARTS))
-    status = get(ctx, key, &p->tile, "CONV_BACKWARD", "causal_conv1d_backward", &p->main);
+    status = get(ctx, key, &p->tile, "causal_conv1d_backward", "causal_conv1d_backward", &p->main);
   if (!status && key->flags & CONV_PARTS)
-    status = get(ctx, key, &p->tile, "CONV_BACKWARD", "causal_conv1d_sum", &p->sum);
+    status = get(ctx, key, &p->tile, "causal_conv1d_backward", "causal_conv1d_sum", &p->sum);
   if (!status && key->states) { /* any layout, and one channel at a time */
     conv_key general = *key;
     causal_conv1d_plan one = {.work_group = 1, .steps = 1, .vector = 1};
     general.request.length_fast = false;
     general.dweight = general.dbias = CLM_F32;
-    status = get(ctx, &general, &one, "CONV_STATES", backward ? "causal_conv1d_dinitial" : "causal_conv1d_final",
-                 &p->states);
+    status = get(ctx, &general, &one, "causal_conv1d_states",
+                 backward ? "causal_conv1d_dinitial" : "causal_conv1d_final", &p->states);
   }
   if (!status && key->marked)
-    status = opencl_kernel_get(ctx, "causal_conv1d", "causal_conv1d_marks", "-DCONV_MARKS", &p->marks);
+    status = opencl_kernel_get(ctx, "causal_conv1d_marks", "causal_conv1d_marks", "", &p->marks);
   if (status) plan_cache_forget(opencl_plans(ctx));
   return status;
 }
@@ -149,23 +140,32 @@ static size_t marks_bytes(const causal_conv1d_shape *s, const conv_key *key) {
   return key->marked ? (size_t)(s->batch * (s->length + 1)) * 16 : 0;
 }
 
-/* Marks at the start of the workspace. */
-static clm_status run_marks(clm_context *ctx, const conv_plan *p, const causal_conv1d_shape *s,
-                            const clm_causal_conv1d_args *a, const clm_buffer *workspace) {
-  if (!p->marks) return CLM_OK;
-  const clm_tensor *numbers = s->packed ? &a->cu_seqlens : &a->seq_idx;
-  size_t global[2] = {(size_t)s->length + 1, (size_t)s->batch};
-  return OPENCL_RUN(ctx, p->marks, 2, global, NULL, ARG_TENSOR(*numbers), ARG_I64(s->packed ? 0 : numbers->stride[0]),
-                    ARG_I64(numbers->stride[s->packed ? 0 : 1]), ARG_I32(s->packed ? s->sequences : 0),
-                    ARG_I32(s->reversed), ARG_I64(s->length), ARG_I32(s->width - 1), ARG_BUFFER(workspace));
+static conv_args args_of(const causal_conv1d_shape *s, const clm_causal_conv1d_args *a, const conv_key *key) {
+  return (conv_args){.x = opencl_view_of(&a->x),
+                     .weight = opencl_view_of(&a->weight),
+                     .bias = opencl_view_of(&a->bias),
+                     .out = opencl_view_of(&a->out),
+                     .initial = opencl_view_of(&a->initial_state),
+                     .final = opencl_view_of(&a->final_state),
+                     .numbers = opencl_view_of(s->packed ? &a->cu_seqlens : &a->seq_idx),
+                     .length = s->length,
+                     .sequences = s->packed ? (int32_t)s->sequences : 0,
+                     .reversed = s->reversed,
+                     .before = (int32_t)s->width - 1,
+                     .channels = (int32_t)s->channels,
+                     .flags = key->flags};
 }
 
-#define FILTER_ARGS(a) ARG_TENSOR2((a)->weight), ARG_TENSOR1((a)->bias)
-#define INPUT_ARGS(a, s, key, workspace)                                                                             \
-  ARG_TENSOR3((a)->x), FILTER_ARGS(a), ARG_TENSOR3((a)->initial_state),                                              \
-      ARG_BUFFER((key).marked ? (workspace) : NULL), ARG_I32((key).flags), ARG_I64((s)->length),                     \
-      ARG_I32((s)->channels)
-#define SPAN_ARGS(a, s) ARG_TENSOR1((a)->cu_seqlens), ARG_I32((s)->reversed)
+/* Marks at the start of the workspace. */
+static clm_status run_marks(clm_context *ctx, const conv_plan *p, const causal_conv1d_shape *s,
+                            const clm_causal_conv1d_args *a, const conv_args *args, const clm_buffer *workspace) {
+  if (!p->marks) return CLM_OK;
+  size_t global[2] = {(size_t)s->length + 1, (size_t)s->batch};
+  return OPENCL_RUN(ctx, p->marks, 2, global, NULL, ARG_STRUCT(*args),
+                    ARG_DATA(s->packed ? a->cu_seqlens : a->seq_idx), ARG_BUFFER(workspace));
+}
+
+#define FILTER_DATA(a) ARG_DATA((a)->weight), ARG_DATA((a)->bias)
 
 clm_status opencl_causal_conv1d(clm_context *ctx, const causal_conv1d_shape *s, const clm_causal_conv1d_args *a) {
   const clm_tensor *tensors[] = {&a->x, &a->weight, &a->bias, &a->out, &a->initial_state, &a->final_state};
@@ -180,15 +180,17 @@ clm_status opencl_causal_conv1d(clm_context *ctx, const causal_conv1d_shape *s, 
   if (!status) status = find_plan(ctx, &key, &p);
   clm_buffer *workspace = NULL;
   if (!status && key.marked) status = context_workspace(ctx, marks_bytes(s, &key), &workspace);
-  if (!status) status = run_marks(ctx, p, s, a, workspace);
+  const conv_args args = args_of(s, a, &key);
+  if (!status) status = run_marks(ctx, p, s, a, &args, workspace);
   if (status) return status;
   size_t global[3], local[3];
   grid(s, &key, &p->tile, global, local);
-  status = OPENCL_RUN(ctx, p->main, 3, global, local, INPUT_ARGS(a, s, key, workspace), ARG_TENSOR3(a->out));
+  status = OPENCL_RUN(ctx, p->main, 3, global, local, ARG_STRUCT(args), ARG_DATA(a->x), FILTER_DATA(a),
+                      ARG_DATA(a->initial_state), ARG_BUFFER(workspace), ARG_DATA(a->out));
   if (!status && key.states) {
     size_t rows[2] = {(size_t)s->channels, (size_t)s->sequences};
-    status = OPENCL_RUN(ctx, p->states, 2, rows, NULL, INPUT_ARGS(a, s, key, workspace), SPAN_ARGS(a, s),
-                        ARG_TENSOR3(a->final_state));
+    status = OPENCL_RUN(ctx, p->states, 2, rows, NULL, ARG_STRUCT(args), ARG_DATA(a->x), ARG_DATA(a->initial_state),
+                        ARG_BUFFER(workspace), ARG_DATA(a->cu_seqlens), ARG_DATA(a->final_state));
   }
   if (!status)
     context_explain(ctx, "causal_conv1d: %d steps unrolled, %d channels each, %d work-items; %s", p->tile.steps,
@@ -221,21 +223,32 @@ clm_status opencl_causal_conv1d_backward(clm_context *ctx, const causal_conv1d_s
   size_t offset = marks_bytes(s, &key), bytes = offset + (parts ? sizeof(float) * (size_t)(count * numbers) : 0);
   clm_buffer *workspace = NULL;
   if (bytes) status = context_workspace(ctx, bytes, &workspace);
-  if (!status) status = run_marks(ctx, p, s, a, workspace);
-  clm_tensor sums = {.buffer = parts ? workspace : NULL, .offset = offset, .dtype = CLM_F32};
+  conv_args args = args_of(s, a, &key);
+  args.final = opencl_view_of(&b->dfinal_state);
+  args.dout = opencl_view_of(&b->dout);
+  args.dx = opencl_view_of(&b->dx);
+  args.dweight = opencl_view_of(&b->dweight);
+  args.dbias = opencl_view_of(&b->dbias);
+  args.dinitial = opencl_view_of(&b->dinitial_state);
+  args.run = p->tile.run;
+  args.runs = (int32_t)p->tile.runs;
+  args.parts = (int64_t)(offset / sizeof(float));
+  const kernel_arg marks = ARG_BUFFER(key.marked ? workspace : NULL), sums = ARG_BUFFER(parts ? workspace : NULL);
+  if (!status) status = run_marks(ctx, p, s, a, &args, workspace);
   size_t global[3], local[3], each[2] = {(size_t)s->channels, (size_t)s->width + 1},
                               rows[2] = {(size_t)s->channels, (size_t)s->sequences};
   grid(s, &key, &p->tile, global, local);
   if (!status && p->main)
-    status = OPENCL_RUN(ctx, p->main, 3, global, local, INPUT_ARGS(a, s, key, workspace), ARG_TENSOR3(b->dout),
-                        ARG_TENSOR3(b->dfinal_state), ARG_TENSOR3(b->dx), ARG_TENSOR(sums), ARG_I64(p->tile.run),
-                        ARG_I32(p->tile.runs));
+    status = OPENCL_RUN(ctx, p->main, 3, global, local, ARG_STRUCT(args), ARG_DATA(a->x), FILTER_DATA(a),
+                        ARG_DATA(a->initial_state), marks, ARG_DATA(b->dout), ARG_DATA(b->dfinal_state),
+                        ARG_DATA(b->dx), sums);
   if (!status && parts)
-    status = OPENCL_RUN(ctx, p->sum, 2, each, NULL, ARG_TENSOR(sums), ARG_I64(count), ARG_I32(s->channels),
-                        ARG_TENSOR2(b->dweight), ARG_TENSOR1(b->dbias));
+    status = OPENCL_RUN(ctx, p->sum, 2, each, NULL, ARG_STRUCT(args), sums, ARG_I64(count), ARG_DATA(b->dweight),
+                        ARG_DATA(b->dbias));
   if (!status && key.states)
-    status = OPENCL_RUN(ctx, p->states, 2, rows, NULL, INPUT_ARGS(a, s, key, workspace), SPAN_ARGS(a, s),
-                        ARG_TENSOR3(b->dout), ARG_TENSOR3(b->dfinal_state), ARG_TENSOR3(b->dinitial_state));
+    status = OPENCL_RUN(ctx, p->states, 2, rows, NULL, ARG_STRUCT(args), ARG_DATA(a->x), FILTER_DATA(a),
+                        ARG_DATA(a->initial_state), marks, ARG_DATA(a->cu_seqlens), ARG_DATA(b->dout),
+                        ARG_DATA(b->dfinal_state), ARG_DATA(b->dinitial_state));
   if (!status)
     context_explain(ctx, "causal_conv1d_backward: %d steps unrolled, %d channels each, %d work-items; %s",
                     p->tile.steps, p->tile.vector, p->tile.work_group, p->tile.why);
@@ -251,18 +264,28 @@ clm_status opencl_causal_conv1d_update(clm_context *ctx, const conv_update_shape
   const int32_t flags = (a->silu ? CONV_SILU : 0) | (a->bias.buffer ? CONV_BIAS : 0);
   const bool circular = a->cache_seqlens.buffer && a->state.buffer;
   char defines[256];
-  snprintf(defines, sizeof defines,
-           "%s -DCONV_UPDATE -DCONV_VECTOR=1 -DCONV_WIDTH=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DINITIAL_TYPE=%s",
+  snprintf(defines, sizeof defines, "%s -DCONV_WIDTH=%d -DX_TYPE=%s -DW_TYPE=%s -DB_TYPE=%s -DINITIAL_TYPE=%s",
            scan_device_defines(d), (int)s->width, clm_dtype_name(s->dtype), clm_dtype_name(a->weight.dtype),
            clm_dtype_name(dtype_or_f32(&a->bias)), clm_dtype_name(dtype_or_f32(&a->state)));
   opencl_kernel *kernel;
-  status = opencl_kernel_get(ctx, "causal_conv1d", "causal_conv1d_update", defines, &kernel);
+  status = opencl_kernel_get(ctx, "causal_conv1d_update", "causal_conv1d_update", defines, &kernel);
   if (status) return status;
+  const conv_args args = {.x = opencl_view_of(&a->x),
+                          .weight = opencl_view_of(&a->weight),
+                          .bias = opencl_view_of(&a->bias),
+                          .out = opencl_view_of(&a->out),
+                          .initial = opencl_view_of(&a->state),
+                          .position = opencl_view_of(&a->cache_seqlens),
+                          .index = opencl_view_of(&a->state_indices),
+                          .length = s->steps,
+                          .pool = s->pool,
+                          .size = circular ? (int32_t)s->size : 0,
+                          .places = circular ? 0 : (int32_t)s->size,
+                          .channels = (int32_t)s->channels,
+                          .flags = flags};
   size_t global[2] = {(size_t)s->channels, (size_t)s->batch};
-  status =
-      OPENCL_RUN(ctx, kernel, 2, global, NULL, ARG_TENSOR3(a->state), ARG_TENSOR3(a->x), FILTER_ARGS(a),
-                 ARG_TENSOR1(a->cache_seqlens), ARG_TENSOR1(a->state_indices), ARG_TENSOR3(a->out), ARG_I64(s->steps),
-                 ARG_I64(s->pool), ARG_I32(circular ? s->size : 0), ARG_I32(circular ? 0 : s->size), ARG_I32(flags));
+  status = OPENCL_RUN(ctx, kernel, 2, global, NULL, ARG_STRUCT(args), ARG_DATA(a->state), ARG_DATA(a->x),
+                      FILTER_DATA(a), ARG_DATA(a->cache_seqlens), ARG_DATA(a->state_indices), ARG_DATA(a->out));
   if (!status) context_explain(ctx, "causal_conv1d_update: one work-item for each channel and batch row");
   return status;
 }
