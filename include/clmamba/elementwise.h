@@ -38,11 +38,20 @@ typedef struct clm_dropout_args {
 
 CLM_API clm_status clm_dropout(clm_context *context, const clm_dropout_args *args);
 
-/* out = silu(gate) up, silu(x) = x / (1 + e^-x): the gate of a SwiGLU layer (Shazeer 2020). Any strides. */
+/* The activation of a gate. */
+typedef enum clm_gate_activation {
+  CLM_GATE_SILU,        /* x / (1 + e^-x): SwiGLU                                                        */
+  CLM_GATE_GELU,        /* x Phi(x), Phi the normal distribution: GELU-GLU                               */
+  CLM_GATE_GELU_TANH,   /* its approximation, x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2          */
+  CLM_GATE_RELU_SQUARED /* max(x, 0)^2                                                                   */
+} clm_gate_activation;
+
+/* out = activation(gate) up: the gate of an MLP (Shazeer 2020); without `up` the activation alone. Any strides. */
 typedef struct clm_swiglu_args {
-  clm_tensor gate; /* (rows, dim)         f32, f16 or bf16                    */
-  clm_tensor up;   /* (rows, dim)         as gate                             */
-  clm_tensor out;  /* (rows, dim)         as gate, written; may be gate or up */
+  clm_tensor gate; /* (rows, dim)          f32, f16 or bf16                    */
+  clm_tensor up;   /* optional (rows, dim) as gate                             */
+  clm_tensor out;  /* (rows, dim)          as gate, written; may be gate or up */
+  clm_gate_activation activation;
 } clm_swiglu_args;
 
 CLM_API clm_status clm_swiglu(clm_context *context, const clm_swiglu_args *args);
@@ -51,7 +60,7 @@ CLM_API clm_status clm_swiglu(clm_context *context, const clm_swiglu_args *args)
 typedef struct clm_swiglu_backward_args {
   clm_swiglu_args forward; /* out is not read                       */
   clm_tensor dout;         /* (rows, dim)                   as gate */
-  clm_tensor dgate, dup;   /* optional (rows, dim)          as gate */
+  clm_tensor dgate, dup;   /* optional (rows, dim)          as gate; dup only with up */
 } clm_swiglu_backward_args;
 
 CLM_API clm_status clm_swiglu_backward(clm_context *context, const clm_swiglu_backward_args *args);

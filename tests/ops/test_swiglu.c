@@ -1,4 +1,4 @@
-/* The gate of a SwiGLU layer: every device against the reference, and the reference's gradients against differences.
+/* The gate of an MLP: every device against the reference, and the reference's gradients against differences.
  */
 #include "problem.h"
 
@@ -8,25 +8,35 @@ TEST_OP(swiglu_backward);
 typedef struct swiglu_case {
   int64_t rows, dim;
   test_layout layout;
+  clm_gate_activation activation;
+  bool alone; /* without up */
   const char *why;
 } swiglu_case;
 
 static const swiglu_case cases[] = {
-    {1, 1, TEST_CONTIGUOUS, "smallest"},
-    {3, 7, TEST_CONTIGUOUS, "less than a vector"},
-    {5, 64, TEST_CONTIGUOUS, "whole vectors"},
-    {2, 257, TEST_CONTIGUOUS, "one past a block"},
-    {130, 133, TEST_CONTIGUOUS, "one past a piece"},
-    {33, 17, TEST_PADDED, "padded"},
-    {33, 17, TEST_SPREAD, "every other element"},
-    {17, 100, TEST_TRANSPOSED, "column-major"},
-    {9, 40, TEST_WIDE, "a slice of a wider matrix"},
+    {1, 1, TEST_CONTIGUOUS, CLM_GATE_SILU, false, "smallest"},
+    {3, 7, TEST_CONTIGUOUS, CLM_GATE_SILU, false, "less than a vector"},
+    {5, 64, TEST_CONTIGUOUS, CLM_GATE_SILU, false, "whole vectors"},
+    {2, 257, TEST_CONTIGUOUS, CLM_GATE_SILU, false, "one past a block"},
+    {130, 133, TEST_CONTIGUOUS, CLM_GATE_SILU, false, "one past a piece"},
+    {33, 17, TEST_PADDED, CLM_GATE_SILU, false, "padded"},
+    {33, 17, TEST_SPREAD, CLM_GATE_SILU, false, "every other element"},
+    {17, 100, TEST_TRANSPOSED, CLM_GATE_SILU, false, "column-major"},
+    {9, 40, TEST_WIDE, CLM_GATE_SILU, false, "a slice of a wider matrix"},
+    {5, 67, TEST_CONTIGUOUS, CLM_GATE_GELU, false, "gelu"},
+    {33, 17, TEST_PADDED, CLM_GATE_GELU, false, "gelu, padded"},
+    {3, 300, TEST_SPREAD, CLM_GATE_GELU, true, "gelu alone, every other element"},
+    {5, 67, TEST_CONTIGUOUS, CLM_GATE_GELU_TANH, false, "gelu by tanh"},
+    {17, 100, TEST_TRANSPOSED, CLM_GATE_GELU_TANH, false, "gelu by tanh, column-major"},
+    {5, 67, TEST_CONTIGUOUS, CLM_GATE_RELU_SQUARED, false, "relu squared"},
+    {130, 133, TEST_CONTIGUOUS, CLM_GATE_RELU_SQUARED, true, "relu squared alone"},
+    {1, 1, TEST_CONTIGUOUS, CLM_GATE_SILU, true, "silu alone, smallest"},
 };
 
 static test_problem problem_of(const swiglu_case *c, const test_op *op, const void *args) {
   test_problem p = {.op = op, .args = args, .seed = 91, .layout = c->layout, .tolerance = 3e-6};
   PROBLEM_ADD(&p, TEST_ROW(clm_swiglu_args, gate, TEST_IN, TEST_STORAGE, NULL, c->rows, c->dim));
-  PROBLEM_ADD(&p, TEST_ROW(clm_swiglu_args, up, TEST_IN, TEST_STORAGE, NULL, c->rows, c->dim));
+  if (!c->alone) PROBLEM_ADD(&p, TEST_ROW(clm_swiglu_args, up, TEST_IN, TEST_STORAGE, NULL, c->rows, c->dim));
   return p;
 }
 
@@ -49,15 +59,16 @@ static test_problem backward_of(const swiglu_case *c, const clm_swiglu_backward_
 }
 
 static void test_forward(const test_device *device, const void *data) {
-  const clm_swiglu_args args = {0};
+  const clm_swiglu_args args = {.activation = ((const swiglu_case *)data)->activation};
   const test_problem p = forward_of(data, &args);
   problem_check(&p, device);
   problem_check_16bit(&p, device);
 }
 
 static void test_backward(const test_device *device, const void *data) {
-  const clm_swiglu_backward_args args = {0};
-  for (unsigned wanted = 1; wanted < 4; wanted++) {
+  const swiglu_case *c = data;
+  const clm_swiglu_backward_args args = {.forward.activation = c->activation};
+  for (unsigned wanted = 1; wanted < (c->alone ? 2 : 4); wanted++) {
     const test_problem p = backward_of(data, &args, wanted);
     problem_check(&p, device);
     problem_check_16bit(&p, device);
@@ -66,9 +77,10 @@ static void test_backward(const test_device *device, const void *data) {
 
 static void test_gradients(const test_device *device, const void *data) {
   (void)device;
-  const clm_swiglu_args forward = {0};
-  const clm_swiglu_backward_args args = {0};
-  const test_problem f = forward_of(data, &forward), b = backward_of(data, &args, 3);
+  const swiglu_case *c = data;
+  const clm_swiglu_args forward = {.activation = c->activation};
+  const clm_swiglu_backward_args args = {.forward = forward};
+  const test_problem f = forward_of(c, &forward), b = backward_of(c, &args, c->alone ? 1 : 3);
   problem_check_gradients(&f, &b, 40);
 }
 
