@@ -3,6 +3,7 @@
  * The gradient first sorts the positions by id (stable, cl/sort.cl), so that the rows of one id lie together in order of
  * position; then a work-group of (columns, lanes) sums the rows of one id. No atomics, so the same bits each time. */
 #include "columns.h"
+#include "sorted.h"
 #include "storage.h"
 
 #ifndef X_TYPE /* of the table, or of dout */
@@ -30,16 +31,7 @@ __kernel void embedding(__global const int *ids, long ids_offset, long ids_strid
 __kernel void embedding_first(__global const int *keys, long keys_offset, int count, int vocab, __global int *first,
                               long first_offset) {
   int v = (int)get_global_id(0);
-  if (v > vocab) return;
-  int low = 0, high = count;
-  while (low < high) {
-    int middle = (low + high) / 2;
-    if (keys[keys_offset + middle] < v)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  first[first_offset + v] = low;
+  if (v <= vocab) first[first_offset + v] = sorted_below(keys + keys_offset, count, v);
 }
 
 /* dtable[v] (+)= sum of dout[order[p]] over p in [first[v], first[v + 1]). Groups: vocab x tiles of columns. */

@@ -33,3 +33,14 @@ static inline b_piece stored_b(__global const b_t *b, long at) {
 
 static inline float8 numbers_a(a_piece v) { return BY(piece_, A_TYPE)(v); }
 static inline float8 numbers_b(b_piece v) { return BY(piece_, B_TYPE)(v); }
+
+static inline float add_products(float sum, float8 u, float8 w) {
+  sum = fma(u.s0, w.s0, sum);
+  sum = fma(u.s1, w.s1, sum);
+  sum = fma(u.s2, w.s2, sum);
+  sum = fma(u.s3, w.s3, sum);
+  sum = fma(u.s4, w.s4, sum);
+  sum = fma(u.s5, w.s5, sum);
+  sum = fma(u.s6, w.s6, sum);
+  return fma(u.s7, w.s7, sum);
+}

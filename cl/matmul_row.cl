@@ -13,17 +13,6 @@
 #define COLUMNS 2
 #define SUMS    (MATMUL_ROWS * COLUMNS)
 
-static inline float add_products(float sum, float8 u, float8 w) {
-  sum = fma(u.s0, w.s0, sum);
-  sum = fma(u.s1, w.s1, sum);
-  sum = fma(u.s2, w.s2, sum);
-  sum = fma(u.s3, w.s3, sum);
-  sum = fma(u.s4, w.s4, sum);
-  sum = fma(u.s5, w.s5, sum);
-  sum = fma(u.s6, w.s6, sum);
-  return fma(u.s7, w.s7, sum);
-}
-
 __kernel void matmul_row(__global const a_t *a, long a_offset, long a_row, long a_column, __global const b_t *b,
                          long b_offset, long b_column, int n, int k, __local float *scratch, EPILOGUE_PARAMETERS) {
   const int x = (int)get_local_id(0), lanes = (int)get_local_size(0), j0 = (int)get_global_id(1) * COLUMNS;

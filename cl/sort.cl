@@ -7,12 +7,14 @@
 
 static inline int digit_of(int key, int shift) { return (key >> shift) & (DIGITS - 1); }
 
-/* keys[i] = ids[i], or `limit` where that is outside [0, limit); order[i] = i. */
-__kernel void sort_keys(__global const int *ids, long ids_offset, long ids_stride, int count, int limit,
+/* keys[i] = ids[i], or `limit` where that is outside [0, limit); order[i] = i. ids: rows of `columns`, counted row by
+ * row. */
+__kernel void sort_keys(__global const int *ids, long ids_offset, long ids_row, long ids_column, int columns,
+                        int count, int limit,
                         __global int *keys, long keys_offset, __global int *order, long order_offset) {
   int i = (int)get_global_id(0);
   if (i >= count) return;
-  int id = ids[ids_offset + i * ids_stride];
+  int id = ids[ids_offset + i / columns * ids_row + i % columns * ids_column];
   keys[keys_offset + i] = id >= 0 && id < limit ? id : limit;
   order[order_offset + i] = i;
 }

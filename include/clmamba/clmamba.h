@@ -14,6 +14,7 @@
 #include <clmamba/mamba_inner.h>
 #include <clmamba/matmul.h>
 #include <clmamba/model.h>
+#include <clmamba/moe.h>
 #include <clmamba/norm.h>
 #include <clmamba/scan.h>
 #include <clmamba/selective_scan.h>

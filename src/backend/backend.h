@@ -15,6 +15,7 @@
 #include <clmamba/language.h>
 #include <clmamba/mamba_inner.h>
 #include <clmamba/matmul.h>
+#include <clmamba/moe.h>
 #include <clmamba/norm.h>
 #include <clmamba/scan.h>
 #include <clmamba/selective_scan.h>
@@ -51,6 +52,13 @@
   X(sum_squares, elementwise_shape)                                                                                  \
   X(embedding, embedding_shape)                                                                                      \
   X(embedding_backward, embedding_shape)                                                                             \
+  X(route, route_shape)                                                                                              \
+  X(route_backward, route_shape)                                                                                     \
+  X(expert_rows, expert_rows_shape)                                                                                  \
+  X(grouped_matmul, grouped_shape)                                                                                   \
+  X(grouped_matmul_backward, grouped_shape)                                                                          \
+  X(combine, combine_shape)                                                                                          \
+  X(combine_backward, combine_shape)                                                                                 \
   X(cross_entropy, matrix_shape)                                                                                     \
   X(adamw, elementwise_shape)
 

@@ -90,6 +90,24 @@ typedef struct embedding_shape {
   int64_t count, vocab, dim;
 } embedding_shape;
 
+typedef struct route_shape {
+  int64_t tokens, experts, chosen;
+  int64_t n_groups, top_groups; /* one of one, where there are no groups */
+  double scale;
+} route_shape;
+
+typedef struct expert_rows_shape {
+  int64_t tokens, chosen, experts;
+} expert_rows_shape;
+
+typedef struct grouped_shape { /* out is (rows, n) */
+  int64_t rows, experts, n, k;
+} grouped_shape;
+
+typedef struct combine_shape {
+  int64_t rows, tokens, chosen, dim;
+} combine_shape;
+
 typedef struct elementwise_shape {
   int64_t count;
 } elementwise_shape;

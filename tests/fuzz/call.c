@@ -57,7 +57,7 @@ static void draw_sizes(test_random *r, catalog_choice *c) {
   } sizes[] = {{"batch", 3, 3},    {"length", 7, 40},   {"d_inner", 8, 36},  {"channels", 8, 36}, {"d_state", 5, 20},
                {"width", 5, 18},   {"sequences", 4, 4}, {"rows", 5, 20},     {"dim", 8, 40},      {"vocab", 8, 40},
                {"count", 9, 80},   {"m", 5, 20},        {"n", 8, 40},        {"k", 6, 30},        {"dt_rank", 3, 8},
-               {"d_model", 6, 20}, {"steps", 4, 12},    {"head_dim", 4, 20}, {"keys", 9, 60}};
+               {"d_model", 6, 20}, {"steps", 4, 12},    {"head_dim", 4, 20}, {"keys", 9, 60},     {"tokens", 5, 30}};
   for (size_t i = 0; i < TEST_COUNT(sizes); i++)
     catalog_resize(c, sizes[i].name, small(r, sizes[i].few, sizes[i].many));
   const int64_t channels = catalog_size(c, "d_inner");
@@ -66,6 +66,9 @@ static void draw_sizes(test_random *r, catalog_choice *c) {
   catalog_resize(c, "n_groups", c->groups);
   catalog_resize(c, "kv_heads", c->groups);
   catalog_resize(c, "n_heads", c->groups * small(r, 3, 8));
+  const int64_t experts = small(r, 5, 40); /* of a group */
+  catalog_resize(c, "experts", c->groups * experts);
+  catalog_resize(c, "chosen", 1 + random_below(r, experts));
   if (channels && chance(r, 50)) catalog_resize(c, "head_dim", NO_DIM);
   if (chance(r, 50)) catalog_resize(c, "steps", NO_DIM);
   catalog_resize(c, "pool", catalog_size(c, "batch") + random_below(r, 4));
@@ -216,14 +219,21 @@ static void fill_indexes(test_random *r, fuzz_call *c, size_t row) {
   }
   const int64_t count = count_of(&t->view), length = catalog_size(&c->choice, "length");
   const bool ends = strcmp(name, "cu_seqlens") == 0, numbers = strcmp(name, "seq_idx") == 0;
+  const bool groups = strcmp(name, "group_offsets") == 0, pairs = strcmp(name, "order") == 0;
+  const bool rows = strcmp(name, "places") == 0, experts = catalog_size(&c->choice, "experts") > 0 && !groups;
   const bool steps = strcmp(name, "cache_seqlens") == 0, positions = strcmp(name, "offsets") == 0;
-  const bool wild = (ends || steps) && chance(r, 10); /* wrong, but must touch no other memory */
+  const bool wild = (ends || groups || steps) && chance(r, 10); /* wrong, but must touch no other memory */
+  const int64_t others = rows ? catalog_size(&c->choice, "rows")
+                              : catalog_size(&c->choice, "tokens") * catalog_size(&c->choice, "chosen");
   int64_t at = 0;
   c->incomparable |= wild;
   for (int64_t i = 0; i < count; i++) {
     int64_t value;
     if (wild) value = chance(r, 10) ? INT32_MIN : random_below(r, 1000) - 500;
     else if (ends) value = at = i == 0 ? 0 : i == count - 1 ? length : at + random_below(r, length - at + 1);
+    else if (groups) value = at = i == 0 ? 0 : at + random_below(r, catalog_size(&c->choice, "rows") - at + 1);
+    else if (pairs || rows) value = chance(r, 10) ? random_below(r, 2000) - 1000 : random_below(r, others);
+    else if (experts) value = chance(r, 12) ? -1 : random_below(r, catalog_size(&c->choice, "experts"));
     else if (positions) value = chance(r, 90) ? random_below(r, 80) - 10 : (chance(r, 50) ? INT32_MIN : INT32_MAX);
     else if (numbers) value = chance(r, 20) ? -1 : (at += chance(r, 25));
     else if (steps) value = chance(r, 90) ? random_below(r, 40) : INT32_MAX - random_below(r, 40);
@@ -263,7 +273,7 @@ static void fill(test_random *r, fuzz_call *c) {
 /* ---- Scalars ---- */
 
 /* Of those whose valid values are too many. */
-static double draw_scalar(test_random *r, const op_scalar *s) {
+static double draw_scalar(test_random *r, const op_scalar *s, int64_t groups) {
   static const struct {
     const char *name;
     double low, high;
@@ -286,6 +296,8 @@ static double draw_scalar(test_random *r, const op_scalar *s) {
                 {"dt_max", 0.1, 1},
                 {"seed", 0, 1e6}};
   if (s->kind == OP_BOOL) return (double)chance(r, 50);
+  if (strcmp(s->name, "n_groups") == 0) return (double)groups;
+  if (strcmp(s->name, "top_groups") == 0) return (double)(1 + random_below(r, groups));
   if (s->kind == OP_CHOICE) return (double)random_below(r, (int64_t)s->high);
   if (s->kind == OP_COUNT && s->low == 0 && chance(r, 60)) return 0;
   for (size_t i = 0; i < TEST_COUNT(ranges); i++) {
@@ -300,7 +312,7 @@ static void draw_scalars(test_random *r, fuzz_call *c) {
   const op_scalar *s;
   double values[CATALOG_SCALARS];
   for (size_t i = 0; (s = catalog_scalar(c->choice.op->table, i)) != NULL; i++)
-    if ((values[i] = draw_scalar(r, s)) != 0) c->choice.set |= catalog_bit(i);
+    if ((values[i] = draw_scalar(r, s, c->choice.groups)) != 0) c->choice.set |= catalog_bit(i);
   for (size_t i = 0; (s = catalog_scalar(c->choice.op->table, i)) != NULL; i++) {
     if (!catalog_allows(&c->choice, s)) c->choice.set &= ~catalog_bit(i);
     catalog_store(c->args, s, c->choice.set >> i & 1 ? values[i] : 0);

@@ -16,7 +16,8 @@ static void choose_sizes(catalog_choice *c) {
                {"vocab", 4},     {"count", 7},   {"m", 3},
                {"k", 4},         {"n", 5},       {"steps", NO_DIM},
                {"pool", 2},      {"n_heads", 4}, {"head_dim", NO_DIM},
-               {"sequences", 2}, {"keys", 5},    {"kv_heads", 2}};
+               {"sequences", 2}, {"keys", 5},    {"kv_heads", 2},
+               {"tokens", 3},    {"experts", 5}, {"chosen", 2}};
   static const int64_t any_shape[CATALOG_ANY_RANK] = {3, 4, 2};
   for (size_t i = 0; i < TEST_COUNT(sizes); i++) catalog_resize(c, sizes[i].name, sizes[i].size);
   if (!catalog_size(c, "d_inner")) catalog_resize(c, "head_dim", 2); /* heads that are no channels */

@@ -113,7 +113,8 @@ static const struct usual_size {
     {"batch", 8},      {"length", 2048},     {"d_inner", 2048}, {"channels", 2048}, {"d_state", 16}, {"n_groups", 1},
     {"width", 4},      {"sequences", 8},     {"rows", 2048},    {"dim", 1536},      {"vocab", 1536}, {"m", 2048},
     {"k", 768},        {"n", 1536},          {"count", 4096},   {"pool", 8},        {"n_heads", 32}, {"dt_rank", 64},
-    {"d_model", 1024}, {"head_dim", NO_DIM}, {"steps", NO_DIM}, {"keys", 4096},     {"kv_heads", 1},
+    {"d_model", 1024}, {"head_dim", NO_DIM}, {"steps", NO_DIM}, {"keys", 4096},     {"kv_heads", 1}, {"tokens", 2048},
+    {"experts", 64},   {"chosen", 6},
 };
 
 static const struct other_size {

@@ -123,8 +123,11 @@ static void settle_sizes(catalog_choice *c) {
     catalog_resize(c, "keys", catalog_size(c, "length"));
   }
   catalog_resize(c, "sequences + 1", catalog_size(c, "sequences") + 1);
+  catalog_resize(c, "experts + 1", catalog_size(c, "experts") + 1);
   catalog_resize(c, "2 d_inner", 2 * catalog_size(c, "d_inner"));
   catalog_resize(c, "features", features(c));
+  if (strcmp(table->name, "expert_rows") == 0)
+    catalog_resize(c, "rows", catalog_size(c, "tokens") * catalog_size(c, "chosen"));
   if (!catalog_given(c, "out_proj")) catalog_resize(c, "d_model", catalog_size(c, "d_inner"));
   for (int i = 0; table->dims && table->dims[i].letter; i++) {
     if (table->dims[i].size) c->size[i] = table->dims[i].size;
@@ -230,6 +233,7 @@ static bool is_scans(const catalog_choice *c, const op_tensor *t) {
 static clm_dtype main_dtype(const catalog_choice *c, const op_tensor *t) {
   const clm_dtype complex = op_complex_of(c->storage);
   if (c->complex && t->dtypes.set & OP_DTYPE(complex)) return complex;
+  if (t->dtypes.set == OP_DTYPE(CLM_I32)) return CLM_I32;
   return t->dtypes.set & OP_DTYPE(c->storage) ? c->storage : op_real_of(c->storage);
 }
 

@@ -86,8 +86,8 @@ clm_status opencl_column_finish(clm_context *, const column_plan *, const clm_te
 
 /* ---- stable sort of positions by id (sort.c) ---- */
 
-/* Of `count` ids in [0, limit) (others count as `limit`), sorted: keys ascending, order = their positions. Lies in
- * `workspace` from *offset on, which moves past it. */
+/* Of the ids, a vector or a matrix row by row, in [0, limit) (others count as `limit`), sorted: keys ascending, order
+ * = their positions. Lies in `workspace` from *offset on, which moves past it. */
 size_t opencl_sort_bytes(int64_t count);
 clm_status opencl_sort(clm_context *, const clm_tensor *ids, int64_t limit, clm_buffer *workspace, size_t *offset,
                        clm_tensor *keys, clm_tensor *order);

@@ -16,19 +16,19 @@ clm_status opencl_sort(clm_context *ctx, const clm_tensor *ids, int64_t limit, c
     clm_status status = opencl_kernel_get(ctx, "sort", names[i], "", &k[i]);
     if (status) return status;
   }
-  int64_t count = ids->shape[0];
+  int64_t count = clm_tensor_count(*ids), columns = ids->rank == 2 ? ids->shape[1] : 1;
   size_t block = opencl_kernel_work_group(k[1], BLOCK), items = opencl_kernel_work_group(k[2], BLOCK);
   if (block > opencl_kernel_work_group(k[3], BLOCK)) block = opencl_kernel_work_group(k[3], BLOCK);
   if (block < MIN_BLOCK)
-    return context_fail(ctx, CLM_UNSUPPORTED, "embedding_backward: this device runs only %zu work-items together",
-                        block);
+    return context_fail(ctx, CLM_UNSUPPORTED, "sort: this device runs only %zu work-items together", block);
   size_t global = (size_t)count, local = opencl_kernel_work_group(k[0], BLOCK);
   int64_t blocks = div_up(count, (int64_t)block);
   clm_tensor pair[2][2];
   for (int i = 0; i < 4; i++) pair[i / 2][i % 2] = opencl_piece(workspace, offset, CLM_I32, count);
   clm_tensor counts = opencl_piece(workspace, offset, CLM_I32, blocks * DIGITS);
-  clm_status status = OPENCL_RUN(ctx, k[0], 1, &global, &local, ARG_VECTOR(*ids), ARG_I32(count), ARG_I32(limit),
-                                 ARG_TENSOR(pair[0][0]), ARG_TENSOR(pair[0][1]));
+  clm_status status =
+      OPENCL_RUN(ctx, k[0], 1, &global, &local, ARG_VECTOR(*ids), ARG_I64(ids->stride[1]), ARG_I32(columns),
+                 ARG_I32(count), ARG_I32(limit), ARG_TENSOR(pair[0][0]), ARG_TENSOR(pair[0][1]));
   int from = 0;
   for (int shift = 0; status == CLM_OK && shift < 31 && (limit >> shift) > 0; shift += DIGIT_BITS, from = 1 - from) {
     const clm_tensor *now = pair[from], *next = pair[1 - from];

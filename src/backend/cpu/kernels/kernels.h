@@ -36,6 +36,10 @@
   X(dropout, elementwise_shape)                                                                                      \
   X(swiglu, matrix_shape)                                                                                            \
   X(swiglu_backward, matrix_shape)                                                                                   \
+  X(grouped_matmul, grouped_shape)                                                                                   \
+  X(grouped_matmul_backward, grouped_shape)                                                                          \
+  X(combine, combine_shape)                                                                                          \
+  X(combine_backward, combine_shape)                                                                                 \
   X(column_sum, matrix_shape)                                                                                        \
   X(sum_squares, elementwise_shape)                                                                                  \
   X(embedding, embedding_shape)                                                                                      \
