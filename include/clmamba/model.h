@@ -47,6 +47,8 @@ typedef struct clm_model_config {
   bool D_per_channel;    /* D has a number for each channel, not for each head                                 */
   bool norm_before_gate; /* the gated norm norms first, then comes the gate                                    */
   bool no_gated_norm;    /* a gate alone                                                                       */
+
+  float expert_scale; /* [1] factor on the weights of experts in "moe" layers */
 } clm_model_config;
 
 typedef struct clm_model clm_model;

@@ -9,7 +9,7 @@
 clm_tensor tensor_place(clm_buffer *buffer, size_t *used, clm_dtype dtype, int rank, const int64_t *shape);
 
 /* Tensors that are described before there is memory for them. */
-enum { TENSOR_LIST_MAX = 8 };
+enum { TENSOR_LIST_MAX = 12 };
 
 typedef struct tensor_description {
   const char *name;

@@ -49,6 +49,23 @@ static bool take(reader *r, char c) {
   return true;
 }
 
+/* One of the words: its place among them. */
+static clm_status read_word(reader *r, const layer_option *option, const char *kind, int64_t *value) {
+  const size_t length = word_length(r->at);
+  int i = 0;
+  char list[LAYER_TEXT] = "";
+  while (option->words[i] && (strlen(option->words[i]) != length || memcmp(option->words[i], r->at, length))) {
+    strncat(list, i ? ", " : "", sizeof list - strlen(list) - 1);
+    strncat(list, option->words[i++], sizeof list - strlen(list) - 1);
+  }
+  if (!option->words[i])
+    return context_fail(r->context, CLM_INVALID_ARGUMENT, "model: layers: %s of %s is \"%.20s\", expected one of %s",
+                        option->name, kind, r->at, list);
+  *value = i;
+  r->at += length;
+  return CLM_OK;
+}
+
 static clm_status read_option(reader *r, listed *l) {
   const layer_option *options = l->kind->options;
   const size_t length = word_length(r->at);
@@ -58,6 +75,7 @@ static clm_status read_option(reader *r, listed *l) {
   if (!options || !options[i].name) return fail(r, "an unknown option", "one that the kind of layer has");
   r->at += length;
   if (!take(r, '=')) return fail(r, "no value", "name=number");
+  if (options[i].words) return read_word(r, &options[i], l->kind->name, &l->options[i]);
   char *end;
   errno = 0;
   const long long value = strtoll(r->at, &end, 10);
@@ -84,7 +102,7 @@ static clm_status read_layer(reader *r, bool parallel) {
     if (!take(r, ')')) return fail(r, "no end of the options", "\")\"");
   }
   if (l->kind->complete) l->kind->complete(r->config, l->options);
-  return l->kind->check ? l->kind->check(r->context, r->config) : CLM_OK;
+  return l->kind->check ? l->kind->check(r->context, r->config, l->options) : CLM_OK;
 }
 
 static clm_status read_list(reader *r) {
@@ -100,6 +118,22 @@ static clm_status read_list(reader *r) {
   return r->count ? CLM_OK : fail(r, "no layer", layer_kind_names());
 }
 
+/* Those that are 0 are left out: it is what they are by default. */
+static char *write_options(const listed *l, char *at) {
+  const layer_option *options = l->kind->options;
+  bool any = false;
+  for (int k = 0; options && options[k].name; k++) {
+    const int64_t value = l->options[k];
+    if (value == 0) continue;
+    at += snprintf(at, WORD, "%c%s=", any ? ',' : '(', options[k].name);
+    at +=
+        options[k].words ? snprintf(at, WORD, "%s", options[k].words[value]) : snprintf(at, WORD, "%" PRId64, value);
+    any = true;
+  }
+  if (any) at += sprintf(at, ")");
+  return at;
+}
+
 /* In one spelling; NULL: out of memory. */
 static char *write_list(const reader *r) {
   enum { LAYER = WORD * (LAYER_OPTIONS + 1) };
@@ -107,11 +141,7 @@ static char *write_list(const reader *r) {
   for (int i = 0; text && i < r->count; i++) {
     const listed *l = &r->layers[i];
     at += sprintf(at, "%s%.*s", i == 0 ? "" : l->parallel ? "+" : " ", WORD - 2, l->kind->name);
-    const layer_option *options = l->kind->options;
-    int k = 0;
-    for (; options && options[k].name; k++)
-      at += snprintf(at, WORD, "%c%s=%" PRId64, k ? ',' : '(', options[k].name, l->options[k]);
-    if (k) at += sprintf(at, ")");
+    at = write_options(l, at);
   }
   return text;
 }

@@ -7,7 +7,7 @@ size_t param_count(const param *p) {
   return count;
 }
 
-size_t param_fan_in(const param *p) { return param_count(p) / (size_t)p->shape[0]; }
+size_t param_fan_in(const param *p) { return p->rank > 1 ? (size_t)p->shape[p->rank - 1] : 1; }
 
 void param_fill_uniform(const param *p, double bound, rng *r, float *out) {
   for (size_t i = 0; i < param_count(p); i++) out[i] = (float)((2 * rng_uniform(r) - 1) * bound);

@@ -27,7 +27,8 @@ struct param {
   param_init *init;          /* NULL: zero                                                                         */
   uint32_t number;           /* in its block: place in the flat buffer and random sequence, so that a seed keeps its
                                 weights when kinds and parameters are added. 0 to 2 and 15 to 19 are the model's own,
-                                3 and 20 the block's, 4 to 14 a layer's                                            */
+                                3 and 20 the block's, 4 to 14 and from 21 on a layer's: the latter have no
+                                initial values to draw                                                             */
   bool decay;                /* the optimizer lets it decay                                                        */
   bool matrix;               /* may be held in 16 bits or in i8                                                    */
   bool depthwise;            /* stored as (channels, 1, width)                                                     */

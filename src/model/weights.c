@@ -26,7 +26,11 @@ static size_t padded(size_t bytes) {
   return (bytes + line - 1) / line * line;
 }
 
-static size_t scale_bytes(const weight *w) { return w->dtype == CLM_I8 ? (size_t)w->shape[0] * sizeof(float) : 0; }
+/* A matrix may be of several experts, (experts, rows, row). */
+static size_t row_elements(const weight *w) { return (size_t)w->shape[w->rank - 1]; }
+static int64_t rows_of(const weight *w) { return (int64_t)(w->count / row_elements(w)); }
+
+static size_t scale_bytes(const weight *w) { return w->dtype == CLM_I8 ? (size_t)rows_of(w) * sizeof(float) : 0; }
 
 /* One after another, as their dtypes ask for. */
 static void place_all(weights_layout *l) {
@@ -144,7 +148,7 @@ clm_dtype weights_matrix_dtype(const weights_layout *l) {
 }
 
 static clm_tensor scales_of(const weight *w, clm_buffer *flat) {
-  return clm_tensor_of(flat, w->scales * sizeof(float), CLM_F32, 1, w->shape);
+  return clm_tensor_of(flat, w->scales * sizeof(float), CLM_F32, 1, (int64_t[]){rows_of(w)});
 }
 
 clm_tensor weights_tensor(const weights_layout *l, clm_buffer *flat, size_t item) {
@@ -295,8 +299,7 @@ clm_status weights_layout_fit(clm_context *ctx, weights_layout *l, const source 
   return CLM_OK;
 }
 
-/* Elements of a row, and the rows that are converted at once: whole blocks of every dtype. */
-static size_t row_elements(const weight *w) { return w->count / (size_t)w->shape[0]; }
+/* Rows that are converted at once: whole blocks of every dtype. */
 static size_t rows_at_once(const weight *w) {
   const size_t rows = PIECE / row_elements(w) / ROWS * ROWS;
   return rows ? rows : ROWS;
@@ -421,11 +424,12 @@ static clm_status dequantize(clm_context *ctx, const weights_layout *l, clm_buff
   for (size_t i = 0; i < l->item_count; i++) {
     const weight *w = &l->items[i];
     if (w->dtype != CLM_I8) continue;
-    TRY(clm_embedding(
-        ctx, &(clm_embedding_args){.ids = clm_tensor_slice(numbers, 0, 0, w->shape[0]),
-                                   .table = clm_tensor_of(flat, w->offset * sizeof(float), CLM_I8, w->rank, w->shape),
-                                   .out = clm_tensor_of(values, at, CLM_F32, w->rank, w->shape),
-                                   .table_scale = scales_of(w, flat)}));
+    const int64_t shape[] = {rows_of(w), (int64_t)row_elements(w)};
+    TRY(clm_embedding(ctx,
+                      &(clm_embedding_args){.ids = clm_tensor_slice(numbers, 0, 0, shape[0]),
+                                            .table = clm_tensor_of(flat, w->offset * sizeof(float), CLM_I8, 2, shape),
+                                            .out = clm_tensor_of(values, at, CLM_F32, 2, shape),
+                                            .table_scale = scales_of(w, flat)}));
     at += w->count * sizeof(float);
   }
   return CLM_OK;
@@ -483,7 +487,7 @@ clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *p
       tensors[i].bytes = w->count * sizeof(float);
       tensors[i].offset = bytes;
       bytes += tensors[i].bytes;
-      rows = w->shape[0] > rows ? w->shape[0] : rows;
+      rows = rows_of(w) > rows ? rows_of(w) : rows;
     }
     status = make_values(ctx, l, flat, bytes, rows, &values);
     for (size_t i = 0; i < l->item_count; i++)

@@ -31,6 +31,9 @@ static const activation_case cases[] = {
      {LIVELY, .layers = "mamba2", .d_inner = 24, .head_dim = 6, .n_groups = 2, .d_mlp = 8}},
     {"Mamba-2, limits, without a norm",
      {LIVELY, .layers = "mamba2", .head_dim = 8, .no_gated_norm = true, .dt_limit_low = 0.1f}},
+    {"MLPs without gates, with biases",
+     {LIVELY, .layers = "mlp(width=24,activation=relu2,plain=1,bias=1) mlp(width=12,activation=gelu)"}},
+    {"experts", {LIVELY, .layers = "mamba1 moe(experts=4,chosen=2,width=8,normalize=1)+mlp(width=9)"}},
     {"mixed and parallel layers, scaled",
      {LIVELY, .layers = "mamba1+mlp(width=24) mamba2+mlp(width=12)", .residual_scale = 0.5f}},
 };

@@ -29,6 +29,13 @@ static const struct {
     {"mamba1\tmlp(width=7)", "mamba1 mlp(width=7)", 5, 5},
     {"mamba1+mlp(width=7)+mamba1 mlp(width=8)", "mamba1+mlp(width=7)+mamba1 mlp(width=8)", 0, 2},
     {"mamba2 mamba1 ", "mamba2 mamba1", 4, 4},
+    {"mlp(activation=gelu,width=7)", "mlp(width=7,activation=gelu)", 0, 1},
+    {"mlp(width=7,activation=silu,plain=0) mlp(width=8,bias=1,plain=1)", "mlp(width=7) mlp(width=8,plain=1,bias=1)",
+     0, 2},
+    {"moe", "moe(experts=8,chosen=2,width=128)", 1, 1},
+    {"moe(experts=1,width=3)", "moe(experts=1,chosen=1,width=3)", 1, 1},
+    {"moe(experts=4,chosen=2,width=3,scores=sigmoid,groups=2,top_groups=1)",
+     "moe(experts=4,chosen=2,width=3,scores=sigmoid,groups=2,top_groups=1)", 1, 1},
 };
 
 static void test_list(const test_device *device, const void *data) {
@@ -50,7 +57,7 @@ static const struct {
   const char *layers, *part; /* of the message */
 } bad_lists[] = {
     {"", "no layer"},
-    {"mamba3", "an unknown kind of layer at \"mamba3\", expected mamba1, mamba2, mlp"},
+    {"mamba3", "an unknown kind of layer at \"mamba3\", expected mamba1, mamba2, mlp, moe"},
     {"mamba1 Mlp", "at \"Mlp\""},
     {"mlp(size=3)", "an unknown option at \"size=3)\""},
     {"mlp(width)", "no value"},
@@ -60,6 +67,13 @@ static const struct {
     {"mlp(width=x)", "width of mlp"},
     {"mlp(width=3", "no end of the options"},
     {"mlp()", "an unknown option"},
+    {"mlp(activation=relu)", "activation of mlp is \"relu)\", expected one of silu, gelu, gelu_tanh, relu2"},
+    {"mlp(bias=2)", "bias of mlp is \"2)\", expected 0 to 1"},
+    {"moe(experts=4,chosen=5)", "chosen of moe is 5, expected at most the 4 experts that are chosen from"},
+    {"moe(experts=6,groups=4,top_groups=1)", "groups of moe is 4, which does not divide experts 6"},
+    {"moe(experts=6,groups=3)", "top_groups of moe is 0, expected 1 to groups 3"},
+    {"moe(experts=6,groups=3,top_groups=1,chosen=3)", "at most the 2 experts"},
+    {"moe(latent_bias=1)", "latent_bias of moe is set, but not latent"},
     {"mamba1(width=3)", "an unknown option"},
     {"mamba1+", "an unknown kind of layer"},
     {"mamba1,mlp", "something else"},

@@ -115,6 +115,41 @@ static const model_case cases[] = {
      5,
      0,
      true},
+    {"MLPs with biases, GELU, without gates",
+     {.vocab_size = 11,
+      .d_model = 12,
+      .layers = "mlp(width=9,activation=gelu,bias=1) mlp(width=12,activation=gelu_tanh) "
+                "mlp(width=10,activation=relu2,plain=1,bias=1)+mlp(width=7,activation=silu,plain=1)",
+      LIVELY},
+     2,
+     13,
+     6,
+     0,
+     true},
+    /* All are chosen: a step of the differences changes no choice. */
+    {"experts beside an MLP",
+     {.vocab_size = 11,
+      .d_model = 16,
+      .d_state = 4,
+      .layers = "mamba1 moe(experts=3,chosen=3,width=10)+mlp(width=12) moe(experts=1,width=8)",
+      LIVELY},
+     2,
+     18,
+     9,
+     0,
+     true},
+    {"latent experts, dropout",
+     {.vocab_size = 11,
+      .d_model = 16,
+      .layers = "moe(experts=4,chosen=4,width=7,activation=relu2,plain=1,scores=sigmoid,normalize=1,bias=1,latent=6,"
+                "latent_bias=1) moe(experts=2,chosen=2,width=5,activation=gelu,latent=5)",
+      .expert_scale = 2.5f,
+      LIVELY},
+     2,
+     18,
+     9,
+     0.25f,
+     true},
     {"Mamba-2, two groups",
      {.vocab_size = 11, .d_model = 16, .n_layer = 2, .d_state = 5, .head_dim = 8, .n_groups = 2, MAMBA2},
      2,
@@ -175,6 +210,34 @@ static const model_case cases[] = {
      false},
 };
 #define CASES (sizeof cases / sizeof *cases)
+
+/* A step of differences would change what is chosen. */
+static const model_case choosing[] = {
+    {"some experts of many",
+     {.vocab_size = 11,
+      .d_model = 16,
+      .d_state = 4,
+      .layers = "mamba1 moe(experts=6,chosen=2,width=10,normalize=1)+mlp(width=12) moe(experts=3,chosen=1,width=8)",
+      LIVELY},
+     2,
+     18,
+     9,
+     0,
+     true},
+    {"experts of groups",
+     {.vocab_size = 11,
+      .d_model = 16,
+      .n_layer = 2,
+      .layers = "moe(experts=8,chosen=3,width=7,activation=relu2,plain=1,scores=sigmoid,normalize=1,bias=1,groups=4,"
+                "top_groups=2,latent=6)",
+      .expert_scale = 2.5f,
+      LIVELY},
+     2,
+     18,
+     9,
+     0,
+     true},
+};
 
 /* A model on a context with one batch of tokens. */
 typedef struct fixture {
@@ -465,6 +528,10 @@ static void add(void) {
   test_add(NULL, test_bad_configs, NULL, "bad configurations");
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
+    for (size_t i = 0; i < TEST_COUNT(choosing); i++) {
+      test_add(device, test_against_reference, &choosing[i], "against the reference, %s", choosing[i].why);
+      test_add(device, test_decode, &choosing[i], "decode, %s", choosing[i].why);
+    }
     for (size_t i = 0; i < CASES; i++) {
       if (device->slow && !cases[i].fast) continue;
       test_add(device, test_against_reference, &cases[i], "against the reference, %s", cases[i].why);

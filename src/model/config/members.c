@@ -50,6 +50,7 @@ static const struct {
     {REAL(residual_scale), {NULL, NULL, NULL, NULL}, 1},
     {REAL(dt_limit_low), {NULL, NULL, NULL, NULL}, 0},
     {REAL(dt_limit_high), {NULL, NULL, NULL, NULL}, 0},
+    {REAL(expert_scale), {NULL, NULL, NULL, NULL}, 1},
 #undef REAL
 };
 

@@ -6,7 +6,7 @@
 #include "core/tensor_list.h"
 #include "model/params.h"
 
-enum { LAYER_OPTIONS = 4, LAYER_TEXT = 200 };
+enum { LAYER_OPTIONS = 12, LAYER_TEXT = 200 };
 
 typedef struct layer_kind layer_kind;
 
@@ -20,10 +20,11 @@ typedef struct model_layer {
   clm_tensor scratch[TENSOR_LIST_MAX];
 } model_layer;
 
-/* A number that a model's list of layers may give to each: "mlp(width=512)". */
+/* What a model's list of layers may say of each: "mlp(width=512,activation=gelu)". */
 typedef struct layer_option {
   const char *name;
   int64_t low, high;
+  const char *const *words; /* optional, ends with NULL: the values have these names, and no range */
 } layer_option;
 
 typedef struct layer_shape {
@@ -58,8 +59,9 @@ struct layer_kind {
   /* Options that are 0 get their defaults. NULL: nothing to do. */
   void (*complete)(const clm_model_config *, int64_t *options);
 
-  /* Refuses a configuration that the kind does not support; its defaults are filled in. NULL: all are supported. */
-  clm_status (*check)(clm_context *, const clm_model_config *);
+  /* Refuses a configuration or options that the kind does not support; defaults are filled in. NULL: all are
+   * supported. */
+  clm_status (*check)(clm_context *, const clm_model_config *, const int64_t *options);
 
   /* The rows of the parameters that it has, in a table of PARAMS_MAX cleared ones. */
   void (*params)(const model_layer *, param *);

@@ -44,7 +44,8 @@ static sizes sizes_of(const clm_model_config *c) {
   return s;
 }
 
-static clm_status check(clm_context *ctx, const clm_model_config *c) {
+static clm_status check(clm_context *ctx, const clm_model_config *c, const int64_t *options) {
+  (void)options;
   const int64_t heads = c->d_inner / c->head_dim;
   if (c->d_inner % c->head_dim)
     return context_fail(ctx, CLM_INVALID_ARGUMENT,
