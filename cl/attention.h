@@ -34,8 +34,9 @@ typedef STORAGE(X_TYPE) x_t;
 /* ---- Where blocks lie ---- */
 
 typedef struct row {
-  long batch, query, queries, key, keys; /* first and number of its queries, of its keys   */
-  long offset;                           /* position of the first query among the row's keys */
+  long batch, key_batch;
+  long query, queries, key, keys; /* first and number of its queries, of its keys       */
+  long offset;                    /* position of the first query among the row's keys */
 } row;
 
 typedef struct block {
@@ -49,20 +50,19 @@ static inline long row_begin(const attention_args *a, global const int *ends, in
 }
 
 static inline row row_of(const attention_args *a, global const int *offsets, global const int *ends, int i) {
-  row r;
+  row r = {i, i, 0, a->length, 0, a->keys, a->keys - a->length};
   if (a->flags & ATTENTION_IS_PACKED) {
     r.batch = 0;
-    r.query = r.key = row_begin(a, ends, i);
-    r.queries = r.keys = max(0L, row_begin(a, ends, i + 1) - r.query);
+    r.query = row_begin(a, ends, i);
+    r.queries = max(0L, row_begin(a, ends, i + 1) - r.query);
     r.offset = 0;
-  } else {
-    r.batch = i;
-    r.query = r.key = 0;
-    r.queries = a->length;
-    r.keys = a->keys;
-    r.offset = a->flags & ATTENTION_HAS_OFFSETS ? (long)offsets[a->offsets.offset + i * a->offsets.stride[0]]
-                                                : a->keys - a->length;
+    if (!(a->flags & ATTENTION_HAS_OFFSETS)) {
+      r.key_batch = 0;
+      r.key = r.query;
+      r.keys = r.queries;
+    }
   }
+  if (a->flags & ATTENTION_HAS_OFFSETS) r.offset = (long)offsets[a->offsets.offset + i * a->offsets.stride[0]];
   return r;
 }
 
@@ -142,7 +142,7 @@ static inline float pair_element(const attention_args *a, global const x_t *x, c
 static inline float key_element(const attention_args *a, global const x_t *x, const kernel_view *v, const block *keys,
                                 int kv, int j, int dim) {
   if (j >= keys->number || dim >= a->head_dim) return 0.0f;
-  return LOAD(X_TYPE, x, view_at(v, keys->r.batch, keys->r.key + keys->first + j, kv, dim));
+  return LOAD(X_TYPE, x, view_at(v, keys->r.key_batch, keys->r.key + keys->first + j, kv, dim));
 }
 
 /* ---- Products ---- */

@@ -139,6 +139,6 @@ kernel TILE_GROUP void attention_dkv(const attention_args a, global const x_t *q
       for (int c = 0; c < 4; c++) {
         const int j = y + r * SIDE, dim = n * TILE + x + c * SIDE;
         if (j < keys.number && dim < a.head_dim)
-          STORE(X_TYPE, out, view_at(&a.dkv, keys.r.batch, keys.r.key + keys.first + j, kv, dim), result[n].v[r][c]);
+          STORE(X_TYPE, out, view_at(&a.dkv, keys.r.key_batch, keys.r.key + keys.first + j, kv, dim), result[n].v[r][c]);
       }
 }

@@ -38,6 +38,9 @@
   X(ssd_backward, ssd_shape)                                                                                         \
   X(attention, attention_shape)                                                                                      \
   X(attention_backward, attention_shape)                                                                             \
+  X(rope, rope_shape)                                                                                                \
+  X(kv_append, kv_shape)                                                                                             \
+  X(kv_advance, kv_advance_shape)                                                                                    \
   X(matmul, matmul_shape)                                                                                            \
   X(norm, matrix_shape)                                                                                              \
   X(norm_backward, matrix_shape)                                                                                     \

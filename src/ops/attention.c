@@ -1,15 +1,20 @@
 #include "ops/sequences.h"
 
-static const op_dim dims[] = {SEQUENCE_DIMS,       OP_DIM('h', "n_heads"),  OP_DIM('p', "head_dim"),
-                              OP_DIM('k', "keys"), OP_DIM('g', "kv_heads"), {0}};
+static const op_dim dims[] = {SEQUENCE_DIMS,
+                              OP_DIM('h', "n_heads"),
+                              OP_DIM('p', "head_dim"),
+                              OP_DIM('k', "keys"),
+                              OP_DIM('g', "kv_heads"),
+                              OFFSETS_DIM,
+                              {0}};
 
 /* clang-format off */
 OP_FORWARD_FIRST(attention);
 static const op_tensor inputs[] = {
     OP_TENSOR(clm_attention_args, q, OP_IN, OP_IS_FLOAT, "b l h p"),
-    OP_TENSOR(clm_attention_args, k, OP_IN, OP_AS("q"), "b k g p"),
-    OP_TENSOR(clm_attention_args, v, OP_IN, OP_AS("q"), "b k g p"),
-    OP_TENSOR(clm_attention_args, offsets, OP_IN, OP_IS_INDEX, "b", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_attention_args, k, OP_IN, OP_AS("q"), "c k g p"),
+    OP_TENSOR(clm_attention_args, v, OP_IN, OP_AS("q"), "c k g p"),
+    OP_TENSOR(clm_attention_args, offsets, OP_IN, OP_IS_INDEX, "c", .flags = OP_OPTIONAL),
     OP_TENSOR(clm_attention_args, cu_seqlens, OP_IN, OP_IS_INDEX, "e", .flags = OP_OPTIONAL),
 };
 
@@ -26,8 +31,8 @@ static const op_tensor kept[] = {
 static const op_tensor gradients[] = {
     OP_TENSOR(clm_attention_backward_args, dout, OP_IN, OP_AS("q"), "b l h p"),
     OP_TENSOR(clm_attention_backward_args, dq, OP_OUT, OP_AS("q"), "b l h p", .flags = OP_OPTIONAL),
-    OP_TENSOR(clm_attention_backward_args, dk, OP_OUT, OP_AS("q"), "b k g p", .flags = OP_OPTIONAL),
-    OP_TENSOR(clm_attention_backward_args, dv, OP_OUT, OP_AS("q"), "b k g p", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_attention_backward_args, dk, OP_OUT, OP_AS("q"), "c k g p", .flags = OP_OPTIONAL),
+    OP_TENSOR(clm_attention_backward_args, dv, OP_OUT, OP_AS("q"), "c k g p", .flags = OP_OPTIONAL),
 };
 
 static const op_scalar scalars[] = {
@@ -52,9 +57,9 @@ static clm_status shape_of(const op_call *c, const clm_attention_args *a, attent
     return op_fail(c, "%s has kv_heads %lld, which does not divide n_heads %lld", kv_heads->from,
                    (long long)kv_heads->size, (long long)n_heads);
   TRY(check_sequences(c, "q"));
-  if (sequences_packed(c) && op_present(op_tensor_of(c, "offsets")))
-    return op_fail(c, "offsets and cu_seqlens are both given");
-  if (sequences_packed(c) && keys->size != length)
+  TRY(check_offsets(c));
+  const bool cached = sequences_packed(c) && a->offsets.buffer;
+  if (sequences_packed(c) && !cached && keys->size != length)
     return op_fail(c, "%s has keys %lld, expected %lld as length with cu_seqlens", keys->from, (long long)keys->size,
                    (long long)length);
   *s = (attention_shape){
@@ -69,6 +74,7 @@ static clm_status shape_of(const op_call *c, const clm_attention_args *a, attent
       .packed = sequences_packed(c),
       .scale = a->scale != 0 ? (double)a->scale : 1 / sqrt((double)head_dim),
       .window = a->window > 0 ? a->window : INT64_MAX,
+      .cached = cached,
   };
   return CLM_OK;
 }
@@ -86,5 +92,6 @@ clm_status clm_attention_backward(clm_context *context, const clm_attention_back
   attention_shape s;
   TRY(op_check(&c, context, &attention_backward_table, args));
   TRY(shape_of(&c, &args->forward, &s));
+  if (s.cached) return op_fail(&c, "offsets and cu_seqlens are both given: there is no gradient of that");
   return OP_RUN(&c, attention_backward, &s, args);
 }

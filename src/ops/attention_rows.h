@@ -7,26 +7,27 @@
 
 /* A batch row, or a packed sequence. */
 typedef struct attention_row {
-  int64_t batch;
-  int64_t query, queries; /* the first, and how many */
+  int64_t batch, key_batch; /* of the queries, of the keys */
+  int64_t query, queries;   /* the first, and how many */
   int64_t key, keys;
   int64_t offset; /* position of the first query among the row's keys */
 } attention_row;
 
 static inline attention_row attention_row_of(const attention_shape *s, const clm_attention_args *a, int64_t i) {
-  attention_row r = {i, 0, s->length, 0, s->keys, s->keys - s->length};
-  if (a->offsets.buffer) {
-    const int32_t *offsets =
-        (const int32_t *)(const void *)((const char *)a->offsets.buffer->host + a->offsets.offset);
-    r.offset = offsets[i * a->offsets.stride[0]];
-  }
+  attention_row r = {i, i, 0, s->length, 0, s->keys, s->keys - s->length};
   if (s->packed) {
     const seq_row row = seq_row_of(&a->cu_seqlens, false, s->length, i);
     r.batch = 0;
-    r.query = r.key = row.begin;
-    r.queries = r.keys = row.end - row.begin;
+    r.query = row.begin;
+    r.queries = row.end - row.begin;
     r.offset = 0;
+    if (!s->cached) {
+      r.key_batch = 0;
+      r.key = r.query;
+      r.keys = r.queries;
+    }
   }
+  if (a->offsets.buffer) r.offset = seq_offset_of(&a->offsets, i);
   return r;
 }
 

@@ -22,6 +22,13 @@ static inline seq_row seq_row_of(const clm_tensor *cu_seqlens, bool reversed, in
   return reversed ? (seq_row){0, row, length - end, length - begin} : (seq_row){0, row, begin, end};
 }
 
+/* Of a row: where its first step stands; 0 without offsets. */
+static inline int64_t seq_offset_of(const clm_tensor *offsets, int64_t row) {
+  if (!offsets->buffer) return 0;
+  const int32_t *numbers = (const int32_t *)(const void *)((const char *)offsets->buffer->host + offsets->offset);
+  return numbers[row * offsets->stride[0]];
+}
+
 typedef enum seq_step { SEQ_GOES_ON, SEQ_BEGINS, SEQ_PADDING } seq_step;
 
 /* What step `step` of batch row `batch` is. `last`: the number of the nearest step before that is not padding,

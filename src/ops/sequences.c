@@ -21,3 +21,11 @@ clm_status check_sequences(const op_call *c, const char *input) {
   if (length > INT32_MAX) return op_fail(c, "%s has length %lld, too long for cu_seqlens", input, (long long)length);
   return CLM_OK;
 }
+
+clm_status check_offsets(const op_call *c) {
+  const op_size *rows = op_size_of(c, 'c');
+  const int64_t expected = sequence_count(c);
+  if (!op_present(op_tensor_of(c, "offsets")) || rows->size == expected) return CLM_OK;
+  return op_fail(c, "%s has cache rows %lld, expected %lld as %s", rows->from, (long long)rows->size,
+                 (long long)expected, sequences_packed(c) ? "in cu_seqlens" : "batch");
+}

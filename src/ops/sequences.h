@@ -12,6 +12,11 @@
   OP_DIM('s', "sequences", .with = "cu_seqlens", .otherwise = 'b'), OP_DIM('e', "sequences + 1")
 /* clang-format on */
 
+/* Of tables with offsets, (c): a number for each batch row or packed sequence, which caches have a row for. */
+/* clang-format off */
+#define OFFSETS_DIM OP_DIM('c', "cache rows", .with = "offsets", .otherwise = 'b')
+/* clang-format on */
+
 /* Rows of a table's tensors. */
 #define SEQUENCE_TENSORS(args)                                                                                       \
   OP_TENSOR(args, seq_idx, OP_IN, OP_IS_INDEX, "b l", .flags = OP_OPTIONAL),                                         \
@@ -19,6 +24,9 @@
 
 /* What the table cannot say. `input` is the tensor that gave batch and length. */
 clm_status check_sequences(const op_call *, const char *input);
+
+/* That there are as many offsets as rows or sequences. */
+clm_status check_offsets(const op_call *);
 
 bool sequences_packed(const op_call *);
 static inline int64_t sequence_count(const op_call *c) {

@@ -51,7 +51,25 @@ typedef struct attention_shape {
   bool packed;
   double scale;
   int64_t window; /* INT64_MAX: none */
+  bool cached;    /* packed queries, and a batch row of k and v for each sequence */
 } attention_shape;
+
+typedef struct rope_shape {
+  int64_t batch, length, n_heads, head_dim, rotary;
+  int64_t sequences; /* batch, or the packed sequences of the one row */
+  bool packed;
+  double theta;
+} rope_shape;
+
+typedef struct kv_shape {
+  int64_t batch, length, keys, kv_heads, head_dim;
+  int64_t sequences; /* as in rope_shape */
+  bool packed;
+} kv_shape;
+
+typedef struct kv_advance_shape {
+  int64_t sequences;
+} kv_advance_shape;
 
 typedef struct mamba_inner_shape {
   int64_t batch, length, d_inner, d_state, dt_rank, n_groups, d_model;

@@ -33,6 +33,8 @@ static const catalog_op *draw_op(test_random *r) {
                {"ssd_backward", 1},
                {"attention", 1},
                {"attention_backward", 1},
+               {"rope", 1},
+               {"kv_append", 1},
                {"adamw", 1},
                {"assoc_scan", 1},
                {"matmul", 2},
@@ -292,6 +294,9 @@ static double draw_scalar(test_random *r, const op_scalar *s, int64_t groups) {
                 {"step", 1, 100},
                 {"chunk", 0, 20},
                 {"window", 1, 20},
+                {"theta", 1, 10000},
+                {"rotary", 2, 3},
+                {"steps", 0, 20},
                 {"dt_min", 0, 0.1},
                 {"dt_max", 0.1, 1},
                 {"seed", 0, 1e6}};
@@ -324,7 +329,7 @@ static void draw_scalars(test_random *r, fuzz_call *c) {
 /* Whether another tensor of the call has this dimension too, so that one alone cannot be changed. */
 static bool shared(const fuzz_call *c, size_t row, int dim) {
   static const char *const free[] = {/* these must divide, follow from others, or may be anything beyond them */
-                                     "n_groups",      "kv_heads", "width - 1", "sequences",
+                                     "n_groups",      "kv_heads", "width - 1", "sequences", "cache rows",
                                      "sequences + 1", "pool",     "size",      "features"};
   const op_table *table = c->choice.op->table;
   int dims[CLM_MAX_RANK];

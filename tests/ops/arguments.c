@@ -45,7 +45,11 @@ static void choose_scalars(catalog_choice *c, void *args) {
   for (size_t i = 0; (s = catalog_scalar(c->op->table, i)) != NULL; i++) {
     if (is_any(s->name, left_out, TEST_COUNT(left_out))) continue;
     if (s->kind == OP_BOOL) c->set |= catalog_bit(i);
-    catalog_store(args, s, s->kind == OP_BOOL ? 1 : s->kind == OP_NUMBER ? 0.5 : s->low);
+    catalog_store(args, s,
+                  s->kind == OP_BOOL              ? 1
+                  : strcmp(s->name, "theta") == 0 ? 100
+                  : s->kind == OP_NUMBER          ? 0.5
+                                                  : s->low);
   }
 }
 

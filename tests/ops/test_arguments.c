@@ -371,6 +371,10 @@ SPECIAL(attention_keys, clm_attention_args, a->q = clm_tensor_slice(a->q, 0, 0, 
         a->cu_seqlens = clm_tensor_of(a->q.buffer, 0, CLM_I32, 1, (int64_t[]){3}))
 SPECIAL(attention_two_ways, clm_attention_args, attention_keys(args);
         a->offsets = clm_tensor_of(a->q.buffer, 0, CLM_I32, 1, (int64_t[]){1}))
+SPECIAL(rope_rotary, clm_rope_args, a->rotary = 4)
+SPECIAL(rope_theta, clm_rope_args, a->theta = 0.5f)
+SPECIAL(kv_rows, clm_kv_append_args, a->k = clm_tensor_slice(a->k, 0, 0, 1); a->v = clm_tensor_slice(a->v, 0, 0, 1))
+SPECIAL(kv_steps, clm_kv_advance_args, a->steps = -1)
 SPECIAL(attention_window, clm_attention_args, a->window = -1)
 SPECIAL(attention_scale, clm_attention_args, a->scale = -1)
 SPECIAL(attention_lse, clm_attention_backward_args, a->forward.lse = (clm_tensor){0})
@@ -467,7 +471,11 @@ static const special_case specials[] = {
     {"ssd_backward", ssd_dz, "dz is given, but z is missing"},
     {"attention", attention_heads, "k has kv_heads 3, which does not divide n_heads 4"},
     {"attention", attention_keys, "k has keys 5, expected 3 as length with cu_seqlens"},
-    {"attention", attention_two_ways, "offsets and cu_seqlens are both given"},
+    {"attention", attention_two_ways, "k has cache rows 1, expected 2 as in cu_seqlens"},
+    {"rope", rope_rotary, "rotary is 4, expected an even number of at most head_dim 2"},
+    {"rope", rope_theta, "theta is 0.5, expected a number of at least 1"},
+    {"kv_append", kv_rows, "offsets has cache rows 2, expected 1 as batch"},
+    {"kv_advance", kv_steps, "steps is -1, expected 0 or more"},
     {"attention", attention_window, "window is -1, expected 0 or more"},
     {"attention", attention_scale, "scale is -1, expected a finite number of at least 0"},
     {"attention_backward", attention_lse, "lse is missing"},

@@ -120,14 +120,17 @@ static void settle_sizes(catalog_choice *c) {
   const op_table *table = c->op->table;
   if (catalog_given(c, "cu_seqlens")) {
     catalog_resize(c, "batch", 1);
-    catalog_resize(c, "keys", catalog_size(c, "length"));
+    if (!catalog_given(c, "offsets")) catalog_resize(c, "keys", catalog_size(c, "length"));
   }
+  catalog_resize(c, "cache rows", catalog_size(c, catalog_given(c, "cu_seqlens") ? "sequences" : "batch"));
   catalog_resize(c, "sequences + 1", catalog_size(c, "sequences") + 1);
   catalog_resize(c, "experts + 1", catalog_size(c, "experts") + 1);
   catalog_resize(c, "2 d_inner", 2 * catalog_size(c, "d_inner"));
   catalog_resize(c, "features", features(c));
   if (strcmp(table->name, "expert_rows") == 0)
     catalog_resize(c, "rows", catalog_size(c, "tokens") * catalog_size(c, "chosen"));
+  if (strcmp(table->name, "rope") == 0) /* pairs */
+    catalog_resize(c, "head_dim", (catalog_size(c, "head_dim") + 1) / 2 * 2);
   if (!catalog_given(c, "out_proj")) catalog_resize(c, "d_model", catalog_size(c, "d_inner"));
   for (int i = 0; table->dims && table->dims[i].letter; i++) {
     if (table->dims[i].size) c->size[i] = table->dims[i].size;
@@ -172,7 +175,8 @@ static void settle_batch(catalog_choice *c) {
 void catalog_settle(catalog_choice *c) {
   const op_tensor *t;
   const char *name = c->op->table->name;
-  if (catalog_given(c, "seq_idx") || catalog_given(c, "offsets")) catalog_forget(c, "cu_seqlens");
+  const bool cached_backward = strcmp(name, "attention_backward") == 0 && catalog_given(c, "offsets");
+  if (catalog_given(c, "seq_idx") || cached_backward) catalog_forget(c, "cu_seqlens");
   if (strcmp(name, "matmul") == 0) settle_batch(c);
   if (strcmp(name, "matmul") == 0 && catalog_is_set(c, "accumulate")) {
     catalog_forget(c, "bias");

@@ -34,7 +34,7 @@ static inline void pairs_read(const attention_pairs *p, const clm_tensor *t, flo
 }
 
 INLINE line key_line(const attention_pairs *p, const clm_tensor *t, int64_t j) {
-  return line_at(t, p->row.batch * t->stride[0] + (p->row.key + j) * t->stride[1] + p->kv * t->stride[2],
+  return line_at(t, p->row.key_batch * t->stride[0] + (p->row.key + j) * t->stride[1] + p->kv * t->stride[2],
                  t->stride[3]);
 }
 

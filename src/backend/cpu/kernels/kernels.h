@@ -19,6 +19,8 @@
   X(ssd_backward, ssd_shape)                                                                                         \
   X(attention, attention_shape)                                                                                      \
   X(attention_backward, attention_shape)                                                                             \
+  X(rope, rope_shape)                                                                                                \
+  X(kv_append, kv_shape)                                                                                             \
   X(discretize, discretize_shape)                                                                                    \
   X(discretize_backward, discretize_shape)                                                                           \
   X(assoc_scan, assoc_scan_shape)                                                                                    \

@@ -8,7 +8,7 @@ static double score_of(const attention_shape *s, const clm_attention_args *a, co
   const int64_t kv = head / (s->n_heads / s->kv_heads);
   double sum = 0;
   for (int64_t p = 0; p < s->head_dim; p++)
-    sum += GET(a->q, r->batch, r->query + i, head, p) * GET(a->k, r->batch, r->key + j, kv, p);
+    sum += GET(a->q, r->batch, r->query + i, head, p) * GET(a->k, r->key_batch, r->key + j, kv, p);
   return s->scale * sum;
 }
 
@@ -24,7 +24,7 @@ static void one_query(const attention_shape *s, const clm_attention_args *a, con
   for (int64_t j = first; j < end; j++) sum += weight[j] = exp(weight[j] - most);
   for (int64_t p = 0; p < s->head_dim; p++) {
     double out = 0;
-    for (int64_t j = first; j < end; j++) out += weight[j] / sum * GET(a->v, b, r->key + j, kv, p);
+    for (int64_t j = first; j < end; j++) out += weight[j] / sum * GET(a->v, r->key_batch, r->key + j, kv, p);
     SET(a->out, out, b, t, head, p);
   }
   SET(a->lse, first < end ? most + log(sum) : -(double)INFINITY, b, t, head);
