@@ -49,6 +49,21 @@ typedef struct clm_model_config {
   bool no_gated_norm;    /* a gate alone                                                                       */
 
   float expert_scale; /* [1] factor on the weights of experts in "moe" layers */
+
+  /* Of "attention" layers. */
+  int64_t attention_heads; /* [d_model / attention_head_dim, at least 1]                                           */
+  int64_t kv_heads;        /* [attention_heads] heads of keys and values; divides attention_heads                  */
+  int64_t attention_head_dim; /* [d_model / attention_heads; without those the greatest power of two up to 64 that
+                                 divides d_model] */
+  int64_t rotary_dim;       /* [attention_head_dim] numbers of a head that rope rotates                             */
+  int64_t attention_window; /* [0: all] keys that a query sees, its own among them                                  */
+  float rope_theta;         /* [0: no rotary positions]                                                             */
+  float attention_scale;    /* [1 / sqrt(attention_head_dim)] of the scores                                         */
+  bool attention_bias;      /* biases on q_proj, k_proj, v_proj and o_proj                                          */
+  bool rope_interleaved;    /* pairs are the numbers 2 i and 2 i + 1, not i and i + rotary_dim / 2                  */
+  bool qk_norm;             /* RMS norms of each head of queries and keys                                           */
+
+  float logit_scale; /* [1] of the logits */
 } clm_model_config;
 
 typedef struct clm_model clm_model;
@@ -135,7 +150,9 @@ CLM_API int64_t clm_model_tensor_count(const clm_model *model);
 CLM_API clm_status clm_model_tensor(clm_model *model, int64_t index, clm_parameter *parameter);
 
 /* The state of sequences: in every layer the last inputs of the convolution and the state of the scan, and the
- * final norm's output at the last token. A few hundred KiB a sequence, however long it was. */
+ * final norm's output at the last token. A few hundred KiB a sequence, however long it was. Attention layers have the
+ * keys and values of all tokens besides: their memory is for as many tokens as the longest sequence of the state, and
+ * grows with it, by half at least. */
 typedef struct clm_model_state clm_model_state;
 
 /* A call that fails leaves the state as it was, or unfinished: then every further call with it says so, until it is
@@ -223,6 +240,7 @@ CLM_API void clm_model_state_destroy(clm_model_state **state);
 
 CLM_API int64_t clm_model_state_batch(const clm_model_state *state);
 CLM_API int64_t clm_model_state_tokens(const clm_model_state *state, int64_t row); /* that it has seen so far */
+CLM_API size_t clm_model_state_bytes(const clm_model_state *state);                /* of the device's memory  */
 
 /* A new state of `count` rows: row i is a copy of row rows[i] of `state`; NULL: of row i modulo its batch, so that a
  * state of one sequence becomes `count` equal ones. */

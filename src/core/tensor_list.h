@@ -16,6 +16,7 @@ typedef struct tensor_description {
   clm_dtype dtype;
   int rank;
   int64_t shape[CLM_MAX_RANK];
+  int grows; /* of a state: the dimension that is as long as its room; 0: none */
 } tensor_description;
 
 typedef struct tensor_list {

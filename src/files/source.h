@@ -39,8 +39,22 @@ typedef enum source_naming {
   NAMING_PYTORCH,      /* Hugging Face's; the original's, which differ in one name, are read too           */
   NAMING_ORIGINAL,     /* the original's, for what is written                                              */
   NAMING_ORIGINAL_MLP, /* of the original with an MLP after each mixer: two blocks are one layer there     */
-  NAMING_GGUF          /* llama.cpp's; A itself is stored, not log(-A)                                     */
+  NAMING_GGUF,         /* llama.cpp's; A itself is stored, not log(-A)                                     */
+  NAMING_HYBRID        /* Hugging Face's where a layer is a mixer, or several, and an MLP: two blocks      */
 } source_naming;
+
+/* A factor on rows of the tensors whose names end so, as they are read. */
+typedef struct source_scale {
+  const char *name;
+  int64_t first, rows; /* 0: all */
+  double factor;
+} source_scale;
+
+enum { SOURCE_SCALES = 24 };
+typedef struct source_scales {
+  size_t count;
+  source_scale items[SOURCE_SCALES];
+} source_scales;
 
 /* A file format. */
 typedef struct source_format {
@@ -54,6 +68,7 @@ struct source {
   source_tensor *tensors; /* sorted by name */
   size_t count;
   source_naming naming;
+  source_scales scales;
   const source_format *format;
   void *state; /* the format's own */
 };

@@ -266,6 +266,7 @@ static clm_status step_blocks(clm_backbone *b, clm_backbone_state *s, clm_tensor
   p.out = out;
   linear l = input_projection(b, &p);
   TRY(linear_forward(b->context, &l));
+  TRY(model_state_reserve(s->blocks, s->seen + 1));
   s->blocks->unfinished = true;
   TRY(blocks_step(b->model, s->blocks));
   TRY(outputs(b, &p));

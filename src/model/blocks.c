@@ -4,6 +4,7 @@
 #include "core/try.h"
 #include "model/linear.h"
 #include "model/model.h"
+#include <clmamba/attention.h>
 #include <clmamba/elementwise.h>
 
 void block_params(const clm_model_config *c, param *p) {
@@ -45,6 +46,7 @@ static clm_status scale(const clm_model *m, clm_tensor branch) {
 }
 
 static clm_status run_layer(clm_model *m, const model_layer *l, const blocks_pass *pass, bool step, layer_pass *p) {
+  if (pass->state && pass->state->grows) p->positions = pass->state->positions;
   if (pass->state) p->state = &pass->state->views[(l - m->blocks.layers) * TENSOR_LIST_MAX];
   return (step && l->kind->step ? l->kind->step : l->kind->forward)(m->context, l, p);
 }
@@ -77,7 +79,10 @@ static clm_status run(clm_model *m, const blocks_pass *pass, bool step) {
     TRY(run_block(m, number, pass, step));
     if (pass->after) TRY(pass->after(pass->user, number));
   }
-  return CLM_OK;
+  if (!pass->state || !pass->state->grows) return CLM_OK;
+  return clm_kv_advance(m->context, &(clm_kv_advance_args){.offsets = pass->state->positions,
+                                                           .cu_seqlens = pass->cu_seqlens,
+                                                           .steps = m->act.length});
 }
 
 clm_status blocks_forward(clm_model *m, const blocks_pass *pass) { return run(m, pass, false); }

@@ -3,11 +3,11 @@
 /* clang-format off */
 void ends_params(const clm_model_config *c, model_ends ends, param *p) {
   const int64_t model = c->d_model, vocab = c->vocab_size;
-  p[END_NORM] = (param){"backbone.norm_f.weight", "output_norm.weight", .number = 1, .rank = 1, .shape = {model}, .init = param_ones};
+  p[END_NORM] = (param){"backbone.norm_f.weight", "output_norm.weight", .hybrid = "model.final_layernorm.weight", .number = 1, .rank = 1, .shape = {model}, .init = param_ones};
   if (c->layer_norm)
     p[END_NORM_BIAS] = (param){"backbone.norm_f.bias", .number = 19, .rank = 1, .shape = {model}};
   if (ends.inputs == 0) {
-    p[END_EMBEDDING] = (param){"backbone.embeddings.weight", "token_embd.weight", {"backbone.embedding.weight", c->untied_head ? NULL : "lm_head.weight"}, .number = 0, .rank = 2, .shape = {vocab, model}, .init = param_embedding, .decay = true, .matrix = true};
+    p[END_EMBEDDING] = (param){"backbone.embeddings.weight", "token_embd.weight", {"backbone.embedding.weight", c->untied_head ? NULL : "lm_head.weight"}, .hybrid = "model.embed_tokens.weight", .number = 0, .rank = 2, .shape = {vocab, model}, .init = param_embedding, .decay = true, .matrix = true};
     if (c->untied_head)
       p[END_LM_HEAD] = (param){"lm_head.weight", "output.weight", .number = 2, .rank = 2, .shape = {vocab, model}, .init = param_embedding, .decay = true, .matrix = true};
     return;

@@ -284,6 +284,13 @@ static clm_status run_chunk(run *r) {
 
 /* ---- The whole ---- */
 
+/* Room in the state for all tokens of the run. */
+static clm_status reserve(const run *r) {
+  int64_t tokens = 0;
+  for (int64_t i = 0; i < r->batch; i++) tokens = max_of(tokens, r->state->tokens[i] + tokens_of(r, i));
+  return model_state_reserve(r->state, tokens);
+}
+
 static clm_status prepare(run *r) {
   clm_model *m = r->model;
   r->even = true;
@@ -294,11 +301,12 @@ static clm_status prepare(run *r) {
   if (!r->done || !r->spans || !r->ends)
     return context_fail(m->context, CLM_OUT_OF_MEMORY, "model: out of host memory");
   r->state = r->args->state;
+  if (r->state) TRY(reserve(r));
   bool at_once = r->even && tokens_of(r, 0) <= min_of(CHUNK_STEPS, CHUNK_ROWS / r->batch);
   if (r->state || (at_once && !r->args->last_hidden.buffer && !r->args->last_logits.buffer)) return CLM_OK;
   TRY(clm_model_state_create(m, r->batch, &r->own));
   r->state = r->own;
-  return CLM_OK;
+  return reserve(r);
 }
 
 /* Reports progress, once the device has run the chunk. */
@@ -363,6 +371,7 @@ clm_status clm_model_decode(clm_model *m, clm_model_state *state, clm_tensor ids
   TRY(check_tensor(m, "model_decode", "ids", ids, CLM_I32, 1, &r.batch));
   TRY(check_tensor(m, "model_decode", "logits", logits, CLM_F32, 2, (int64_t[]){r.batch, m->config.vocab_size}));
   TRY(check_state(&r, "model_decode"));
+  TRY(model_state_reserve(state, model_state_longest(state, 0, r.batch) + 1));
   TRY(model_prepare(m, r.batch, 1, ACTIVATIONS_INFER));
   TRY(embedding_forward(m, ids, rows_of(m->act.x[0])));
   state->unfinished = true;

@@ -11,7 +11,11 @@ int head_id(const clm_model *m) { return m->config.untied_head ? END_LM_HEAD : E
 
 static linear head_of(const clm_model *m, clm_tensor input, clm_tensor logits) {
   const int id = head_id(m);
-  return (linear){.input = input, .weight = m->ends.value[id], .scale = m->ends.scale[id], .out = logits};
+  return (linear){.input = input,
+                  .weight = m->ends.value[id],
+                  .scale = m->ends.scale[id],
+                  .out = logits,
+                  .factor = m->config.logit_scale};
 }
 
 clm_status head_forward(const clm_model *m, clm_tensor input, clm_tensor logits) {

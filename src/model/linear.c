@@ -17,6 +17,7 @@ clm_status linear_forward(clm_context *ctx, const linear *l) {
                                             .bias = l->bias,
                                             .residual = l->residual,
                                             .out = l->out,
+                                            .scale = l->factor,
                                             .b_scale = l->scale,
                                             .math = linear_math(l->input.dtype)});
 }
@@ -24,13 +25,17 @@ clm_status linear_forward(clm_context *ctx, const linear *l) {
 clm_status linear_backward(clm_context *ctx, const linear *l, const linear_gradients *g) {
   const clm_math math = linear_math(l->input.dtype);
   if (g->dinput.buffer)
-    TRY(clm_matmul(
-        ctx, &(clm_matmul_args){
-                 .a = g->dout, .b = l->weight, .out = g->dinput, .accumulate = g->accumulate_dinput, .math = math}));
+    TRY(clm_matmul(ctx, &(clm_matmul_args){.a = g->dout,
+                                           .b = l->weight,
+                                           .out = g->dinput,
+                                           .scale = l->factor,
+                                           .accumulate = g->accumulate_dinput,
+                                           .math = math}));
   if (g->dweight.buffer)
     TRY(clm_matmul(ctx, &(clm_matmul_args){.a = clm_tensor_transpose(g->dout, 0, 1),
                                            .b = l->input,
                                            .out = g->dweight,
+                                           .scale = l->factor,
                                            .accumulate = g->accumulate_dweight,
                                            .math = math}));
   if (g->dbias.buffer) TRY(clm_column_sum(ctx, &(clm_column_sum_args){.x = g->dout, .out = g->dbias}));

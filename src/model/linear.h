@@ -9,7 +9,8 @@ typedef struct linear {
   clm_tensor input, weight;
   clm_tensor scale;          /* of each row of a weight in i8  */
   clm_tensor bias, residual; /* optional              */
-  clm_tensor out;            /* input weight^T + bias + residual */
+  clm_tensor out;            /* factor input weight^T + bias + residual */
+  float factor;              /* 0 means 1 */
 } linear;
 
 /* How products with activations of this dtype may be made. */

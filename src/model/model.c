@@ -16,21 +16,23 @@ typedef struct owners {
   size_t count;
 } owners;
 
-static param *add_owner(owners *o, param_views *views, int block, int part, int parts) {
+static param *add_owner(owners *o, weights_owner owner) {
   param *rows = o->rows + o->count * PARAMS_MAX;
-  o->items[o->count++] =
-      (weights_owner){.params = rows, .views = views, .block = block, .part = part, .parts = parts};
+  owner.params = rows;
+  o->items[o->count++] = owner;
   return rows;
 }
 
 static void list_owners(clm_model *m, model_ends ends, owners *o) {
-  ends_params(&m->config, ends, add_owner(o, &m->ends, -1, -1, 0));
+  ends_params(&m->config, ends, add_owner(o, (weights_owner){.views = &m->ends, .block = -1, .part = -1}));
   for (int i = 0; i < m->config.n_layer; i++) {
     model_block *b = &m->blocks.items[i];
-    block_params(&m->config, add_owner(o, &b->params, i, -1, 0));
+    block_params(&m->config, add_owner(o, (weights_owner){.views = &b->params, .block = i, .part = -1}));
     for (int k = 0; k < b->layer_count; k++) {
       model_layer *l = &b->layers[k];
-      l->kind->params(l, add_owner(o, &l->params, i, k, b->layer_count));
+      const weights_owner owner = {
+          .views = &l->params, .block = i, .part = k, .parts = b->layer_count, .module = l->kind->module};
+      l->kind->params(l, add_owner(o, owner));
     }
   }
 }
@@ -141,15 +143,19 @@ static clm_status open_directory(clm_context *ctx, const char *directory, clm_mo
   TRY(source_check_directory(ctx, directory));
   char *path = file_path(directory, "config.json");
   if (!path) return context_fail(ctx, CLM_OUT_OF_MEMORY, "model: out of host memory");
-  clm_status status = config_read(ctx, path, config);
+  source_scales scales;
+  clm_status status = config_read(ctx, path, config, &scales);
   free(path);
   if (status == CLM_OK) status = kept_read(ctx, directory, k);
   if (status == CLM_OK) status = source_open_directory(ctx, directory, from);
   if (status) {
     kept_free(k);
     config_free(config);
-  } else from->naming = weights_naming(from);
-  return status;
+    return status;
+  }
+  from->naming = weights_naming(from);
+  from->scales = scales;
+  return CLM_OK;
 }
 
 static clm_status open_model(clm_context *ctx, const char *path, clm_model_config *config, kept *k, source *from) {

@@ -25,6 +25,7 @@ struct clm_model {
 typedef struct state_tensor {
   char name[48];
   clm_tensor all; /* (layers, batch, ...) */
+  bool grows;     /* (layers, batch, room, ...) */
 } state_tensor;
 
 struct clm_model_state {
@@ -37,6 +38,9 @@ struct clm_model_state {
   clm_tensor hidden;     /* (batch, d_model): the final norm's output at the last token  */
   clm_tensor cu_seqlens; /* (batch + 1) i32: where the sequences of a packed run begin   */
   int64_t *tokens;       /* of each sequence so far                                      */
+  bool grows;            /* some tensors do                                              */
+  int64_t room;          /* tokens of a sequence that these have memory for              */
+  clm_tensor positions;  /* (batch) i32: `tokens`, where it grows                        */
   bool unfinished;       /* a call that ran from it failed part of the way               */
   op_plan *step;         /* the blocks' operations of a step, or NULL                    */
   uint64_t step_layout;  /* activations.layouts that they work in                        */
@@ -44,6 +48,15 @@ struct clm_model_state {
 
 /* CLM_INVALID_ARGUMENT and a message where the state is unfinished. */
 clm_status model_state_check(const clm_model_state *state, const char *call);
+
+/* Makes room for so many tokens of each sequence; nothing to do where the state does not grow. */
+clm_status model_state_reserve(clm_model_state *state, int64_t tokens);
+
+/* The tokens of the longest of `count` sequences. */
+int64_t model_state_longest(const clm_model_state *state, int64_t row, int64_t count);
+
+/* Tokens of `count` sequences, as the host knows them, into the device's memory. */
+clm_status model_state_write_positions(clm_model_state *state, int64_t row, int64_t count);
 
 /* A model around `config`, which is complete: initialised from a seed, or with the weights of a file. A model of
  * frames has vocab_size 0. */

@@ -20,6 +20,7 @@ struct param {
   const char *gguf;                   /* after "blk.N." in a block; NULL: GGUF has none                            */
   const char *aliases[PARAM_ALIASES]; /* other whole names that files have for it; the first is the original's     */
   const char *original; /* of an MLP: after "mlp." in the original's files                                         */
+  const char *hybrid;   /* of the model's own: the whole name in NAMING_HYBRID                                     */
   int half;             /* the first (1) or second (2) half of that tensor's rows; 0: all. The second half's number
                            is the one before the first's                                                           */
   int rank;

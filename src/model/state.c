@@ -1,4 +1,5 @@
 /* The state of sequences: what every layer remembers of them. */
+#include "core/arith.h"
 #include "core/context.h"
 #include "core/try.h"
 #include "model/linear.h"
@@ -7,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { ROOM_PAGE = 64 }; /* tokens: room is a multiple */
 
 static clm_tensor *views_of(clm_model_state *s, size_t layer) { return &s->views[layer * TENSOR_LIST_MAX]; }
 
@@ -36,13 +39,15 @@ static state_tensor *tensor_for(clm_model_state *s, const tensor_description *d)
   if (same) snprintf(t->name, sizeof t->name, "%s.%d", d->name, same);
   else snprintf(t->name, sizeof t->name, "%s", d->name);
   t->all = (clm_tensor){.dtype = d->dtype, .rank = d->rank + 1};
+  t->grows = d->grows != 0;
+  s->grows |= t->grows;
   memcpy(t->all.shape + 1, d->shape, (size_t)d->rank * sizeof *d->shape);
   return t;
 }
 
-static void describe(const model_layer *l, int64_t batch, tensor_list *list) {
+static void describe(const clm_model_state *s, const model_layer *l, tensor_list *list) {
   *list = (tensor_list){.count = 0};
-  if (l->kind->state) l->kind->state(l, batch, list);
+  if (l->kind->state) l->kind->state(l, &(state_shape){s->batch, s->room}, list);
 }
 
 /* How many layers each tensor is of. */
@@ -50,7 +55,7 @@ static void list_tensors(clm_model_state *s) {
   const model_blocks *b = &s->model->blocks;
   tensor_list list;
   for (size_t i = 0; i < b->layer_count; i++) {
-    describe(&b->layers[i], s->batch, &list);
+    describe(s, &b->layers[i], &list);
     for (int k = 0; k < list.count; k++) tensor_for(s, &list.items[k])->all.shape[0]++;
   }
 }
@@ -63,6 +68,7 @@ static size_t place(clm_model_state *s) {
   }
   s->hidden = tensor_place(s->buffer, &used, CLM_F32, 2, (int64_t[]){s->batch, s->model->config.d_model});
   s->cu_seqlens = tensor_place(s->buffer, &used, CLM_I32, 1, (int64_t[]){s->batch + 1});
+  if (s->grows) s->positions = tensor_place(s->buffer, &used, CLM_I32, 1, &s->batch);
   return used;
 }
 
@@ -71,7 +77,7 @@ static void bind(clm_model_state *s, int64_t *next) {
   const model_blocks *b = &s->model->blocks;
   tensor_list list;
   for (size_t i = 0; i < b->layer_count; i++) {
-    describe(&b->layers[i], s->batch, &list);
+    describe(s, &b->layers[i], &list);
     for (int k = 0; k < list.count; k++) {
       const state_tensor *t = tensor_for(s, &list.items[k]);
       views_of(s, i)[k] = of_layer(t->all, next[t - s->tensors]++);
@@ -79,21 +85,34 @@ static void bind(clm_model_state *s, int64_t *next) {
   }
 }
 
-static clm_status make(clm_model_state *s) {
+/* The tensors, in memory of their own, for s->room tokens. */
+static clm_status lay_out(clm_model_state *s) {
   const size_t max = s->model->blocks.layer_count * TENSOR_LIST_MAX; /* one for each item */
   int64_t *next = calloc(max, sizeof *next);
-  s->tokens = calloc((size_t)s->batch, sizeof *s->tokens);
   s->tensors = calloc(max, sizeof *s->tensors);
   s->views = calloc(max, sizeof *s->views);
   clm_status status = CLM_OUT_OF_MEMORY;
-  if (next && s->tokens && s->tensors && s->views) {
+  if (next && s->tensors && s->views) {
     list_tensors(s);
     status = clm_buffer_create(s->model->context, place(s), &s->buffer);
     place(s);
     bind(s, next);
   } else context_fail(s->model->context, status, "model_state: out of host memory");
   free(next);
-  return status ? status : clm_model_state_reset(s);
+  return status;
+}
+
+static void release(clm_model_state *s) {
+  clm_buffer_destroy(&s->buffer);
+  free(s->tensors);
+  free(s->views);
+}
+
+static clm_status make(clm_model_state *s) {
+  s->tokens = calloc((size_t)s->batch, sizeof *s->tokens);
+  if (!s->tokens) return context_fail(s->model->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
+  TRY(lay_out(s));
+  return clm_model_state_reset(s);
 }
 
 clm_status clm_model_state_create(clm_model *m, int64_t batch, clm_model_state **state) {
@@ -106,6 +125,7 @@ clm_status clm_model_state_create(clm_model *m, int64_t batch, clm_model_state *
   if (!s) return context_fail(m->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
   s->model = m;
   s->batch = batch;
+  s->room = ROOM_PAGE;
   *state = s;
   clm_status status = make(s);
   if (status) clm_model_state_destroy(state);
@@ -133,13 +153,13 @@ clm_status clm_model_state_reset(clm_model_state *s) {
 void clm_model_state_destroy(clm_model_state **state) {
   if (!state || !*state) return;
   op_plan_drop(&(*state)->step);
-  clm_buffer_destroy(&(*state)->buffer);
+  release(*state);
   free((*state)->tokens);
-  free((*state)->tensors);
-  free((*state)->views);
   free(*state);
   *state = NULL;
 }
+
+size_t clm_model_state_bytes(const clm_model_state *s) { return s ? clm_buffer_size(s->buffer) : 0; }
 
 int64_t clm_model_state_batch(const clm_model_state *s) { return s ? s->batch : 0; }
 
@@ -170,14 +190,78 @@ static clm_status copy_tensor(clm_context *ctx, const row_copy *c, int dim, clm_
                                           .alpha = 1});
 }
 
-static clm_status copy_rows(clm_model_state *to, const clm_model_state *from, const row_copy *c) {
+/* Of what grows `tokens` tokens, if there are any. */
+static clm_status copy_tensors(clm_model_state *to, const clm_model_state *from, const row_copy *c, int64_t tokens) {
   clm_context *ctx = to->model->context;
+  for (size_t i = 0; i < to->tensor_count; i++) {
+    const bool grows = to->tensors[i].grows;
+    clm_tensor into = to->tensors[i].all, of = from->tensors[i].all;
+    if (grows && tokens == 0) continue;
+    if (grows) into = clm_tensor_slice(into, 2, 0, tokens), of = clm_tensor_slice(of, 2, 0, tokens);
+    TRY(copy_tensor(ctx, c, 1, into, of));
+  }
+  return copy_tensor(ctx, c, 0, to->hidden, from->hidden);
+}
+
+static clm_status copy_rows(clm_model_state *to, const clm_model_state *from, const row_copy *c) {
+  const int64_t tokens = model_state_longest(from, c->from, c->repeated ? 1 : c->count);
+  TRY(model_state_reserve(to, tokens));
   to->unfinished = true; /* until everything is copied */
-  for (size_t i = 0; i < to->tensor_count; i++) TRY(copy_tensor(ctx, c, 1, to->tensors[i].all, from->tensors[i].all));
-  TRY(copy_tensor(ctx, c, 0, to->hidden, from->hidden));
+  TRY(copy_tensors(to, from, c, tokens));
   for (int64_t i = 0; i < c->count; i++) to->tokens[c->to + i] = from->tokens[c->from + (c->repeated ? 0 : i)];
+  TRY(model_state_write_positions(to, c->to, c->count));
   to->unfinished = false;
   return CLM_OK;
+}
+
+/* ---- Growth ---- */
+
+int64_t model_state_longest(const clm_model_state *s, int64_t row, int64_t count) {
+  int64_t longest = 0;
+  for (int64_t i = row; i < row + count; i++) longest = max_of(longest, s->tokens[i]);
+  return longest;
+}
+
+clm_status model_state_write_positions(clm_model_state *s, int64_t row, int64_t count) {
+  if (!s->grows) return CLM_OK;
+  int32_t *positions = malloc((size_t)count * sizeof *positions);
+  if (!positions) return context_fail(s->model->context, CLM_OUT_OF_MEMORY, "model_state: out of host memory");
+  for (int64_t i = 0; i < count; i++) positions[i] = (int32_t)s->tokens[row + i];
+  clm_status status =
+      clm_tensor_write(clm_tensor_slice(s->positions, 0, row, count), positions, (size_t)count * sizeof *positions);
+  free(positions);
+  return status;
+}
+
+/* The memory of `larger` in the place of the state's own, which is freed. */
+static void take_memory(clm_model_state *s, const clm_model_state *larger) {
+  op_plan_drop(&s->step);
+  release(s);
+  s->buffer = larger->buffer;
+  s->tensors = larger->tensors;
+  s->views = larger->views;
+  s->hidden = larger->hidden;
+  s->cu_seqlens = larger->cu_seqlens;
+  s->positions = larger->positions;
+  s->room = larger->room;
+}
+
+clm_status model_state_reserve(clm_model_state *s, int64_t tokens) {
+  if (!s->grows || tokens <= s->room) return CLM_OK;
+  if (tokens > INT32_MAX - ROOM_PAGE)
+    return context_fail(s->model->context, CLM_UNSUPPORTED, "model_state: %lld tokens, attention takes at most 2^31",
+                        (long long)tokens);
+  clm_model_state larger = {.model = s->model,
+                            .batch = s->batch,
+                            .room = round_up(max_of(tokens, s->room + s->room / 2), ROOM_PAGE),
+                            .tokens = s->tokens};
+  clm_status status = lay_out(&larger);
+  const row_copy all = {.count = s->batch};
+  if (status == CLM_OK) status = copy_tensors(&larger, s, &all, model_state_longest(s, 0, s->batch));
+  if (status == CLM_OK) status = model_state_write_positions(&larger, 0, s->batch);
+  if (status) release(&larger);
+  else take_memory(s, &larger);
+  return status;
 }
 
 static bool inside(const clm_model_state *s, int64_t row, int64_t count) {

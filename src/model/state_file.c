@@ -1,8 +1,10 @@
 /* A state as a safetensors file, tied to its model by its shape and a fingerprint of its weights. */
+#include "core/arith.h"
 #include "core/context.h"
 #include "core/try.h"
 #include "files/safetensors.h"
 #include "model/model.h"
+#include <clmamba/elementwise.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,14 +81,33 @@ static clm_status fingerprint(clm_model *m, char text[HASH_TEXT]) {
 /* The device's tensors of a file, in the order of the file: the layers' and the last hidden state. */
 typedef struct state_part {
   const char *name;
-  const clm_tensor *tensor;
+  clm_tensor tensor; /* of what grows the tokens that there are, at least one */
 } state_part;
 
 static size_t part_count(const clm_model_state *s) { return s->tensor_count + 1; }
 
 static state_part part_of(const clm_model_state *s, size_t i) {
-  if (i == s->tensor_count) return (state_part){"hidden", &s->hidden};
-  return (state_part){s->tensors[i].name, &s->tensors[i].all};
+  if (i == s->tensor_count) return (state_part){"hidden", s->hidden};
+  const state_tensor *t = &s->tensors[i];
+  if (!t->grows) return (state_part){t->name, t->all};
+  return (state_part){t->name, clm_tensor_slice(t->all, 2, 0, max_of(1, model_state_longest(s, 0, s->batch)))};
+}
+
+typedef clm_status transfer(clm_tensor, void *, size_t);
+static clm_status read_from(clm_tensor t, void *data, size_t bytes) { return clm_tensor_read(t, data, bytes); }
+static clm_status write_to(clm_tensor t, void *data, size_t bytes) { return clm_tensor_write(t, data, bytes); }
+
+/* Between the host and a tensor that need not be contiguous. */
+static clm_status transfer_part(clm_model *m, clm_tensor t, transfer *move, void *data, size_t bytes) {
+  const bool writes = move == write_to;
+  clm_buffer *packed;
+  TRY(clm_buffer_create(m->context, bytes, &packed));
+  const clm_tensor whole = clm_tensor_of(packed, 0, t.dtype, t.rank, t.shape);
+  const clm_axpby_args copy = {.x = writes ? whole : t, .out = writes ? t : whole, .alpha = 1};
+  clm_status status = writes ? move(whole, data, bytes) : clm_axpby(m->context, &copy);
+  if (status == CLM_OK) status = writes ? clm_axpby(m->context, &copy) : move(whole, data, bytes);
+  clm_buffer_destroy(&packed);
+  return status;
 }
 
 static safetensor describe(const char *name, const char *dtype, int rank, const int64_t *shape, void *data,
@@ -105,9 +126,9 @@ static clm_status write_file(clm_model_state *s, const char *path, safetensor *t
   tensors[count++] = describe("tokens", "I64", 1, &s->batch, s->tokens, (size_t)s->batch * sizeof *s->tokens);
   for (size_t i = 0; i < part_count(s); i++) {
     const state_part part = part_of(s, i);
-    const clm_tensor *t = part.tensor;
+    const clm_tensor *t = &part.tensor;
     size_t bytes = (size_t)clm_tensor_count(*t) * sizeof(float);
-    TRY(clm_tensor_read(*t, host + at, bytes));
+    TRY(transfer_part(s->model, *t, read_from, host + at, bytes));
     tensors[count++] = describe(part.name, "F32", t->rank, t->shape, host + at, bytes);
     at += bytes;
   }
@@ -163,18 +184,19 @@ static clm_status read_file(clm_model_state *s, const source *file) {
                   s->tokens));
   for (int64_t i = 0; i < s->batch; i++)
     if (s->tokens[i] < 0) return damaged(s->model, file, "tokens");
+  TRY(model_state_reserve(s, model_state_longest(s, 0, s->batch)));
   for (size_t i = 0; i < part_count(s); i++) {
     const state_part part = part_of(s, i);
-    const clm_tensor *t = part.tensor;
+    const clm_tensor *t = &part.tensor;
     const source_tensor *saved = source_find(file, part.name);
     if (!is_like(saved, "F32", t->rank, t->shape)) return damaged(s->model, file, part.name);
     void *data;
     TRY(source_read_all(s->model->context, saved, &data));
-    clm_status status = clm_tensor_write(*t, data, saved->bytes);
+    clm_status status = transfer_part(s->model, *t, write_to, data, saved->bytes);
     free(data);
     TRY(status);
   }
-  return CLM_OK;
+  return model_state_write_positions(s, 0, s->batch);
 }
 
 static clm_status load(clm_model *m, const source *file, clm_model_state **state) {

@@ -122,9 +122,23 @@ static void pair_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
              own + strlen(norm));
 }
 
+/* Block 2 i is the mixers of layer i, block 2 i + 1 its MLP, each with its norm. */
+static void hybrid_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
+  const bool second = w->owner.block % 2;
+  const char *own = w->param.name;
+  if (w->owner.block < 0) snprintf(name, WEIGHT_NAME_MAX, "%s", w->param.hybrid ? w->param.hybrid : own);
+  else if (w->owner.part < 0)
+    snprintf(name, WEIGHT_NAME_MAX, "model.layers.%d.%s_layernorm%s", w->owner.block / 2, second ? "pre_ff" : "input",
+             strchr(own, '.'));
+  else
+    snprintf(name, WEIGHT_NAME_MAX, "model.layers.%d.%s.%s", w->owner.block / 2,
+             w->owner.module ? w->owner.module : "mixer", own);
+}
+
 static void name_in(source_naming naming, const weight *w, char name[WEIGHT_NAME_MAX]) {
   if (naming == NAMING_GGUF) gguf_name(w, name);
   else if (naming == NAMING_ORIGINAL_MLP && w->owner.block >= 0) pair_name(w, name);
+  else if (naming == NAMING_HYBRID) hybrid_name(w, name);
   else if (naming != NAMING_PYTORCH && w->param.aliases[0])
     snprintf(name, WEIGHT_NAME_MAX, "%s", w->param.aliases[0]);
   else weights_name(w, name);
@@ -203,10 +217,13 @@ void weights_initialise(const weights_layout *l, const clm_model_config *c, uint
 
 /* ---- From files and to them ---- */
 
-/* By a name as weights_name gives it, or without "backbone." (a base model saved by itself), or below "model." */
+/* By a name as weights_name gives it, or without "backbone." or "model." (a base model saved by itself), or below
+ * "model." */
 static const source_tensor *find_named(const source *from, const char *name) {
-  static const char backbone[] = "backbone.";
-  const size_t skip = strncmp(name, backbone, sizeof backbone - 1) == 0 ? sizeof backbone - 1 : 0;
+  static const char backbone[] = "backbone.", below[] = "model.";
+  const size_t skip = strncmp(name, backbone, sizeof backbone - 1) == 0 ? sizeof backbone - 1
+                      : strncmp(name, below, sizeof below - 1) == 0     ? sizeof below - 1
+                                                                        : 0;
   const char *const prefixes[][2] = {{"", name}, {"", name + skip}, {"model.", name}, {"model.", name + skip}};
   char other[WEIGHT_NAME_MAX + 8];
   const source_tensor *t = NULL;
@@ -227,8 +244,14 @@ static const source_tensor *find(const source *from, const weight *w, char name[
 }
 
 source_naming weights_naming(const source *from) {
-  const bool has_mlp = from->naming == NAMING_PYTORCH && find_named(from, "backbone.layers.0.norm2.weight");
-  return has_mlp ? NAMING_ORIGINAL_MLP : from->naming;
+  static const struct {
+    const char *tensor; /* of the first layer's second norm */
+    source_naming naming;
+  } signs[] = {{"backbone.layers.0.norm2.weight", NAMING_ORIGINAL_MLP},
+               {"model.layers.0.pre_ff_layernorm.weight", NAMING_HYBRID}};
+  for (size_t i = 0; from->naming == NAMING_PYTORCH && i < sizeof signs / sizeof *signs; i++)
+    if (find_named(from, signs[i].tensor)) return signs[i].naming;
+  return from->naming;
 }
 
 const source_tensor *weights_find_own(const source *from, const param *p) {
@@ -308,12 +331,49 @@ static size_t rows_at_once(const weight *w) {
 /* What a pass over all parameters works with. */
 typedef struct loading {
   clm_context *context;
+  const source *from;
   const clm_model_load_options *options;
   clm_buffer *flat;
   uint64_t done, total; /* bytes as stored */
   char *raw, *piece;    /* elements that are converted at once: as stored and as held; those of rows, f32 */
   char *integers;       /* of these */
+  float *values;        /* of those that are scaled */
 } loading;
+
+static bool ends_with(const char *text, const char *end) {
+  const size_t length = strlen(text), tail = strlen(end);
+  return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+/* Whether the tensor has factors. */
+static bool is_scaled(const loading *l, const source_tensor *t) {
+  for (size_t i = 0; i < l->from->scales.count; i++)
+    if (ends_with(t->name, l->from->scales.items[i].name)) return true;
+  return false;
+}
+
+/* Elements [at, at + count) times the factors of their rows. */
+static void scale_values(const loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
+                         float *values) {
+  for (size_t i = 0; i < l->from->scales.count; i++) {
+    const source_scale *s = &l->from->scales.items[i];
+    if (!ends_with(t->name, s->name)) continue;
+    const size_t row = w->count / (size_t)w->shape[0], first = (size_t)s->first * row,
+                 end = s->rows ? first + (size_t)s->rows * row : w->count;
+    for (size_t k = first > at ? first - at : 0; k < count && at + k < end; k++)
+      values[k] = (float)((double)values[k] * s->factor);
+  }
+}
+
+/* Elements [at, at + count) as they are held, in the dtype that `c` says. */
+static size_t convert_piece(const loading *l, const weight *w, const source_tensor *t, const conversion *c,
+                            const void *in, size_t at, size_t count, void *out) {
+  if (!is_scaled(l, t)) return convert(c, in, count, out);
+  const size_t non_finite = convert(&(conversion){c->from, CLM_F32, c->is_A}, in, count, l->values);
+  scale_values(l, w, t, at, count, l->values);
+  convert(&(conversion){SOURCE_F32, c->to, false}, l->values, count, out);
+  return non_finite;
+}
 
 /* The next elements of a tensor as they are stored. */
 static clm_status fetch(loading *l, const source_tensor *t, size_t at, size_t count, const void **in) {
@@ -333,10 +393,10 @@ static clm_status load_piece(loading *l, const weight *w, const source_tensor *t
   const void *in;
   TRY(fetch(l, t, at, count, &in));
   if (l->flat->host) {
-    *non_finite += convert(&c, in, count, (char *)l->flat->host + to);
+    *non_finite += convert_piece(l, w, t, &c, in, at, count, (char *)l->flat->host + to);
     return CLM_OK;
   }
-  *non_finite += convert(&c, in, count, l->piece);
+  *non_finite += convert_piece(l, w, t, &c, in, at, count, l->piece);
   return clm_buffer_write(l->flat, to, count * clm_dtype_size(w->dtype), l->piece);
 }
 
@@ -348,7 +408,7 @@ static clm_status quantize_piece(loading *l, const weight *w, const source_tenso
   const void *in;
   float *values = (float *)(void *)l->piece, *scales = (float *)(void *)(l->integers + padded(count));
   TRY(fetch(l, t, at, count, &in));
-  *non_finite += convert(&c, in, count, values);
+  *non_finite += convert_piece(l, w, t, &c, in, at, count, values);
   for (size_t i = 0; i < rows; i++) scales[i] = quantize_row(values + i * row, row, (int8_t *)l->integers + i * row);
   TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + at, count, l->integers));
   return clm_buffer_write(l->flat, (w->scales + first) * sizeof(float), rows * sizeof(float), scales);
@@ -399,17 +459,19 @@ static clm_status load_all(loading *l, const weights_layout *layout, const sourc
 
 clm_status weights_load(clm_context *ctx, const weights_layout *layout, const source *from,
                         const clm_model_load_options *options, clm_buffer *flat) {
-  loading l = {.context = ctx, .options = options, .flat = flat};
+  loading l = {.context = ctx, .from = from, .options = options, .flat = flat};
   const size_t max = max_elements(layout);
   l.raw = malloc(max * sizeof(float));
   l.piece = malloc(max * sizeof(float));
   l.integers = malloc(padded(max) + max * sizeof(float)); /* rows may be of one element */
+  l.values = malloc(max * sizeof(float));
   clm_status status;
-  if (l.raw && l.piece && l.integers) status = load_all(&l, layout, from);
+  if (l.raw && l.piece && l.integers && l.values) status = load_all(&l, layout, from);
   else status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", from->path);
   free(l.raw);
   free(l.piece);
   free(l.integers);
+  free(l.values);
   return status;
 }
 

@@ -18,6 +18,7 @@ typedef struct weights_owner {
   param_views *views;  /* where their tensors are kept */
   int block;           /* -1: the model                */
   int part, parts;     /* the layer's number among those of its block; -1: the block itself */
+  const char *module;  /* of a layer: its kind's (layers/layer.h)                           */
 } weights_owner;
 
 typedef struct weight {

@@ -99,6 +99,18 @@ static const backbone_case cases[] = {
      19,
      true,
      true},
+    {"Mamba-2 and attention, every",
+     {.embed_dim = 7,
+      .d_model = 16,
+      .n_layers = 2,
+      .d_state = 4,
+      .n_outputs = 3,
+      EVERY,
+      .layers = "mamba2 attention"},
+     2,
+     21,
+     true,
+     true},
     {"wide, long", {.embed_dim = 40, .d_model = 64, .n_layers = 2, .n_outputs = 9, EVERY}, 3, 150, false, false},
 };
 

@@ -328,7 +328,8 @@ static void test_config(const test_device *device, const void *data) {
   clm_model_config got;
   use_file("config.json");
   write_bytes(c->json, strlen(c->json));
-  clm_status status = config_read(test_reference, path, &got);
+  source_scales scales;
+  clm_status status = config_read(test_reference, path, &got, &scales);
   if (c->status) {
     expect_message(status, c->status, c->message);
     return;

@@ -7,13 +7,15 @@
 #include "model/blocks.h"
 #include "model/config/family.h"
 #include "model/config/members.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MAX_CONFIG_BYTES (1u << 20)
 
 /* The first that can write a configuration does. */
-static const config_family *const families[] = {&config_huggingface, &config_mamba2, &config_original, &config_own};
+static const config_family *const families[] = {&config_huggingface, &config_mamba2,   &config_bamba,
+                                                &config_falcon_h1,   &config_original, &config_own};
 #define FAMILIES (sizeof families / sizeof *families)
 
 static clm_status check_layers(clm_context *ctx, const clm_model_config *c) {
@@ -31,12 +33,23 @@ static int64_t greatest_power(int64_t n, int64_t most) {
   return power;
 }
 
+/* Heads or their size follow from the other. */
+static void complete_attention(clm_model_config *c) {
+  if (c->attention_head_dim == 0 && c->attention_heads > 0) c->attention_head_dim = c->d_model / c->attention_heads;
+  if (c->attention_head_dim <= 0) c->attention_head_dim = greatest_power(c->d_model, 64);
+  if (c->attention_heads == 0) c->attention_heads = c->d_model / c->attention_head_dim;
+  if (c->attention_heads == 0) c->attention_heads = 1;
+  if (c->kv_heads == 0) c->kv_heads = c->attention_heads;
+  if (c->rotary_dim == 0) c->rotary_dim = c->attention_head_dim;
+}
+
 clm_status config_complete(clm_context *ctx, clm_model_config *c) {
   if (c->layers && c->n_layer == 0) c->n_layer = blocks_count(c->layers);
   if (c->d_inner == 0 && c->d_model > 0 && c->d_model <= MAX_DIMENSION && c->expand >= 0 && c->expand <= MAX_EXPAND)
     c->d_inner = (c->expand ? c->expand : 2) * c->d_model;
   if (c->dt_rank == 0 && c->d_model > 0) c->dt_rank = (c->d_model - 1) / 16 + 1;
   if (c->head_dim == 0) c->head_dim = greatest_power(c->d_inner, 64);
+  complete_attention(c);
   TRY(members_complete(ctx, c));
   if (c->layer_norm && c->mixer_norm)
     return context_fail(ctx, CLM_INVALID_ARGUMENT, "model: layer_norm and mixer_norm exclude each other");
@@ -76,23 +89,47 @@ clm_status config_set_layers(clm_context *ctx, const char *path, const char *kin
   return c->layers ? CLM_OK : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
 }
 
-static clm_status read_json(clm_context *ctx, const char *path, const json_t *json, clm_model_config *c) {
+void config_block(const clm_model_config *c, int64_t number, char block[CONFIG_BLOCK]) {
+  const char *at = c->layers;
+  size_t length = 0;
+  for (int64_t skip = number % blocks_count(c->layers); skip > 0; skip--) at = strchr(at, ' ') + 1;
+  while (at[length] && at[length] != ' ' && length < CONFIG_BLOCK - 1) length++;
+  memcpy(block, at, length);
+  block[length] = '\0';
+}
+
+clm_status config_list_blocks(clm_context *ctx, const char *path, const char (*blocks)[CONFIG_BLOCK], int64_t count,
+                              clm_model_config *c) {
+  char *text = malloc((size_t)count * CONFIG_BLOCK + 1), *at = text;
+  if (!text) return context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  *at = '\0';
+  for (int64_t i = 0; i < count; i++) at += sprintf(at, "%s%s", i ? " " : "", blocks[i]);
+  c->layers = text;
+  c->n_layer = count;
+  return CLM_OK;
+}
+
+static clm_status read_json(clm_context *ctx, const char *path, const json_t *json, clm_model_config *c,
+                            source_scales *scales) {
   for (size_t i = 0; i < FAMILIES; i++) {
     if (!families[i]->is(json)) continue;
     TRY(families[i]->read(ctx, path, json, c));
-    return config_check(ctx, path, c);
+    TRY(config_check(ctx, path, c));
+    return families[i]->scales ? families[i]->scales(ctx, path, json, c, scales) : CLM_OK;
   }
   const char *type = config_type(json);
-  return context_fail(ctx, CLM_UNSUPPORTED,
-                      "%s: model_type is \"%.40s\", expected \"mamba\", \"falcon_mamba\" or \"mamba2\"", path,
-                      type ? type : "absent");
+  return context_fail(
+      ctx, CLM_UNSUPPORTED,
+      "%s: model_type is \"%.40s\", expected \"mamba\", \"falcon_mamba\", \"mamba2\", \"bamba\" or \"falcon_h1\"",
+      path, type ? type : "absent");
 }
 
-clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c) {
+clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c, source_scales *scales) {
   *c = (clm_model_config){0};
+  *scales = (source_scales){.count = 0};
   json_t *json;
   TRY(json_read_object(ctx, path, MAX_CONFIG_BYTES, JSON_PYTHON, &json));
-  clm_status status = read_json(ctx, path, json, c);
+  clm_status status = read_json(ctx, path, json, c, scales);
   json_decref(json);
   if (status) config_free(c);
   return status;

@@ -10,8 +10,8 @@
 /* Fills in the defaults of zeroed members, then checks every range. */
 clm_status config_complete(clm_context *context, clm_model_config *config);
 
-/* config.json. config->layers may be memory of its own: config_free. */
-clm_status config_read(clm_context *context, const char *path, clm_model_config *config);
+/* config.json; the scales are for the source of its tensors. config->layers may be memory of its own: config_free. */
+clm_status config_read(clm_context *context, const char *path, clm_model_config *config, source_scales *scales);
 clm_status config_read_gguf(clm_context *context, const source *file, clm_model_config *config);
 void config_free(clm_model_config *config);
 

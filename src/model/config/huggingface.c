@@ -44,4 +44,4 @@ static json_t *write(const clm_model_config *c, clm_dtype dtype) {
   return NULL;
 }
 
-const config_family config_huggingface = {is, read, can_write, write, true, NULL};
+const config_family config_huggingface = {is, read, can_write, write, true, NULL, NULL};

@@ -54,4 +54,4 @@ static json_t *write(const clm_model_config *c, clm_dtype dtype) {
   return NULL;
 }
 
-const config_family config_mamba2 = {is, read, can_write, write, true, NULL};
+const config_family config_mamba2 = {is, read, can_write, write, true, NULL, NULL};

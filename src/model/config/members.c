@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define CONV_MAX   32 /* what clm_causal_conv1d takes */
-#define FILE_FORMS 4  /* those that have keys of their own */
+#define FILE_FORMS 6  /* those that have keys of their own */
 
 /* The numbers of a config: where they live, what each form calls them (a key that begins with a dot stands in
  * "ssm_cfg"; NULL: the form has none), what stands there by default (0: none or worked out from others), and the
@@ -19,17 +19,62 @@ static const struct {
   int64_t standard, low, high;
 } sizes[] = {
 #define SIZE(member) offsetof(clm_model_config, member), #member
-    {SIZE(vocab_size), {"vocab_size", "vocab_size", "vocab_size", "vocab_size"}, 0, 1, MAX_VOCAB},
-    {SIZE(d_model), {"hidden_size", "d_model", "hidden_size", "d_model"}, 0, 1, MAX_DIMENSION},
+    {SIZE(vocab_size),
+     {"vocab_size", "vocab_size", "vocab_size",
+      "vocab_size", [FORM_HYBRID] = "vocab_size", [FORM_NEMOTRON_H] = "vocab_size"},
+     0,
+     1,
+     MAX_VOCAB},
+    {SIZE(d_model),
+     {"hidden_size", "d_model", "hidden_size",
+      "d_model", [FORM_HYBRID] = "hidden_size", [FORM_NEMOTRON_H] = "hidden_size"},
+     0,
+     1,
+     MAX_DIMENSION},
     {SIZE(n_layer), {"num_hidden_layers", "n_layer", "num_hidden_layers", "n_layer"}, 0, 1, 4096},
-    {SIZE(d_state), {"state_size", ".d_state", "state_size", ".d_state"}, 16, 1, 1024},
-    {SIZE(d_conv), {"conv_kernel", ".d_conv", "conv_kernel", ".d_conv"}, 4, 1, CONV_MAX},
-    {SIZE(expand), {"expand", ".expand", "expand", ".expand"}, 2, 1, MAX_EXPAND},
+    {SIZE(d_state),
+     {"state_size", ".d_state", "state_size",
+      ".d_state", [FORM_HYBRID] = "mamba_d_state", [FORM_NEMOTRON_H] = "ssm_state_size"},
+     16,
+     1,
+     1024},
+    {SIZE(d_conv),
+     {"conv_kernel", ".d_conv", "conv_kernel",
+      ".d_conv", [FORM_HYBRID] = "mamba_d_conv", [FORM_NEMOTRON_H] = "conv_kernel"},
+     4,
+     1,
+     CONV_MAX},
+    {SIZE(expand),
+     {"expand", ".expand", "expand", ".expand", [FORM_HYBRID] = "mamba_expand", [FORM_NEMOTRON_H] = "expand"},
+     2,
+     1,
+     MAX_EXPAND},
     {SIZE(d_inner), {"intermediate_size", NULL, NULL, ".d_ssm"}, 0, 1, MAX_DIMENSION},
     {SIZE(dt_rank), {"time_step_rank", ".dt_rank", NULL, NULL}, 0, 1, MAX_DIMENSION},
-    {SIZE(head_dim), {NULL, NULL, "head_dim", ".headdim"}, 0, 1, MAX_DIMENSION},
-    {SIZE(n_groups), {NULL, NULL, "n_groups", ".ngroups"}, 1, 1, MAX_DIMENSION},
+    {SIZE(head_dim),
+     {NULL, NULL, "head_dim", ".headdim", [FORM_HYBRID] = "mamba_d_head", [FORM_NEMOTRON_H] = "mamba_head_dim"},
+     0,
+     1,
+     MAX_DIMENSION},
+    {SIZE(n_groups),
+     {NULL, NULL, "n_groups", ".ngroups", [FORM_HYBRID] = "mamba_n_groups", [FORM_NEMOTRON_H] = "n_groups"},
+     1,
+     1,
+     MAX_DIMENSION},
     {SIZE(d_mlp), {NULL, NULL, NULL, NULL}, 0, 0, MAX_DIMENSION},
+    {SIZE(attention_heads),
+     {NULL, [FORM_HYBRID] = "num_attention_heads", [FORM_NEMOTRON_H] = "num_attention_heads"},
+     0,
+     1,
+     MAX_DIMENSION},
+    {SIZE(kv_heads),
+     {NULL, [FORM_HYBRID] = "num_key_value_heads", [FORM_NEMOTRON_H] = "num_key_value_heads"},
+     0,
+     1,
+     MAX_DIMENSION},
+    {SIZE(attention_head_dim), {NULL, [FORM_NEMOTRON_H] = "head_dim"}, 0, 1, MAX_DIMENSION},
+    {SIZE(rotary_dim), {NULL}, 0, 1, MAX_DIMENSION},
+    {SIZE(attention_window), {NULL}, 0, 0, INT32_MAX},
 #undef SIZE
 };
 
@@ -40,17 +85,31 @@ static const struct {
 } reals[] = {
 #define REAL(member) offsetof(clm_model_config, member), #member
     {REAL(norm_epsilon),
-     {"layer_norm_epsilon", "norm_epsilon", "layer_norm_epsilon", "norm_epsilon"},
+     {"layer_norm_epsilon", "norm_epsilon", "layer_norm_epsilon",
+      "norm_epsilon", [FORM_HYBRID] = "rms_norm_eps", [FORM_NEMOTRON_H] = "layer_norm_epsilon"},
      1e-5f}, /* the original has always 1e-5 */
-    {REAL(dt_min), {"time_step_min", ".dt_min", "time_step_min", ".dt_min"}, 1e-3f},
-    {REAL(dt_max), {"time_step_max", ".dt_max", "time_step_max", ".dt_max"}, 0.1f},
-    {REAL(dt_floor), {"time_step_floor", ".dt_init_floor", "time_step_floor", ".dt_init_floor"}, 1e-4f},
-    {REAL(embedding_range), {"initializer_range", NULL, "initializer_range", NULL}, 0.02f},
+    {REAL(dt_min),
+     {"time_step_min", ".dt_min", "time_step_min", ".dt_min", [FORM_NEMOTRON_H] = "time_step_min"},
+     1e-3f},
+    {REAL(dt_max),
+     {"time_step_max", ".dt_max", "time_step_max", ".dt_max", [FORM_NEMOTRON_H] = "time_step_max"},
+     0.1f},
+    {REAL(dt_floor),
+     {"time_step_floor", ".dt_init_floor", "time_step_floor",
+      ".dt_init_floor", [FORM_NEMOTRON_H] = "time_step_floor"},
+     1e-4f},
+    {REAL(embedding_range),
+     {"initializer_range", NULL, "initializer_range",
+      NULL, [FORM_HYBRID] = "initializer_range", [FORM_NEMOTRON_H] = "initializer_range"},
+     0.02f},
     {REAL(mixer_norm_epsilon), {"mixer_rms_eps", NULL, NULL, NULL}, 1e-6f},
     {REAL(residual_scale), {NULL, NULL, NULL, NULL}, 1},
     {REAL(dt_limit_low), {NULL, NULL, NULL, NULL}, 0},
     {REAL(dt_limit_high), {NULL, NULL, NULL, NULL}, 0},
     {REAL(expert_scale), {NULL, NULL, NULL, NULL}, 1},
+    {REAL(rope_theta), {NULL}, 0},
+    {REAL(attention_scale), {NULL}, 0},
+    {REAL(logit_scale), {NULL}, 1},
 #undef REAL
 };
 
@@ -61,14 +120,25 @@ static const struct {
   bool set_when;
 } flags[] = {
 #define FLAG(member) offsetof(clm_model_config, member), #member
-    {FLAG(projection_bias), {"use_bias", ".bias", "use_bias", ".bias"}, true},
-    {FLAG(no_conv_bias), {"use_conv_bias", ".conv_bias", "use_conv_bias", ".conv_bias"}, false},
-    {FLAG(untied_head), {"tie_word_embeddings", "tie_embeddings", "tie_word_embeddings", "tie_embeddings"}, false},
+    {FLAG(projection_bias),
+     {"use_bias", ".bias", "use_bias", ".bias", [FORM_HYBRID] = "mamba_proj_bias", [FORM_NEMOTRON_H] = "use_bias"},
+     true},
+    {FLAG(no_conv_bias),
+     {"use_conv_bias", ".conv_bias", "use_conv_bias",
+      ".conv_bias", [FORM_HYBRID] = "mamba_conv_bias", [FORM_NEMOTRON_H] = "use_conv_bias"},
+     false},
+    {FLAG(untied_head),
+     {"tie_word_embeddings", "tie_embeddings", "tie_word_embeddings",
+      "tie_embeddings", [FORM_HYBRID] = "tie_word_embeddings", [FORM_NEMOTRON_H] = "tie_word_embeddings"},
+     false},
     {FLAG(layer_norm), {NULL, "rms_norm", NULL, "rms_norm"}, false},
     {FLAG(mixer_norm), {NULL, NULL, NULL, NULL}, true},
     {FLAG(D_per_channel), {NULL, NULL, NULL, ".D_has_hdim"}, true},
     {FLAG(norm_before_gate), {NULL, NULL, NULL, ".norm_before_gate"}, true},
     {FLAG(no_gated_norm), {NULL, NULL, NULL, ".rmsnorm"}, false},
+    {FLAG(attention_bias), {NULL, [FORM_HYBRID] = "attention_bias"}, true},
+    {FLAG(rope_interleaved), {NULL}, true},
+    {FLAG(qk_norm), {NULL}, true},
 #undef FLAG
 };
 

@@ -15,6 +15,8 @@ typedef enum config_form {
   FORM_ORIGINAL,
   FORM_MAMBA2, /* Hugging Face's */
   FORM_MAMBA2_ORIGINAL,
+  FORM_HYBRID,     /* Hugging Face's Bamba and Falcon-H1: what both have */
+  FORM_NEMOTRON_H, /* Hugging Face's                                     */
   FORM_OWN
 } config_form;
 

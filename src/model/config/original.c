@@ -116,4 +116,4 @@ static source_naming naming(const clm_model_config *c) {
   return any_mlp_width(c) ? NAMING_ORIGINAL_MLP : NAMING_ORIGINAL;
 }
 
-const config_family config_original = {is, read, can_write, write, false, naming};
+const config_family config_original = {is, read, can_write, write, false, naming, NULL};

@@ -4,7 +4,7 @@
 
 #include "model/layers/layer.h"
 
-#define LAYER_KINDS(X) X(mamba1) X(mamba2) X(mlp) X(moe)
+#define LAYER_KINDS(X) X(mamba1) X(mamba2) X(mlp) X(moe) X(attention)
 
 #define X(name)        extern const layer_kind layer_##name;
 LAYER_KINDS(X)

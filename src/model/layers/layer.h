@@ -33,6 +33,12 @@ typedef struct layer_shape {
   clm_dtype dtype; /* of the activations inside a layer: f32, bf16 or f16 */
 } layer_shape;
 
+/* Of the memory of a state. */
+typedef struct state_shape {
+  int64_t batch;
+  int64_t room; /* tokens of a sequence that there is memory for, where that depends on them */
+} state_shape;
+
 /* One run. Tensors of activations are (batch, length, ...), contiguous; residual and out f32, x of the layers' dtype.
  */
 typedef struct layer_pass {
@@ -40,6 +46,7 @@ typedef struct layer_pass {
   clm_tensor residual;   /* optional, as out: added to the result; may be out                                      */
   clm_tensor out;        /* (batch, length, d_model), written                                                      */
   clm_tensor cu_seqlens; /* optional: the row is of packed sequences, each with a row of the state                 */
+  clm_tensor positions; /* with a state that grows: (batch, or sequences) i32, the tokens before this pass          */
   const clm_tensor *state; /* as the kind describes it, read and written; NULL: from zero state, which is not kept */
 } layer_pass;
 
@@ -54,6 +61,7 @@ typedef struct layer_gradient {
 
 struct layer_kind {
   const char *name;
+  const char *module;          /* what it is in the files of hybrids, as "self_attn"; NULL: they have none */
   const layer_option *options; /* ends with a NULL name; NULL: it has none */
 
   /* Options that are 0 get their defaults. NULL: nothing to do. */
@@ -68,7 +76,7 @@ struct layer_kind {
 
   /* The state of a sequence (`batch` is the first dimension; zeros are the beginning), what forward keeps for
    * backward of this layer, and what may be shared with all others. NULL: nothing. */
-  void (*state)(const model_layer *, int64_t batch, tensor_list *);
+  void (*state)(const model_layer *, const state_shape *, tensor_list *);
   void (*kept)(const model_layer *, const layer_shape *, tensor_list *);
   void (*scratch)(const model_layer *, const layer_shape *, tensor_list *);
 

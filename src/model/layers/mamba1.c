@@ -47,7 +47,8 @@ static void params(const model_layer *l, param *p) {
 
 /* ---- Memory ---- */
 
-static void state(const model_layer *l, int64_t batch, tensor_list *list) {
+static void state(const model_layer *l, const state_shape *shape, tensor_list *list) {
+  const int64_t batch = shape->batch;
   const clm_model_config *c = l->config;
   tensor_list_add(list, "scan", CLM_F32, 3, (int64_t[]){batch, c->d_inner, c->d_state});
   if (c->d_conv > 1) tensor_list_add(list, "conv", CLM_F32, 3, (int64_t[]){batch, c->d_inner, c->d_conv - 1});
@@ -236,6 +237,7 @@ static clm_status step(clm_context *ctx, const model_layer *l, const layer_pass 
 }
 
 const layer_kind layer_mamba1 = {.name = "mamba1",
+                                 .module = "mamba",
                                  .params = params,
                                  .state = state,
                                  .kept = kept,

@@ -91,7 +91,8 @@ static void params(const model_layer *l, param *p) {
 
 /* ---- Memory ---- */
 
-static void state(const model_layer *l, int64_t batch, tensor_list *list) {
+static void state(const model_layer *l, const state_shape *shape, tensor_list *list) {
+  const int64_t batch = shape->batch;
   const clm_model_config *c = l->config;
   const sizes s = sizes_of(c);
   tensor_list_add(list, "scan", CLM_F32, 4, (int64_t[]){batch, s.heads, s.head_dim, s.state});
@@ -416,6 +417,7 @@ static clm_status backward(clm_context *ctx, const model_layer *l, const layer_g
 }
 
 const layer_kind layer_mamba2 = {.name = "mamba2",
+                                 .module = "mamba",
                                  .check = check,
                                  .params = params,
                                  .state = state,

@@ -109,6 +109,7 @@ static clm_status backward(clm_context *ctx, const model_layer *l, const layer_g
 }
 
 const layer_kind layer_mlp = {.name = "mlp",
+                              .module = "feed_forward",
                               .options = options,
                               .complete = complete,
                               .params = params,
