@@ -63,6 +63,8 @@ static const fixture fixtures[] = {
     {"falcon-h1", CLM_WEIGHTS_F32, false, NULL},
     {"falcon-h1-tied-norm", CLM_WEIGHTS_F32, false, NULL},
     {"falcon-h1-before-bias", CLM_WEIGHTS_F32, false, NULL},
+    {"nemotron-h", CLM_WEIGHTS_F32, false, NULL},
+    {"nemotron-h-head80-bias", CLM_WEIGHTS_F32, false, NULL},
     {"mamba", CLM_WEIGHTS_F32, false, "model.gguf"},
     {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false, "model.gguf"},
     {"mamba2", CLM_WEIGHTS_F32, false, "model.gguf"},
@@ -512,6 +514,8 @@ static void add(void) {
                                       "mamba2",
                                       "bamba",
                                       "bamba-tied-groups2-bias",
+                                      "nemotron-h",
+                                      "nemotron-h-head80-bias",
 
                                       "mamba2-groups2-bias-untied",
                                       "mamba2-groups4-bias",

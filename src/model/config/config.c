@@ -14,8 +14,9 @@
 #define MAX_CONFIG_BYTES (1u << 20)
 
 /* The first that can write a configuration does. */
-static const config_family *const families[] = {&config_huggingface, &config_mamba2,   &config_bamba,
-                                                &config_falcon_h1,   &config_original, &config_own};
+static const config_family *const families[] = {&config_huggingface, &config_mamba2,     &config_bamba,
+                                                &config_falcon_h1,   &config_nemotron_h, &config_original,
+                                                &config_own};
 #define FAMILIES (sizeof families / sizeof *families)
 
 static clm_status check_layers(clm_context *ctx, const clm_model_config *c) {
@@ -118,10 +119,10 @@ static clm_status read_json(clm_context *ctx, const char *path, const json_t *js
     return families[i]->scales ? families[i]->scales(ctx, path, json, c, scales) : CLM_OK;
   }
   const char *type = config_type(json);
-  return context_fail(
-      ctx, CLM_UNSUPPORTED,
-      "%s: model_type is \"%.40s\", expected \"mamba\", \"falcon_mamba\", \"mamba2\", \"bamba\" or \"falcon_h1\"",
-      path, type ? type : "absent");
+  return context_fail(ctx, CLM_UNSUPPORTED,
+                      "%s: model_type is \"%.40s\", expected \"mamba\", \"falcon_mamba\", \"mamba2\", \"bamba\", "
+                      "\"falcon_h1\" or \"nemotron_h\"",
+                      path, type ? type : "absent");
 }
 
 clm_status config_read(clm_context *ctx, const char *path, clm_model_config *c, source_scales *scales) {

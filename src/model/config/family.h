@@ -22,6 +22,7 @@ extern const config_family config_huggingface; /* MambaConfig and FalconMambaCon
 extern const config_family config_mamba2;      /* Mamba2Config of transformers                         */
 extern const config_family config_bamba;       /* BambaConfig of transformers                         */
 extern const config_family config_falcon_h1;   /* FalconH1Config of transformers                      */
+extern const config_family config_nemotron_h;  /* NemotronHConfig of transformers                     */
 extern const config_family config_original;    /* of the state-spaces checkpoints                     */
 extern const config_family config_own;         /* clmamba's own, which can describe every model       */
 
