@@ -86,6 +86,20 @@ static const clm_train_preset presets[] = {
         .train = {.batch = 8, .length = 128, .lr = 6e-3},
     },
     {
+        .name = "hybrid-small",
+        .description = "0.8 million parameters of Mamba-2, attention and MLPs, as Bamba has them",
+        .vocabulary = CLM_VOCABULARY_CHAR,
+        .model = {.d_model = 128,
+                  .d_state = 64,
+                  .attention_heads = 4,
+                  .kv_heads = 2,
+                  .rotary_dim = 16,
+                  .rope_theta = 10000,
+                  .layers =
+                      "mamba2 mlp(width=256) mamba2 mlp(width=256) attention mlp(width=256) mamba2 mlp(width=256)"},
+        .train = {.batch = 8, .length = 128, .lr = 6e-3},
+    },
+    {
         .name = "char-quick",
         .description = "0.2 million parameters: for a first try of one or two minutes",
         .vocabulary = CLM_VOCABULARY_CHAR,

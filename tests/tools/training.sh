@@ -26,6 +26,13 @@ grep -q '"model_type": "mamba2"' kind/config.json || fail "the preset's layers: 
 run "$tools/mamba-generate" --model kind --device cpu -n 5
 rm -rf kind
 
+run "$tools/mamba-train" --preset hybrid-small --data text.txt --device cpu --out kind --steps 1 --batch 2 --length 32
+grep -q '"model_type": "bamba"' kind/config.json || fail "the preset's layers: $(cat kind/config.json)"
+run "$tools/mamba-generate" --model kind --device cpu -n 5
+run "$tools/mamba-train" --data text.txt --device cpu --out kind --resume --steps 2
+score kind text.txt > log.txt
+rm -rf kind
+
 # ---- The layers of the command line ----
 run $tiny --out kind --steps 1 --layers 'mamba2 mlp(width=128)' --head-dim 8 --n-groups 2
 for part in '"layer": "Mamba2"' '"d_intermediate": 128' '"headdim": 8' '"ngroups": 2'; do

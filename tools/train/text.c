@@ -32,6 +32,7 @@ static bool preset(const char *name, train_settings *s) {
                            .layers = p[i].model.layers,
                            .head_dim = p[i].model.head_dim,
                            .n_groups = p[i].model.n_groups,
+                           .others = p[i].model,
                            .vocabulary = p[i].vocabulary};
   return true;
 }
@@ -45,15 +46,16 @@ static bool make_new_model(run *r, text_state *t, const text_file *text) {
   const train_shape *shape = &r->settings.shape;
   if (clm_tokenizer_create(r->context, shape->vocabulary, text->data, text->bytes, &t->tokenizer))
     return tool_fail("%s: %s", r->settings.data, clm_context_error(r->context)), false;
-  clm_model_config config = {.vocab_size = clm_tokenizer_vocab_size(t->tokenizer),
-                             .d_model = shape->d_model,
-                             .n_layer = shape->n_layer,
-                             .d_state = shape->d_state,
-                             .expand = shape->expand,
-                             .d_conv = shape->d_conv,
-                             .layers = shape->layers,
-                             .head_dim = shape->head_dim,
-                             .n_groups = shape->n_groups};
+  clm_model_config config = shape->others;
+  config.vocab_size = clm_tokenizer_vocab_size(t->tokenizer);
+  config.d_model = shape->d_model;
+  config.n_layer = shape->n_layer;
+  config.d_state = shape->d_state;
+  config.expand = shape->expand;
+  config.d_conv = shape->d_conv;
+  config.layers = shape->layers;
+  config.head_dim = shape->head_dim;
+  config.n_groups = shape->n_groups;
   return clm_model_create(r->context, &config, r->settings.options.seed, &t->model) == CLM_OK || train_fail(r);
 }
 

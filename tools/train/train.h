@@ -15,6 +15,7 @@ typedef struct train_shape {
   int64_t head_dim, n_groups; /* of Mamba-2 layers; 0: the default */
   int64_t window;             /* of frames; 0: no limit */
   clm_vocabulary vocabulary;  /* of a text              */
+  clm_model_config others;    /* of a text: what else the preset says of a model */
 } train_shape;
 
 struct train_task;
