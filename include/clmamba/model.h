@@ -48,7 +48,8 @@ typedef struct clm_model_config {
   bool norm_before_gate; /* the gated norm norms first, then comes the gate                                    */
   bool no_gated_norm;    /* a gate alone                                                                       */
 
-  float expert_scale; /* [1] factor on the weights of experts in "moe" layers */
+  float expert_scale;      /* [1] factor on the weights of experts in "moe" layers     */
+  bool mixer_norm_weights; /* the norms of mixer_norm have weights, as Jamba's have    */
 
   /* Of "attention" layers. */
   int64_t attention_heads; /* [d_model / attention_head_dim, at least 1]                                           */

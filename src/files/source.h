@@ -40,7 +40,8 @@ typedef enum source_naming {
   NAMING_ORIGINAL,     /* the original's, for what is written                                              */
   NAMING_ORIGINAL_MLP, /* of the original with an MLP after each mixer: two blocks are one layer there     */
   NAMING_GGUF,         /* llama.cpp's; A itself is stored, not log(-A)                                     */
-  NAMING_HYBRID        /* Hugging Face's where a layer is a mixer, or several, and an MLP: two blocks      */
+  NAMING_HYBRID,       /* Hugging Face's where a layer is a mixer, or several, and an MLP: two blocks      */
+  NAMING_GRANITE       /* the same with Granite's names                                                    */
 } source_naming;
 
 /* A factor on rows of the tensors whose names end so, as they are read. */

@@ -122,23 +122,77 @@ static void pair_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
              own + strlen(norm));
 }
 
-/* Block 2 i is the mixers of layer i, block 2 i + 1 its MLP, each with its norm. */
-static void hybrid_name(const weight *w, char name[WEIGHT_NAME_MAX]) {
-  const bool second = w->owner.block % 2;
-  const char *own = w->param.name;
-  if (w->owner.block < 0) snprintf(name, WEIGHT_NAME_MAX, "%s", w->param.hybrid ? w->param.hybrid : own);
-  else if (w->owner.part < 0)
-    snprintf(name, WEIGHT_NAME_MAX, "model.layers.%d.%s_layernorm%s", w->owner.block / 2, second ? "pre_ff" : "input",
-             strchr(own, '.'));
-  else
-    snprintf(name, WEIGHT_NAME_MAX, "model.layers.%d.%s.%s", w->owner.block / 2,
-             w->owner.module ? w->owner.module : "mixer", own);
+/* What families call a parameter where that is not its own name in its kind's module. */
+typedef struct other_name {
+  source_naming naming;
+  const char *own;
+  const char *theirs[2]; /* below the layer. With %d each expert has a tensor, or two, a half of the rows each */
+  int half;              /* as param.half */
+} other_name;
+
+static const other_name other_names[] = {
+    {NAMING_HYBRID,
+     "input_linear.weight",
+     {"feed_forward.experts.%d.gate_proj.weight", "feed_forward.experts.%d.up_proj.weight"},
+     0},
+    {NAMING_HYBRID, "output_linear.weight", {"feed_forward.experts.%d.down_proj.weight"}, 0},
+    {NAMING_GRANITE, "gate_proj.weight", {"shared_mlp.input_linear.weight"}, 1},
+    {NAMING_GRANITE, "up_proj.weight", {"shared_mlp.input_linear.weight"}, 2},
+    {NAMING_GRANITE, "down_proj.weight", {"shared_mlp.output_linear.weight"}, 0},
+    {NAMING_GRANITE, "router.weight", {"block_sparse_moe.router.layer.weight"}, 0},
+    {NAMING_GRANITE, "input_linear.weight", {"block_sparse_moe.input_linear.weight"}, 0},
+    {NAMING_GRANITE, "output_linear.weight", {"block_sparse_moe.output_linear.weight"}, 0},
+    {NAMING_GRANITE, "backbone.norm_f.weight", {"model.norm.weight"}, 0},
+};
+
+/* NULL: it has none. */
+static const other_name *find_other(source_naming naming, const weight *w) {
+  for (size_t i = 0; i < sizeof other_names / sizeof *other_names; i++)
+    if (other_names[i].naming == naming && strcmp(other_names[i].own, w->param.name) == 0) return &other_names[i];
+  return NULL;
 }
 
-static void name_in(source_naming naming, const weight *w, char name[WEIGHT_NAME_MAX]) {
+/* Block 2 i is the mixers of layer i, block 2 i + 1 its MLP or experts, each with its norm. */
+static void hybrid_name(source_naming naming, const weight *w, int piece, char name[WEIGHT_NAME_MAX]) {
+  static const char *const norms[][2] = {{"input", "pre_ff"}, {"input", "post_attention"}};
+  const other_name *other = find_other(naming, w);
+  const char *own = w->param.name;
+  char text[WEIGHT_NAME_MAX - 32];
+  if (w->owner.block < 0) {
+    snprintf(name, WEIGHT_NAME_MAX, "%s", other ? other->theirs[0] : w->param.hybrid ? w->param.hybrid : own);
+    return;
+  }
+  if (other && other->theirs[1]) snprintf(text, sizeof text, other->theirs[piece % 2], piece / 2);
+  else if (other) snprintf(text, sizeof text, other->theirs[0], piece);
+  else if (w->owner.part < 0)
+    snprintf(text, sizeof text, "%s_layernorm%s", norms[naming == NAMING_GRANITE][w->owner.block % 2],
+             strchr(own, '.'));
+  else snprintf(text, sizeof text, "%s.%s", w->owner.module ? w->owner.module : "mixer", own);
+  snprintf(name, WEIGHT_NAME_MAX, "model.layers.%d.%s", w->owner.block / 2, text);
+}
+
+/* Tensors that hold it there, each a run of its elements. */
+static int pieces_in(source_naming naming, const weight *w) {
+  const other_name *other = find_other(naming, w);
+  if (!other || !strchr(other->theirs[0], '%')) return 1;
+  return (int)w->shape[0] * (other->theirs[1] ? 2 : 1);
+}
+
+/* One of them, as a weight of its own shape. */
+static weight piece_of(const weight *w, int pieces) {
+  weight piece = *w;
+  if (pieces == 1) return piece;
+  piece.rank = w->rank - 1;
+  piece.count = w->count / (size_t)pieces;
+  piece.shape[0] = (int64_t)(piece.count / row_elements(w));
+  piece.shape[1] = w->shape[w->rank - 1];
+  return piece;
+}
+
+static void name_in(source_naming naming, const weight *w, int piece, char name[WEIGHT_NAME_MAX]) {
   if (naming == NAMING_GGUF) gguf_name(w, name);
   else if (naming == NAMING_ORIGINAL_MLP && w->owner.block >= 0) pair_name(w, name);
-  else if (naming == NAMING_HYBRID) hybrid_name(w, name);
+  else if (naming == NAMING_HYBRID || naming == NAMING_GRANITE) hybrid_name(naming, w, piece, name);
   else if (naming != NAMING_PYTORCH && w->param.aliases[0])
     snprintf(name, WEIGHT_NAME_MAX, "%s", w->param.aliases[0]);
   else weights_name(w, name);
@@ -146,7 +200,8 @@ static void name_in(source_naming naming, const weight *w, char name[WEIGHT_NAME
 
 /* Whether it is half of a tensor there. */
 static int half_in(source_naming naming, const weight *w) {
-  return naming == NAMING_ORIGINAL_MLP ? w->param.half : 0;
+  const other_name *other = find_other(naming, w);
+  return naming == NAMING_ORIGINAL_MLP ? w->param.half : other ? other->half : 0;
 }
 
 bool weights_are_f32(const weights_layout *l) {
@@ -235,8 +290,8 @@ static const source_tensor *find_named(const source *from, const char *name) {
 }
 
 /* `name` becomes what is looked for first. */
-static const source_tensor *find(const source *from, const weight *w, char name[WEIGHT_NAME_MAX]) {
-  name_in(from->naming, w, name);
+static const source_tensor *find(const source *from, const weight *w, int piece, char name[WEIGHT_NAME_MAX]) {
+  name_in(from->naming, w, piece, name);
   if (from->naming == NAMING_GGUF) return source_find(from, name);
   const source_tensor *t = find_named(from, name);
   for (int i = 0; !t && i < PARAM_ALIASES && w->param.aliases[i]; i++) t = find_named(from, w->param.aliases[i]);
@@ -248,7 +303,8 @@ source_naming weights_naming(const source *from) {
     const char *tensor; /* of the first layer's second norm */
     source_naming naming;
   } signs[] = {{"backbone.layers.0.norm2.weight", NAMING_ORIGINAL_MLP},
-               {"model.layers.0.pre_ff_layernorm.weight", NAMING_HYBRID}};
+               {"model.layers.0.pre_ff_layernorm.weight", NAMING_HYBRID},
+               {"model.layers.0.shared_mlp.input_linear.weight", NAMING_GRANITE}};
   for (size_t i = 0; from->naming == NAMING_PYTORCH && i < sizeof signs / sizeof *signs; i++)
     if (find_named(from, signs[i].tensor)) return signs[i].naming;
   return from->naming;
@@ -256,7 +312,7 @@ source_naming weights_naming(const source *from) {
 
 const source_tensor *weights_find_own(const source *from, const param *p) {
   char name[WEIGHT_NAME_MAX];
-  return find(from, &(weight){.param = *p, .owner = {.block = -1, .part = -1}}, name);
+  return find(from, &(weight){.param = *p, .owner = {.block = -1, .part = -1}}, 0, name);
 }
 
 static void print_shape(char *text, size_t size, int rank, const int64_t *shape) {
@@ -281,12 +337,12 @@ static bool same_shape(const source_tensor *t, const weight *w) {
   }
 }
 
-/* The tensor that holds this parameter, in the right shape and in a dtype that is read. */
-static clm_status locate(clm_context *ctx, const source *from, const weight *w, source_tensor *found) {
+/* The tensor that holds this piece of a parameter, in the right shape and in a dtype that is read. */
+static clm_status locate(clm_context *ctx, const source *from, const weight *w, int piece, source_tensor *found) {
   char name[WEIGHT_NAME_MAX], have[96], want[96];
-  const source_tensor *t = find(from, w, name);
+  const source_tensor *t = find(from, w, piece, name);
   const int half = half_in(from->naming, w);
-  weight whole = *w;
+  weight whole = piece_of(w, pieces_in(from->naming, w));
   if (half) whole.shape[0] *= 2;
   if (!t) return context_fail(ctx, CLM_BAD_FORMAT, "%s has no tensor \"%s\"", from->path, name);
   if (!same_shape(t, &whole)) {
@@ -315,7 +371,7 @@ clm_status weights_layout_fit(clm_context *ctx, weights_layout *l, const source 
   for (size_t i = 0; i < l->item_count; i++) {
     weight *w = &l->items[i];
     source_tensor t;
-    TRY(locate(ctx, from, w, &t));
+    TRY(locate(ctx, from, w, 0, &t));
     w->dtype = w->param.matrix ? held_as(&t, type) : CLM_F32;
   }
   place_all(l);
@@ -385,11 +441,12 @@ static clm_status fetch(loading *l, const source_tensor *t, size_t at, size_t co
   return CLM_OK;
 }
 
-/* Elements [at, at + count) of a tensor: straight into the buffer where the host can address it. */
-static clm_status load_piece(loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
-                             size_t *non_finite) {
+/* Elements [at, at + count) of a tensor, of which the parameter's `first` is the first: straight into the buffer
+ * where the host can address it. */
+static clm_status load_piece(loading *l, const weight *w, const source_tensor *t, size_t first, size_t at,
+                             size_t count, size_t *non_finite) {
   const conversion c = {t->dtype, w->dtype, w->param.is_A && t->from->naming == NAMING_GGUF};
-  const size_t to = w->offset * sizeof(float) + at * clm_dtype_size(w->dtype);
+  const size_t to = w->offset * sizeof(float) + (first + at) * clm_dtype_size(w->dtype);
   const void *in;
   TRY(fetch(l, t, at, count, &in));
   if (l->flat->host) {
@@ -401,34 +458,45 @@ static clm_status load_piece(loading *l, const weight *w, const source_tensor *t
 }
 
 /* Whole rows, as integers and scales. */
-static clm_status quantize_piece(loading *l, const weight *w, const source_tensor *t, size_t at, size_t count,
-                                 size_t *non_finite) {
+static clm_status quantize_piece(loading *l, const weight *w, const source_tensor *t, size_t first, size_t at,
+                                 size_t count, size_t *non_finite) {
   const conversion c = {t->dtype, CLM_F32, false};
-  const size_t row = row_elements(w), rows = count / row, first = at / row;
+  const size_t row = row_elements(w), rows = count / row;
   const void *in;
   float *values = (float *)(void *)l->piece, *scales = (float *)(void *)(l->integers + padded(count));
   TRY(fetch(l, t, at, count, &in));
   *non_finite += convert_piece(l, w, t, &c, in, at, count, values);
   for (size_t i = 0; i < rows; i++) scales[i] = quantize_row(values + i * row, row, (int8_t *)l->integers + i * row);
-  TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + at, count, l->integers));
-  return clm_buffer_write(l->flat, (w->scales + first) * sizeof(float), rows * sizeof(float), scales);
+  TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + first + at, count, l->integers));
+  return clm_buffer_write(l->flat, (w->scales + (first + at) / row) * sizeof(float), rows * sizeof(float), scales);
 }
 
-static clm_status load_one(loading *l, const weight *w, const source_tensor *t) {
+/* `count` elements of the parameter, from `first` on. */
+static clm_status load_tensor(loading *l, const weight *w, const source_tensor *t, size_t first, size_t count) {
   const bool quantized = w->dtype == CLM_I8;
   const size_t max = quantized ? rows_at_once(w) * row_elements(w) : PIECE;
   size_t non_finite = 0;
-  for (size_t at = 0, count; at < w->count; at += count) {
-    count = w->count - at < max ? w->count - at : max;
-    TRY((quantized ? quantize_piece : load_piece)(l, w, t, at, count, &non_finite));
+  for (size_t at = 0, n; at < count; at += n) {
+    n = count - at < max ? count - at : max;
+    TRY((quantized ? quantize_piece : load_piece)(l, w, t, first, at, n, &non_finite));
     if (l->options->progress && !l->options->progress(l->options->user, l->done, l->total))
       return context_fail(l->context, CLM_INTERRUPTED, "%s: loading was stopped", t->from->path);
   }
   if (non_finite)
     context_log(l->context, CLM_LOG_WARNING, "%s: %zu of %zu values of tensor \"%s\" are not finite", t->from->path,
-                non_finite, w->count, t->name);
+                non_finite, count, t->name);
+  return CLM_OK;
+}
+
+static clm_status load_one(loading *l, const weight *w) {
   static const char zeros[ALIGN_FLOATS * sizeof(float)];
-  const size_t bytes = bytes_of(w), scales = scale_bytes(w);
+  const int pieces = pieces_in(l->from->naming, w);
+  const size_t each = w->count / (size_t)pieces, bytes = bytes_of(w), scales = scale_bytes(w);
+  source_tensor t;
+  for (int i = 0; i < pieces; i++) {
+    TRY(locate(l->context, l->from, w, i, &t));
+    TRY(load_tensor(l, w, &t, (size_t)i * each, each));
+  }
   TRY(clm_buffer_write(l->flat, w->offset * sizeof(float) + bytes, padded(bytes) - bytes, zeros));
   return clm_buffer_write(l->flat, w->scales * sizeof(float) + scales, padded(scales) - scales, zeros);
 }
@@ -444,16 +512,14 @@ static size_t max_elements(const weights_layout *layout) {
   return max;
 }
 
-static clm_status load_all(loading *l, const weights_layout *layout, const source *from) {
+static clm_status load_all(loading *l, const weights_layout *layout) {
   source_tensor t;
-  for (size_t i = 0; i < layout->item_count; i++) {
-    TRY(locate(l->context, from, &layout->items[i], &t));
-    l->total += t.bytes;
-  }
-  for (size_t i = 0; i < layout->item_count; i++) {
-    TRY(locate(l->context, from, &layout->items[i], &t));
-    TRY(load_one(l, &layout->items[i], &t));
-  }
+  for (size_t i = 0; i < layout->item_count; i++)
+    for (int k = 0; k < pieces_in(l->from->naming, &layout->items[i]); k++) {
+      TRY(locate(l->context, l->from, &layout->items[i], k, &t));
+      l->total += t.bytes;
+    }
+  for (size_t i = 0; i < layout->item_count; i++) TRY(load_one(l, &layout->items[i]));
   return CLM_OK;
 }
 
@@ -466,7 +532,7 @@ clm_status weights_load(clm_context *ctx, const weights_layout *layout, const so
   l.integers = malloc(padded(max) + max * sizeof(float)); /* rows may be of one element */
   l.values = malloc(max * sizeof(float));
   clm_status status;
-  if (l.raw && l.piece && l.integers && l.values) status = load_all(&l, layout, from);
+  if (l.raw && l.piece && l.integers && l.values) status = load_all(&l, layout);
   else status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", from->path);
   free(l.raw);
   free(l.piece);
@@ -514,51 +580,82 @@ static clm_status make_values(clm_context *ctx, const weights_layout *l, clm_buf
   return status;
 }
 
-/* Halves of a tensor become one: the first half, which comes second in the layout, has its name and shape. */
-static void join_halves(const weights_layout *l, source_naming naming, safetensor *tensors) {
-  for (size_t i = 1; i < l->item_count; i++) {
-    if (half_in(naming, &l->items[i]) != 1) continue;
-    const safetensor second = tensors[i - 1];
-    tensors[i - 1] = tensors[i];
-    tensors[i - 1].shape[0] *= 2;
-    tensors[i] = second;
-    tensors[i].name = NULL;
+/* What is written of a model's parameters. */
+typedef struct saving {
+  source_naming naming;
+  clm_buffer *flat;
+  safetensor *tensors;
+  char (*names)[WEIGHT_NAME_MAX];
+  size_t count;
+  size_t value_bytes; /* of matrices in i8 as f32 */
+} saving;
+
+/* The tensors of a parameter, in i8 its values, which lie in a buffer of their own. */
+static void add_tensors(saving *s, const weight *w) {
+  const int pieces = pieces_in(s->naming, w);
+  const weight piece = piece_of(w, pieces);
+  const bool integers = w->dtype == CLM_I8;
+  const size_t bytes = integers ? piece.count * sizeof(float) : bytes_of(&piece);
+  for (int i = 0; i < pieces; i++, s->count++) {
+    safetensor *t = &s->tensors[s->count];
+    name_in(s->naming, w, i, s->names[s->count]);
+    *t = (safetensor){.name = s->names[s->count],
+                      .dtype = stored_name(w->dtype),
+                      .rank = piece.rank,
+                      .buffer = integers ? NULL : s->flat,
+                      .offset = (integers ? s->value_bytes : w->offset * sizeof(float)) + (size_t)i * bytes,
+                      .bytes = bytes};
+    memcpy(t->shape, piece.shape, sizeof piece.shape);
   }
+  if (integers) s->value_bytes += w->count * sizeof(float);
+}
+
+/* Halves of a tensor become one: the last two, the first half first, with its name and the shape of both. */
+static void join_halves(saving *s, int last) {
+  safetensor *pair = &s->tensors[s->count - 2];
+  if (last == 1) {
+    const safetensor second = pair[0];
+    pair[0] = pair[1];
+    pair[1] = second;
+  }
+  pair[0].shape[0] *= 2;
+  pair[1].name = NULL;
+}
+
+static void list_tensors(saving *s, const weights_layout *l) {
+  int half = 0; /* of a tensor that has not got its other one yet */
+  for (size_t i = 0; i < l->item_count; i++) {
+    const int own = half_in(s->naming, &l->items[i]);
+    add_tensors(s, &l->items[i]);
+    if (half && own) join_halves(s, own);
+    half = half ? 0 : own;
+  }
+}
+
+static clm_status save_tensors(clm_context *ctx, const weights_layout *l, const char *path, saving *s) {
+  clm_buffer *values = NULL;
+  int64_t rows = 0;
+  list_tensors(s, l);
+  for (size_t i = 0; i < l->item_count; i++)
+    if (l->items[i].dtype == CLM_I8 && rows_of(&l->items[i]) > rows) rows = rows_of(&l->items[i]);
+  clm_status status = make_values(ctx, l, s->flat, s->value_bytes, rows, &values);
+  for (size_t i = 0; i < s->count; i++)
+    if (!s->tensors[i].buffer) s->tensors[i].buffer = values;
+  if (status == CLM_OK) status = safetensors_write(ctx, path, s->tensors, s->count, NULL);
+  clm_buffer_destroy(&values);
+  return status;
 }
 
 clm_status weights_save(clm_context *ctx, const weights_layout *l, const char *path, source_naming naming,
                         clm_buffer *flat) {
-  clm_buffer *values = NULL;
-  size_t bytes = 0;
-  int64_t rows = 0;
-  safetensor *tensors = calloc(l->item_count, sizeof *tensors);
-  char(*names)[WEIGHT_NAME_MAX] = calloc(l->item_count, sizeof *names);
-  clm_status status;
-  if (tensors && names) {
-    for (size_t i = 0; i < l->item_count; i++) {
-      const weight *w = &l->items[i];
-      name_in(naming, w, names[i]);
-      tensors[i] = (safetensor){.name = names[i],
-                                .dtype = stored_name(w->dtype),
-                                .rank = w->rank,
-                                .buffer = flat,
-                                .offset = w->offset * sizeof(float),
-                                .bytes = bytes_of(w)};
-      memcpy(tensors[i].shape, w->shape, sizeof w->shape);
-      if (w->dtype != CLM_I8) continue;
-      tensors[i].bytes = w->count * sizeof(float);
-      tensors[i].offset = bytes;
-      bytes += tensors[i].bytes;
-      rows = rows_of(w) > rows ? rows_of(w) : rows;
-    }
-    status = make_values(ctx, l, flat, bytes, rows, &values);
-    for (size_t i = 0; i < l->item_count; i++)
-      if (l->items[i].dtype == CLM_I8) tensors[i].buffer = values;
-    join_halves(l, naming, tensors);
-    if (status == CLM_OK) status = safetensors_write(ctx, path, tensors, l->item_count, NULL);
-  } else status = context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
-  clm_buffer_destroy(&values);
-  free(names);
-  free(tensors);
+  size_t count = 0;
+  for (size_t i = 0; i < l->item_count; i++) count += (size_t)pieces_in(naming, &l->items[i]);
+  saving s = {.naming = naming, .flat = flat};
+  s.tensors = calloc(count, sizeof *s.tensors);
+  s.names = calloc(count, sizeof *s.names);
+  clm_status status = s.tensors && s.names ? save_tensors(ctx, l, path, &s)
+                                           : context_fail(ctx, CLM_OUT_OF_MEMORY, "out of host memory for %s", path);
+  free(s.names);
+  free(s.tensors);
   return status;
 }

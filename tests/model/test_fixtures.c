@@ -65,6 +65,12 @@ static const fixture fixtures[] = {
     {"falcon-h1-before-bias", CLM_WEIGHTS_F32, false, NULL},
     {"nemotron-h", CLM_WEIGHTS_F32, false, NULL},
     {"nemotron-h-head80-bias", CLM_WEIGHTS_F32, false, NULL},
+    {"jamba-mamba", CLM_WEIGHTS_F32, false, NULL},
+    {"jamba", CLM_WEIGHTS_F32, false, NULL},
+    {"jamba-dense-bias-tied", CLM_WEIGHTS_F32, false, NULL},
+    {"granite-mamba", CLM_WEIGHTS_F32, false, NULL},
+    {"granite-experts", CLM_WEIGHTS_F32, false, NULL},
+    {"granite-dense-rope-bias", CLM_WEIGHTS_F32, false, NULL},
     {"mamba", CLM_WEIGHTS_F32, false, "model.gguf"},
     {"mamba-state8-conv3-untied", CLM_WEIGHTS_F32, false, "model.gguf"},
     {"mamba2", CLM_WEIGHTS_F32, false, "model.gguf"},
@@ -160,7 +166,7 @@ static size_t lay_out(session *s) {
 static session begin(const fixture *f, clm_context *context, clm_weights_type weights) {
   session s = {.fixture = f, .context = context, .model = load(f, context, weights)};
   const clm_model_config *c = clm_model_configuration(s.model);
-  assert_int_equal(c->mixer_norm, f->falcon);
+  assert_int_equal(c->mixer_norm && !c->mixer_norm_weights, f->falcon);
   s.vocab = c->vocab_size;
   s.d_model = c->d_model;
   s.n_layer = c->n_layer;
@@ -397,6 +403,11 @@ static void test_perplexity(const test_device *device, const void *data) {
     double exact = 0, loss;
     for (size_t i = 0; i <= TEST_COUNT(costs); i++) {
       clm_model *model = load(f, context, i ? costs[i - 1].type : CLM_WEIGHTS_F32);
+      const char *layers = clm_model_configuration(model)->layers;
+      if (i && costs[i - 1].type == CLM_WEIGHTS_INT8 && layers && strstr(layers, "moe(")) {
+        clm_model_destroy(&model); /* what is rounded so may choose other experts */
+        continue;
+      }
       CHECK(clm_model_score(model, ids, LENGTH, &how, &loss));
       clm_model_destroy(&model);
       if (i == 0) exact = loss;
@@ -494,7 +505,8 @@ static void test_saved_folded(const test_device *device, const void *data) {
   compare_run(&s, 1e-4);
   bytes config = read_file("config.json");
   put(&config, "", 1);
-  assert_non_null(strstr((const char *)config.data, "\"falcon_h1\""));
+  const char *type = strncmp(s.fixture->name, "granite", 7) == 0 ? "\"granitemoehybrid\"" : "\"falcon_h1\"";
+  assert_non_null(strstr((const char *)config.data, type));
   bytes_release(&config);
   end(&s);
   folder_empty();
@@ -524,8 +536,13 @@ static void add(void) {
                                       "original2-before-hdim",
                                       "original2-nonorm-mlp",
                                       "original-mlp",
-                                      "original2-mlp"};
-  static const char *const folded[] = {"falcon-h1", "falcon-h1-tied-norm", "falcon-h1-before-bias"};
+                                      "original2-mlp",
+                                      "jamba-mamba",
+                                      "jamba",
+                                      "jamba-dense-bias-tied",
+                                      "granite-mamba"};
+  static const char *const folded[] = {"falcon-h1", "falcon-h1-tied-norm", "falcon-h1-before-bias", "granite-experts",
+                                       "granite-dense-rope-bias"};
   for (size_t i = 0; i < TEST_COUNT(folded); i++)
     test_add(&test_devices[0], test_saved_folded, fixture_named(folded[i]), "saved again, %s", folded[i]);
   static const char *const learning[] = {"original-mlp", "original2-mlp"};

@@ -15,8 +15,8 @@
 
 /* The first that can write a configuration does. */
 static const config_family *const families[] = {&config_huggingface, &config_mamba2,     &config_bamba,
-                                                &config_falcon_h1,   &config_nemotron_h, &config_original,
-                                                &config_own};
+                                                &config_falcon_h1,   &config_nemotron_h, &config_granite,
+                                                &config_jamba,       &config_original,   &config_own};
 #define FAMILIES (sizeof families / sizeof *families)
 
 static clm_status check_layers(clm_context *ctx, const clm_model_config *c) {
@@ -121,7 +121,7 @@ static clm_status read_json(clm_context *ctx, const char *path, const json_t *js
   const char *type = config_type(json);
   return context_fail(ctx, CLM_UNSUPPORTED,
                       "%s: model_type is \"%.40s\", expected \"mamba\", \"falcon_mamba\", \"mamba2\", \"bamba\", "
-                      "\"falcon_h1\" or \"nemotron_h\"",
+                      "\"falcon_h1\", \"nemotron_h\", \"granitemoehybrid\" or \"jamba\"",
                       path, type ? type : "absent");
 }
 

@@ -21,6 +21,8 @@ typedef struct config_family {
 extern const config_family config_huggingface; /* MambaConfig and FalconMambaConfig of transformers   */
 extern const config_family config_mamba2;      /* Mamba2Config of transformers                         */
 extern const config_family config_bamba;       /* BambaConfig of transformers                         */
+extern const config_family config_granite;     /* GraniteMoeHybridConfig of transformers              */
+extern const config_family config_jamba;       /* JambaConfig of transformers                         */
 extern const config_family config_falcon_h1;   /* FalconH1Config of transformers                      */
 extern const config_family config_nemotron_h;  /* NemotronHConfig of transformers                     */
 extern const config_family config_original;    /* of the state-spaces checkpoints                     */
@@ -33,7 +35,7 @@ bool config_is_all(const clm_model_config *config, const char *kind);
 clm_status config_set_layers(clm_context *context, const char *path, const char *kind, clm_model_config *config);
 
 /* A block of the list as it is written: "mlp(width=512)". */
-enum { CONFIG_BLOCK = 160 };
+enum { CONFIG_BLOCK = 480 };
 void config_block(const clm_model_config *config, int64_t number, char block[CONFIG_BLOCK]);
 
 /* The list of such blocks, one after another, as config->layers; its count is config->n_layer. */

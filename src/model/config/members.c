@@ -133,6 +133,7 @@ static const struct {
      false},
     {FLAG(layer_norm), {NULL, "rms_norm", NULL, "rms_norm"}, false},
     {FLAG(mixer_norm), {NULL, NULL, NULL, NULL}, true},
+    {FLAG(mixer_norm_weights), {NULL}, true},
     {FLAG(D_per_channel), {NULL, NULL, NULL, ".D_has_hdim"}, true},
     {FLAG(norm_before_gate), {NULL, NULL, NULL, ".norm_before_gate"}, true},
     {FLAG(no_gated_norm), {NULL, NULL, NULL, ".rmsnorm"}, false},

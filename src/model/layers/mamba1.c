@@ -12,7 +12,22 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { IN_PROJ, IN_PROJ_BIAS, CONV, CONV_BIAS, X_PROJ, DT_PROJ, DT_BIAS, A_LOG, D, OUT_PROJ, OUT_PROJ_BIAS };
+enum {
+  IN_PROJ,
+  IN_PROJ_BIAS,
+  CONV,
+  CONV_BIAS,
+  X_PROJ,
+  DT_PROJ,
+  DT_BIAS,
+  A_LOG,
+  D,
+  OUT_PROJ,
+  OUT_PROJ_BIAS,
+  DT_NORM,
+  B_NORM,
+  C_NORM
+};
 enum { STATE_SCAN, STATE_CONV };
 enum { KEPT_XZ, KEPT_DBC };
 enum { STEP_CONV, STEP_DELTA, STEP_Y, DXZ = 0 }; /* scratch of a step, and of the way back */
@@ -39,6 +54,11 @@ static void params(const model_layer *l, param *p) {
   p[OUT_PROJ] = (param){"out_proj.weight", "ssm_out.weight",    .number = 13, .rank = 2, .shape = {model, inner},            .init = param_uniform_out, .decay = true, .matrix = true};
   if (!c->no_conv_bias)
     p[CONV_BIAS] =     (param){"conv1d.bias",   "ssm_conv1d.bias", .number = 7,  .rank = 1, .shape = {inner}, .init = param_conv_bias};
+  if (c->mixer_norm && c->mixer_norm_weights) {
+    p[DT_NORM] = (param){"dt_layernorm.weight", "ssm_dt_norm.weight", .number = 21, .rank = 1, .shape = {rank},  .init = param_ones};
+    p[B_NORM] =  (param){"b_layernorm.weight",  "ssm_b_norm.weight",  .number = 22, .rank = 1, .shape = {state}, .init = param_ones};
+    p[C_NORM] =  (param){"c_layernorm.weight",  "ssm_c_norm.weight",  .number = 23, .rank = 1, .shape = {state}, .init = param_ones};
+  }
   if (!c->projection_bias) return;
   p[IN_PROJ_BIAS] =  (param){"in_proj.bias",  "ssm_in.bias",  .number = 5,  .rank = 1, .shape = {2 * inner}};
   p[OUT_PROJ_BIAS] = (param){"out_proj.bias", "ssm_out.bias", .number = 14, .rank = 1, .shape = {model}};
@@ -109,6 +129,9 @@ static clm_mamba_inner_args inner_args(const model_layer *l, const layer_pass *p
                                 .scan_final = scan,
                                 .dbc = l->kept[KEPT_DBC],
                                 .cu_seqlens = pass->cu_seqlens,
+                                .delta_norm = w[DT_NORM],
+                                .B_norm = w[B_NORM],
+                                .C_norm = w[C_NORM],
                                 .norm_epsilon = l->config->mixer_norm_epsilon,
                                 .norm_delta = l->config->mixer_norm,
                                 .norm_B = l->config->mixer_norm,
@@ -149,7 +172,10 @@ static clm_status backward(clm_context *ctx, const model_layer *l, const layer_g
                                             .dA = dw[A_LOG],
                                             .dD = dw[D],
                                             .dout_proj = dw[OUT_PROJ],
-                                            .dout_bias = dw[OUT_PROJ_BIAS]}));
+                                            .dout_bias = dw[OUT_PROJ_BIAS],
+                                            .ddelta_norm = dw[DT_NORM],
+                                            .dB_norm = dw[B_NORM],
+                                            .dC_norm = dw[C_NORM]}));
   return linear_backward(ctx, &in,
                          &(linear_gradients){.dout = rows_of(dxz),
                                              .dinput = rows_of(g->dx),
@@ -185,12 +211,15 @@ static step_parts split(const clm_model_config *c, clm_tensor xz, clm_tensor dbc
 }
 
 /* Delta, B and C where they lie. */
-static clm_status norm_parts(clm_context *ctx, const clm_model_config *c, clm_tensor dbc) {
+static clm_status norm_parts(clm_context *ctx, const model_layer *l, clm_tensor dbc) {
+  const clm_model_config *c = l->config;
   const int64_t widths[] = {c->dt_rank, c->d_state, c->d_state};
   int64_t begin = 0;
   for (int i = 0; i < 3 && c->mixer_norm; begin += widths[i++]) {
     clm_tensor part = view_columns(dbc, begin, widths[i]);
-    TRY(clm_norm(ctx, &(clm_norm_args){.x = part, .out = part, .epsilon = c->mixer_norm_epsilon}));
+    TRY(clm_norm(
+        ctx, &(clm_norm_args){
+                 .x = part, .weight = l->params.value[DT_NORM + i], .out = part, .epsilon = c->mixer_norm_epsilon}));
   }
   return CLM_OK;
 }
@@ -219,7 +248,7 @@ static clm_status step(clm_context *ctx, const model_layer *l, const layer_pass 
                                                                      .out = conv,
                                                                      .silu = true}));
   TRY(linear_forward(ctx, &x));
-  TRY(norm_parts(ctx, c, dbc));
+  TRY(norm_parts(ctx, l, dbc));
   TRY(linear_forward(ctx, &dt));
   TRY(clm_selective_state_update(ctx, &(clm_selective_state_update_args){.state = pass->state[STATE_SCAN],
                                                                          .u = conv,

@@ -343,6 +343,7 @@ static clm_status backward(clm_context *ctx, const model_layer *l, const layer_g
 }
 
 const layer_kind layer_moe = {.name = "moe",
+                              .module = "feed_forward",
                               .options = options,
                               .complete = complete,
                               .check = check,
