@@ -257,7 +257,7 @@ clm_status model_state_reserve(clm_model_state *s, int64_t tokens) {
                             .tokens = s->tokens};
   clm_status status = lay_out(&larger);
   const row_copy all = {.count = s->batch};
-  if (status == CLM_OK) status = copy_tensors(&larger, s, &all, model_state_longest(s, 0, s->batch));
+  if (status == CLM_OK) status = copy_tensors(&larger, s, &all, min_of(s->room, model_state_longest(s, 0, s->batch)));
   if (status == CLM_OK) status = model_state_write_positions(&larger, 0, s->batch);
   if (status) release(&larger);
   else take_memory(s, &larger);

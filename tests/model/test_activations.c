@@ -34,6 +34,9 @@ static const activation_case cases[] = {
     {"MLPs without gates, with biases",
      {LIVELY, .layers = "mlp(width=24,activation=relu2,plain=1,bias=1) mlp(width=12,activation=gelu)"}},
     {"experts", {LIVELY, .layers = "mamba1 moe(experts=4,chosen=2,width=8,normalize=1)+mlp(width=9)"}},
+    {"attention, rotated, norms, beside Mamba-2",
+     {LIVELY, .layers = "mamba2+attention attention", .head_dim = 8, .kv_heads = 1, .attention_head_dim = 6,
+      .rope_theta = 100, .qk_norm = true}},
     {"mixed and parallel layers, scaled",
      {LIVELY, .layers = "mamba1+mlp(width=24) mamba2+mlp(width=12)", .residual_scale = 0.5f}},
 };

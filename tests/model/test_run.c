@@ -631,6 +631,56 @@ static void test_choices(const test_device *device, const void *data) {
   fixture_free(&f);
 }
 
+static void check_next(const fixture *f, clm_model_state *state, int32_t id, const float *want) {
+  float *got = decode_all(f, state, id);
+  assert_memory_equal(got, want, (size_t)(state->batch * f->c->config.vocab_size) * sizeof *got);
+  free(got);
+}
+
+/* A state with the keys and values of attention: it grows, and is forked, saved, restored and put back with them, to
+ * the same bits, into states with room for fewer tokens too. */
+static void test_growing(const test_device *device, const void *data) {
+  fixture f = fixture_make(data, device->context);
+  enum { STEPS = 70 };
+  char path[] = "/tmp/clmamba-test-XXXXXX";
+  const int fd = mkstemp(path);
+  float *want[STEPS];
+  clm_model_state *state = state_after(&f), *small, *fork, *loaded;
+  assert_true(fd >= 0);
+  close(fd);
+  CHECK(&f, clm_model_state_create(f.model, f.c->batch, &small));
+  const size_t bytes = clm_model_state_bytes(state);
+  assert_true(clm_model_state_bytes(small) < bytes);
+  CHECK(&f, clm_model_state_fork(state, NULL, f.c->batch, &fork));
+  CHECK(&f, clm_model_state_copy(small, 0, state, 0, f.c->batch));
+  CHECK(&f, clm_model_state_save(state, path));
+  for (int i = 0; i < STEPS; i++) want[i] = decode_all(&f, state, i % 5);
+  assert_true(clm_model_state_bytes(state) > bytes);
+  CHECK(&f, clm_model_state_load(f.model, path, &loaded));
+  for (int i = 0; i < STEPS; i++) {
+    check_next(&f, fork, i % 5, want[i]);
+    check_next(&f, small, i % 5, want[i]);
+    check_next(&f, loaded, i % 5, want[i]);
+  }
+  clm_model_state_destroy(&fork);
+  CHECK(&f, clm_model_state_load(f.model, path, &fork));
+  CHECK(&f, clm_model_state_copy(state, 0, fork, 0, f.c->batch)); /* put back, its memory stays */
+  check_next(&f, state, 0, want[0]);
+  CHECK(&f, clm_model_state_reset(state));
+  assert_int_equal(clm_model_state_tokens(state, 1), 0);
+  for (int i = 0; i < STEPS; i++) free(want[i]);
+  clm_model_state *states[] = {state, small, fork, loaded};
+  for (size_t i = 0; i < TEST_COUNT(states); i++) clm_model_state_destroy(&states[i]);
+  remove(path);
+  fixture_free(&f);
+}
+
+static const run_case *case_named(const char *why) {
+  for (size_t i = 0; i < TEST_COUNT(cases); i++)
+    if (strcmp(cases[i].why, why) == 0) return &cases[i];
+  abort();
+}
+
 static void add(void) {
   for (size_t d = 0; d < test_device_count; d++) {
     const test_device *device = &test_devices[d];
@@ -644,6 +694,7 @@ static void add(void) {
     test_add(device, test_steps, &cases[5], "steps of states in turn, mixed layers");
     test_add(device, test_parts, &cases[1], "a run in parts");
     test_add(device, test_state_file, &cases[1], "state file");
+    test_add(device, test_growing, case_named("ragged, attention"), "states that grow");
     test_add(device, test_bad_arguments, &cases[1], "bad arguments");
     test_add(device, test_scores, NULL, "scores");
     test_add(device, test_choices, NULL, "choices");
