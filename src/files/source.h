@@ -41,7 +41,8 @@ typedef enum source_naming {
   NAMING_ORIGINAL_MLP, /* of the original with an MLP after each mixer: two blocks are one layer there     */
   NAMING_GGUF,         /* llama.cpp's; A itself is stored, not log(-A)                                     */
   NAMING_HYBRID,       /* Hugging Face's where a layer is a mixer, or several, and an MLP: two blocks      */
-  NAMING_GRANITE       /* the same with Granite's names                                                    */
+  NAMING_GRANITE,      /* the same with Granite's names                                                    */
+  NAMING_NEMOTRON      /* as NAMING_PYTORCH, with the names of Nemotron's experts                          */
 } source_naming;
 
 /* A factor on rows of the tensors whose names end so, as they are read. */

@@ -143,6 +143,14 @@ static const other_name other_names[] = {
     {NAMING_GRANITE, "input_linear.weight", {"block_sparse_moe.input_linear.weight"}, 0},
     {NAMING_GRANITE, "output_linear.weight", {"block_sparse_moe.output_linear.weight"}, 0},
     {NAMING_GRANITE, "backbone.norm_f.weight", {"model.norm.weight"}, 0},
+    {NAMING_NEMOTRON, "router.weight", {"gate.weight"}, 0},
+    {NAMING_NEMOTRON, "router.bias", {"gate.e_score_correction_bias"}, 0},
+    {NAMING_NEMOTRON, "input_linear.weight", {"experts.%d.up_proj.weight"}, 0},
+    {NAMING_NEMOTRON, "output_linear.weight", {"experts.%d.down_proj.weight"}, 0},
+    {NAMING_NEMOTRON, "latent_in.weight", {"fc1_latent_proj.weight"}, 0},
+    {NAMING_NEMOTRON, "latent_in.bias", {"fc1_latent_proj.bias"}, 0},
+    {NAMING_NEMOTRON, "latent_out.weight", {"fc2_latent_proj.weight"}, 0},
+    {NAMING_NEMOTRON, "latent_out.bias", {"fc2_latent_proj.bias"}, 0},
 };
 
 /* NULL: it has none. */
@@ -171,6 +179,19 @@ static void hybrid_name(source_naming naming, const weight *w, int piece, char n
   snprintf(name, WEIGHT_NAME_MAX, "model.layers.%d.%s", w->owner.block / 2, text);
 }
 
+/* The MLP beside experts is what all of them share. */
+static void nemotron_name(const weight *w, int piece, char name[WEIGHT_NAME_MAX]) {
+  const other_name *other = find_other(NAMING_NEMOTRON, w);
+  char text[WEIGHT_NAME_MAX - 40];
+  if (w->owner.block < 0 || w->owner.part < 0) {
+    weights_name(w, name);
+    return;
+  }
+  if (other) snprintf(text, sizeof text, other->theirs[0], piece);
+  else snprintf(text, sizeof text, "%s%s", w->owner.parts > 1 ? "shared_experts." : "", w->param.name);
+  snprintf(name, WEIGHT_NAME_MAX, "backbone.layers.%d.mixer.%s", w->owner.block, text);
+}
+
 /* Tensors that hold it there, each a run of its elements. */
 static int pieces_in(source_naming naming, const weight *w) {
   const other_name *other = find_other(naming, w);
@@ -193,6 +214,7 @@ static void name_in(source_naming naming, const weight *w, int piece, char name[
   if (naming == NAMING_GGUF) gguf_name(w, name);
   else if (naming == NAMING_ORIGINAL_MLP && w->owner.block >= 0) pair_name(w, name);
   else if (naming == NAMING_HYBRID || naming == NAMING_GRANITE) hybrid_name(naming, w, piece, name);
+  else if (naming == NAMING_NEMOTRON) nemotron_name(w, piece, name);
   else if (naming != NAMING_PYTORCH && w->param.aliases[0])
     snprintf(name, WEIGHT_NAME_MAX, "%s", w->param.aliases[0]);
   else weights_name(w, name);
@@ -307,6 +329,8 @@ source_naming weights_naming(const source *from) {
                {"model.layers.0.shared_mlp.input_linear.weight", NAMING_GRANITE}};
   for (size_t i = 0; from->naming == NAMING_PYTORCH && i < sizeof signs / sizeof *signs; i++)
     if (find_named(from, signs[i].tensor)) return signs[i].naming;
+  for (size_t i = 0; from->naming == NAMING_PYTORCH && i < from->count; i++) /* in a layer of any number */
+    if (strstr(from->tensors[i].name, ".mixer.experts.0.up_proj.weight")) return NAMING_NEMOTRON;
   return from->naming;
 }
 

@@ -65,6 +65,8 @@ static const fixture fixtures[] = {
     {"falcon-h1-before-bias", CLM_WEIGHTS_F32, false, NULL},
     {"nemotron-h", CLM_WEIGHTS_F32, false, NULL},
     {"nemotron-h-head80-bias", CLM_WEIGHTS_F32, false, NULL},
+    {"nemotron-h-experts", CLM_WEIGHTS_F32, false, NULL},
+    {"nemotron-h-latent", CLM_WEIGHTS_F32, false, NULL},
     {"jamba-mamba", CLM_WEIGHTS_F32, false, NULL},
     {"jamba", CLM_WEIGHTS_F32, false, NULL},
     {"jamba-dense-bias-tied", CLM_WEIGHTS_F32, false, NULL},
@@ -540,7 +542,9 @@ static void add(void) {
                                       "jamba-mamba",
                                       "jamba",
                                       "jamba-dense-bias-tied",
-                                      "granite-mamba"};
+                                      "granite-mamba",
+                                      "nemotron-h-experts",
+                                      "nemotron-h-latent"};
   static const char *const folded[] = {"falcon-h1", "falcon-h1-tied-norm", "falcon-h1-before-bias", "granite-experts",
                                        "granite-dense-rope-bias"};
   for (size_t i = 0; i < TEST_COUNT(folded); i++)

@@ -1,11 +1,14 @@
 /* config.json as Hugging Face's NemotronHConfig writes it: every block is one layer, of Mamba-2, attention without
- * positions or an MLP of squared ReLU. */
+ * positions, an MLP of squared ReLU, or experts beside one that every token takes. */
 #include "core/context.h"
+#include "core/json.h"
 #include "core/try.h"
 #include "model/config/family.h"
 #include "model/config/hybrid.h"
 #include "model/config/members.h"
 #include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,26 +18,73 @@
 #define PATTERN "hybrid_override_pattern"
 #define WIDTH   "intermediate_size"
 #define HEADS   "mamba_num_heads"
+#define SCALE   "routed_scaling_factor"
+#define BIAS    "mlp_bias"
 #define MLP     "mlp(width=%" PRId64 ",activation=relu2,plain=1%s)"
 
 /* The layers: as the pattern, transformers 5 and those before it call them. */
 static const struct {
   char letter;
-  const char *names[2], *block; /* NULL: an MLP */
+  const char *names[2], *block; /* NULL: of this model's sizes */
 } types[] = {
     {'M', {"linear_attention", "mamba"}, "mamba2"},
     {'*', {"full_attention", "attention"}, "attention"},
     {'-', {"mlp", "mlp"}, NULL},
+    {'E', {"moe", "moe"}, NULL},
 };
-enum { TYPE_COUNT = sizeof types / sizeof *types, MAX_LAYERS = 4096 };
+enum { MLP_TYPE = 2, MOE_TYPE = 3, TYPE_COUNT = sizeof types / sizeof *types, MAX_LAYERS = 4096 };
+
+/* Of the MLPs and experts. */
+typedef struct nemotron_sizes {
+  int64_t width, experts, chosen, expert_width, shared, groups, top_groups, latent; /* latent 0: none */
+  bool normalize, bias;
+} nemotron_sizes;
+
+/* The keys of the experts' sizes. */
+static const struct {
+  const char *key;
+  size_t member;
+} expert_keys[] = {
+    {"n_routed_experts", offsetof(nemotron_sizes, experts)},
+    {"num_experts_per_tok", offsetof(nemotron_sizes, chosen)},
+    {"moe_intermediate_size", offsetof(nemotron_sizes, expert_width)},
+    {"moe_shared_expert_intermediate_size", offsetof(nemotron_sizes, shared)},
+    {"n_group", offsetof(nemotron_sizes, groups)},
+    {"topk_group", offsetof(nemotron_sizes, top_groups)},
+    {"moe_latent_size", offsetof(nemotron_sizes, latent)},
+};
+enum { EXPERT_KEYS = sizeof expert_keys / sizeof *expert_keys };
+
+static int64_t *size_at(nemotron_sizes *s, int key) {
+  return (int64_t *)(void *)((char *)s + expert_keys[key].member);
+}
 
 static bool is(const json_t *json) {
   const char *type = config_type(json);
   return type && strcmp(type, "nemotron_h") == 0;
 }
 
-static void write_mlp(int64_t width, bool bias, char block[CONFIG_BLOCK]) {
-  snprintf(block, CONFIG_BLOCK, MLP, width, bias ? ",bias=1" : "");
+static void write_mlp(const nemotron_sizes *s, int64_t width, char block[CONFIG_BLOCK]) {
+  snprintf(block, CONFIG_BLOCK, MLP, width, s->bias ? ",bias=1" : "");
+}
+
+/* Options in their order, as the list has them. */
+static void write_moe(const nemotron_sizes *s, char block[CONFIG_BLOCK]) {
+  char shared[64], groups[48] = "", latent[48] = "";
+  if (s->groups > 1)
+    snprintf(groups, sizeof groups, ",groups=%" PRId64 ",top_groups=%" PRId64, s->groups, s->top_groups);
+  if (s->latent) snprintf(latent, sizeof latent, ",latent=%" PRId64 "%s", s->latent, s->bias ? ",latent_bias=1" : "");
+  snprintf(shared, sizeof shared, MLP, s->shared, s->bias ? ",bias=1" : "");
+  snprintf(block, CONFIG_BLOCK,
+           "moe(experts=%" PRId64 ",chosen=%" PRId64 ",width=%" PRId64
+           ",activation=relu2,plain=1,scores=sigmoid%s,bias=1%s%s)+%s",
+           s->experts, s->chosen, s->expert_width, s->normalize ? ",normalize=1" : "", groups, latent, shared);
+}
+
+static void write_block(const nemotron_sizes *s, int type, char block[CONFIG_BLOCK]) {
+  if (type == MOE_TYPE) write_moe(s, block);
+  else if (type == MLP_TYPE) write_mlp(s, s->width, block);
+  else strcpy(block, types[type].block);
 }
 
 /* TYPE_COUNT: none of them. */
@@ -49,7 +99,7 @@ static int type_lettered(char letter) {
   return i;
 }
 
-static clm_status read_blocks(clm_context *ctx, const char *path, const json_t *json, const char *mlp,
+static clm_status read_blocks(clm_context *ctx, const char *path, const json_t *json, const nemotron_sizes *sizes,
                               clm_model_config *c) {
   const json_t *list = members_find(json, TYPES);
   const char *pattern = list ? NULL : json_string_value(members_find(json, PATTERN));
@@ -63,10 +113,11 @@ static clm_status read_blocks(clm_context *ctx, const char *path, const json_t *
     const char letter[] = {pattern ? pattern[i] : '\0', '\0'};
     const char *name = pattern ? letter : json_string_value(json_array_get(list, i));
     const int type = pattern ? type_lettered(*letter) : type_named(name ? name : "");
-    if (type < TYPE_COUNT) snprintf(blocks[i], CONFIG_BLOCK, "%s", types[type].block ? types[type].block : mlp);
+    if (type < TYPE_COUNT) write_block(sizes, type, blocks[i]);
     else
       status = context_fail(ctx, CLM_UNSUPPORTED,
-                            "%s: layer %zu is \"%.40s\", expected Mamba, attention or an MLP (\"M\", \"*\" or \"-\")",
+                            "%s: layer %zu is \"%.40s\", expected Mamba, attention, an MLP or experts "
+                            "(\"M\", \"*\", \"-\" or \"E\")",
                             path, i, name ? name : "");
   }
   if (!status) status = config_list_blocks(ctx, path, (const char(*)[CONFIG_BLOCK])blocks, (int64_t)count, c);
@@ -74,10 +125,30 @@ static clm_status read_blocks(clm_context *ctx, const char *path, const json_t *
   return status;
 }
 
+static clm_status read_scale(clm_context *ctx, const char *path, const json_t *json, clm_model_config *c) {
+  const json_t *value = members_find(json, SCALE);
+  double number = 1;
+  if (value && (!json_to_double(value, &number) || !(number > 0) || !isfinite(number)))
+    return members_bad_key(ctx, path, SCALE, "a positive number");
+  c->expert_scale = (float)number;
+  return CLM_OK;
+}
+
+static clm_status read_sizes(clm_context *ctx, const char *path, const json_t *json, nemotron_sizes *s) {
+  const json_t *normalize = members_find(json, "norm_topk_prob");
+  TRY(hybrid_read_size(ctx, path, json, WIDTH, &s->width));
+  for (int i = 0; i < EXPERT_KEYS; i++) TRY(hybrid_read_size(ctx, path, json, expert_keys[i].key, size_at(s, i)));
+  if (normalize && !json_is_boolean(normalize)) return members_bad_key(ctx, path, "norm_topk_prob", "true or false");
+  s->normalize = !json_is_false(normalize);
+  s->bias = json_is_true(members_find(json, BIAS));
+  return CLM_OK;
+}
+
 /* What the file leaves out is as the class has it. */
 static clm_status read(clm_context *ctx, const char *path, const json_t *json, clm_model_config *c) {
-  int64_t heads = 128, width = 21504;
-  char mlp[CONFIG_BLOCK];
+  int64_t heads = 128;
+  nemotron_sizes sizes = {
+      .width = 21504, .experts = 8, .chosen = 2, .expert_width = 7688, .shared = 7688, .groups = 1, .top_groups = 1};
   const char *activation = json_string_value(json_object_get(json, "mlp_hidden_act"));
   *c = (clm_model_config){.vocab_size = 131072,
                           .d_model = 4096,
@@ -90,7 +161,8 @@ static clm_status read(clm_context *ctx, const char *path, const json_t *json, c
   TRY(members_read(ctx, path, json, FORM_NEMOTRON_H, c));
   TRY(members_read_limits(ctx, path, json, LIMITS, c));
   TRY(hybrid_read_size(ctx, path, json, HEADS, &heads));
-  TRY(hybrid_read_size(ctx, path, json, WIDTH, &width));
+  TRY(read_sizes(ctx, path, json, &sizes));
+  TRY(read_scale(ctx, path, json, c));
   if (activation && strcmp(activation, "relu2") != 0)
     return context_fail(ctx, CLM_UNSUPPORTED, "%s: mlp_hidden_act is \"%.40s\", expected \"relu2\"", path,
                         activation);
@@ -98,66 +170,104 @@ static clm_status read(clm_context *ctx, const char *path, const json_t *json, c
     return members_bad_key(ctx, path, "mamba_head_dim", "small enough for this number of heads");
   c->d_inner = heads * c->head_dim;
   c->untied_head = true; /* whatever the file says: the class has a head of its own */
-  write_mlp(width, json_is_true(members_find(json, "mlp_bias")), mlp);
-  return read_blocks(ctx, path, json, mlp, c);
+  return read_blocks(ctx, path, json, &sizes, c);
 }
 
-/* The type of a block; TYPE_COUNT: it is none of this family's. *mlp: of all MLPs, empty before the first. */
-static int type_of(const char *block, char mlp[CONFIG_BLOCK]) {
-  for (int i = 0; i < TYPE_COUNT; i++)
-    if (types[i].block && strcmp(types[i].block, block) == 0) return i;
-  if (!*mlp) strcpy(mlp, block);
-  return strcmp(mlp, block) == 0 ? TYPE_COUNT - 1 : TYPE_COUNT;
+/* ---- Writing ---- */
+
+/* The number after "key=" in a block, 0 where it is not there. */
+static int64_t option_of(const char *block, const char *key) {
+  const char *at = strstr(block, key);
+  return at ? strtoll(at + strlen(key), NULL, 10) : 0;
 }
 
-static bool parse_mlp(const char *block, int64_t *width, bool *bias) {
-  char again[CONFIG_BLOCK];
-  *bias = strstr(block, ",bias=1");
-  if (sscanf(block, "mlp(width=%" SCNd64, width) != 1) return false;
-  write_mlp(*width, *bias, again);
-  return strcmp(again, block) == 0;
+/* The sizes that an MLP's or experts' block shows. */
+static void find_sizes(const char *block, nemotron_sizes *s) {
+  if (strncmp(block, "mlp(", 4) == 0) s->width = option_of(block, "(width=");
+  else if (strncmp(block, "moe(", 4) == 0) {
+    const char *shared = strstr(block, "+mlp(");
+    s->experts = option_of(block, "experts=");
+    s->chosen = option_of(block, "chosen=");
+    s->expert_width = option_of(block, ",width=");
+    s->shared = shared ? option_of(shared, "(width=") : 0;
+    s->groups = option_of(block, ",groups=") ? option_of(block, ",groups=") : 1;
+    s->top_groups = s->groups > 1 ? option_of(block, "top_groups=") : 1;
+    s->latent = option_of(block, "latent=");
+    s->normalize = strstr(block, "normalize=1");
+  } else return;
+  s->bias = strstr(block, "plain=1,bias=1");
 }
 
-static bool can_write(const clm_model_config *c) {
-  char mlp[CONFIG_BLOCK] = "", block[CONFIG_BLOCK];
-  int64_t width;
-  bool bias, attends = false;
+/* The type of a block; TYPE_COUNT: it is none of this model's. */
+static int type_of(const nemotron_sizes *s, const char *block) {
+  char want[CONFIG_BLOCK];
+  int i = 0;
+  for (; i < TYPE_COUNT; i++) {
+    write_block(s, i, want);
+    if (strcmp(want, block) == 0) break;
+  }
+  return i;
+}
+
+/* The sizes of all blocks; false: one is none of this family's, or there is nothing of it but Mamba-2. */
+static bool all_sizes(const clm_model_config *c, nemotron_sizes *s) {
+  char block[CONFIG_BLOCK];
+  bool own = false;
+  *s = (nemotron_sizes){
+      .width = 1, .experts = 1, .chosen = 1, .expert_width = 1, .shared = 1, .groups = 1, .top_groups = 1};
   if (!c->layers) return false;
   for (int64_t i = 0; i < c->n_layer; i++) {
     config_block(c, i, block);
-    const int type = type_of(block, mlp);
-    if (type == TYPE_COUNT) return false;
-    attends |= types[type].letter == '*';
+    find_sizes(block, s);
   }
-  if (*mlp && !parse_mlp(mlp, &width, &bias)) return false;
-  return (attends || *mlp) && c->untied_head && c->rope_theta == 0 && !c->attention_bias && !c->qk_norm &&
+  for (int64_t i = 0; i < c->n_layer; i++) {
+    config_block(c, i, block);
+    const int type = type_of(s, block);
+    if (type == TYPE_COUNT) return false;
+    own |= types[type].letter != 'M';
+  }
+  return own;
+}
+
+static bool can_write(const clm_model_config *c) {
+  nemotron_sizes s;
+  return all_sizes(c, &s) && c->untied_head && c->rope_theta == 0 && !c->attention_bias && !c->qk_norm &&
          c->attention_window == 0 && c->attention_scale == 0 && c->logit_scale == 1 && !c->layer_norm &&
          c->residual_scale == 1 && !c->D_per_channel && !c->norm_before_gate && !c->no_gated_norm && c->d_mlp == 0;
 }
 
-static json_t *write(const clm_model_config *c, clm_dtype dtype) {
-  const char *stored = dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
-  char mlp[CONFIG_BLOCK] = "", block[CONFIG_BLOCK];
-  int64_t width = 1;
-  bool bias = false;
+static json_t *types_in(const clm_model_config *c, const nemotron_sizes *s) {
   json_t *list = json_array();
-  int failed = 0;
+  char block[CONFIG_BLOCK];
   for (int64_t i = 0; i < c->n_layer; i++) {
     config_block(c, i, block);
-    failed |= json_array_append_new(list, json_string(types[type_of(block, mlp)].names[0]));
+    json_array_append_new(list, json_string(types[type_of(s, block)].names[0]));
   }
-  if (*mlp) parse_mlp(mlp, &width, &bias);
+  return list;
+}
+
+static json_t *write(const clm_model_config *c, clm_dtype dtype) {
+  const char *stored = dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
+  nemotron_sizes s;
+  all_sizes(c, &s);
   json_t *json =
-      json_pack("{s:[s], s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:I, s:s, s:b, s:n, s:n, s:n}", "architectures",
-                "NemotronHForCausalLM", "model_type", "nemotron_h", "mamba_hidden_act", "silu", "mlp_hidden_act",
-                "relu2", "dtype", stored, HEADS, (json_int_t)(c->d_inner / c->head_dim), WIDTH, (json_int_t)width,
-                "mlp_bias", bias, "residual_in_fp32", 1, "chunk_size", (json_int_t)128, "mamba_ssm_cache_dtype",
+      json_pack("{s:[s], s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:f, s:o, s:b, s:I, s:s, s:b, s:n, s:n, s:n}",
+                "architectures", "NemotronHForCausalLM", "model_type", "nemotron_h", "mamba_hidden_act", "silu",
+                "mlp_hidden_act", "relu2", "dtype", stored, HEADS, (json_int_t)(c->d_inner / c->head_dim), WIDTH,
+                (json_int_t)s.width, BIAS, s.bias, "norm_topk_prob", s.normalize, SCALE, (double)c->expert_scale,
+                TYPES, types_in(c, &s), "residual_in_fp32", 1, "chunk_size", (json_int_t)128, "mamba_ssm_cache_dtype",
                 "float32", "use_cache", 1, "bos_token_id", "eos_token_id", "pad_token_id");
-  failed |= json ? json_object_set_new(json, TYPES, list) : -1;
-  if (!json) json_decref(list);
-  if (!failed && !members_write(c, FORM_NEMOTRON_H, json) && !members_write_limits(c, LIMITS, json)) return json;
+  int failed = members_write(c, FORM_NEMOTRON_H, json) || members_write_limits(c, LIMITS, json);
+  for (int i = 0; i < EXPERT_KEYS && !failed; i++)
+    if (*size_at(&s, i)) failed = json_object_set_new(json, expert_keys[i].key, json_integer(*size_at(&s, i)));
+  if (!failed) return json;
   json_decref(json);
   return NULL;
 }
 
-const config_family config_nemotron_h = {is, read, can_write, write, true, NULL, NULL};
+/* Experts have names that are not those of their layers here. */
+static source_naming naming(const clm_model_config *c) {
+  return c->layers && strstr(c->layers, "moe(") ? NAMING_NEMOTRON : NAMING_PYTORCH;
+}
+
+const config_family config_nemotron_h = {is, read, can_write, write, true, naming, NULL};
