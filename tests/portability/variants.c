@@ -176,7 +176,7 @@ static double value_of(const op_scalar *s, bool set) {
   switch (s->kind) {
   case OP_BOOL: return set;
   case OP_CHOICE: return set ? s->high - 1 : 0;
-  case OP_NUMBER: return 0.5;
+  case OP_NUMBER: return strcmp(s->name, "theta") == 0 ? 10000 : 0.5; /* at least 1 */
   default: return s->low;
   }
 }
