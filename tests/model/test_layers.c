@@ -220,13 +220,24 @@ static void test_files(const test_device *device, const void *data) {
   folder_empty();
 }
 
-/* Every way to hold matrices reaches the new kind too: int8 within its rounding of f32. */
+/* Every way to hold matrices reaches every kind: int8 within its rounding of f32. All experts are chosen, so that
+ * what is rounded chooses no others. */
+typedef struct held_case {
+  const char *layers, *matrix;
+} held_case;
+
+static const held_case held_cases[] = {
+    {"mamba1 mlp(width=24)", "backbone.layers.1.mixer.gate_proj.weight"},
+    {"mamba1 moe(experts=3,chosen=3,width=7)", "backbone.layers.1.mixer.input_linear.weight"}};
+
 static void test_held(const test_device *device, const void *data) {
-  (void)data;
+  const held_case *c = data;
   clm_context *context = device->context;
   clm_model *model, *held;
   clm_model_state *state;
-  CHECK(context, clm_model_create(context, &mixed, 3, &model));
+  clm_model_config config = mixed;
+  config.layers = c->layers;
+  CHECK(context, clm_model_create(context, &config, 3, &model));
   CHECK(context, clm_model_save(model, test_folder));
   CHECK(context, clm_model_state_create(model, BATCH, &state));
   float *want = run(model, state, 0);
@@ -235,7 +246,7 @@ static void test_held(const test_device *device, const void *data) {
     const clm_model_load_options options = {.weights = (clm_weights_type)type};
     clm_tensor t;
     CHECK(context, clm_model_load_with(context, test_folder, &options, &held));
-    CHECK(context, clm_model_parameter(held, "backbone.layers.1.mixer.gate_proj.weight", &t));
+    CHECK(context, clm_model_parameter(held, c->matrix, &t));
     if (type != CLM_WEIGHTS_AS_STORED) assert_int_not_equal(t.dtype, CLM_F32);
     CHECK(context, clm_model_state_create(held, BATCH, &state));
     float *got = run(held, state, 0);
@@ -432,7 +443,9 @@ static void add(void) {
   test_add(NULL, test_bad_files, NULL, "layers: bad files of Mamba-2");
   for (size_t d = 0; d < test_device_count; d++) {
     test_add(&test_devices[d], test_files, NULL, "layers: files");
-    test_add(&test_devices[d], test_held, NULL, "layers: weights held otherwise");
+    for (size_t i = 0; i < TEST_COUNT(held_cases); i++)
+      test_add(&test_devices[d], test_held, &held_cases[i], "layers: weights held otherwise, %s",
+               held_cases[i].layers);
     test_add(&test_devices[d], test_training, NULL, "layers: training");
     for (size_t i = 0; i < TEST_COUNT(mamba2_cases); i++)
       test_add(&test_devices[d], test_mamba2_files, &mamba2_cases[i], "layers: Mamba-2 as %s", mamba2_cases[i].part);

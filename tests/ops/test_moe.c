@@ -303,6 +303,34 @@ static void test_product_gradients(const test_device *device, const void *data) 
   problem_check_gradients(&f, &b, 30);
 }
 
+/* Not a number in the weights of experts without rows changes nothing: they are not read. */
+static void test_unread(const test_device *device, const void *data) {
+  const product_case *c = data;
+  const clm_grouped_matmul_args args = {0};
+  const test_problem p = product_of(c, &args);
+  test_run *clean = run_create(&p, device->context, false), *dirty = run_create(&p, device->context, false);
+  double *b = run_read(dirty, "b");
+  const int32_t *offsets = offsets_of(c);
+  const int64_t each = c->n * c->k;
+  int64_t unread = 0;
+  for (int64_t i = 0; i < c->experts * each; i++)
+    if (offsets[i / each] == offsets[i / each + 1]) {
+      b[i] = (double)NAN;
+      unread++;
+    }
+  assert_true(unread > 0);
+  run_write(dirty, "b", b);
+  run_call(clean);
+  run_call(dirty);
+  double *want = run_read(clean, "out"), *got = run_read(dirty, "out");
+  assert_memory_equal(got, want, (size_t)(c->rows * c->n) * sizeof *got);
+  free(b);
+  free(want);
+  free(got);
+  run_destroy(clean);
+  run_destroy(dirty);
+}
+
 /* ---- Adding up ---- */
 
 typedef struct combine_case {
@@ -418,6 +446,8 @@ static void add(void) {
     test_add(device, test_choice, NULL, "route: ties, a bias, groups");
     ADD_ALL(device, test_rows, rows_cases, "expert_rows: %s");
     ADD_ALL(device, test_product, product_cases, "grouped_matmul: %s");
+    test_add(device, test_unread, &product_cases[1], "grouped_matmul: few rows, weights that are not read");
+    test_add(device, test_unread, &product_cases[6], "grouped_matmul: weights that are not read");
     ADD_ALL(device, test_product_backward, product_cases, "grouped_matmul_backward: %s");
     ADD_ALL(device, test_combine, combine_cases, "combine: %s");
     ADD_ALL(device, test_combine_backward, combine_cases, "combine_backward: %s");
