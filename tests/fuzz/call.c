@@ -35,6 +35,7 @@ static const catalog_op *draw_op(test_random *r) {
                {"attention_backward", 1},
                {"rope", 1},
                {"kv_append", 1},
+               {"kv_advance", 1},
                {"adamw", 1},
                {"assoc_scan", 1},
                {"matmul", 2},

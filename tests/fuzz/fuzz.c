@@ -345,13 +345,16 @@ static void count_forms(const fuzz_call *c) {
   for (int i = 0; i < FORMS; i++) forms_done[i] += done[i];
 }
 
+enum { WHOLE_RUN = 160000, EACH = 1000 }; /* calls, and how often each thing must have succeeded in them */
+
 static bool report(uint64_t cases) {
   static const char *const layouts[FUZZ_LAYOUTS] = {"contiguous", "padded",   "transposed", "wide",
                                                     "spread",     "repeated", "permuted"};
   static const char *const forms[FORMS] = {"the second shape", "another dtype", "several steps", "heads"};
   static const clm_dtype dtypes[] = {CLM_F32, CLM_F16, CLM_BF16, CLM_F64, CLM_C64, CLM_C128, CLM_I32, CLM_I8};
-  const double part = fmin((double)cases / 100, 1000); /* of a shorter run its part, less what few calls scatter */
-  const uint64_t want = (uint64_t)(part < 1000 ? fmax(0, part - 4 * sqrt(part)) : part);
+  /* Of a shorter run its part, less what few calls scatter. */
+  const double part = fmin(EACH * (double)cases / WHOLE_RUN, EACH);
+  const uint64_t want = (uint64_t)(part < EACH ? fmax(0, part - 4 * sqrt(part)) : part);
   printf("%llu calls: %llu succeeded, %llu refused, %llu not supported, %llu complaints\n", (unsigned long long)cases,
          (unsigned long long)succeeded, (unsigned long long)refused, (unsigned long long)unsupported,
          (unsigned long long)complaints);
