@@ -1,4 +1,5 @@
 #include "files/gguf.h"
+#include "core/arith.h"
 #include "core/context.h"
 #include "core/file.h"
 #include "core/try.h"
@@ -92,7 +93,7 @@ static clm_status open_file(clm_context *ctx, const char *path, gguf *g) {
 static clm_status fill(const cursor *c, size_t needed) {
   gguf *g = c->file->state;
   if (needed <= g->filled) return CLM_OK;
-  size_t to = (needed + FILL_BYTES - 1) / FILL_BYTES * FILL_BYTES;
+  size_t to = (size_t)round_up((int64_t)needed, (int64_t)FILL_BYTES);
   if (to > g->in.bytes) to = g->in.bytes;
   if (mprotect(g->data + g->filled, to - g->filled, PROT_READ | PROT_WRITE) != 0)
     return context_fail(c->context, CLM_OUT_OF_MEMORY, "out of host memory for %s", c->file->path);
@@ -317,7 +318,7 @@ static clm_status place_tensors(cursor *c, source *s, const gguf *g) {
       (!gguf_integer(s, "general.alignment", &alignment) || alignment < 8 || alignment > 1 << 20 || alignment % 8))
     return bad(c->context, s, "general.alignment is not a multiple of 8");
   const size_t step = (size_t)alignment;
-  size_t begin = ((size_t)(c->at - c->begin) + step - 1) / step * step;
+  size_t begin = (size_t)round_up(c->at - c->begin, alignment);
   size_t bytes = begin < g->in.bytes ? g->in.bytes - begin : 0;
   uint64_t end = 0;
   qsort(s->tensors, s->count, sizeof *s->tensors, by_place);

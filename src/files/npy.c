@@ -1,4 +1,5 @@
 #include "files/npy.h"
+#include "core/arith.h"
 #include "core/try.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -317,7 +318,7 @@ size_t npy_header(npy_dtype dtype, int rank, const int64_t *shape, char header[N
   memcpy(header, magic, sizeof magic);
   int length = snprintf(header + begin, NPY_HEADER_BYTES - begin,
                         "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", dtypes[dtype].descr, tuple);
-  size_t end = (begin + (size_t)length + 1 + ALIGN - 1) / ALIGN * ALIGN;
+  size_t end = (size_t)round_up((int64_t)begin + length + 1, ALIGN);
   header[begin + (size_t)length] = ' ';
   header[end - 1] = '\n';
   header[VERSION_AT] = 1;

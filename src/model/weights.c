@@ -1,4 +1,5 @@
 #include "model/weights.h"
+#include "core/arith.h"
 #include "core/context.h"
 #include "core/rng.h"
 #include "core/try.h"
@@ -21,10 +22,7 @@
 static size_t bytes_of(const weight *w) { return w->count * clm_dtype_size(w->dtype); }
 
 /* Up to where the next thing begins. */
-static size_t padded(size_t bytes) {
-  const size_t line = ALIGN_FLOATS * sizeof(float);
-  return (bytes + line - 1) / line * line;
-}
+static size_t padded(size_t bytes) { return (size_t)round_up((int64_t)bytes, ALIGN_FLOATS * (int64_t)sizeof(float)); }
 
 /* A matrix may be of several experts, (experts, rows, row). */
 static size_t row_elements(const weight *w) { return (size_t)w->shape[w->rank - 1]; }

@@ -4,6 +4,7 @@
  * parameters. */
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
+#include "core/arith.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -129,7 +130,7 @@ static backward_workspace layout(const selective_scan_shape *s, const clm_select
                                  const selective_key *key, const backward_plan *p) {
   const selective_scan_plan *t = &p->tile;
   int64_t matrix = scan_matrix(s), rows = t->slots * s->d_inner, states = t->slots * matrix;
-  int64_t tiles = s->packed ? s->length / t->tile + s->sequences : s->batch * ((s->length + t->tile - 1) / t->tile);
+  int64_t tiles = s->packed ? s->length / t->tile + s->sequences : s->batch * div_up(s->length, t->tile);
   int64_t varying = t->group_blocks * s->batch * s->length * s->n_groups * (matrix / s->d_inner);
   backward_workspace w = {.scan.floats = 0};
   w.scan.tiles_at = scan_take(&w.scan, tiles * matrix);

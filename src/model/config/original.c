@@ -53,8 +53,7 @@ static clm_status read_layers(clm_context *ctx, const char *path, const json_t *
     return members_bad_key(ctx, path, "d_intermediate", "a whole number of channels");
   if (width == 0) return strcmp(kind, "mamba1") == 0 ? CLM_OK : config_set_layers(ctx, path, kind, c);
   if (c->n_layer <= MAX_DIMENSION) c->n_layer *= 2;
-  snprintf(layers, sizeof layers, "%s mlp(width=%" PRId64 ")", kind,
-           (int64_t)(width + MLP_MULTIPLE - 1) / MLP_MULTIPLE * MLP_MULTIPLE);
+  snprintf(layers, sizeof layers, "%s mlp(width=%" PRId64 ")", kind, round_up(width, MLP_MULTIPLE));
   return config_set_layers(ctx, path, layers, c);
 }
 
