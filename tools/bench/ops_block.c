@@ -3,6 +3,7 @@
 #include "bench/ops.h"
 #include "core/try.h"
 #include "model/linear.h"
+#include "ops/view.h"
 
 enum {
   X,
@@ -51,14 +52,14 @@ static sizes sizes_of(const bench_shape *s) {
   return z;
 }
 
-#define ROWS(width)           .rank = 3, .shape = {s->batch, s->length, width}, .channel = 0, .length = -1
+#define ROWS(s, width)        .rank = 3, .shape = {(s)->batch, (s)->length, width}, .channel = 0, .length = -1
 #define MATRIX(rows, columns) .rank = 2, .shape = {rows, columns}, .channel = -1, .length = -1, .fixed = true
 #define WEIGHT(rows, columns) .rank = 2, .shape = {rows, columns}, .channel = -1, .length = -1, .weights = true
 #define VECTOR(size)          .rank = 1, .shape = {size}, .channel = -1, .length = -1, .fixed = true
 
 static int forward_tensors(const bench_shape *s, bench_tensor *t) {
   sizes z = sizes_of(s);
-  t[X] = (bench_tensor){.name = "x", ROWS(z.d_model), NORMAL(1)};
+  t[X] = (bench_tensor){.name = "x", ROWS(s, z.d_model), NORMAL(1)};
   t[IN_PROJ] = (bench_tensor){.name = "in_proj", WEIGHT(2 * z.d_inner, z.d_model), NORMAL(0.03f)};
   t[CONV_WEIGHT] = (bench_tensor){.name = "conv.weight", MATRIX(z.d_inner, s->width), NORMAL(0.5f)};
   t[CONV_BIAS] = (bench_tensor){.name = "conv.bias", VECTOR(z.d_inner), NORMAL(0.5f)};
@@ -68,20 +69,20 @@ static int forward_tensors(const bench_shape *s, bench_tensor *t) {
   t[A_LOG] = (bench_tensor){.name = "A_log", MATRIX(z.d_inner, z.state), NORMAL(1)};
   t[D] = (bench_tensor){.name = "D", VECTOR(z.d_inner), NORMAL(1)};
   t[OUT_PROJ] = (bench_tensor){.name = "out_proj", WEIGHT(z.d_model, z.d_inner), NORMAL(0.03f)};
-  t[XZ] = (bench_tensor){.name = "xz", ROWS(2 * z.d_inner)};
-  t[CONV] = (bench_tensor){.name = "conv", ROWS(z.d_inner)};
-  t[DBC] = (bench_tensor){.name = "dbc", ROWS(z.dbc)};
-  t[DELTA] = (bench_tensor){.name = "delta", ROWS(z.d_inner)};
-  t[Y] = (bench_tensor){.name = "y", ROWS(z.d_inner)};
-  t[OUT] = (bench_tensor){.name = "out", ROWS(z.d_model), .output = true};
+  t[XZ] = (bench_tensor){.name = "xz", ROWS(s, 2 * z.d_inner)};
+  t[CONV] = (bench_tensor){.name = "conv", ROWS(s, z.d_inner)};
+  t[DBC] = (bench_tensor){.name = "dbc", ROWS(s, z.dbc)};
+  t[DELTA] = (bench_tensor){.name = "delta", ROWS(s, z.d_inner)};
+  t[Y] = (bench_tensor){.name = "y", ROWS(s, z.d_inner)};
+  t[OUT] = (bench_tensor){.name = "out", ROWS(s, z.d_model), .output = true};
   return FORWARD_COUNT;
 }
 
 static int train_tensors(const bench_shape *s, bench_tensor *t) {
   sizes z = sizes_of(s);
   forward_tensors(s, t);
-  t[DOUT] = (bench_tensor){.name = "dout", ROWS(z.d_model), NORMAL(1), .gradient = true};
-  t[DX] = (bench_tensor){.name = "dx", ROWS(z.d_model), .output = true};
+  t[DOUT] = (bench_tensor){.name = "dout", ROWS(s, z.d_model), NORMAL(1), .gradient = true};
+  t[DX] = (bench_tensor){.name = "dx", ROWS(s, z.d_model), .output = true};
   for (int i = IN_PROJ; i <= OUT_PROJ; i++) { /* the gradients of the weights, in the same order */
     static const char *const names[] = {"din_proj", "dconv.weight", "dconv.bias", "dx_proj",  "ddt_proj",
                                         "ddt_bias", "dA_log",       "dD",         "dout_proj"};
@@ -95,16 +96,12 @@ static int train_tensors(const bench_shape *s, bench_tensor *t) {
     t[i].passes = 2;
     t[i].weights = false; /* they change with every step, and are packed in each */
   }
-  t[DXZ] = (bench_tensor){.name = "dxz", ROWS(2 * z.d_inner)};
-  t[DCONV] = (bench_tensor){.name = "dconv", ROWS(z.d_inner)};
-  t[DDBC] = (bench_tensor){.name = "ddbc", ROWS(z.dbc)};
-  t[DDELTA] = (bench_tensor){.name = "ddelta", ROWS(z.d_inner)};
-  t[DY] = (bench_tensor){.name = "dy", ROWS(z.d_inner)};
+  t[DXZ] = (bench_tensor){.name = "dxz", ROWS(s, 2 * z.d_inner)};
+  t[DCONV] = (bench_tensor){.name = "dconv", ROWS(s, z.d_inner)};
+  t[DDBC] = (bench_tensor){.name = "ddbc", ROWS(s, z.dbc)};
+  t[DDELTA] = (bench_tensor){.name = "ddelta", ROWS(s, z.d_inner)};
+  t[DY] = (bench_tensor){.name = "dy", ROWS(s, z.d_inner)};
   return TRAIN_COUNT;
-}
-
-static clm_tensor columns(clm_tensor t, int64_t begin, int64_t count) {
-  return clm_tensor_slice(t, t.rank - 1, begin, count);
 }
 
 /* (batch, length, d_state) as (batch, length, 1, d_state) */
@@ -130,9 +127,9 @@ static parts parts_of(const bench_shape *s, const clm_tensor *t) {
   return (parts){
       .in = layer(rows_of(t[X]), t[IN_PROJ], rows_of(t[XZ])),
       .x = layer(rows_of(t[CONV]), t[X_PROJ], rows_of(t[DBC])),
-      .dt = layer(columns(rows_of(t[DBC]), 0, z.dt_rank), t[DT_PROJ], rows_of(t[DELTA])),
+      .dt = layer(view_columns(rows_of(t[DBC]), 0, z.dt_rank), t[DT_PROJ], rows_of(t[DELTA])),
       .out = layer(rows_of(t[Y]), t[OUT_PROJ], rows_of(t[OUT])),
-      .conv = {.x = columns(t[XZ], 0, z.d_inner),
+      .conv = {.x = view_columns(t[XZ], 0, z.d_inner),
                .weight = t[CONV_WEIGHT],
                .bias = t[CONV_BIAS],
                .out = t[CONV],
@@ -140,10 +137,10 @@ static parts parts_of(const bench_shape *s, const clm_tensor *t) {
       .scan = {.u = t[CONV],
                .delta = t[DELTA],
                .A = t[A_LOG],
-               .B = one_group(columns(t[DBC], z.dt_rank, z.state)),
-               .C = one_group(columns(t[DBC], z.dt_rank + z.state, z.state)),
+               .B = one_group(view_columns(t[DBC], z.dt_rank, z.state)),
+               .C = one_group(view_columns(t[DBC], z.dt_rank + z.state, z.state)),
                .D = t[D],
-               .z = columns(t[XZ], z.d_inner, z.d_inner),
+               .z = view_columns(t[XZ], z.d_inner, z.d_inner),
                .delta_bias = t[DT_BIAS],
                .out = t[Y],
                .delta_softplus = true,
@@ -171,22 +168,22 @@ static clm_status call_train(clm_context *context, const bench_shape *s, const c
   TRY(clm_causal_conv1d(context, &p.conv));
   TRY(linear_forward(context, &p.dt));
   TRY(linear_backward(context, &p.out, &(linear_gradients){.dout = dout, .dinput = rows_of(t[DY])}));
-  TRY(clm_selective_scan_backward(
-      context, &(clm_selective_scan_backward_args){.forward = p.scan,
-                                                   .dout = t[DY],
-                                                   .du = t[DCONV],
-                                                   .ddelta = t[DDELTA],
-                                                   .dz = columns(t[DXZ], z.d_inner, z.d_inner),
-                                                   .dA = t[DA_LOG],
-                                                   .dB = one_group(columns(t[DDBC], z.dt_rank, z.state)),
-                                                   .dC = one_group(columns(t[DDBC], z.dt_rank + z.state, z.state)),
-                                                   .dD = t[DD],
-                                                   .ddelta_bias = t[DDT_BIAS],
-                                                   .out = t[Y]}));
+  TRY(clm_selective_scan_backward(context, &(clm_selective_scan_backward_args){
+                                               .forward = p.scan,
+                                               .dout = t[DY],
+                                               .du = t[DCONV],
+                                               .ddelta = t[DDELTA],
+                                               .dz = view_columns(t[DXZ], z.d_inner, z.d_inner),
+                                               .dA = t[DA_LOG],
+                                               .dB = one_group(view_columns(t[DDBC], z.dt_rank, z.state)),
+                                               .dC = one_group(view_columns(t[DDBC], z.dt_rank + z.state, z.state)),
+                                               .dD = t[DD],
+                                               .ddelta_bias = t[DDT_BIAS],
+                                               .out = t[Y]}));
   TRY(linear_backward(context, &p.out, &(linear_gradients){.dout = dout, .dweight = t[DOUT_PROJ]}));
   TRY(linear_backward(context, &p.dt,
                       &(linear_gradients){.dout = rows_of(t[DDELTA]),
-                                          .dinput = columns(rows_of(t[DDBC]), 0, z.dt_rank),
+                                          .dinput = view_columns(rows_of(t[DDBC]), 0, z.dt_rank),
                                           .dweight = t[DDT_PROJ]}));
   TRY(linear_backward(
       context, &p.x,
@@ -194,7 +191,7 @@ static clm_status call_train(clm_context *context, const bench_shape *s, const c
           .dout = rows_of(t[DDBC]), .dinput = rows_of(t[DCONV]), .accumulate_dinput = true, .dweight = t[DX_PROJ]}));
   TRY(clm_causal_conv1d_backward(context, &(clm_causal_conv1d_backward_args){.forward = p.conv,
                                                                              .dout = t[DCONV],
-                                                                             .dx = columns(t[DXZ], 0, z.d_inner),
+                                                                             .dx = view_columns(t[DXZ], 0, z.d_inner),
                                                                              .dweight = t[DCONV_WEIGHT],
                                                                              .dbias = t[DCONV_BIAS]}));
   return linear_backward(

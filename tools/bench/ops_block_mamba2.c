@@ -55,14 +55,14 @@ static sizes sizes_of(const bench_shape *s) {
   return z;
 }
 
-#define ROWS(width)           .rank = 3, .shape = {s->batch, s->length, width}, .channel = 0, .length = -1
+#define ROWS(s, width)        .rank = 3, .shape = {(s)->batch, (s)->length, width}, .channel = 0, .length = -1
 #define MATRIX(rows, columns) .rank = 2, .shape = {rows, columns}, .channel = -1, .length = -1, .fixed = true
 #define WEIGHT(rows, columns) .rank = 2, .shape = {rows, columns}, .channel = -1, .length = -1, .weights = true
 #define VECTOR(size)          .rank = 1, .shape = {size}, .channel = -1, .length = -1, .fixed = true
 
 static int forward_tensors(const bench_shape *s, bench_tensor *t) {
   const sizes z = sizes_of(s);
-  t[X] = (bench_tensor){.name = "x", ROWS(z.d_model), NORMAL(1)};
+  t[X] = (bench_tensor){.name = "x", ROWS(s, z.d_model), NORMAL(1)};
   t[IN_PROJ] = (bench_tensor){.name = "in_proj", WEIGHT(z.projected, z.d_model), NORMAL(0.03f)};
   t[CONV_WEIGHT] = (bench_tensor){.name = "conv.weight", MATRIX(z.conv, s->width), NORMAL(0.5f)};
   t[CONV_BIAS] = (bench_tensor){.name = "conv.bias", VECTOR(z.conv), NORMAL(0.5f)};
@@ -71,11 +71,11 @@ static int forward_tensors(const bench_shape *s, bench_tensor *t) {
   t[D] = (bench_tensor){.name = "D", VECTOR(z.heads), NORMAL(1)};
   t[NORM] = (bench_tensor){.name = "norm", VECTOR(z.d_inner), NORMAL(1)};
   t[OUT_PROJ] = (bench_tensor){.name = "out_proj", WEIGHT(z.d_model, z.d_inner), NORMAL(0.03f)};
-  t[PROJECTED] = (bench_tensor){.name = "projected", ROWS(z.projected)};
-  t[XBC] = (bench_tensor){.name = "xbc", ROWS(z.conv)};
-  t[Y] = (bench_tensor){.name = "y", ROWS(z.d_inner)};
-  t[GATED] = (bench_tensor){.name = "gated", ROWS(z.d_inner)};
-  t[OUT] = (bench_tensor){.name = "out", ROWS(z.d_model), .output = true};
+  t[PROJECTED] = (bench_tensor){.name = "projected", ROWS(s, z.projected)};
+  t[XBC] = (bench_tensor){.name = "xbc", ROWS(s, z.conv)};
+  t[Y] = (bench_tensor){.name = "y", ROWS(s, z.d_inner)};
+  t[GATED] = (bench_tensor){.name = "gated", ROWS(s, z.d_inner)};
+  t[OUT] = (bench_tensor){.name = "out", ROWS(s, z.d_model), .output = true};
   return FORWARD_COUNT;
 }
 
@@ -84,8 +84,8 @@ static int train_tensors(const bench_shape *s, bench_tensor *t) {
                                       "dA_log",   "dD",           "dnorm",      "dout_proj"};
   const sizes z = sizes_of(s);
   forward_tensors(s, t);
-  t[DOUT] = (bench_tensor){.name = "dout", ROWS(z.d_model), NORMAL(1), .gradient = true};
-  t[DX] = (bench_tensor){.name = "dx", ROWS(z.d_model), .output = true};
+  t[DOUT] = (bench_tensor){.name = "dout", ROWS(s, z.d_model), NORMAL(1), .gradient = true};
+  t[DX] = (bench_tensor){.name = "dx", ROWS(s, z.d_model), .output = true};
   for (int i = IN_PROJ; i <= OUT_PROJ; i++) { /* the gradients of the weights, in the same order */
     bench_tensor gradient = t[i];
     gradient.name = names[i - IN_PROJ];
@@ -97,10 +97,10 @@ static int train_tensors(const bench_shape *s, bench_tensor *t) {
     t[i].passes = 2;
     t[i].weights = false; /* they change with every step, and are packed in each */
   }
-  t[DPROJECTED] = (bench_tensor){.name = "dprojected", ROWS(z.projected)};
-  t[DXBC] = (bench_tensor){.name = "dxbc", ROWS(z.conv)};
-  t[DY] = (bench_tensor){.name = "dy", ROWS(z.d_inner)};
-  t[DGATED] = (bench_tensor){.name = "dgated", ROWS(z.d_inner)};
+  t[DPROJECTED] = (bench_tensor){.name = "dprojected", ROWS(s, z.projected)};
+  t[DXBC] = (bench_tensor){.name = "dxbc", ROWS(s, z.conv)};
+  t[DY] = (bench_tensor){.name = "dy", ROWS(s, z.d_inner)};
+  t[DGATED] = (bench_tensor){.name = "dgated", ROWS(s, z.d_inner)};
   return TRAIN_COUNT;
 }
 

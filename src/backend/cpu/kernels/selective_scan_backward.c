@@ -38,34 +38,30 @@ typedef struct backward_scratch {
   uint8_t *kinds;       /* with seq_idx: length                     */
 } backward_scratch;
 
+static vec *take(char *memory, size_t *used, size_t vectors) {
+  vec *at = (vec *)SCRATCH_AT(memory, *used);
+  *used += vectors * sizeof(vec);
+  return at;
+}
+
 static size_t scratch_layout(const backward_task *task, char *memory, backward_scratch *k) {
   size_t numbers = (size_t)task->blocks.numbers, used = 0;
-#define TAKE(pointer, count)                                                                                         \
-  (pointer) = SCRATCH_AT(memory, used);                                                                              \
-  used += (size_t)(count) * sizeof(vec)
   vec **tiles[] = {&k->u, &k->dtu, &k->dy, &k->y, &k->ddelta, &k->sigmoid, &k->rate, &k->gate};
-  for (int i = 0; i < (present(task->a->forward.gate) ? 8 : 6); i++) {
-    TAKE(*tiles[i], STRIP * TILE);
-  }
-  TAKE(k->all_dt, task->tiles * task->width * TILE);
-  for (int i = 0; i < PACKS; i++) {
-    TAKE(k->pack[i], STRIP * TILE);
-  }
+  for (int i = 0; i < (present(task->a->forward.gate) ? 8 : 6); i++) *tiles[i] = take(memory, &used, STRIP * TILE);
+  k->all_dt = take(memory, &used, (size_t)(task->tiles * task->width * TILE));
+  for (int i = 0; i < PACKS; i++) k->pack[i] = take(memory, &used, STRIP * TILE);
   vec **fixed[] = {k->A2, k->dh, k->dA, k->B_fixed, k->C_fixed, k->dB_fixed, k->dC_fixed};
-  for (int i = 0; i < 7 * STRIP; i++) {
-    TAKE(fixed[i / STRIP][i % STRIP], numbers);
-  }
-  TAKE(k->sum_B, TILE);
-  TAKE(k->sum_A, TILE);
-  TAKE(k->h, 2 * TILE * SLOT(task->s->complex));
-  TAKE(k->decay, TILE * SLOT(task->s->complex));
-  TAKE(k->sum_dB, TILE * numbers);
-  TAKE(k->sum_dC, TILE * numbers);
-  TAKE(k->starts, (size_t)(task->tiles * task->width) * numbers);
-  vec *rows, *kinds;
-  TAKE(rows, 2 * div_up((int64_t)(TILE * numbers), LANES));
-  TAKE(kinds, task->a->forward.seq_idx.buffer ? div_up(task->s->length, (int64_t)sizeof(vec)) : 0);
-#undef TAKE
+  for (int i = 0; i < 7 * STRIP; i++) fixed[i / STRIP][i % STRIP] = take(memory, &used, numbers);
+  k->sum_B = take(memory, &used, TILE);
+  k->sum_A = take(memory, &used, TILE);
+  k->h = take(memory, &used, 2 * TILE * SLOT(task->s->complex));
+  k->decay = take(memory, &used, TILE * SLOT(task->s->complex));
+  k->sum_dB = take(memory, &used, TILE * numbers);
+  k->sum_dC = take(memory, &used, TILE * numbers);
+  k->starts = take(memory, &used, (size_t)(task->tiles * task->width) * numbers);
+  vec *rows = take(memory, &used, (size_t)(2 * div_up((int64_t)(TILE * numbers), LANES)));
+  const int64_t marked = task->a->forward.seq_idx.buffer ? task->s->length : 0;
+  vec *kinds = take(memory, &used, (size_t)div_up(marked, (int64_t)sizeof(vec)));
   k->B = (float *)rows;
   k->C = k->B + TILE * numbers;
   k->kinds = (uint8_t *)kinds;
