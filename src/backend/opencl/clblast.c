@@ -5,6 +5,7 @@
  * clears that cache, so that nothing of ours outlives it. */
 #include "backend/opencl/matmul.h"
 #include "backend/opencl/opencl.h"
+#include "core/rng.h"
 #include <clblast_c.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -124,11 +125,8 @@ static bool self_check(clm_context *ctx) {
   clm_buffer *buffers[4] = {NULL};
   float *host = malloc(2 * COUNT * sizeof *host);
   bool right = host != NULL;
-  uint32_t random = 1;
-  for (int i = 0; right && i < COUNT; i++) {
-    random = random * 1664525u + 1013904223u;
-    host[i] = (float)(random >> 8) * 0x1p-23f - 1.0f;
-  }
+  rng random = rng_seed(1, 0);
+  for (int i = 0; right && i < COUNT; i++) host[i] = (float)(2 * rng_uniform(&random) - 1);
   for (int i = 0; right && i < 4; i++) right = clm_buffer_create(ctx, COUNT * sizeof *host, &buffers[i]) == CLM_OK;
   for (int i = 0; right && i < 2; i++) right = clm_buffer_write(buffers[i], 0, COUNT * sizeof *host, host) == CLM_OK;
   for (int i = 0; right && i < 2; i++) right = check_product(ctx, buffers, host, i == 1);
