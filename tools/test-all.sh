@@ -51,8 +51,8 @@ if [ "$(uname -m)" = x86_64 ]; then
   fi
 fi
 
-# The kernels' memory accesses and races, on small shapes: every fifth test; not the engines', whose smallest tile
-# takes minutes.
+# The kernels' memory accesses and races, on small shapes: every fifth test; of each matrix engine one product (half a
+# minute).
 say '== oclgrind'
 CLM_TEST_EVERY=5
 tests oclgrind gcc '--suite ops --no-suite samples --no-suite engines' "$(date +%s)" "'$root/tests/support/oclgrind.sh'"
