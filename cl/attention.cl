@@ -27,7 +27,7 @@ kernel TILE_GROUP void attention(const attention_args a, global const x_t *q, gl
   const long end = b.number > 0 ? end_key(&b.r, (b.first + b.number - 1) / group) : 0;
   for (keys.first = first_key(&a, &b.r, b.first / group); keys.first < end; keys.first += TILE) {
     keys.number = number_of(&keys, end);
-    tile t = pairs_by_keys(&a, q, &a.q, &b, p, k, &a.k, &keys, kv, s);
+    tile t = pairs_by_keys(&a, (tensor){q, &a.q}, &b, p, (tensor){k, &a.k}, &keys, kv, s);
     for (int r = 0; r < 4; r++)
       for (int c = 0; c < 4; c++) {
         const int i = y + r * SIDE, j = x + c * SIDE;
@@ -57,7 +57,8 @@ kernel TILE_GROUP void attention(const attention_args a, global const x_t *q, gl
       for (int j = 0; j < keys.number; j++) added += score[j][ITEM];
       sum[ITEM] = sum[ITEM] * factor[ITEM] + added;
     }
-    for (int n = 0; n < COUNT_TILES(&a); n++) add_keys(&a, &result[n], score, v, &a.v, &keys, kv, n * TILE, s);
+    for (int n = 0; n < COUNT_TILES(&a); n++)
+      add_keys(&a, &result[n], score, (tensor){v, &a.v}, &keys, kv, n * TILE, s);
     local_barrier();
   }
   local_barrier();

@@ -105,6 +105,12 @@ static inline long end_query(const attention_args *a, const row *r, long j) {
   return first >= r->queries - a->window ? r->queries : max(0L, first + a->window);
 }
 
+/* A tensor of queries or keys, and where its elements lie. */
+typedef struct tensor {
+  global const x_t *data;
+  const kernel_view *view;
+} tensor;
+
 /* ---- Pairs ---- */
 
 /* Of each pair of a block its query, counted from the row's first, and its head. */
@@ -133,16 +139,14 @@ static inline bool sees(const attention_args *a, const block *b, pairs p, int i,
   return back >= 0 && back < a->window;
 }
 
-static inline float pair_element(const attention_args *a, global const x_t *x, const kernel_view *v, const block *b,
-                                 pairs p, int i, int dim) {
+static inline float pair_element(const attention_args *a, tensor x, const block *b, pairs p, int i, int dim) {
   if (i >= b->number || dim >= a->head_dim) return 0.0f;
-  return LOAD(X_TYPE, x, pair_at(v, b, p, i, dim));
+  return LOAD(X_TYPE, x.data, pair_at(x.view, b, p, i, dim));
 }
 
-static inline float key_element(const attention_args *a, global const x_t *x, const kernel_view *v, const block *keys,
-                                int kv, int j, int dim) {
+static inline float key_element(const attention_args *a, tensor x, const block *keys, int kv, int j, int dim) {
   if (j >= keys->number || dim >= a->head_dim) return 0.0f;
-  return LOAD(X_TYPE, x, view_at(v, keys->r.key_batch, keys->r.key + keys->first + j, kv, dim));
+  return LOAD(X_TYPE, x.data, view_at(x.view, keys->r.key_batch, keys->r.key + keys->first + j, kv, dim));
 }
 
 /* ---- Products ---- */
@@ -151,9 +155,8 @@ typedef struct slices {
   local float (*a)[TILE + 1], (*b)[TILE + 1];
 } slices;
 
-/* Pairs (rows) with keys (columns): products of x, q or dout, with y, k or v, along head_dim. */
-static inline tile pairs_by_keys(const attention_args *a, global const x_t *x_data, const kernel_view *x_view,
-                                 const block *b, pairs p, global const x_t *y_data, const kernel_view *y_view,
+/* Pairs (rows) with keys (columns): products of q_or_dout with k_or_v along head_dim. */
+static inline tile pairs_by_keys(const attention_args *a, tensor q_or_dout, const block *b, pairs p, tensor k_or_v,
                                  const block *keys, int kv, slices s) {
   WORK_ITEM;
   tile sum = tile_zero();
@@ -161,8 +164,8 @@ static inline tile pairs_by_keys(const attention_args *a, global const x_t *x_da
     local_barrier();
     FOR_SLICE(e) {
       ALONG_K(e);
-      s.a[kk][i] = pair_element(a, x_data, x_view, b, p, i, k0 + kk);
-      s.b[kk][i] = key_element(a, y_data, y_view, keys, kv, i, k0 + kk);
+      s.a[kk][i] = pair_element(a, q_or_dout, b, p, i, k0 + kk);
+      s.b[kk][i] = key_element(a, k_or_v, keys, kv, i, k0 + kk);
     }
     local_barrier();
     tile_multiply(&sum, s.a, s.b, x, y);
@@ -171,16 +174,15 @@ static inline tile pairs_by_keys(const attention_args *a, global const x_t *x_da
   return sum;
 }
 
-/* Adds to the columns from p0 on of a block's pairs: weights, [key][pair], with the keys' y. */
+/* Adds to the columns from p0 on of a block's pairs: weights, [key][pair], with the keys' k or v. */
 static inline void add_keys(const attention_args *a, tile *sum, local const float (*weight)[TILE + 1],
-                            global const x_t *y_data, const kernel_view *y_view, const block *keys, int kv, int p0,
-                            slices s) {
+                            tensor k_or_v, const block *keys, int kv, int p0, slices s) {
   WORK_ITEM;
   for (int k0 = 0; k0 < keys->number; k0 += DEPTH) {
     local_barrier();
     FOR_SLICE(e) {
       ALONG_ROWS(e);
-      s.b[kk][i] = key_element(a, y_data, y_view, keys, kv, k0 + kk, p0 + i);
+      s.b[kk][i] = key_element(a, k_or_v, keys, kv, k0 + kk, p0 + i);
     }
     local_barrier();
     tile_multiply(sum, weight + k0, (local const float(*)[TILE + 1]) s.b, x, y);

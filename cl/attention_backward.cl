@@ -55,15 +55,16 @@ kernel TILE_GROUP void attention_dq(const attention_args a, global const x_t *q,
   const long end = b.number > 0 ? end_key(&b.r, (b.first + b.number - 1) / group) : 0;
   for (keys.first = first_key(&a, &b.r, b.first / group); keys.first < end; keys.first += TILE) {
     keys.number = number_of(&keys, end);
-    tile t = pairs_by_keys(&a, q, &a.q, &b, p, k, &a.k, &keys, kv, s);
-    tile dt = pairs_by_keys(&a, dout, &a.dout, &b, p, v, &a.v, &keys, kv, s);
+    tile t = pairs_by_keys(&a, (tensor){q, &a.q}, &b, p, (tensor){k, &a.k}, &keys, kv, s);
+    tile dt = pairs_by_keys(&a, (tensor){dout, &a.dout}, &b, p, (tensor){v, &a.v}, &keys, kv, s);
     for (int r = 0; r < 4; r++)
       for (int c = 0; c < 4; c++) {
         const int i = y + r * SIDE, j = x + c * SIDE;
         const bool seen = j < keys.number && sees(&a, &b, p, i, keys.first + j);
         dscore[j][i] = seen ? a.scale * weight_of(&a, t.v[r][c], lse_of[i]) * (dt.v[r][c] - common_of[i]) : 0.0f;
       }
-    for (int n = 0; n < COUNT_TILES(&a); n++) add_keys(&a, &result[n], dscore, k, &a.k, &keys, kv, n * TILE, s);
+    for (int n = 0; n < COUNT_TILES(&a); n++)
+      add_keys(&a, &result[n], dscore, (tensor){k, &a.k}, &keys, kv, n * TILE, s);
     local_barrier();
   }
   local_barrier();
@@ -75,16 +76,15 @@ kernel TILE_GROUP void attention_dq(const attention_args a, global const x_t *q,
       }
 }
 
-/* Adds to the columns from p0 on of a block's keys: weights, [pair][key], with the pairs' x. */
+/* Adds to the columns from p0 on of a block's keys: weights, [pair][key], with the pairs' q or dout. */
 static inline void add_pairs(const attention_args *a, tile *sum, local const float (*weight)[TILE + 1],
-                             global const x_t *x_data, const kernel_view *x_view, const block *b, pairs p, int p0,
-                             slices s) {
+                             tensor q_or_dout, const block *b, pairs p, int p0, slices s) {
   WORK_ITEM;
   for (int k0 = 0; k0 < b->number; k0 += DEPTH) {
     local_barrier();
     FOR_SLICE(e) {
       ALONG_ROWS(e);
-      s.b[kk][i] = pair_element(a, x_data, x_view, b, p, k0 + kk, p0 + i);
+      s.b[kk][i] = pair_element(a, q_or_dout, b, p, k0 + kk, p0 + i);
     }
     local_barrier();
     tile_multiply(sum, weight + k0, (local const float(*)[TILE + 1]) s.b, x, y);
@@ -118,9 +118,9 @@ kernel TILE_GROUP void attention_dkv(const attention_args a, global const x_t *q
     place_pairs(&a, &b, kv, ITEM, p);
     place_sums(&a, &b, p, ITEM, lse, common, lse_of, common_of);
     local_barrier();
-    tile t = pairs_by_keys(&a, q, &a.q, &b, p, k, &a.k, &keys, kv, s);
+    tile t = pairs_by_keys(&a, (tensor){q, &a.q}, &b, p, (tensor){k, &a.k}, &keys, kv, s);
     tile dt = tile_zero();
-    if (!of_v) dt = pairs_by_keys(&a, dout, &a.dout, &b, p, v, &a.v, &keys, kv, s);
+    if (!of_v) dt = pairs_by_keys(&a, (tensor){dout, &a.dout}, &b, p, (tensor){v, &a.v}, &keys, kv, s);
     for (int r = 0; r < 4; r++)
       for (int c = 0; c < 4; c++) {
         const int i = y + r * SIDE, j = x + c * SIDE;
@@ -129,8 +129,9 @@ kernel TILE_GROUP void attention_dkv(const attention_args a, global const x_t *q
         if (seen && !of_v) value *= a.scale * (dt.v[r][c] - common_of[i]);
         weight[i][j] = value;
       }
+    const tensor from = {of_v ? dout : q, of_v ? &a.dout : &a.q};
     for (int n = 0; n < COUNT_TILES(&a); n++)
-      add_pairs(&a, &result[n], weight, of_v ? dout : q, of_v ? &a.dout : &a.q, &b, p, n * TILE, s);
+      add_pairs(&a, &result[n], weight, from, &b, p, n * TILE, s);
     local_barrier();
   }
   local_barrier();
