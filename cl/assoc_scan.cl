@@ -56,7 +56,7 @@ static inline pair scan_segments(local number_t *A, local number_t *B, local num
   }
   local_barrier();
   if (segment == SCAN_SEGMENTS - 1) {
-    const pair identity = {NUMBER(1), NUMBER(0)}, whole = PAIR(segment);
+    const pair identity = {ONE, ZERO}, whole = PAIR(segment);
     total[c] = whole.a, total[SCAN_CHANNELS + c] = whole.b;
     KEEP(segment, identity);
   }
@@ -94,11 +94,11 @@ assoc_scan(NUMBERS_AS(X_TYPE, a), STRIDES3(a, batch, step, channel), NUMBERS_AS(
 
   a += a_offset + batch * a_batch + channel * a_channel;
   b += b_offset + batch * b_batch + channel * b_channel;
-  number_t state = NUMBER(0); /* before the tile, the same in all segments of a channel */
+  number_t state = ZERO; /* before the tile, the same in all segments of a channel */
   if (real && (flags & ASSOC_CARRIED)) state = carries[carries_offset + row];
   else if (real && (flags & ASSOC_INITIAL))
     state = initial[initial_offset + batch * initial_batch + channel * initial_channel];
-  pair whole = {NUMBER(1), NUMBER(0)}; /* of the chunk so far */
+  pair whole = {ONE, ZERO}; /* of the chunk so far */
 
 /* Where step i of the run stands in memory. */
 #define STEP(i) ((flags & ASSOC_REVERSE) ? length - 1 - (i) : (i))
@@ -122,8 +122,8 @@ assoc_scan(NUMBERS_AS(X_TYPE, a), STRIDES3(a, batch, step, channel), NUMBERS_AS(
       UNROLL for (int k = 0; k < SCAN_STEPS; k++) {                                                                   \
         const long i_a = first + k - a_shift, i_b = first + k - b_shift;                                              \
         const bool inside = real && first + k < end;                                                                  \
-        next[k].a = inside && i_a >= 0 && i_a < length ? NUMBER_LOAD(X_TYPE, a, STEP(i_a) * a_step) : NUMBER(1);      \
-        next[k].b = inside && i_b >= 0 && i_b < length ? NUMBER_LOAD(X_TYPE, b, STEP(i_b) * b_step) : NUMBER(0);      \
+        next[k].a = inside && i_a >= 0 && i_a < length ? NUMBER_LOAD(X_TYPE, a, STEP(i_a) * a_step) : ONE;      \
+        next[k].b = inside && i_b >= 0 && i_b < length ? NUMBER_LOAD(X_TYPE, b, STEP(i_b) * b_step) : ZERO;      \
       }                                                                                                               \
     }                                                                                                                 \
   }
@@ -144,7 +144,7 @@ assoc_scan(NUMBERS_AS(X_TYPE, a), STRIDES3(a, batch, step, channel), NUMBERS_AS(
   FETCH(begin)
   for (long at = begin; at < end; at += TILE) {
     const long first = at + segment * SCAN_STEPS;
-    pair steps[SCAN_STEPS], sum = {NUMBER(1), NUMBER(0)};
+    pair steps[SCAN_STEPS], sum = {ONE, ZERO};
     UNROLL
     for (int k = 0; k < SCAN_STEPS; k++) {
       steps[k] = next[k];
@@ -191,7 +191,7 @@ kernel void assoc_scan_carry(global const number_t *restrict pairs, global numbe
                              long carries_offset, NUMBERS(initial), STRIDES2(initial, batch, channel), int has_initial,
                              int chunks, int channels) {
   const long channel = (long)get_global_id(0), batch = (long)get_global_id(1);
-  number_t state = NUMBER(0);
+  number_t state = ZERO;
   if (has_initial) state = initial[initial_offset + batch * initial_batch + channel * initial_channel];
   for (int k = 0; k < chunks; k++) {
     const long row = (batch * chunks + k) * channels + channel;

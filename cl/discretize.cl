@@ -34,23 +34,23 @@ typedef struct response { /* values and derivatives at x */
 static inline response respond(number_t x) {
   response r;
 #if BILINEAR
-  const number_t q = inverse(NUMBER(1) - 0.5f * x);
-  r.f = times(NUMBER(1) + 0.5f * x, q);
+  const number_t q = inverse(ONE - 0.5f * x);
+  r.f = times(ONE + 0.5f * x, q);
   r.g = q;
   r.df = times(q, q);
   r.dg = 0.5f * r.df;
 #else
   r.f = r.df = exponential(x);
-  r.g = NUMBER(1);
-  r.dg = NUMBER(0);
+  r.g = ONE;
+  r.dg = ZERO;
 #if ZOH
   if (magnitude(x) > 0.5f) {
     const number_t q = inverse(x);
-    r.g = times(r.f - NUMBER(1), q);
+    r.g = times(r.f - ONE, q);
     r.dg = times(r.f - r.g, q);
   } else { /* where the closed forms would cancel: sum x^k/(k+1)! and its derivative sum x^k (k+1)/(k+2)! */
-    number_t term = NUMBER(1);
-    r.g = NUMBER(0);
+    number_t term = ONE;
+    r.g = ZERO;
     for (int k = 0; k < SERIES_TERMS; k++) {
       r.g += term / (float)(k + 1);
       r.dg += term / (float)(k + 2);
@@ -110,8 +110,8 @@ static inline gradient gradient_of(float dt, number_t a, number_t b, number_t dA
 
 #define GRADIENT(b, t, d, n)                                                                                          \
   gradient_of(DELTA(b, t, d), A_AT(d, n), B_AT(b, t, d, n),                                          \
-              has_dA_bar ? NUMBER_LOAD(A_BAR_TYPE, dA_bar, AT(dA_bar, b, t, d, n)) : NUMBER(0),                         \
-              has_dB_bar ? NUMBER_LOAD(B_BAR_TYPE, dB_bar, AT(dB_bar, b, t, d, n)) : NUMBER(0))
+              has_dA_bar ? NUMBER_LOAD(A_BAR_TYPE, dA_bar, AT(dA_bar, b, t, d, n)) : ZERO,                         \
+              has_dB_bar ? NUMBER_LOAD(B_BAR_TYPE, dB_bar, AT(dB_bar, b, t, d, n)) : ZERO)
 
 /* ddelta: one work-item for each (channel, step, batch row) adds up its states. */
 kernel void discretize_delta(GRADIENTS, global STORAGE(DELTA_TYPE) *restrict ddelta, long ddelta_offset, STRIDES3(ddelta, batch, step, channel), int d_state) {
@@ -124,7 +124,7 @@ kernel void discretize_delta(GRADIENTS, global STORAGE(DELTA_TYPE) *restrict dde
 /* dB for each step: one work-item for each (state, step, batch row) adds up its channels. */
 kernel void discretize_input(GRADIENTS, NUMBERS_OUT_AS(DB_TYPE, dB), STRIDES3(dB, batch, step, state), int d_inner) {
   const long n = (long)get_global_id(0), t = (long)get_global_id(1), b = (long)get_global_id(2);
-  number_t sum = NUMBER(0);
+  number_t sum = ZERO;
   for (int d = 0; d < d_inner; d++) sum += GRADIENT(b, t, d, n).B;
   NUMBER_STORE(DB_TYPE, dB, dB_offset + b * dB_batch + t * dB_step + n * dB_state, sum);
 }
@@ -135,7 +135,7 @@ kernel void discretize_parts(GRADIENTS, global number_t *restrict parts, long ro
                              int d_state) {
   const long element = (long)get_global_id(0), number = (long)get_global_id(1), elements = (long)d_inner * d_state;
   const long d = element / d_state, n = element % d_state, end = min((number + 1) * run, rows);
-  number_t sum_A = NUMBER(0), sum_B = NUMBER(0);
+  number_t sum_A = ZERO, sum_B = ZERO;
   for (long row = number * run; row < end; row++) {
     const long b = row / length, t = row % length;
     const gradient g = GRADIENT(b, t, d, n);

@@ -11,27 +11,28 @@ enum { AHEAD = 4 }; /* chunks whose loads are under way at a time: the fold itse
 
 kernel void scan_carry(global float *work, long states_at, long sums_at, long drops_at, /* in floats */
                        TENSOR_OF(NUMBER_TYPE, A), STRIDES2(A, channel, state),          /* */
-                       global const number *initial, long initial_offset, STRIDES3(initial, batch, channel, state),
-                       global number *final, long final_offset, STRIDES3(final, batch, channel, state), /* or initial */
+                       global const number_t *initial, long initial_offset, STRIDES3(initial, batch, channel, state),
+                       global number_t *final, long final_offset, STRIDES3(final, batch, channel, state), /* or initial */
                        PACKED_PARAMETERS, long length, long chunk, int chunks, int has_initial, int has_final,
                        int A_is_log, int d_inner, int d_state) {
   const long matrix = (long)d_inner * d_state, number_of_row = (long)get_global_id(0) / matrix;
   const long i = (long)get_global_id(0) % matrix;
   const int channel = (int)(i / d_state), n = (int)(i % d_state);
 #if SCAN_PACKED
-  const scan_row r = packed_row(length, chunk, 1, (int)number_of_row, PACKED_ARGUMENTS);
+  const scan_sequences sequences = {ends + ends_offset, ends_stride, rows, reversed};
+  const scan_row r = packed_row(length, chunk, 1, (int)number_of_row, sequences);
   const long row = r.states, slot = r.slot, count = (r.end - r.begin + chunk - 1) / chunk;
 #else
   const long row = number_of_row, slot = row * chunks, count = chunks;
 #endif
-  global number *const states = (global number *)(work + states_at);
-  number a = A[A_offset + channel * A_channel + n * A_state];
-  if (A_is_log) a = negated_exp(a);
+  global number_t *const states = (global number_t *)(work + states_at);
+  number_t a = A[A_offset + channel * A_channel + n * A_state];
+  if (A_is_log) a = -exponential(a);
   a = rate_of(SCAN_REVERSE ? conjugate(a) : a);
-  number h = ZERO;
+  number_t h = ZERO;
   if (has_initial) h = initial[initial_offset + row * initial_batch + channel * initial_channel + n * initial_state];
   for (long first = 0; first < count; first += AHEAD) {
-    number state[AHEAD];
+    number_t state[AHEAD];
     float sum[AHEAD];
 #pragma unroll
     for (int j = 0; j < AHEAD; j++) {

@@ -30,9 +30,9 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
                TENSOR(z), STRIDES3(z, batch, step, channel),             /* */
                TENSOR_F32(bias), STRIDES1(bias, channel),                /* */
                TENSOR(gate), STRIDES3(gate, batch, step, channel),       /* */
-               global const number *initial, long initial_offset, STRIDES3(initial, batch, channel, state), /* */
+               global const number_t *initial, long initial_offset, STRIDES3(initial, batch, channel, state), /* */
                OUTPUT(out), STRIDES3(out, batch, step, channel),         /* */
-               global number *final, long final_offset, STRIDES3(final, batch, channel, state), /* may be initial */
+               global number_t *final, long final_offset, STRIDES3(final, batch, channel, state), /* may be initial */
                global float *work, /* offsets in floats: */
                long states_at,     /* (slots, d_inner, d_state)                                */
                long sums_at,       /* (slots, d_inner): sum of dt                              */
@@ -43,13 +43,13 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
                int group_blocks, int given_flags) {
   const int flags = SCAN_FLAGS(given_flags);
   const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
-  const scan_place place = place_of(d_inner / group_channels * group_blocks, length, chunk, chunks, launched,
-                                    ends, ends_offset, ends_stride, rows, reversed);
+  const scan_sequences sequences = {ends + ends_offset, ends_stride, rows, reversed};
+  const scan_place place = place_of(d_inner / group_channels * group_blocks, length, chunk, chunks, launched, sequences);
   const int group = place.column / group_blocks;
   const int first = group * group_channels + place.column % group_blocks * SCAN_CHANNELS;
   const int count = min(SCAN_CHANNELS, (group + 1) * group_channels - first); /* channels of this work-group */
   const long batch = place.row.batch, begin = place.begin, end = place.end;
-  global number *const states = (global number *)(work + states_at);
+  global number_t *const states = (global number_t *)(work + states_at);
 #if SCAN_RESETS
   global const uchar *const marks = (global const uchar *)(work + marks_at) + batch * length;
   global int *const drops = (global int *)(work + drops_at);
@@ -61,10 +61,10 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
   local float2 finish[SCAN_BUFFERS][SCAN_TILE][PITCH]; /* D u, silu(z) */
 #endif
 #if SCAN_B_VARIES
-  local number B_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
+  local number_t B_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
 #endif
 #if NEED_C
-  local number C_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
+  local number_t C_tile[SCAN_BUFFERS][BC_TILE] __attribute__((aligned(16)));
 #endif
 #if SCAN_RESETS
   local int mark_tile[SCAN_BUFFERS][SCAN_TILE];
@@ -74,12 +74,12 @@ selective_scan(TENSOR(u), STRIDES3(u, batch, step, channel),             /* */
 #endif
 
   /* What this lane keeps: A as a rate and the states of its channels (and B, C where they do not vary). */
-  number rate[SCAN_PER_LANE][SCAN_STATES], h[SCAN_PER_LANE][SCAN_STATES];
+  number_t rate[SCAN_PER_LANE][SCAN_STATES], h[SCAN_PER_LANE][SCAN_STATES];
 #if !SCAN_B_VARIES
-  number B_fixed[SCAN_PER_LANE][SCAN_STATES];
+  number_t B_fixed[SCAN_PER_LANE][SCAN_STATES];
 #endif
 #if !SCAN_C_VARIES && !SCAN_STATES_ONLY
-  number C_fixed[SCAN_PER_LANE][SCAN_STATES];
+  number_t C_fixed[SCAN_PER_LANE][SCAN_STATES];
 #endif
 UNROLL
   for (int j = 0; j < SCAN_PER_LANE; j++) {
@@ -89,8 +89,8 @@ UNROLL
     for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
       const bool real = n < SCAN_D_STATE && local_channel < count;
-      number a = real ? A[A_offset + channel * A_channel + n * A_state] : ZERO;
-      if (flags & SCAN_A_LOG) a = real ? negated_exp(a) : ZERO;
+      number_t a = real ? A[A_offset + channel * A_channel + n * A_state] : ZERO;
+      if (flags & SCAN_A_LOG) a = real ? -exponential(a) : ZERO;
       rate[j][s] = rate_of(a);
 #if !SCAN_B_VARIES
       B_fixed[j][s] = real ? LOAD(B_TYPE, B, B_offset + channel * B_step + n * B_state) : ZERO;
@@ -118,7 +118,7 @@ UNROLL
       for (int s = 0; s < SCAN_STATES; s++) {
         const int n = STATE(lane, s);
         if (n >= SCAN_D_STATE) continue;
-        number carried = times(decay_after(sum, rate[j][s]), h[j][s]);
+        number_t carried = times(decay_after(sum, rate[j][s]), h[j][s]);
 #if SCAN_RESETS
         if (drops[place.row.slot + k]) carried = ZERO; /* the sum may be another sequence's NaN */
 #endif
@@ -304,13 +304,13 @@ UNROLL
         for (int j = 0; j < SCAN_PER_LANE; j++) {
           const int c = slot + j * SLOTS;
           const long row = (place.tile + (at - begin + block) / SCAN_KEEP_EVERY) * d_inner + first + c;
-          if (c < count) store_row((global number *)(work + tiles_at) + row * SCAN_D_STATE, h[j], lane);
+          if (c < count) store_row((global number_t *)(work + tiles_at) + row * SCAN_D_STATE, h[j], lane);
         }
 #endif
       float y[SCAN_PER_LANE][SCAN_BLOCK];
 UNROLL
       for (int i = 0; i < SCAN_BLOCK; i++) {
-        number B_now[SCAN_STATES], C_now[SCAN_STATES];
+        number_t B_now[SCAN_STATES], C_now[SCAN_STATES];
 #if SCAN_RESETS
         const bool begins = mark_tile[buffer][block + i] == SCAN_BEGINS;
 #if SCAN_STATES_ONLY
@@ -330,9 +330,9 @@ UNROLL
 UNROLL
           for (int s = 0; s < SCAN_STATES; s++) {
 #if SCAN_B_VARIES
-            const number input = step.y * B_now[s];
+            const number_t input = step.y * B_now[s];
 #else
-            const number input = step.y * B_fixed[j][s];
+            const number_t input = step.y * B_fixed[j][s];
 #endif
 #if SCAN_RESETS
             if (begins) h[j][s] = ZERO;

@@ -112,15 +112,15 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   const int flags = SCAN_FLAGS(given_flags);
   const int lid = (int)get_local_id(0), lane = lid % SCAN_LANES, slot = lid / SCAN_LANES;
   const int groups = d_inner / group_channels;
-  const scan_place place = place_of(groups * group_blocks, length, chunk, chunks, chunks, ends, ends_offset,
-                                    ends_stride, rows, reversed);
+  const scan_sequences sequences = {ends + ends_offset, ends_stride, rows, reversed};
+  const scan_place place = place_of(groups * group_blocks, length, chunk, chunks, chunks, sequences);
   const int group = place.column / group_blocks, block_column = place.column % group_blocks;
   const int first = group * group_channels + block_column * SCAN_CHANNELS;
   const int count = min(SCAN_CHANNELS, (group + 1) * group_channels - first); /* channels of this work-group */
   const long batch = place.row.batch, begin = place.begin, end = place.end;
 #define OWN(j) (slot + (j) * SLOTS) /* this lane's channel j in the work-group */
 #define OWN_ROW(j) (place.slot * d_inner + first + OWN(j))
-#define NUMBERS(at) ((global number *)(work + (at)))
+#define MATRIX(at) ((global number_t *)(work + (at)))
 #if SCAN_RESETS
   global const uchar *const marks = (global const uchar *)(work + marks_at) + batch * length;
 #endif
@@ -131,10 +131,10 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   STEP_TILE(dtu_tile, 1, TILE_PITCH);
   STEP_TILE(dy_tile, 1, TILE_PITCH);
 #if SCAN_B_VARIES
-  local number B_tile[BC_TILE] __attribute__((aligned(16)));
+  local number_t B_tile[BC_TILE] __attribute__((aligned(16)));
 #endif
 #if SCAN_C_VARIES
-  local number C_tile[BC_TILE] __attribute__((aligned(16)));
+  local number_t C_tile[BC_TILE] __attribute__((aligned(16)));
 #endif
 #if SCAN_RESETS
   local int mark_tile[SCAN_TILE];
@@ -144,32 +144,32 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
   STEP_TILE(ddt_tile, PARTS, BLOCK_PITCH);
   STEP_TILE(y_tile, PARTS, BLOCK_PITCH);
 #if SCAN_B_VARIES || SCAN_C_VARIES
-  local number bc_tile[SCAN_BLOCK * SLOTS * SUM_ROW] __attribute__((aligned(16)));
+  local number_t bc_tile[SCAN_BLOCK * SLOTS * SUM_ROW] __attribute__((aligned(16)));
 #endif
 #endif
 
-  number rate[SCAN_PER_LANE][SCAN_STATES], g[SCAN_PER_LANE][SCAN_STATES];
+  number_t rate[SCAN_PER_LANE][SCAN_STATES], g[SCAN_PER_LANE][SCAN_STATES];
 #if BACKWARD_LOCAL
-  number h[SCAN_PER_LANE][SCAN_STATES], decay_all[SCAN_PER_LANE][SCAN_STATES];
+  number_t h[SCAN_PER_LANE][SCAN_STATES], decay_all[SCAN_PER_LANE][SCAN_STATES];
   float dt_sum[SCAN_PER_LANE];
 #if SCAN_RESETS
   bool dropped = false;
 #endif
 #else
-  number dA[SCAN_PER_LANE][SCAN_STATES];
+  number_t dA[SCAN_PER_LANE][SCAN_STATES];
 #endif
 #if SCAN_B_VARIES
-  number B_now[SCAN_STATES];
+  number_t B_now[SCAN_STATES];
 #define B_OF(j, s) B_now[s]
 #else
-  number B_fixed[SCAN_PER_LANE][SCAN_STATES], dB_fixed[SCAN_PER_LANE][SCAN_STATES];
+  number_t B_fixed[SCAN_PER_LANE][SCAN_STATES], dB_fixed[SCAN_PER_LANE][SCAN_STATES];
 #define B_OF(j, s) B_fixed[j][s]
 #endif
 #if SCAN_C_VARIES
-  number C_now[SCAN_STATES];
+  number_t C_now[SCAN_STATES];
 #define C_OF(j, s) C_now[s]
 #else
-  number C_fixed[SCAN_PER_LANE][SCAN_STATES], dC_fixed[SCAN_PER_LANE][SCAN_STATES];
+  number_t C_fixed[SCAN_PER_LANE][SCAN_STATES], dC_fixed[SCAN_PER_LANE][SCAN_STATES];
 #define C_OF(j, s) C_fixed[j][s]
 #endif
   UNROLL
@@ -179,8 +179,8 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
       const bool real = n < SCAN_D_STATE && OWN(j) < count;
-      number a = real ? A[A_offset + own * A_channel + n * A_state] : ZERO;
-      if (flags & SCAN_A_LOG) a = real ? negated_exp(a) : ZERO;
+      number_t a = real ? A[A_offset + own * A_channel + n * A_state] : ZERO;
+      if (flags & SCAN_A_LOG) a = real ? -exponential(a) : ZERO;
       rate[j][s] = rate_of(a);
       g[j][s] = ZERO;
 #if !SCAN_B_VARIES
@@ -196,7 +196,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       decay_all[j][s] = ONE;
 #else
       dA[j][s] = ZERO;
-      if (real && (flags & SCAN_FROM_CARRY)) g[j][s] = NUMBERS(gradients_at)[OWN_ROW(j) * SCAN_D_STATE + n];
+      if (real && (flags & SCAN_FROM_CARRY)) g[j][s] = MATRIX(gradients_at)[OWN_ROW(j) * SCAN_D_STATE + n];
       else if (real && (flags & SCAN_DFINAL))
         g[j][s] = dfinal[dfinal_offset + place.row.states * dfinal_batch + own * dfinal_channel + n * dfinal_state];
 #endif
@@ -384,7 +384,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
           dt_sum[j] += dt[j][t];
           UNROLL
           for (int s = 0; s < SCAN_STATES; s++) {
-            const number a = decay_after(dt[j][t], rate[j][s]);
+            const number_t a = decay_after(dt[j][t], rate[j][s]);
             if (BEGINS(step)) h[j][s] = ZERO;
             h[j][s] = times(a, h[j][s]) + dtu[j][t] * B_OF(j, s);
             decay_all[j][s] = times(decay_all[j][s], a);
@@ -412,8 +412,8 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     for (int s = 0; s < SCAN_STATES; s++) {
       const int n = STATE(lane, s);
       if (n >= SCAN_D_STATE) continue;
-      NUMBERS(states_at)[OWN_ROW(j) * SCAN_D_STATE + n] = h[j][s];
-      NUMBERS(gradients_at)[OWN_ROW(j) * SCAN_D_STATE + n] = g[j][s];
+      MATRIX(states_at)[OWN_ROW(j) * SCAN_D_STATE + n] = h[j][s];
+      MATRIX(gradients_at)[OWN_ROW(j) * SCAN_D_STATE + n] = g[j][s];
     }
   }
 #else
@@ -431,12 +431,12 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       ((block_column * batches + batch) * length + begin) * sums_step + group * (SCAN_D_STATE * NUMBER_PARTS);
 
   /* The state at the beginning of each block of a tile; that of the first comes from the forward kernel. */
-  number start[BLOCKS][SCAN_PER_LANE][SCAN_STATES], start_next[SCAN_PER_LANE][SCAN_STATES];
+  number_t start[BLOCKS][SCAN_PER_LANE][SCAN_STATES], start_next[SCAN_PER_LANE][SCAN_STATES];
 #define FETCH_START(index)                                                                                            \
   UNROLL for (int j = 0; j < SCAN_PER_LANE; j++) {                                                                    \
     const long row = (place.tile + (index)) * d_inner + first + OWN(j);                                               \
     UNROLL for (int s = 0; s < SCAN_STATES; s++) start_next[j][s] = ZERO;                                             \
-    if ((index) >= 0 && OWN(j) < count) load_row(start_next[j], NUMBERS(tiles_at) + row * SCAN_D_STATE, lane);        \
+    if ((index) >= 0 && OWN(j) < count) load_row(start_next[j], MATRIX(tiles_at) + row * SCAN_D_STATE, lane);        \
   }
 
   {
@@ -479,7 +479,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
     for (int b = BLOCKS - 1; b >= 0; b--) {
       /* The block's states again, forwards; states[t] is the one before step t. (With the first in an array of its own,
        * Intel's CPU compiler took a wrong one.) */
-      number states[SCAN_BLOCK + 1][SCAN_PER_LANE][SCAN_STATES], decay[SCAN_BLOCK][SCAN_PER_LANE][SCAN_STATES];
+      number_t states[SCAN_BLOCK + 1][SCAN_PER_LANE][SCAN_STATES], decay[SCAN_BLOCK][SCAN_PER_LANE][SCAN_STATES];
       float dt[SCAN_PER_LANE][SCAN_BLOCK], dtu[SCAN_PER_LANE][SCAN_BLOCK], dy[SCAN_PER_LANE][SCAN_BLOCK];
       float gB[SCAN_PER_LANE][SCAN_BLOCK], ddt[SCAN_PER_LANE][SCAN_BLOCK], y[SCAN_PER_LANE][SCAN_BLOCK];
       UNROLL
@@ -497,7 +497,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
           y[j][t] = 0.0f;
           UNROLL
           for (int s = 0; s < SCAN_STATES; s++) {
-            number last = states[t][j][s];
+            number_t last = states[t][j][s];
             if (BEGINS(b * SCAN_BLOCK + t)) last = ZERO;
             decay[t][j][s] = decay_after(dt[j][t], rate[j][s]);
             states[t + 1][j][s] = times(decay[t][j][s], last) + dtu[j][t] * B_OF(j, s);
@@ -515,16 +515,16 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       for (int t = SCAN_BLOCK - 1; t >= 0; t--) {
         READ_B(b * SCAN_BLOCK + t)
         READ_C(b * SCAN_BLOCK + t)
-        number part_B[SCAN_STATES], part_C[SCAN_STATES];
+        number_t part_B[SCAN_STATES], part_C[SCAN_STATES];
         UNROLL
         for (int j = 0; j < SCAN_PER_LANE; j++) {
           gB[j][t] = ddt[j][t] = 0.0f;
           UNROLL
           for (int s = 0; s < SCAN_STATES; s++) {
             g[j][s] += conjugate(C_OF(j, s)) * dy[j][t];
-            number last = states[t][j][s];
+            number_t last = states[t][j][s];
             if (BEGINS(b * SCAN_BLOCK + t)) last = ZERO;
-            const number passed = conjugate_times(decay[t][j][s], g[j][s]), before = conjugate_times(last, passed);
+            const number_t passed = conjugate_times(decay[t][j][s], g[j][s]), before = conjugate_times(last, passed);
             gB[j][t] += real_of_conjugate_product(B_OF(j, s), g[j][s]);
             ddt[j][t] += along_rate(rate[j][s], before);
             dA[j][s] += dt[j][t] * before;
@@ -534,7 +534,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
             dB_fixed[j][s] += dtu[j][t] * g[j][s];
 #endif
 #if SCAN_C_VARIES
-            const number from_C = twice(dy[j][t]) * conjugate(states[t + 1][j][s]);
+            const number_t from_C = twice(dy[j][t]) * conjugate(states[t + 1][j][s]);
             part_C[s] = j > 0 ? part_C[s] + from_C : from_C;
 #else
             dC_fixed[j][s] += twice(dy[j][t]) * conjugate(states[t + 1][j][s]);
@@ -642,12 +642,12 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       if (n >= SCAN_D_STATE || OWN(j) >= count) continue;
       const long to = OWN_ROW(j) * SCAN_D_STATE + n;
       if (flags & SCAN_WANT_DA)
-        NUMBERS(dA_at)[to] = (flags & SCAN_A_LOG) ? conjugate_times(of_rate(rate[j][s]), dA[j][s]) : dA[j][s];
+        MATRIX(dA_at)[to] = (flags & SCAN_A_LOG) ? conjugate_times(of_rate(rate[j][s]), dA[j][s]) : dA[j][s];
 #if !SCAN_B_VARIES
-      if (flags & SCAN_WANT_DB) NUMBERS(dB_at)[to] = dB_fixed[j][s];
+      if (flags & SCAN_WANT_DB) MATRIX(dB_at)[to] = dB_fixed[j][s];
 #endif
 #if !SCAN_C_VARIES
-      if (flags & SCAN_WANT_DC) NUMBERS(dC_at)[to] = dC_fixed[j][s];
+      if (flags & SCAN_WANT_DC) MATRIX(dC_at)[to] = dC_fixed[j][s];
 #endif
       if ((flags & SCAN_WANT_DINITIAL) && place.chunk == 0)
         dinitial[dinitial_offset + place.row.states * dinitial_batch + (first + OWN(j)) * dinitial_channel +

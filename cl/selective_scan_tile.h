@@ -1,7 +1,7 @@
 /* The tile of a selective scan as both directions see it: SCAN_CHANNELS channels x (SCAN_LANES x SCAN_STATES) states
  * x SCAN_TILE steps, the elements that a work-item stages, the states that a lane keeps, the sum over lanes. What few
  * calls have is compiled in only for them: SCAN_GATE (the gate on A), SCAN_RESETS (seq_idx), SCAN_PACKED
- * (cu_seqlens), SCAN_COMPLEX. */
+ * (cu_seqlens), NUMBER_COMPLEX. */
 
 #define SLOTS      (SCAN_CHANNELS / SCAN_PER_LANE)
 #define WORK_GROUP (SCAN_LANES * SLOTS)
@@ -15,12 +15,12 @@
 #include "scan_rows.h"
 
 /* B and C that vary are stored as u is, or complex beside a complex A; those that do not, as A. */
-#if SCAN_COMPLEX || !SCAN_B_VARIES
+#if NUMBER_COMPLEX || !SCAN_B_VARIES
 #define B_TYPE NUMBER_TYPE
 #else
 #define B_TYPE STORAGE_TYPE
 #endif
-#if SCAN_COMPLEX || !SCAN_C_VARIES
+#if NUMBER_COMPLEX || !SCAN_C_VARIES
 #define C_TYPE NUMBER_TYPE
 #else
 #define C_TYPE STORAGE_TYPE
@@ -76,9 +76,9 @@
 #endif
 
 /* A lane's states come in vectors that lie beside those of the next lane: no bank conflicts there either. */
-#if SCAN_COMPLEX
+#if NUMBER_COMPLEX
 #define VECTOR 1
-typedef number state_vector;
+typedef number_t state_vector;
 #elif SCAN_STATES % 4 == 0
 #define VECTOR 4
 typedef float4 state_vector;
@@ -92,7 +92,7 @@ typedef float state_vector;
 #define STATE(lane, s) (((s) / VECTOR * SCAN_LANES + (lane)) * VECTOR + (s) % VECTOR)
 
 /* number[SCAN_STATES] read as state_vectors: lane `lane`, row `row` of PADDED numbers. */
-__attribute__((always_inline)) static inline void read_states(number *values, local const number *row, int lane) {
+__attribute__((always_inline)) static inline void read_states(number_t *values, local const number_t *row, int lane) {
   local const state_vector *vectors = (local const state_vector *)row + lane;
   UNROLL
   for (int q = 0; q < SCAN_STATES / VECTOR; q++) {
@@ -113,9 +113,9 @@ __attribute__((always_inline)) static inline void read_states(number *values, lo
 typedef state_vector row_vector;
 #else
 #define ROW_VECTOR 1
-typedef number row_vector;
+typedef number_t row_vector;
 #endif
-__attribute__((always_inline)) static inline void load_row(number *values, global const number *row, int lane) {
+__attribute__((always_inline)) static inline void load_row(number_t *values, global const number_t *row, int lane) {
   UNROLL
   for (int s = 0; s < SCAN_STATES; s += ROW_VECTOR) {
     const int n = STATE(lane, s);
@@ -132,7 +132,7 @@ __attribute__((always_inline)) static inline void load_row(number *values, globa
 }
 
 /* The reverse of load_row, and of read_states. */
-__attribute__((always_inline)) static inline void store_row(global number *row, const number *values, int lane) {
+__attribute__((always_inline)) static inline void store_row(global number_t *row, const number_t *values, int lane) {
   UNROLL
   for (int s = 0; s < SCAN_STATES; s += ROW_VECTOR) {
     const int n = STATE(lane, s);
@@ -146,7 +146,7 @@ __attribute__((always_inline)) static inline void store_row(global number *row, 
 #endif
   }
 }
-__attribute__((always_inline)) static inline void write_states(local number *row, const number *values, int lane) {
+__attribute__((always_inline)) static inline void write_states(local number_t *row, const number_t *values, int lane) {
   local state_vector *vectors = (local state_vector *)row + lane;
   UNROLL
   for (int q = 0; q < SCAN_STATES / VECTOR; q++)
@@ -225,14 +225,15 @@ typedef struct scan_place {
 } scan_place;
 
 /* Work-groups are numbered by block of channels, then by chunk (the first `launched` of a row), then by row. */
-static inline scan_place place_of(int columns, long length, long chunk, int chunks, int launched, PACKED_PARAMETERS) {
+static inline scan_place place_of(int columns, long length, long chunk, int chunks, int launched,
+                                  scan_sequences sequences) {
   const uint id = (uint)get_group_id(0), number = id / (uint)columns;
   scan_place p;
   p.column = (int)(id % (uint)columns);
 #if SCAN_PACKED
   p.slot = number;
-  const int sequence = packed_sequence(p.slot, length, chunk, PACKED_ARGUMENTS);
-  p.row = packed_row(length, chunk, TILE_OF_STATES, sequence, PACKED_ARGUMENTS);
+  const int sequence = packed_sequence(p.slot, length, chunk, sequences);
+  p.row = packed_row(length, chunk, TILE_OF_STATES, sequence, sequences);
   p.chunk = (int)max(p.slot - p.row.slot, 0L);
 #else
   p.row.states = p.row.batch = number / (uint)launched;

@@ -4,8 +4,20 @@
  * asked for before the first of them is computed (of one step: the inputs, too), as waiting for it is what takes time.
  *   bytes per channel and row: the state read and written once; everything else is small beside it
  *   special functions per channel and row: d_state + 4 */
-#include "scan.h"
 #include "state_update.h"
+
+/* One by one: in a struct they took 0.0176 ms instead of 0.0160 for 64 x 5120 channels (H100, 2026-11-28). */
+#define UPDATE_INPUTS                                                                                                \
+  TENSOR_OF(X_TYPE, u), STRIDES4(u, batch, step, head, dim), TENSOR_OF(DELTA_TYPE, delta),                               \
+      STRIDES4(delta, batch, step, head, dim), TENSOR_OF(A_TYPE, A), STRIDES3(A, head, dim, n),                      \
+      TENSOR_OF(B_TYPE, B), STRIDES4(B, batch, step, group, n), TENSOR_OF(C_TYPE, C),                              \
+      STRIDES4(C, batch, step, group, n), TENSOR_F32(D), STRIDES2(D, head, dim), TENSOR_OF(Z_TYPE, z),               \
+      STRIDES4(z, batch, step, head, dim), TENSOR_F32(bias), STRIDES2(bias, head, dim),                              \
+      global const int *restrict index, long index_offset, STRIDES1(index, batch), int flags, int channels,          \
+      int head_dim, int d_state, int group_heads, int steps, long pool
+
+#define AT_STEP(name)  (name##_offset + b * name##_batch + t * name##_step + head * name##_head + dim * name##_dim)
+#define AT_INPUT(name) (name##_offset + b * name##_batch + t * name##_step + group * name##_group)
 
 #define SLOTS (WORK_GROUP / UPDATE_LANES)
 #if UPDATE_STATES < 4
@@ -84,8 +96,8 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
   long row[UPDATE_ROWS];
   LOAD_LANE(rate, A_TYPE, A, A_offset + head * A_head + dim * A_dim, A_n, own)
   UNROLL for (int j = 0; j < UPDATE_STATES; j++) rate[j] = rate_of(rate[j], FLAGS);
-  const float D_value = FLAGS & HAS_D ? D[D_offset + head * D_head + dim * D_dim] : 0.0f;
-  const float bias_value = FLAGS & HAS_BIAS ? bias[bias_offset + head * bias_head + dim * bias_dim] : 0.0f;
+  const float D_value = FLAGS & UPDATE_HAS_D ? D[D_offset + head * D_head + dim * D_dim] : 0.0f;
+  const float bias_value = FLAGS & UPDATE_HAS_BIAS ? bias[bias_offset + head * bias_head + dim * bias_dim] : 0.0f;
   const long place = state_offset + head * state_head + dim * state_dim;
 
 /* The inputs of row b at step t. */
@@ -93,7 +105,7 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
   {                                                                                                                   \
     delta_now[k] = own ? LOAD(DELTA_TYPE, delta, AT_STEP(delta)) : 0.0f;                                                  \
     u_now[k] = own ? LOAD(X_TYPE, u, AT_STEP(u)) : 0.0f;                                                              \
-    z_now[k] = own && lane == 0 && (FLAGS & HAS_Z) ? LOAD(Z_TYPE, z, AT_STEP(z)) : 0.0f;                              \
+    z_now[k] = own && lane == 0 && (FLAGS & UPDATE_HAS_Z) ? LOAD(Z_TYPE, z, AT_STEP(z)) : 0.0f;                              \
     LOAD_INPUT(B_now[k], B, AT_INPUT(B))                                                                              \
     LOAD_INPUT(C_now[k], C, AT_INPUT(C))                                                                              \
   }
@@ -114,7 +126,7 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
       FETCH(0)
 #endif
       float dt = delta_now[k] + bias_value, y = 0.0f;
-      if (FLAGS & SOFTPLUS) dt = softplus(dt);
+      if (FLAGS & UPDATE_SOFTPLUS) dt = softplus(dt);
       UNROLL for (int j = 0; j < UPDATE_STATES; j++) {
         h[r][j] = times(decay_of(dt, rate[j]), h[r][j]) + dt * u_now[k] * B_now[k][j];
         y += real_part(times(h[r][j], C_now[k][j]));
@@ -134,8 +146,8 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
 #endif
 #endif
       if (own && lane == 0) {
-        y = TWICE * y + D_value * u_now[k];
-        if (FLAGS & HAS_Z) y *= z_now[k] * sigmoid(z_now[k]);
+        y = twice(y) + D_value * u_now[k];
+        if (FLAGS & UPDATE_HAS_Z) y *= z_now[k] * sigmoid(z_now[k]);
         STORE(X_TYPE, out, AT_STEP(out), row[r] < 0 ? 0.0f : y);
       }
     }

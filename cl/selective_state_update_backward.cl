@@ -3,25 +3,43 @@
  * UPDATE_STEPS steps are taken in blocks, from the last to the first: the states that each block starts from are
  * computed before, and lie in the workspace; each gives way to the gradient that goes on into the block before.
  *   bytes per channel: the state and its gradient read, the gradient and a part of dA written; the rest is small
- * Parts, summed in order by state_update_sum: dA[batch][channel][n], dD and dbias[batch][channel],
- * dB and dC[chunk of channels][batch][step][group][n]. In blocks: starts[block - 1][batch][channel][n]. */
-#include "scan.h"
+ * Parts (update_gradient_args) are summed in order by state_update_sum. */
 #include "state_update.h"
 
-#define PARTS_A  32
-#define PARTS_B  64
-#define PARTS_C  128
-#define PARTS_D  256
-#define PARTS_DT 512
-
 #ifdef UPDATE_BACKWARD
-static inline float sigmoid_slope(float z) {
-  const float s = sigmoid(z);
-  return s * (1.0f + z * (1.0f - s));
+/* The inputs: buffers of the kernel's arguments, and the same as a struct for its functions. */
+#define UPDATE_BUFFERS                                                                                                \
+  global const x_t *restrict u, global const delta_t *restrict delta, global const STORAGE(A_TYPE) *restrict A,       \
+      global const STORAGE(B_TYPE) *restrict B, global const STORAGE(C_TYPE) *restrict C,                             \
+      global const float *restrict D, global const z_t *restrict z, global const float *restrict bias,                \
+      global const int *restrict index
+
+typedef struct update_inputs {
+  global const x_t *u;
+  global const delta_t *delta;
+  global const STORAGE(A_TYPE) *A;
+  global const STORAGE(B_TYPE) *B;
+  global const STORAGE(C_TYPE) *C;
+  global const z_t *z;
+} update_inputs;
+
+/* A channel, or one that a work-item only seems to have (own is false): where its tensors are. */
+typedef struct update_channel {
+  int number, head, dim, group;
+  bool own;
+} update_channel;
+
+/* An element of a channel's input at a step of a batch row. */
+static inline long channel_at(const kernel_view *v, const update_channel *c, int b, int t) {
+  return view_at(v, b, t, c->head, c->dim);
+}
+
+static inline float weight_of(const kernel_view *v, const update_channel *c, global const float *weight) {
+  return weight[view_at(v, c->head, c->dim, 0, 0)];
 }
 
 /* The sum of `value` over the work-group, in every work-item. */
-static inline float group_sum(float value, local float *scratch) {
+INLINE float group_sum(float value, local float *scratch) {
   const int lid = (int)get_local_id(0);
   local_barrier();
   scratch[lid] = value;
@@ -33,153 +51,230 @@ static inline float group_sum(float value, local float *scratch) {
   return scratch[0];
 }
 
+INLINE number_t group_sum_number(number_t value, local float *scratch) {
 #if NUMBER_COMPLEX
-#define GROUP_SUM(value) ((float2)(group_sum((value).x, scratch), group_sum((value).y, scratch)))
+  return (float2)(group_sum(value.x, scratch), group_sum(value.y, scratch));
 #else
-#define GROUP_SUM(value) group_sum(value, scratch)
+  return group_sum(value, scratch);
 #endif
+}
 
-kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
-selective_state_update_backward(TENSOR_OF(S_TYPE, state), STRIDES4(state, row, head, dim, n), UPDATE_INPUTS, /* */
-                                TENSOR_OF(X_TYPE, dout), STRIDES4(dout, batch, step, head, dim),             /* */
-                                TENSOR_OF(A_TYPE, dnew), STRIDES4(dnew, batch, head, dim, n),                /* */
-                                OUTPUT_OF(X_TYPE, du), STRIDES4(du, batch, step, head, dim),                 /* */
-                                OUTPUT_OF(DELTA_TYPE, ddelta), STRIDES4(ddelta, batch, step, head, dim),     /* */
-                                OUTPUT_OF(Z_TYPE, dz), STRIDES4(dz, batch, step, head, dim),                 /* */
-                                OUTPUT_OF(A_TYPE, dstate), STRIDES4(dstate, batch, head, dim, n),            /* */
-                                global number_t *restrict parts, long parts_A, long parts_B, long parts_C,
-                                long parts_D, long parts_dt, long starts) {
-  const int lid = (int)get_local_id(0), group = (int)get_group_id(1), b = (int)get_group_id(2);
-  const int groups = (int)get_num_groups(1), batch = (int)get_num_groups(2), chunk = (int)get_group_id(0);
-  const int of_group = group_heads * head_dim, in_group = chunk * WORK_GROUP + lid;
-  const bool own = in_group < of_group;
-  const int channel = group * of_group + (own ? in_group : 0), head = channel / head_dim, dim = channel % head_dim;
-  const long row = row_of(index, index_offset + b * index_batch, b, pool);
-  const bool there = own && row >= 0;
+/* A channel of a batch row. */
+typedef struct owned {
+  const update_args *a;
+  const update_gradient_args *g;
+  update_inputs in;
+  global const STORAGE(S_TYPE) *state;
+  global const STORAGE(A_TYPE) *dnew; /* NULL: zeros */
+  global const x_t *dout;
+  global number_t *parts;
+  update_channel c;
+  int b;
+  bool there;    /* it is the work-item's own, and the row is no padding */
+  float D, bias; /* 0 where there is none                                */
+  long row, matrix, block_size; /* its state; its numbers in (batch, channels, d_state), and how many that has */
+  long inputs;                  /* its group's numbers in parts of dB and dC, at step 0                        */
+} owned;
+
+/* A block of steps: the inputs, and sums over the states. */
+typedef struct block {
+  int first;
+  float dt[UPDATE_STEPS], slope[UPDATE_STEPS], x[UPDATE_STEPS], dy[UPDATE_STEPS];
+  float y[UPDATE_STEPS], dx[UPDATE_STEPS], ddt[UPDATE_STEPS];
+} block;
+
+static inline int steps_of(const owned *o, const block *k) {
+  return UPDATE_STEPS == 1 ? 1 : min(UPDATE_STEPS, o->a->steps - k->first);
+}
+
+static inline number_t A_of(const owned *o, int n) {
+  return LOAD(A_TYPE, o->in.A, view_at(&o->a->A, o->c.head, o->c.dim, n, 0));
+}
+static inline number_t B_of(const owned *o, int t, int n) {
+  return o->there ? LOAD(B_TYPE, o->in.B, view_at(&o->a->B, o->b, t, o->c.group, n)) : ZERO;
+}
+static inline number_t C_of(const owned *o, int t, int n) {
+  return o->there ? LOAD(C_TYPE, o->in.C, view_at(&o->a->C, o->b, t, o->c.group, n)) : ZERO;
+}
+static inline number_t state_of(const owned *o, int n) {
+  return LOAD(S_TYPE, o->state, view_at(&o->a->state, o->row, o->c.head, o->c.dim, n));
+}
+
+/* ---- Forwards ---- */
+
+/* delta + bias and u of step t. */
+static inline float delta_of(const owned *o, int t) {
+  return LOAD(DELTA_TYPE, o->in.delta, channel_at(&o->a->delta, &o->c, o->b, t)) + o->bias;
+}
+static inline float u_of(const owned *o, int t) {
+  return LOAD(X_TYPE, o->in.u, channel_at(&o->a->u, &o->c, o->b, t));
+}
+
+/* The states after each block but the last go to the workspace. */
+INLINE void leave_starts(const owned *o, int blocks, block *k) {
+  const int flags = o->a->flags;
+  for (int i = 0; i + 1 < blocks && o->there; i++) {
+    k->first = i * UPDATE_STEPS;
+    for (int j = 0; j < UPDATE_STEPS; j++) {
+      k->dt[j] = delta_of(o, k->first + j);
+      if (flags & UPDATE_SOFTPLUS) k->dt[j] = softplus(k->dt[j]);
+      k->x[j] = u_of(o, k->first + j);
+    }
+    for (int n = 0; n < o->a->d_state; n++) {
+      const number_t rate = rate_of(A_of(o, n), flags);
+      const long start = o->g->starts + i * o->block_size + o->matrix + n;
+      number_t now = i > 0 ? o->parts[start - o->block_size] : state_of(o, n);
+      for (int j = 0; j < UPDATE_STEPS; j++)
+        now = times(decay_of(k->dt[j], rate), now) + k->dt[j] * k->x[j] * B_of(o, k->first + j, n);
+      o->parts[start] = now;
+    }
+  }
+}
+
+INLINE void block_load(const owned *o, int first, block *k) {
+  const update_args *a = o->a;
+  k->first = first;
+  for (int i = 0; i < steps_of(o, k); i++) {
+    const int t = first + i;
+    k->dt[i] = k->slope[i] = k->x[i] = k->dy[i] = k->y[i] = k->dx[i] = k->ddt[i] = 0.0f;
+    if (o->there) {
+      const float argument = delta_of(o, t);
+      k->dt[i] = a->flags & UPDATE_SOFTPLUS ? softplus(argument) : argument;
+      k->slope[i] = a->flags & UPDATE_SOFTPLUS && argument <= 20.0f ? sigmoid(argument) : 1.0f;
+      k->x[i] = u_of(o, t);
+      k->dy[i] = LOAD(X_TYPE, o->dout, channel_at(&o->g->dout, &o->c, o->b, t));
+      if (a->flags & UPDATE_HAS_Z) k->dy[i] *= swish(LOAD(Z_TYPE, o->in.z, channel_at(&a->z, &o->c, o->b, t)));
+    }
+  }
+}
+
+/* ---- Backwards ---- */
+
+/* State n of the block: dh, the gradient of the state after it, becomes that of the state before it, h[0]. Adds to the
+ * block's sums over states; the block's part of dA. */
+INLINE number_t walk_back(const owned *o, int n, block *k, number_t *h, number_t *dh, local float *scratch) {
+  const update_args *a = o->a;
+  const int lid = (int)get_local_id(0), count = steps_of(o, k);
+  const long step_numbers = (long)get_num_groups(1) * a->d_state;
+  number_t A = o->there ? A_of(o, n) : ZERO;
+  if (o->there && a->flags & UPDATE_A_LOG) A = -exponential(A);
+  const number_t rate = rate_of(A, 0);
+  for (int i = 0; i < count; i++)
+    h[i + 1] = times(decay_of(k->dt[i], rate), h[i]) + k->dt[i] * k->x[i] * B_of(o, k->first + i, n);
+  number_t da = ZERO;
+  for (int i = count - 1; i >= 0; i--) {
+    const int t = k->first + i;
+    const number_t b_now = B_of(o, t, n), c_now = C_of(o, t, n);
+    const number_t decay = decay_of(k->dt[i], rate), kept = times(decay, h[i]);
+    const long input = o->inputs + t * step_numbers + n;
+    k->y[i] += twice(real_part(times(c_now, h[i + 1])));
+    *dh += twice(k->dy[i]) * conjugate(c_now);
+    if (a->flags & UPDATE_PARTS_C) {
+      const number_t sum = group_sum_number(twice(k->dy[i]) * conjugate(h[i + 1]), scratch);
+      if (lid == 0) o->parts[o->g->C + input] = sum;
+    }
+    if (a->flags & UPDATE_PARTS_B) {
+      const number_t sum = group_sum_number(k->dt[i] * k->x[i] * *dh, scratch);
+      if (lid == 0) o->parts[o->g->B + input] = sum;
+    }
+    k->dx[i] += k->dt[i] * real_part(times(conjugate(b_now), *dh));
+    k->ddt[i] += real_part(times(conjugate(b_now * k->x[i] + times(A, kept)), *dh));
+    da += times(conjugate(k->dt[i] * kept), *dh);
+    *dh = times(*dh, conjugate(decay));
+  }
+  return a->flags & UPDATE_A_LOG ? times(conjugate(A), da) : da;
+}
+
+/* Gradients of the channel's inputs at the block's steps; adds to its dD and dbias. */
+INLINE void block_store(const owned *o, const block *k, global x_t *du, global delta_t *ddelta, global z_t *dz,
+                        float *dD, float *dbias) {
+  const update_gradient_args *g = o->g;
+  for (int i = 0; i < steps_of(o, k) && o->c.own; i++) {
+    const int t = k->first + i;
+    const float from_dt = k->ddt[i] * k->slope[i];
+    *dD += k->dy[i] * k->x[i];
+    *dbias += from_dt;
+    if (du) STORE(X_TYPE, du, channel_at(&g->du, &o->c, o->b, t), k->dx[i] + o->D * k->dy[i]);
+    if (ddelta) STORE(DELTA_TYPE, ddelta, channel_at(&g->ddelta, &o->c, o->b, t), from_dt);
+    if (dz) {
+      const float gate = o->there ? LOAD(Z_TYPE, o->in.z, channel_at(&o->a->z, &o->c, o->b, t)) : 0.0f;
+      const float from_out = o->there ? LOAD(X_TYPE, o->dout, channel_at(&g->dout, &o->c, o->b, t)) : 0.0f;
+      STORE(Z_TYPE, dz, channel_at(&g->dz, &o->c, o->b, t),
+            from_out * (k->y[i] + o->D * k->x[i]) * swish_gradient(gate));
+    }
+  }
+}
+
+/* Which channel of which row. */
+INLINE void place(const update_args *a, const update_gradient_args *g, global const int *index, owned *o) {
+  const int group = (int)get_group_id(1), groups = (int)get_num_groups(1), chunk = (int)get_group_id(0);
+  const int of_group = a->group_heads * a->head_dim, in_group = chunk * WORK_GROUP + (int)get_local_id(0);
+  o->a = a;
+  o->g = g;
+  o->b = (int)get_group_id(2);
+  o->c.own = in_group < of_group;
+  o->c.number = group * of_group + (o->c.own ? in_group : 0);
+  o->c.head = o->c.number / a->head_dim;
+  o->c.dim = o->c.number % a->head_dim;
+  o->c.group = group;
+  o->row = row_of(index, view_at(&a->index, o->b, 0, 0, 0), o->b, a->pool);
+  o->there = o->c.own && o->row >= 0;
+  o->matrix = ((long)o->b * a->channels + o->c.number) * a->d_state;
+  o->block_size = (long)a->batch * a->channels * a->d_state;
+  o->inputs = (((long)chunk * a->batch + o->b) * a->steps * groups + group) * a->d_state;
+}
+
+kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_state_update_backward(
+    const update_args a, const update_gradient_args g, global const STORAGE(S_TYPE) *restrict state, UPDATE_BUFFERS,
+    global const x_t *restrict dout, global const STORAGE(A_TYPE) *restrict dnew, global x_t *restrict du,
+    global delta_t *restrict ddelta, global z_t *restrict dz, global STORAGE(A_TYPE) *restrict dstate,
+    global number_t *restrict parts) {
   local float scratch[WORK_GROUP];
-  float dt[UPDATE_STEPS], slope[UPDATE_STEPS], x[UPDATE_STEPS], dy[UPDATE_STEPS], y[UPDATE_STEPS], dx[UPDATE_STEPS],
-      ddt[UPDATE_STEPS];
+  owned o = {.in = {u, delta, A, B, C, z}, .state = state, .dnew = dnew, .dout = dout, .parts = parts};
+  place(&a, &g, index, &o);
+  o.D = o.there && a.flags & UPDATE_HAS_D ? weight_of(&a.D, &o.c, D) : 0.0f;
+  o.bias = o.there && a.flags & UPDATE_HAS_BIAS ? weight_of(&a.bias, &o.c, bias) : 0.0f;
+  const int blocks = (a.steps + UPDATE_STEPS - 1) / UPDATE_STEPS;
+  block now;
   number_t h[UPDATE_STEPS + 1];
-  const float D_value = there && flags & HAS_D ? D[D_offset + head * D_head + dim * D_dim] : 0.0f;
-  const float bias_value = there && flags & HAS_BIAS ? bias[bias_offset + head * bias_head + dim * bias_dim] : 0.0f;
   float dD = 0.0f, dbias = 0.0f;
-  const int blocks = (steps + UPDATE_STEPS - 1) / UPDATE_STEPS;
-  const long state_at = state_offset + row * state_row + head * state_head + dim * state_dim;
-  const long matrix = ((long)b * channels + channel) * d_state, block_size = (long)batch * channels * d_state;
-  for (int k = 0; k + 1 < blocks; k++) {
-    for (int i = 0; i < UPDATE_STEPS; i++) {
-      const int t = k * UPDATE_STEPS + i;
-      dt[i] = x[i] = 0.0f;
-      if (!there) continue;
-      dt[i] = LOAD(DELTA_TYPE, delta, AT_STEP(delta)) + bias_value;
-      if (flags & SOFTPLUS) dt[i] = softplus(dt[i]);
-      x[i] = LOAD(X_TYPE, u, AT_STEP(u));
-    }
-    for (int n = 0; n < d_state && there; n++) {
-      const number_t rate = rate_of(LOAD(A_TYPE, A, A_offset + head * A_head + dim * A_dim + n * A_n), flags);
-      const long start = starts + k * block_size + matrix + n;
-      number_t now = k > 0 ? parts[start - block_size] : LOAD(S_TYPE, state, state_at + n * state_n);
-      for (int i = 0; i < UPDATE_STEPS; i++) {
-        const int t = k * UPDATE_STEPS + i;
-        now = times(decay_of(dt[i], rate), now) + dt[i] * x[i] * LOAD(B_TYPE, B, AT_INPUT(B) + n * B_n);
-      }
-      parts[start] = now;
-    }
-  }
+  leave_starts(&o, blocks, &now);
   for (int k = blocks - 1; k >= 0; k--) {
-    const int first = k * UPDATE_STEPS, count = min(UPDATE_STEPS, steps - first);
-    for (int i = 0; i < count; i++) {
-      const int t = first + i;
-      dt[i] = slope[i] = x[i] = dy[i] = y[i] = dx[i] = ddt[i] = 0.0f;
-      if (there) {
-        const float argument = LOAD(DELTA_TYPE, delta, AT_STEP(delta)) + bias_value;
-        dt[i] = flags & SOFTPLUS ? softplus(argument) : argument;
-        slope[i] = flags & SOFTPLUS && argument <= 20.0f ? sigmoid(argument) : 1.0f;
-        x[i] = LOAD(X_TYPE, u, AT_STEP(u));
-        dy[i] = LOAD(X_TYPE, dout, AT_STEP(dout));
-        if (flags & HAS_Z) {
-          const float gate = LOAD(Z_TYPE, z, AT_STEP(z));
-          dy[i] *= gate * sigmoid(gate);
-        }
-      }
+    const bool last = k + 1 == blocks;
+    block_load(&o, k * UPDATE_STEPS, &now);
+    for (int n = 0; n < a.d_state; n++) {
+      const long start = g.starts + (k - 1) * o.block_size + o.matrix + n, to = g.A + o.matrix + n;
+      h[0] = ZERO;
+      if (o.there) h[0] = k > 0 ? parts[start] : state_of(&o, n);
+      number_t dh = ZERO;
+      if (o.there && !last) dh = parts[start + o.block_size];
+      else if (o.there && dnew) dh = LOAD(A_TYPE, dnew, view_at(&g.dnew, o.b, o.c.head, o.c.dim, n));
+      const number_t da = walk_back(&o, n, &now, h, &dh, scratch);
+      if (o.c.own && a.flags & UPDATE_PARTS_A) parts[to] = last ? da : parts[to] + da;
+      if (o.there && k > 0) parts[start] = dh;
+      if (o.c.own && dstate && k == 0) STORE(A_TYPE, dstate, view_at(&g.dstate, o.b, o.c.head, o.c.dim, n), dh);
     }
-    for (int n = 0; n < d_state; n++) {
-      number_t a = there ? LOAD(A_TYPE, A, A_offset + head * A_head + dim * A_dim + n * A_n) : NUMBER(0.0f);
-      if (there && flags & A_LOG) a = -exponential(a);
-      const number_t rate = rate_of(a, 0);
-      const long start = starts + (k - 1) * block_size + matrix + n;
-      h[0] = NUMBER(0.0f);
-      if (there) h[0] = k > 0 ? parts[start] : LOAD(S_TYPE, state, state_at + n * state_n);
-      for (int i = 0; i < count; i++) {
-        const int t = first + i;
-        const number_t b_now = there ? LOAD(B_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
-        h[i + 1] = times(decay_of(dt[i], rate), h[i]) + dt[i] * x[i] * b_now;
-      }
-      number_t dh = NUMBER(0.0f), da = NUMBER(0.0f);
-      if (there && k + 1 < blocks) dh = parts[start + block_size];
-      else if (there && dnew)
-        dh = LOAD(A_TYPE, dnew, dnew_offset + b * dnew_batch + head * dnew_head + dim * dnew_dim + n * dnew_n);
-      for (int i = count - 1; i >= 0; i--) {
-        const int t = first + i;
-        const number_t b_now = there ? LOAD(B_TYPE, B, AT_INPUT(B) + n * B_n) : NUMBER(0.0f);
-        const number_t c_now = there ? LOAD(C_TYPE, C, AT_INPUT(C) + n * C_n) : NUMBER(0.0f);
-        const number_t decay = decay_of(dt[i], rate), kept = times(decay, h[i]);
-        const long input = (((long)chunk * batch + b) * steps + t) * groups * d_state + (long)group * d_state + n;
-        y[i] += TWICE * real_part(times(c_now, h[i + 1]));
-        dh += TWICE * dy[i] * conjugate(c_now);
-        if (flags & PARTS_C) {
-          const number_t own_dc = TWICE * dy[i] * conjugate(h[i + 1]), sum = GROUP_SUM(own_dc);
-          if (lid == 0) parts[parts_C + input] = sum;
-        }
-        if (flags & PARTS_B) {
-          const number_t own_db = dt[i] * x[i] * dh, sum = GROUP_SUM(own_db);
-          if (lid == 0) parts[parts_B + input] = sum;
-        }
-        dx[i] += dt[i] * real_part(times(conjugate(b_now), dh));
-        ddt[i] += real_part(times(conjugate(b_now * x[i] + times(a, kept)), dh));
-        da += times(conjugate(dt[i] * kept), dh);
-        dh = times(dh, conjugate(decay));
-      }
-      if (flags & A_LOG) da = times(conjugate(a), da);
-      if (own && flags & PARTS_A) parts[parts_A + matrix + n] = k + 1 < blocks ? parts[parts_A + matrix + n] + da : da;
-      if (there && k > 0) parts[start] = dh;
-      if (own && dstate && k == 0)
-        STORE(A_TYPE, dstate, dstate_offset + b * dstate_batch + head * dstate_head + dim * dstate_dim + n * dstate_n, dh);
-    }
-    for (int i = 0; i < count && own; i++) {
-      const int t = first + i;
-      const float from_dt = ddt[i] * slope[i];
-      dD += dy[i] * x[i];
-      dbias += from_dt;
-      if (du) STORE(X_TYPE, du, AT_STEP(du), dx[i] + D_value * dy[i]);
-      if (ddelta) STORE(DELTA_TYPE, ddelta, AT_STEP(ddelta), from_dt);
-      if (dz) {
-        const float gate = there ? LOAD(Z_TYPE, z, AT_STEP(z)) : 0.0f;
-        const float from_out = there ? LOAD(X_TYPE, dout, AT_STEP(dout)) : 0.0f;
-        STORE(Z_TYPE, dz, AT_STEP(dz), from_out * (y[i] + D_value * x[i]) * sigmoid_slope(gate));
-      }
-    }
+    block_store(&o, &now, du, ddelta, dz, &dD, &dbias);
   }
-  if (own) {
-    const long at = (long)b * channels + channel;
-    if (flags & PARTS_D) parts[parts_D + at] = NUMBER(dD);
-    if (flags & PARTS_DT) parts[parts_dt + at] = NUMBER(dbias);
+  if (o.c.own) {
+    const long at = (long)o.b * a.channels + o.c.number;
+    if (a.flags & UPDATE_PARTS_D) parts[g.D + at] = NUMBER(dD);
+    if (a.flags & UPDATE_PARTS_DT) parts[g.dt + at] = NUMBER(dbias);
   }
 }
 #else
-/* Element (i, j, k, l) of out = the sum over p of parts[p], in order. G_TYPE: f32, f16, bf16, or c64. */
-kernel void state_update_sum(global const number_t *restrict parts, long parts_at, int count, long part_stride,
-                             OUTPUT_OF(G_TYPE, out), STRIDES4(out, i, j, k, l), long size_j, long size_k, long size_l) {
+/* G_TYPE: f32, f16, bf16, or c64. */
+kernel void state_update_sum(const update_sum_args a, global const number_t *restrict parts,
+                             global STORAGE(G_TYPE) *restrict out) {
   const long at = (long)get_global_id(0);
-  number_t sum = NUMBER(0.0f);
-  for (int p = 0; p < count; p++) sum += parts[parts_at + p * part_stride + at];
-  const long l = at % size_l, k = at / size_l % size_k, j = at / size_l / size_k % size_j,
-             i = at / size_l / size_k / size_j;
-  const long to = out_offset + i * out_i + j * out_j + k * out_k + l * out_l;
+  number_t sum = ZERO;
+  for (int p = 0; p < a.count; p++) sum += parts[a.parts + p * a.stride + at];
+  const long l = at % a.size[3], k = at / a.size[3] % a.size[2], j = at / a.size[3] / a.size[2] % a.size[1],
+             i = at / a.size[3] / a.size[2] / a.size[1];
 #if SUM_REAL_PART
-  STORE(G_TYPE, out, to, real_part(sum));
+  STORE(G_TYPE, out, view_at(&a.out, i, j, k, l), real_part(sum));
 #else
-  STORE(G_TYPE, out, to, sum);
+  STORE(G_TYPE, out, view_at(&a.out, i, j, k, l), sum);
 #endif
 }
 #endif

@@ -1,13 +1,16 @@
 /* Shared by the state update and its gradients: their inputs, the rates of decay, which state a row has. Types:
  * X_TYPE of u, S_TYPE of the state, those below of what is stored otherwise than u; NUMBER_COMPLEX makes A, B, C and
  * the states complex. */
+#include "scan.h"
+#include "inline.h"
 #include "number.h"
+#include "state_update_args.h"
+#include "view.h"
 
 #if NUMBER_COMPLEX
 #define A_TYPE c64
 #define B_TYPE c64
 #define C_TYPE c64
-#define TWICE  2.0f /* a complex A stands for itself and its conjugate */
 #else
 #define A_TYPE f32
 #ifndef B_TYPE
@@ -16,7 +19,6 @@
 #ifndef C_TYPE
 #define C_TYPE X_TYPE
 #endif
-#define TWICE 1.0f
 #endif
 #ifndef DELTA_TYPE
 #define DELTA_TYPE X_TYPE
@@ -24,28 +26,13 @@
 #ifndef Z_TYPE
 #define Z_TYPE X_TYPE
 #endif
-
-#define HAS_D    1
-#define HAS_Z    2
-#define HAS_BIAS 4
-#define SOFTPLUS 8
-#define A_LOG    16
-
-#define UPDATE_INPUTS                                                                                                \
-  TENSOR_OF(X_TYPE, u), STRIDES4(u, batch, step, head, dim), TENSOR_OF(DELTA_TYPE, delta),                               \
-      STRIDES4(delta, batch, step, head, dim), TENSOR_OF(A_TYPE, A), STRIDES3(A, head, dim, n),                      \
-      TENSOR_OF(B_TYPE, B), STRIDES4(B, batch, step, group, n), TENSOR_OF(C_TYPE, C),                              \
-      STRIDES4(C, batch, step, group, n), TENSOR_F32(D), STRIDES2(D, head, dim), TENSOR_OF(Z_TYPE, z),               \
-      STRIDES4(z, batch, step, head, dim), TENSOR_F32(bias), STRIDES2(bias, head, dim),                              \
-      global const int *restrict index, long index_offset, STRIDES1(index, batch), int flags, int channels,          \
-      int head_dim, int d_state, int group_heads, int steps, long pool
-
-#define AT_STEP(name)  (name##_offset + b * name##_batch + t * name##_step + head * name##_head + dim * name##_dim)
-#define AT_INPUT(name) (name##_offset + b * name##_batch + t * name##_step + group * name##_group)
+typedef STORAGE(X_TYPE) x_t;
+typedef STORAGE(DELTA_TYPE) delta_t;
+typedef STORAGE(Z_TYPE) z_t;
 
 /* A as the decay is computed from it. */
 static inline number_t rate_of(number_t a, int flags) {
-  if (flags & A_LOG) a = -exponential(a);
+  if (flags & UPDATE_A_LOG) a = -exponential(a);
 #if NUMBER_COMPLEX
   return a;
 #else
@@ -61,7 +48,7 @@ static inline number_t decay_of(float dt, number_t rate) {
 #endif
 }
 
-/* -1: the row is padding. */
+/* The state of batch row b, whose number is at index[at]; -1: the row is padding. */
 static inline long row_of(global const int *index, long at, int b, long pool) {
   if (!index) return b;
   const long row = index[at];

@@ -1,5 +1,6 @@
 /* The passes that the selective scan's forward and backward launchers are made of. */
 #include "backend/opencl/scan_family.h"
+#include "core/arith.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -74,7 +75,7 @@ scan_defines scan_tile_defines(const clm_context *ctx, const selective_key *key,
       {r->gate, " -DSCAN_GATE=1"},
       {r->resets, " -DSCAN_RESETS=1"},
       {r->packed, " -DSCAN_PACKED=1"},
-      {r->complex, " -DSCAN_COMPLEX=1"},
+      {r->complex, " -DNUMBER_COMPLEX=1"},
       {key->storage == CLM_F16, " -DSTORAGE_TYPE=f16"},
       {key->storage == CLM_BF16, " -DSTORAGE_TYPE=bf16"},
   };
@@ -85,7 +86,7 @@ scan_defines scan_tile_defines(const clm_context *ctx, const selective_key *key,
 
 int64_t scan_take(scan_workspace *w, int64_t floats) {
   int64_t at = w->floats;
-  w->floats += (floats + 3) / 4 * 4;
+  w->floats += round_up(floats, 4);
   return at;
 }
 
@@ -93,7 +94,7 @@ void scan_take_chunks(scan_workspace *w, const selective_scan_shape *s, const se
                       int64_t slots) {
   if (slots > 0) w->states_at = scan_take(w, slots * scan_matrix(s));
   if (slots > 0) w->sums_at = scan_take(w, slots * s->d_inner);
-  if (r->resets) w->marks_at = scan_take(w, (s->batch * s->length + 3) / 4);
+  if (r->resets) w->marks_at = scan_take(w, div_up(s->batch * s->length, 4));
   if (r->resets && slots > 0) w->drops_at = scan_take(w, slots);
 }
 
@@ -140,7 +141,7 @@ clm_status scan_carry_kernel(clm_context *ctx, const selective_key *key, bool re
   const selective_scan_request *r = &key->request;
   snprintf(defines, sizeof defines, "%s -DSCAN_REVERSE=%d%s%s%s", opencl_schedule_device(ctx)->ptx ? "-DCLM_PTX" : "",
            reverse, r->resets ? " -DSCAN_RESETS=1" : "", r->packed ? " -DSCAN_PACKED=1" : "",
-           r->complex ? " -DSCAN_COMPLEX=1" : "");
+           r->complex ? " -DNUMBER_COMPLEX=1" : "");
   return opencl_kernel_get(ctx, "scan_carry", "scan_carry", defines, kernel);
 }
 

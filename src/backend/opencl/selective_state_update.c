@@ -2,26 +2,16 @@
 #include "backend/opencl/operands.h"
 #include "backend/opencl/ops.h"
 #include "backend/opencl/scan_family.h"
+#include "cl/state_update_args.h"
 #include "schedule/arith.h"
 #include <stdio.h>
 
-enum { /* cl/state_update.h and selective_state_update_backward.cl have the same */
-       HAS_D = 1,
-       HAS_Z = 2,
-       HAS_BIAS = 4,
-       SOFTPLUS = 8,
-       A_LOG = 16,
-       PARTS_A = 32,
-       PARTS_B = 64,
-       PARTS_C = 128,
-       PARTS_D = 256,
-       PARTS_DT = 512,
-};
 enum { FEW_FLOATS = 16, BUSY_GPU = 1024, BLOCK_STEPS = 64 };
 
 static int32_t flags_of(const clm_selective_state_update_args *a) {
-  return (a->D.buffer ? HAS_D : 0) | (a->z.buffer ? HAS_Z : 0) | (a->delta_bias.buffer ? HAS_BIAS : 0) |
-         (a->delta_softplus ? SOFTPLUS : 0) | (a->A_is_log ? A_LOG : 0);
+  return (a->D.buffer ? UPDATE_HAS_D : 0) | (a->z.buffer ? UPDATE_HAS_Z : 0) |
+         (a->delta_bias.buffer ? UPDATE_HAS_BIAS : 0) | (a->delta_softplus ? UPDATE_SOFTPLUS : 0) |
+         (a->A_is_log ? UPDATE_A_LOG : 0);
 }
 
 /* " -D<name>=<type>" for each input that is stored otherwise than u; what is not named is as u in the kernels. */
@@ -126,14 +116,35 @@ clm_status opencl_selective_state_update(clm_context *ctx, const state_update_sh
 
 /* ---- Gradients ---- */
 
-/* Where each gradient's parts lie in the workspace, in numbers. */
-typedef struct update_parts {
-  int64_t A, B, C, D, dt, starts, count;
-} update_parts;
+static update_args args_of(const state_update_shape *s, const clm_selective_state_update_args *a, int32_t flags) {
+  return (update_args){.state = opencl_view_of(&a->state),
+                       .u = opencl_view_of(&a->u),
+                       .delta = opencl_view_of(&a->delta),
+                       .A = opencl_view_of(&a->A),
+                       .B = opencl_view_of(&a->B),
+                       .C = opencl_view_of(&a->C),
+                       .D = opencl_view_of(&a->D),
+                       .z = opencl_view_of(&a->z),
+                       .bias = opencl_view_of(&a->delta_bias),
+                       .index = opencl_view_of(&a->state_indices),
+                       .pool = s->pool,
+                       .batch = (int32_t)s->batch,
+                       .steps = (int32_t)s->steps,
+                       .channels = (int32_t)(s->n_heads * s->head_dim),
+                       .head_dim = (int32_t)s->head_dim,
+                       .d_state = (int32_t)s->d_state,
+                       .group_heads = (int32_t)(s->n_heads / s->n_groups),
+                       .flags = flags};
+}
 
-static int64_t reserve(update_parts *p, bool wanted, int64_t numbers) {
-  int64_t at = p->count;
-  if (wanted) p->count += numbers;
+#define UPDATE_DATA(a)                                                                                               \
+  ARG_DATA((a)->u), ARG_DATA((a)->delta), ARG_DATA((a)->A), ARG_DATA((a)->B), ARG_DATA((a)->C), ARG_DATA((a)->D),    \
+      ARG_DATA((a)->z), ARG_DATA((a)->delta_bias), ARG_DATA((a)->state_indices)
+
+/* A place in the workspace for so many numbers, if they are wanted. */
+static int64_t reserve(int64_t *count, bool wanted, int64_t numbers) {
+  int64_t at = *count;
+  if (wanted) *count += numbers;
   return at;
 }
 
@@ -157,8 +168,12 @@ static clm_status sum(clm_context *ctx, const state_update_shape *s, const clm_b
   clm_status status = opencl_kernel_get(ctx, "selective_state_update_backward", "state_update_sum", defines, &kernel);
   if (status) return status;
   size_t elements = (size_t)clm_tensor_count(t);
-  return OPENCL_RUN(ctx, kernel, 1, &elements, NULL, ARG_BUFFER(parts), ARG_I64(at), ARG_I32(count), ARG_I64(stride),
-                    ARG_TENSOR4(t), ARG_I64(t.shape[1]), ARG_I64(t.shape[2]), ARG_I64(t.shape[3]));
+  const update_sum_args args = {.out = opencl_view_of(&t),
+                                .size = {t.shape[0], t.shape[1], t.shape[2], t.shape[3]},
+                                .parts = at,
+                                .stride = stride,
+                                .count = (int32_t)count};
+  return OPENCL_RUN(ctx, kernel, 1, &elements, NULL, ARG_STRUCT(args), ARG_BUFFER(parts), ARG_DATA(t));
 }
 
 clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_update_shape *s,
@@ -175,13 +190,19 @@ clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_
     while (size > 1 && size / 2 >= of_group) size /= 2;
   while (steps < s->steps && steps < BLOCK_STEPS) steps *= 8;
   const int64_t chunks = div_up(of_group, size), inputs = s->batch * s->steps * s->n_groups * s->d_state;
-  update_parts p = {0};
-  p.A = reserve(&p, b->dA.buffer, s->batch * channels * s->d_state);
-  p.B = reserve(&p, b->dB.buffer, chunks * inputs);
-  p.C = reserve(&p, b->dC.buffer, chunks * inputs);
-  p.D = reserve(&p, b->dD.buffer, s->batch * channels);
-  p.dt = reserve(&p, b->ddelta_bias.buffer, s->batch * channels);
-  p.starts = reserve(&p, s->steps > steps, (div_up(s->steps, steps) - 1) * s->batch * channels * s->d_state);
+  update_gradient_args g = {.dout = opencl_view_of(&b->dout),
+                            .dnew = opencl_view_of(&b->dnew_state),
+                            .du = opencl_view_of(&b->du),
+                            .ddelta = opencl_view_of(&b->ddelta),
+                            .dz = opencl_view_of(&b->dz),
+                            .dstate = opencl_view_of(&b->dstate)};
+  int64_t numbers = 0;
+  g.A = reserve(&numbers, b->dA.buffer, s->batch * channels * s->d_state);
+  g.B = reserve(&numbers, b->dB.buffer, chunks * inputs);
+  g.C = reserve(&numbers, b->dC.buffer, chunks * inputs);
+  g.D = reserve(&numbers, b->dD.buffer, s->batch * channels);
+  g.dt = reserve(&numbers, b->ddelta_bias.buffer, s->batch * channels);
+  g.starts = reserve(&numbers, s->steps > steps, (div_up(s->steps, steps) - 1) * s->batch * channels * s->d_state);
   char defines[384];
   snprintf(defines, sizeof defines,
            "%s -DUPDATE_BACKWARD -DWORK_GROUP=%d -DUPDATE_STEPS=%d -DNUMBER_COMPLEX=%d -DX_TYPE=%s -DS_TYPE=%s%s",
@@ -190,22 +211,22 @@ clm_status opencl_selective_state_update_backward(clm_context *ctx, const state_
   opencl_kernel *kernel;
   status = opencl_kernel_get(ctx, "selective_state_update_backward", op, defines, &kernel);
   clm_buffer *workspace = NULL;
-  if (!status && p.count) status = context_workspace(ctx, (size_t)p.count * (s->complex ? 8 : 4), &workspace);
+  if (!status && numbers) status = context_workspace(ctx, (size_t)numbers * (s->complex ? 8 : 4), &workspace);
   if (status) return status;
-  const int32_t flags = flags_of(a) | (b->dA.buffer ? PARTS_A : 0) | (b->dB.buffer ? PARTS_B : 0) |
-                        (b->dC.buffer ? PARTS_C : 0) | (b->dD.buffer ? PARTS_D : 0) |
-                        (b->ddelta_bias.buffer ? PARTS_DT : 0);
+  const int32_t flags = flags_of(a) | (b->dA.buffer ? UPDATE_PARTS_A : 0) | (b->dB.buffer ? UPDATE_PARTS_B : 0) |
+                        (b->dC.buffer ? UPDATE_PARTS_C : 0) | (b->dD.buffer ? UPDATE_PARTS_D : 0) |
+                        (b->ddelta_bias.buffer ? UPDATE_PARTS_DT : 0);
+  const update_args args = args_of(s, a, flags);
   size_t global[3] = {(size_t)(chunks * size), (size_t)s->n_groups, (size_t)s->batch},
          local[3] = {(size_t)size, 1, 1};
-  status = OPENCL_RUN(ctx, kernel, 3, global, local, ARG_TENSOR4(a->state), ARG_UPDATE_INPUTS(a, s, flags),
-                      ARG_TENSOR4(b->dout), ARG_TENSOR4(b->dnew_state), ARG_TENSOR4(b->du), ARG_TENSOR4(b->ddelta),
-                      ARG_TENSOR4(b->dz), ARG_TENSOR4(b->dstate), ARG_BUFFER(workspace), ARG_I64(p.A), ARG_I64(p.B),
-                      ARG_I64(p.C), ARG_I64(p.D), ARG_I64(p.dt), ARG_I64(p.starts));
-  if (!status) status = sum(ctx, s, workspace, p.A, s->batch, channels * s->d_state, &b->dA);
-  if (!status) status = sum(ctx, s, workspace, p.B, chunks, inputs, &b->dB);
-  if (!status) status = sum(ctx, s, workspace, p.C, chunks, inputs, &b->dC);
-  if (!status) status = sum(ctx, s, workspace, p.D, s->batch, channels, &b->dD);
-  if (!status) status = sum(ctx, s, workspace, p.dt, s->batch, channels, &b->ddelta_bias);
+  status = OPENCL_RUN(ctx, kernel, 3, global, local, ARG_STRUCT(args), ARG_STRUCT(g), ARG_DATA(a->state),
+                      UPDATE_DATA(a), ARG_DATA(b->dout), ARG_DATA(b->dnew_state), ARG_DATA(b->du),
+                      ARG_DATA(b->ddelta), ARG_DATA(b->dz), ARG_DATA(b->dstate), ARG_BUFFER(workspace));
+  if (!status) status = sum(ctx, s, workspace, g.A, s->batch, channels * s->d_state, &b->dA);
+  if (!status) status = sum(ctx, s, workspace, g.B, chunks, inputs, &b->dB);
+  if (!status) status = sum(ctx, s, workspace, g.C, chunks, inputs, &b->dC);
+  if (!status) status = sum(ctx, s, workspace, g.D, s->batch, channels, &b->dD);
+  if (!status) status = sum(ctx, s, workspace, g.dt, s->batch, channels, &b->ddelta_bias);
   if (!status)
     context_explain(ctx, "%s: %d channels a work-group, %lld of a group; sums over the batch in order", op, size,
                     (long long)chunks);
