@@ -26,7 +26,10 @@ static clm_status read(clm_context *ctx, const char *path, const json_t *json, c
   return CLM_OK;
 }
 
-static bool can_write(const clm_model_config *c) { return !c->layers && !c->layer_norm && c->residual_scale == 1; }
+static bool can_write(const clm_model_config *c) {
+  return !c->layers && !c->layer_norm && c->residual_scale == 1 && c->logit_scale == 1 &&
+         !(c->mixer_norm && c->mixer_norm_weights);
+}
 
 /* With what Hugging Face writes besides: its own reader expects some of these. Special tokens that
  * nothing is known of are null, or its generate() would stop at token 0, which may be an ordinary character; and a

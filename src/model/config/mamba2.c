@@ -37,8 +37,9 @@ static clm_status read(clm_context *ctx, const char *path, const json_t *json, c
 }
 
 static bool can_write(const clm_model_config *c) {
-  return config_is_all(c, "mamba2") && !c->layer_norm && c->residual_scale == 1 && !c->D_per_channel &&
-         !c->norm_before_gate && !c->no_gated_norm && c->d_mlp == 0 && c->d_inner == c->expand * c->d_model;
+  return config_is_all(c, "mamba2") && !c->layer_norm && c->residual_scale == 1 && c->logit_scale == 1 &&
+         !c->D_per_channel && !c->norm_before_gate && !c->no_gated_norm && c->d_mlp == 0 &&
+         c->d_inner == c->expand * c->d_model;
 }
 
 /* Special tokens and rescale_prenorm_residual as in huggingface.c. */

@@ -86,7 +86,7 @@ static int64_t any_mlp_width(const clm_model_config *c) { return mlp_width(c, is
 
 /* Hugging Face's forms, which are tried first, take what they can. */
 static bool can_write(const clm_model_config *c) {
-  if (c->residual_scale != 1) return false;
+  if (c->residual_scale != 1 || c->logit_scale != 1) return false;
   if (is_mamba2(c)) return c->d_inner + c->d_mlp == c->expand * c->d_model;
   return (mlp_width(c, "mamba1") > 0 || (!c->layers && c->layer_norm)) && !c->mixer_norm &&
          c->d_inner == c->expand * c->d_model;
