@@ -63,6 +63,7 @@ static const fixture fixtures[] = {
     {"falcon-h1", CLM_WEIGHTS_F32, false, NULL},
     {"falcon-h1-tied-norm", CLM_WEIGHTS_F32, false, NULL},
     {"falcon-h1-before-bias", CLM_WEIGHTS_F32, false, NULL},
+    {"nemotron-h-bf16", CLM_WEIGHTS_BF16, false, NULL},
     {"nemotron-h", CLM_WEIGHTS_F32, false, NULL},
     {"nemotron-h-head80-bias", CLM_WEIGHTS_F32, false, NULL},
     {"nemotron-h-experts", CLM_WEIGHTS_F32, false, NULL},
