@@ -14,7 +14,9 @@
 #define TILE_M 128
 #define TILE_N 128
 #endif
+#ifndef ENGINE_ITEMS
 #define ENGINE_ITEMS 256
+#endif
 #define ACCUMULATORS (TILE_M * TILE_N / ENGINE_ITEMS)
 
 /* 32 bits of k, from word `word` of the panel's 8, of a row of a panel in local memory. */

@@ -46,6 +46,11 @@ INLINE void load_b(uint *f, __local const uchar *panel, int row, int instruction
                    : "memory");
 }
 
+/* Copies that pass registers by: 16 bytes, of which the first `bytes` are read and the others are 0. */
+INLINE void copy_chunk(uint to, __global const uchar *from, int bytes) {
+  __asm__ volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
 #ifdef ENGINE_TF32
 #define MMA "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
 #elif defined(ENGINE_F16)

@@ -2,9 +2,6 @@
 #define ENGINE_COPIES
 #define STAGES 5
 typedef int fetched;
-INLINE void copy_chunk(uint to, __global const uchar *from, int bytes) {
-  __asm__ volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
 INLINE void load_stage(fetched *f, __local uchar *stage, const step_walk *w, int a_rows, int b_rows, int item) {
   const uint to = local_address(stage) + item * 16;
   copy_chunk(to, w->a + item * 16, item / 2 < a_rows ? 16 : 0); /* of 0 bytes: 16 zeros */

@@ -1,6 +1,6 @@
 /* SSD (Mamba-2) in pieces: what lies within a piece is products of its steps with each other, what comes from before
  * it products with the state. In turn:
- *   ssd_steps     d and the sums of d A of each piece                          a work-item for each (slot, head)
+ *   ssd_steps     d and the sums of d A of each piece                          a work-group for some heads of a slot
  *   ssd_between   C B^T of the steps of a piece, for each group
  *   ssd_states    what a piece adds to the state (SSD_GRADIENT: to the gradient of the state before it)
  *   ssd_pass      from there the state before each piece (SSD_GRADIENT: the gradient of the state after each)
@@ -27,38 +27,59 @@ static float step_size(const ssd_args *a, float raw) {
   return d;
 }
 
-kernel void ssd_steps(const ssd_args a, global const x_t *dt, global const float *A, global const float *bias,
-                      global const int *ends, global float *work) {
-  const long i = (long)get_global_id(0), slot = i / a.heads, at = i * a.steps;
-  const int head = (int)(i % a.heads);
-  if (slot >= a.slots) return;
+/* Some heads of a piece; their steps one after the other, for sums in a fixed order. */
+kernel __attribute__((reqd_work_group_size(SSD_STEP_ITEMS, 1, 1))) void
+ssd_steps(const ssd_args a, global const x_t *dt, global const float *A, global const float *bias,
+          global const int *ends, global float *work) {
+  local float d[SSD_STEP_HEADS][TILE + 1], sums[SSD_STEP_HEADS][TILE + 1], rests[SSD_STEP_HEADS][TILE + 1];
+  const int parts = (a.heads + SSD_STEP_HEADS - 1) / SSD_STEP_HEADS, item = (int)get_local_id(0);
+  const int first = (int)(get_group_id(0) % parts) * SSD_STEP_HEADS, heads = min(SSD_STEP_HEADS, a.heads - first);
+  const long slot = (long)get_group_id(0) / parts;
   const piece p = piece_of(&a, ends, slot);
 #ifdef SSD_SEQ
   global const uchar *marks = (global const uchar *)(work + a.marks) + p.batch * a.length + p.begin;
-  if (head == 0) write_segments(&a, work, &p, slot);
+  if (first == 0 && item == 0) write_segments(&a, work, &p, slot);
 #endif
-  const float shift = a.flags & SSD_HAS_BIAS ? bias[a.bias.offset + head * a.bias.stride[0]] : 0.0f;
-  float rate = A[a.A.offset + head * a.A.stride[0]], sum = 0.0f, rest = 0.0f;
-  int begun = 0;
-  if (a.flags & SSD_A_LOG) rate = -exp(rate);
-  for (int t = 0; t < p.steps; t++) {
-    float d = step_size(&a, LOAD(X_TYPE, dt, view_at(&a.dt, p.batch, p.begin + t, head, 0)) + shift);
+  for (int e = item; e < SSD_STEP_HEADS * p.steps; e += SSD_STEP_ITEMS) {
+    const int t = e / SSD_STEP_HEADS, i = e % SSD_STEP_HEADS, head = first + i;
+    if (i >= heads) continue;
+    const float shift = a.flags & SSD_HAS_BIAS ? bias[a.bias.offset + head * a.bias.stride[0]] : 0.0f;
+    float size = step_size(&a, LOAD(X_TYPE, dt, view_at(&a.dt, p.batch, p.begin + t, head, 0)) + shift);
 #ifdef SSD_SEQ
-    if (marks[t] == SCAN_PADDING) d = 0.0f;
-    if (marks[t] == SCAN_BEGINS) {
-      sum = rest = 0.0f; /* decays across are never asked for */
-      begun = 1;
-    }
+    if (marks[t] == SCAN_PADDING) size = 0.0f;
 #endif
-    const float step = d == 0.0f ? 0.0f : d * rate, bounded = step < STEP_LIMIT ? STEP_LIMIT : step;
-    const float before = sum, added = before + bounded, part = added - before; /* two-sum */
-    rest += (before - (added - part)) + (bounded - part);
-    sum = added;
-    work[a.d + at + t] = d;
-    work[a.sum + at + t] = sum;
-    work[a.rest + at + t] = rest;
+    d[i][t] = size;
   }
-  work[a.total + i] = begun ? -1.0f : exp(sum + rest);
+  local_barrier();
+  if (item < heads) {
+    float rate = A[a.A.offset + (first + item) * a.A.stride[0]], sum = 0.0f, rest = 0.0f;
+    int begun = 0;
+    if (a.flags & SSD_A_LOG) rate = -exp(rate);
+    for (int t = 0; t < p.steps; t++) {
+#ifdef SSD_SEQ
+      if (marks[t] == SCAN_BEGINS) {
+        sum = rest = 0.0f; /* decays across are never asked for */
+        begun = 1;
+      }
+#endif
+      const float size = d[item][t], step = size == 0.0f ? 0.0f : size * rate,
+                  bounded = step < STEP_LIMIT ? STEP_LIMIT : step;
+      const float before = sum, added = before + bounded, part = added - before; /* two-sum */
+      rest += (before - (added - part)) + (bounded - part);
+      sum = added;
+      sums[item][t] = sum;
+      rests[item][t] = rest;
+    }
+    work[a.total + slot * a.heads + first + item] = begun ? -1.0f : exp(sum + rest);
+  }
+  local_barrier();
+  for (int e = item; e < heads * p.steps; e += SSD_STEP_ITEMS) {
+    const int i = e / p.steps, t = e % p.steps;
+    const long at = (slot * a.heads + first + i) * a.steps + t;
+    work[a.d + at] = d[i][t];
+    work[a.sum + at] = sums[i][t];
+    work[a.rest + at] = rests[i][t];
+  }
 }
 
 kernel TILE_GROUP void ssd_between(const ssd_args a, global const x_t *B, global const x_t *C, global const int *ends,

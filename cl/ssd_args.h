@@ -18,6 +18,9 @@
 #define SSD_WANT_DDT    2048
 #define SSD_WIDE_D      4096 /* D of (heads, head_dim) */
 
+#define SSD_STEP_ITEMS  64 /* of ssd_steps: work-items, and heads, of a work-group */
+#define SSD_STEP_HEADS  8
+
 /* Views: (batch, step, head or group, dim or n), states (row, head, dim, n), weights (head, dim). */
 typedef struct ssd_args {
   kernel_view x, dt, B, C, z, out; /* out is dx in the backward                       */

@@ -69,6 +69,11 @@ static const ssd_case cases[] = {
     {1, 6, 3, 8, 1, 16, MAMBA | PACKED | STATES, TEST_CONTIGUOUS, 0, "packed, almost nothing"},
     {2, 70, 4, 8, 1, 16, MAMBA | HAS_Z | F16 | STATES, TEST_PADDED, 0, "f16"},
     {2, 70, 4, 8, 1, 16, MAMBA | HAS_Z | WIDE_D | BF16 | STATES, TEST_CONTIGUOUS, 0, "bf16"},
+    {1, 200, 2, 64, 1, 128, MAMBA | BF16 | STATES | NOT_SLOW, TEST_CONTIGUOUS, 0, "a head of Mamba-2, bf16"},
+    {1, 150, 1, 80, 1, 96, MAMBA | HAS_Z | BF16 | STATES | NOT_SLOW, TEST_CONTIGUOUS, 70,
+     "head_dim 80, 96 states, bf16, chunks of 70"},
+    {1, 400, 3, 8, 1, 16, MAMBA | HAS_Z | PACKED | BF16 | STATES, TEST_CONTIGUOUS, 40, "packed, bf16, chunks of 40"},
+    {4, 40, 50, 8, 2, 16, MAMBA | BF16 | STATES, TEST_CONTIGUOUS, 16, "many rows, bf16"},
 };
 
 static const char *const contained[] = {"one past two pieces, two groups", "sequences and padding",

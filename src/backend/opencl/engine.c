@@ -8,21 +8,21 @@
 #include <string.h>
 
 /* Those of cl/engine_fragments.h are all built for the same tile. */
-#define FRAGMENTS(name_, NAME, needs_, tf32, direct_)                                                                \
+#define FRAGMENTS(name_, NAME, needs_, tf32, mma)                                                                    \
   {                                                                                                                  \
     .name = name_, .defines = " -DENGINE_" NAME, .variable = "CLM_OPENCL_" NAME, .needs = needs_,                    \
-    .tile = {128, 128, 2}, .split_groups = 1, .items = 256, .consumers = 256, .fragments = true, .direct = direct_,  \
-    .formats = {                                                                                                     \
+    .tile = {128, 128, 2}, .split_groups = 1, .items = 256, .consumers = 256, .fragments = true, .direct = mma,      \
+    .chained = mma, .formats = {                                                                                     \
       true,                                                                                                          \
       true,                                                                                                          \
       tf32                                                                                                           \
     }                                                                                                                \
   }
-#define EMULATED(name_, NAME, direct_)                                                                               \
+#define EMULATED(name_, NAME, mma)                                                                                   \
   {                                                                                                                  \
     .name = name_, .defines = " -DENGINE_" NAME " -DENGINE_EMULATED", .variable = "CLM_OPENCL_" NAME,                \
     .tile = {128, 128, 1}, .split_groups = 1, .items = 256, .consumers = 256, .formats = {true, true, false},        \
-    .fragments = true, .direct = direct_, .emulated = true                                                           \
+    .fragments = true, .direct = mma, .chained = mma, .emulated = true                                               \
   }
 
 /* The fastest first; a device takes the first that passes. */

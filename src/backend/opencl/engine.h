@@ -25,6 +25,7 @@ typedef struct matmul_engine {
   bool planes_together; /* a step makes all products of planes                                         */
   bool fragments;       /* of cl/engine_fragments.h: kernels besides the product can use it          */
   bool direct;          /* a lane's words lie side by side along k: cl/matmul_few.cl takes them from memory */
+  bool chained;         /* results lie as the next product's operands do: cl/ssd_walk.cl                   */
   bool emulated;        /* its instruction in plain OpenCL C, to test all the rest on any device */
 } matmul_engine;
 

@@ -14,6 +14,7 @@ static int32_t parts_of(const ssd_call *c) {
 static ssd_call call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_backward_args *b) {
   ssd_call c = ssd_call_of(ctx, s, &b->forward, &b->dout);
   ssd_args *g = &c.g;
+  ssd_take_pieces(&c);
   const int64_t steps = g->slots * s->n_heads * g->steps, square = (int64_t)g->steps * g->steps;
   g->dout = opencl_view_of(&b->dout);
   g->dz = opencl_view_of(&b->dz);
@@ -109,6 +110,7 @@ size_t opencl_ssd_backward_workspace(clm_context *ctx, const ssd_shape *s, const
 static clm_status run(ssd_call *c, const void *args) {
   const clm_ssd_backward_args *b = args;
   clm_status status = ssd_run_steps(c);
+  if (!status) status = ssd_run_between(c);
   if (!status) status = ssd_run_states(c, NULL, &b->forward.initial_state, &(clm_tensor){0});
   if (!status) status = ssd_run_states(c, &b->dout, &b->dfinal_state, &b->dinitial_state);
   if (!status) status = run_result(c, b);

@@ -14,6 +14,8 @@ typedef struct ssd_call {
   const ssd_shape *s;
   const clm_ssd_args *a;
   ssd_args g;
+  ssd_args segments; /* of the walk: cut into segments, not into pieces */
+  bool segments_are_rows;
   const matmul_engine *engine; /* NULL: the plain form                        */
   int tile;                    /* results of a work-group: tile x tile        */
   size_t group[2];             /* its work-items                              */
@@ -28,16 +30,30 @@ clm_status ssd_check(clm_context *, const char *op, const ssd_shape *, const clm
 /* What runs the products, for messages: an engine's name, or "plain". */
 const char *ssd_form(const ssd_call *);
 
-/* All but the workspace itself; its places for what a forward call keeps. `dout`: the backward's, else without a
- * buffer.
- */
+/* Cuts rows into chunks and these into equal pieces of at most `most` steps. */
+void ssd_cut(ssd_args *, const ssd_shape *, int64_t chunk, int64_t most);
+
+/* All but the workspace itself; its places for what belongs to steps. `dout`: the backward's, else NULL. */
 ssd_call ssd_call_of(clm_context *, const ssd_shape *, const clm_ssd_args *, const clm_tensor *dout);
 
 /* Room for `floats` more; its place. */
 int64_t ssd_take(ssd_call *, int64_t floats);
 
-/* The steps' sizes and decays, and C B^T. */
+/* Room for what each piece has: C B^T and states. */
+void ssd_take_pieces(ssd_call *);
+
+/* The steps' sizes and decays. */
 clm_status ssd_run_steps(ssd_call *);
+
+/* C B^T of each piece. */
+clm_status ssd_run_between(ssd_call *);
+
+/* Where the initial and the final state are, or their gradients. */
+void ssd_set_states(ssd_args *, const clm_tensor *in, const clm_tensor *out);
+
+/* From what pieces add to the state, the state before each. */
+clm_status ssd_run_pass(ssd_call *, const ssd_args *, const char *defines, const clm_tensor *in,
+                        const clm_tensor *out);
 
 /* The state before each piece, from `in`, the initial state, to `out`, the final one. With `dout` gradients: that of
  * the state after each piece, from `in`, the final one's, to `out`. Either may be absent. */
@@ -49,6 +65,21 @@ typedef struct ssd_direction {
   clm_status (*all)(ssd_call *, const void *args);
   int32_t wanted[6];
 } ssd_direction;
+
+/* ---- The forward of cl/ssd_walk.cl (ssd_walk.c) ---- */
+
+enum {
+  SSD_WALK_CHUNK = 1024, /* where the caller leaves it free */
+  SSD_WALK_STEPS = 32,   /* of a piece, at most             */
+};
+
+/* Whether it takes this call: pieces have been chosen to be of an engine. */
+bool ssd_walks(const ssd_call *);
+
+/* Segments, and room for their states. */
+void ssd_take_segments(ssd_call *);
+
+clm_status ssd_run_walk(ssd_call *);
 
 /* Allocates the workspace and runs it all; the first time that these kernels are asked for, after a dry run, so that
  * nothing is written where one cannot be made. */

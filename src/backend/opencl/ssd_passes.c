@@ -38,7 +38,8 @@ static void choose_form(ssd_call *c, const clm_tensor *dout) {
   const clm_tensor *sequences[] = {&c->a->x, &c->a->B, &c->a->C, &c->a->z, dout};
   const int side = opencl_tile_side(c->ctx, "CLM_SSD_SIDE");
   bool fits = opencl_schedule_device(c->ctx)->local_memory_bytes >= ENGINE_LOCAL;
-  for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) fits = fits && is_near(sequences[i]);
+  for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++)
+    fits = fits && (!sequences[i] || is_near(sequences[i]));
   if (fits && !c->a->seq_idx.buffer && !is_off("CLM_SSD_ENGINE")) c->engine = opencl_fragment_engine(c->ctx);
   c->tile = c->engine ? ENGINE_TILE : 4 * side;
   c->group[0] = (size_t)(c->engine ? c->engine->items : side);
@@ -63,21 +64,20 @@ static int64_t count_pieces(const ssd_args *g, int64_t length) {
   return length / g->chunk * g->pieces_of_chunk + div_up(length % g->chunk, g->steps);
 }
 
-static void cut(ssd_call *c) {
-  ssd_args *g = &c->g;
-  const int64_t most = c->tile;
-  g->chunk = c->a->chunk > 0 ? c->a->chunk : most;
+void ssd_cut(ssd_args *g, const ssd_shape *s, int64_t chunk, int64_t most) {
+  g->chunk = chunk;
   const int64_t pieces = div_up(g->chunk, most);
   g->steps = (int32_t)div_up(g->chunk, pieces);
   g->pieces_of_chunk = (int32_t)(pieces < INT32_MAX ? pieces : INT32_MAX); /* longer than any row */
   g->slots_of_row = count_pieces(g, g->length);
-  g->slots = c->s->batch * g->slots_of_row;
-  if (c->s->packed) g->slots = g->length / g->steps + g->length / g->chunk + 3 * c->s->sequences;
+  g->slots = s->batch * g->slots_of_row;
+  if (s->packed) g->slots = g->length / g->steps + g->length / g->chunk + 3 * s->sequences;
 }
 
 ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a, const clm_tensor *dout) {
   ssd_call c = {.ctx = ctx, .s = s, .a = a};
   choose_form(&c, dout);
+  const bool walks = !dout && ssd_walks(&c);
   ssd_args *g = &c.g;
   *g = (ssd_args){
       .x = opencl_view_of(&a->x),
@@ -104,7 +104,7 @@ ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a
       .dt_min = a->dt_min,
       .dt_max = a->dt_max,
   };
-  cut(&c);
+  ssd_cut(g, s, a->chunk > 0 ? a->chunk : walks ? SSD_WALK_CHUNK : c.tile, walks ? SSD_WALK_STEPS : c.tile);
   const int64_t steps = g->slots * s->n_heads * g->steps;
   if (a->seq_idx.buffer) {
     g->marks = ssd_take(&c, div_up(s->batch * s->length, 4));
@@ -114,12 +114,16 @@ ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a
   g->sum = ssd_take(&c, steps);
   g->rest = ssd_take(&c, steps);
   g->total = ssd_take(&c, g->slots * s->n_heads);
-  g->between = ssd_take(&c, g->slots * s->n_groups * g->steps * g->steps);
-  g->states = ssd_take(&c, g->slots * s->n_heads * s->head_dim * s->d_state);
   snprintf(c.defines, sizeof c.defines, "-DSSD_SIDE=%d -DX_TYPE=%s%s%s%s%s", c.tile / 4, clm_dtype_name(s->dtype),
            a->seq_idx.buffer ? " -DSSD_SEQ" : "", s->packed ? " -DSSD_PACKED" : "", c.engine ? " -DSSD_ENGINE" : "",
            c.engine ? c.engine->defines : "");
   return c;
+}
+
+void ssd_take_pieces(ssd_call *c) {
+  ssd_args *g = &c->g;
+  g->between = ssd_take(c, g->slots * g->groups * g->steps * g->steps);
+  g->states = ssd_take(c, g->slots * g->heads * g->head_dim * g->d_state);
 }
 
 /* As a plan that says nothing: it is there once all kernels have been made. */
@@ -161,7 +165,7 @@ clm_status ssd_kernel(ssd_call *c, const char *family, const char *name, const c
 clm_status ssd_run_steps(ssd_call *c) {
   const ssd_shape *s = c->s;
   const clm_ssd_args *a = c->a;
-  opencl_kernel *marks, *steps, *between;
+  opencl_kernel *marks, *steps;
   if (a->seq_idx.buffer) {
     clm_status status = opencl_kernel_get(c->ctx, "scan_marks", "scan_marks", "", &marks);
     if (!status)
@@ -170,13 +174,36 @@ clm_status ssd_run_steps(ssd_call *c) {
     if (status) return status;
   }
   clm_status status = ssd_kernel(c, "ssd", "ssd_steps", "", &steps);
-  if (!status)
-    status = OPENCL_RUN(c->ctx, steps, 1, &(size_t){(size_t)(c->g.slots * s->n_heads)}, NULL, ARG_STRUCT(c->g),
-                        ARG_DATA(a->dt), ARG_DATA(a->A), ARG_DATA(a->dt_bias), ARG_ENDS(c), ARG_WORK(c));
-  if (!status) status = ssd_kernel(c, "ssd", "ssd_between", "", &between);
   if (status) return status;
-  return SSD_RUN_TILES(c, between, c->g.slots * s->n_groups, 1, ARG_DATA(a->B), ARG_DATA(a->C), ARG_ENDS(c),
+  const size_t group = SSD_STEP_ITEMS, groups = (size_t)(c->g.slots * div_up(s->n_heads, SSD_STEP_HEADS));
+  return OPENCL_RUN(c->ctx, steps, 1, &(size_t){groups * group}, &group, ARG_STRUCT(c->g), ARG_DATA(a->dt),
+                    ARG_DATA(a->A), ARG_DATA(a->dt_bias), ARG_ENDS(c), ARG_WORK(c));
+}
+
+clm_status ssd_run_between(ssd_call *c) {
+  opencl_kernel *between;
+  clm_status status = ssd_kernel(c, "ssd", "ssd_between", "", &between);
+  if (status) return status;
+  return SSD_RUN_TILES(c, between, c->g.slots * c->s->n_groups, 1, ARG_DATA(c->a->B), ARG_DATA(c->a->C), ARG_ENDS(c),
                        ARG_WORK(c));
+}
+
+void ssd_set_states(ssd_args *g, const clm_tensor *in, const clm_tensor *out) {
+  g->state_in = opencl_view_of(in);
+  g->state_out = opencl_view_of(out);
+  g->flags &= ~(SSD_HAS_INITIAL | SSD_HAS_FINAL);
+  g->flags |= (in->buffer ? SSD_HAS_INITIAL : 0) | (out->buffer ? SSD_HAS_FINAL : 0);
+}
+
+clm_status ssd_run_pass(ssd_call *c, const ssd_args *g, const char *defines, const clm_tensor *in,
+                        const clm_tensor *out) {
+  const ssd_shape *s = c->s;
+  opencl_kernel *pass;
+  clm_status status = ssd_kernel(c, "ssd", "ssd_pass", defines, &pass);
+  if (status) return status;
+  const size_t global = (size_t)(s->sequences * s->n_heads * s->head_dim * s->d_state);
+  return OPENCL_RUN(c->ctx, pass, 1, &global, NULL, ARG_STRUCT(*g), ARG_DATA(*in), ARG_DATA(*out), ARG_ENDS(c),
+                    ARG_WORK(c));
 }
 
 clm_status ssd_run_states(ssd_call *c, const clm_tensor *dout, const clm_tensor *in, const clm_tensor *out) {
@@ -185,18 +212,11 @@ clm_status ssd_run_states(ssd_call *c, const clm_tensor *dout, const clm_tensor 
   /* States are fp32 whatever the dtype: their summands lose nothing. */
   const char *defines = dout ? " -DSSD_GRADIENT -DPLANES_COMPUTED=3" : " -DPLANES_COMPUTED=3";
   const int64_t tile = c->tile, tiles = div_up(s->head_dim, tile) * div_up(s->d_state, tile);
-  opencl_kernel *states, *pass;
-  c->g.state_in = opencl_view_of(in);
-  c->g.state_out = opencl_view_of(out);
-  c->g.flags &= ~(SSD_HAS_INITIAL | SSD_HAS_FINAL);
-  c->g.flags |= (in->buffer ? SSD_HAS_INITIAL : 0) | (out->buffer ? SSD_HAS_FINAL : 0);
+  opencl_kernel *states;
+  ssd_set_states(&c->g, in, out);
   clm_status status = ssd_kernel(c, "ssd", "ssd_states", defines, &states);
-  if (!status) status = ssd_kernel(c, "ssd", "ssd_pass", defines, &pass);
   if (!status)
     status = SSD_RUN_TILES(c, states, c->g.slots * s->n_heads, tiles, ARG_DATA(*(dout ? dout : &a->x)),
                            ARG_DATA(dout ? a->C : a->B), ARG_DATA(a->z), ARG_ENDS(c), ARG_WORK(c));
-  if (status) return status;
-  const size_t global = (size_t)(s->sequences * s->n_heads * s->head_dim * s->d_state);
-  return OPENCL_RUN(c->ctx, pass, 1, &global, NULL, ARG_STRUCT(c->g), ARG_DATA(*in), ARG_DATA(*out), ARG_ENDS(c),
-                    ARG_WORK(c));
+  return status ? status : ssd_run_pass(c, &c->g, defines, in, out);
 }
