@@ -95,11 +95,10 @@ kernel TILE_GROUP void ssd_between(const ssd_args a, global const x_t *B, global
   tile_clear(&sum);
   for (int k0 = 0; k0 < a.d_state; k0 += DEPTH) {
     local_barrier();
-    FOR_PAIRS(e) {
-      PAIR_ALONG_K(e);
-      const int n = k0 + kk;
-      put_a(m, PLANES_STORED, i, kk, C_of(&at, &in, i, n), C_of(&at, &in, i, n + 1));
-      put_b(m, PLANES_STORED, i, kk, B_of(&at, &in, i, n), B_of(&at, &in, i, n + 1));
+    FOR_ALONG(e) {
+      PLACE_ALONG(e);
+      put_along_a(m, PLANES_STORED, i, kk, load_along(&at, &in.C, i, k0 + kk, a.d_state));
+      put_along_b(m, PLANES_STORED, i, kk, load_along(&at, &in.B, i, k0 + kk, a.d_state));
     }
     local_barrier();
     tile_add(&sum, m, PLANES_STORED, PLANES_STORED);
@@ -113,21 +112,21 @@ kernel TILE_GROUP void ssd_between(const ssd_args a, global const x_t *B, global
 }
 
 /* A step's summand of the state: the weighted factor for a row, and that for a column. */
-FUNCTION float row_factor(const place *at, const inputs *in, int step, int dim) {
-  if (step >= at->p.steps) return 0.0f;
+FUNCTION across row_factor(const place *at, const inputs *in, int step, int dim) {
+  if (step >= at->p.steps) return (across)(0.0f);
 #ifdef SSD_GRADIENT
   const float weight = decay_from_begin(&at->k, step);
-  return weight == 0.0f ? 0.0f : weight * dy_of(at, in, step, dim);
+  return weight == 0.0f ? (across)(0.0f) : weight * dy_across(at, in, step, dim);
 #else
   const float weight = weight_to_end(&at->k, step);
-  return weight == 0.0f ? 0.0f : weight * x_of(at, in, step, dim);
+  return weight == 0.0f ? (across)(0.0f) : weight * load_across(at, &in->x, step, dim, at->a->head_dim);
 #endif
 }
-FUNCTION float column_factor(const place *at, const inputs *in, int step, int n) {
+FUNCTION across column_factor(const place *at, const inputs *in, int step, int n) {
 #ifdef SSD_GRADIENT
-  return C_of(at, in, step, n);
+  return load_across(at, &in->C, step, n, at->a->d_state);
 #else
-  return B_of(at, in, step, n);
+  return load_across(at, &in->B, step, n, at->a->d_state);
 #endif
 }
 
@@ -148,11 +147,11 @@ kernel TILE_GROUP void ssd_states(const ssd_args a, global const x_t *u, global 
   tile_clear(&sum);
   for (int k0 = 0; k0 < at.p.steps; k0 += DEPTH) {
     local_barrier();
-    FOR_PAIRS(e) {
-      PAIR_ALONG_ROWS(e);
+    FOR_ACROSS(e) {
+      PLACE_ACROSS(e);
       const int step = k0 + kk, dim = p0 + i, n = n0 + i;
-      put_a(m, PLANES_COMPUTED, i, kk, row_factor(&at, &in, step, dim), row_factor(&at, &in, step + 1, dim));
-      put_b(m, PLANES_STORED, i, kk, column_factor(&at, &in, step, n), column_factor(&at, &in, step + 1, n));
+      put_across_a(m, PLANES_COMPUTED, i, kk, row_factor(&at, &in, step, dim), row_factor(&at, &in, step + 1, dim));
+      put_across_b(m, PLANES_STORED, i, kk, column_factor(&at, &in, step, n), column_factor(&at, &in, step + 1, n));
     }
     local_barrier();
     tile_add(&sum, m, PLANES_COMPUTED, PLANES_STORED);
@@ -241,10 +240,11 @@ INLINE void add_within(tile *sum, const place *at, const inputs *in, int p0, til
       const int s = k0 + kk;
       put_a(m, PLANES_COMPUTED, i, kk, weighted(at, between, i, s), weighted(at, between, i, s + 1));
     }
-    FOR_PAIRS(e) {
-      PAIR_ALONG_ROWS(e);
-      const int s = k0 + kk, dim = p0 + i;
-      put_b(m, PLANES_STORED, i, kk, x_of(at, in, s, dim), x_of(at, in, s + 1, dim));
+    FOR_ACROSS(e) {
+      PLACE_ACROSS(e);
+      const int s = k0 + kk, dim = p0 + i, size = at->a->head_dim;
+      put_across_b(m, PLANES_STORED, i, kk, load_across(at, &in->x, s, dim, size),
+                   load_across(at, &in->x, s + 1, dim, size));
     }
     local_barrier();
     tile_add(sum, m, PLANES_COMPUTED, PLANES_STORED);
@@ -306,8 +306,7 @@ kernel TILE_GROUP void ssd_out(const ssd_args a, global const x_t *x, global con
       const int l = tile_row(item, e), dim = tile_column(item, e);
       products[l][dim] = dy_of(&at, &in, l, p0 + dim) * tile_result(&sum, e);
     }
-    local_barrier();
-    if (item < TILE) to += square_row(products, item);
+    to += square_row(products, (local float *)m);
 #endif
 #ifndef SSD_NO_RESULT
     add_within(&sum, &at, &in, p0, m);

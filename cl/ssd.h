@@ -5,6 +5,7 @@
  * work-group of SSD_SIDE x SSD_SIDE work-items, 4 x 4 results for each of them.
  *
  *   SSD_ENGINE   products on the matrix engine ENGINE_<name> (tile_engine.h); not with SSD_SEQ
+ *   SSD_CHUNKS   on an engine, rows are whole chunks of eight numbers that loads of 16 bytes reach
  *   SSD_SIDE     16, or 8 for devices with small work-groups and for CPUs
  *   SSD_SEQ      with seq_idx: a piece may hold several sequences, told apart by their number in it. What belongs to
  *                another sequence is left out of the sums, not multiplied with 0: it may not be a number.
@@ -257,13 +258,6 @@ FUNCTION float element(const place *at, const rows *r, int step, int j, int size
 FUNCTION float x_of(const place *at, const inputs *in, int step, int dim) {
   return element(at, &in->x, step, dim, at->a->head_dim);
 }
-FUNCTION float B_of(const place *at, const inputs *in, int step, int n) {
-  return element(at, &in->B, step, n, at->a->d_state);
-}
-FUNCTION float C_of(const place *at, const inputs *in, int step, int n) {
-  return element(at, &in->C, step, n, at->a->d_state);
-}
-
 /* dout silu(z) */
 FUNCTION float dy_of(const place *at, const inputs *in, int step, int dim) {
   const float dy = element(at, &in->dout, step, dim, at->a->head_dim);
@@ -277,6 +271,80 @@ FUNCTION float skip_of(const place *at, const inputs *in, int dim) {
   return a->flags & SSD_HAS_D ? in->D[a->D.offset + at->head * a->D.stride[0] + dim * a->D.stride[1]] : 0.0f;
 }
 
+/* ---- Slices of operands ---- */
+
+/* What a work-item brings of a slice at once: neighbours along k of a row (along), or neighbouring rows of two numbers
+ * of k (across). */
+#ifdef SSD_CHUNKS
+typedef float8 along, across;
+#define FOR_ALONG(e)                        FOR_EIGHTS(e, TILE *DEPTH / 8)
+#define FOR_ACROSS(e)                       FOR_EIGHTS(e, TILE *DEPTH / 16)
+#define FOR_EIGHTS(e, count)                UNROLL for (int e = item; e < (count); e += TILE_ITEMS)
+#define PLACE_ALONG(e)                      const int kk = e % (DEPTH / 8) * 8, i = e / (DEPTH / 8)
+#define PLACE_ACROSS(e)                     const int kk = e / (TILE / 8) * 2, i = e % (TILE / 8) * 8
+#define put_along_a(m, planes, row, k, v)   put_eight(m, planes, row, k, v)
+#define put_along_b(m, planes, row, k, v)   put_eight((m) + OPERAND_BYTES, planes, row, k, v)
+#define put_across_a(m, planes, row, k, v, next) put_eight_rows(m, planes, row, k, v, next)
+#define put_across_b(m, planes, row, k, v, next) put_eight_rows((m) + OPERAND_BYTES, planes, row, k, v, next)
+
+INLINE float8 eight_f32(global const float *p) {
+  const float4 low = *(global const float4 *)p, high = *(global const float4 *)(p + 4);
+  return (float8)(low, high);
+}
+INLINE float8 eight_bf16(global const ushort *p) {
+  const uint4 w = *(global const uint4 *)p;
+  const float4 low = as_float4(w << (uint4)(16)), high = as_float4(w & (uint4)(0xffff0000u));
+  return (float8)(low.x, high.x, low.y, high.y, low.z, high.z, low.w, high.w);
+}
+INLINE float8 eight_f16(global const ushort *p) {
+  const ushort8 h = as_ushort8(*(global const uint4 *)p);
+  return (float8)(value_f16(h.s0), value_f16(h.s1), value_f16(h.s2), value_f16(h.s3), value_f16(h.s4),
+                  value_f16(h.s5), value_f16(h.s6), value_f16(h.s7));
+}
+#define LOAD_EIGHT(type, p) STORAGE_PASTE(eight_, type)(p)
+
+INLINE along load_along(const place *at, const rows *r, int step, int j, int size) {
+  if (step >= at->p.steps || j >= size) return (float8)(0.0f);
+  return LOAD_EIGHT(X_TYPE, r->first + (step * r->step + j));
+}
+#define load_across load_along
+INLINE along floats_along(global const float *p, int left) { return left > 0 ? eight_f32(p) : (float8)(0.0f); }
+#define floats_across floats_along
+#else
+typedef float2 along;
+typedef float across;
+#define FOR_ALONG(e)                             FOR_PAIRS(e)
+#define FOR_ACROSS(e)                            FOR_PAIRS(e)
+#define PLACE_ALONG(e)                           PAIR_ALONG_K(e)
+#define PLACE_ACROSS(e)                          PAIR_ALONG_ROWS(e)
+#define put_along_a(m, planes, row, k, v)        put_a(m, planes, row, k, (v).x, (v).y)
+#define put_along_b(m, planes, row, k, v)        put_b(m, planes, row, k, (v).x, (v).y)
+#define put_across_a(m, planes, row, k, v, next) put_a(m, planes, row, k, v, next)
+#define put_across_b(m, planes, row, k, v, next) put_b(m, planes, row, k, v, next)
+
+FUNCTION along load_along(const place *at, const rows *r, int step, int j, int size) {
+  return (along)(element(at, r, step, j, size), element(at, r, step, j + 1, size));
+}
+#define load_across element
+/* `left` of them lie before the end. */
+FUNCTION along floats_along(global const float *p, int left) {
+  return (along)(left > 0 ? p[0] : 0.0f, left > 1 ? p[1] : 0.0f);
+}
+FUNCTION across floats_across(global const float *p, int left) { return left > 0 ? p[0] : 0.0f; }
+#endif
+
+#define SILU(x) ((x) / (1.0f + exp(-(x))))
+FUNCTION along dy_along(const place *at, const inputs *in, int step, int dim) {
+  const along dy = load_along(at, &in->dout, step, dim, at->a->head_dim);
+  if (!(at->a->flags & SSD_HAS_Z)) return dy;
+  return dy * SILU(load_along(at, &in->z, step, dim, at->a->head_dim));
+}
+FUNCTION across dy_across(const place *at, const inputs *in, int step, int dim) {
+  const across dy = load_across(at, &in->dout, step, dim, at->a->head_dim);
+  if (!(at->a->flags & SSD_HAS_Z)) return dy;
+  return dy * SILU(load_across(at, &in->z, step, dim, at->a->head_dim));
+}
+
 /* ---- Tiles ---- */
 
 /* The steps' B or C times a state, or the gradient of one: columns p0 on of the result. */
@@ -286,14 +354,12 @@ INLINE void times_state(tile *sum, const place *at, const rows *u, global const 
   tile_clear(sum);
   for (int k0 = 0; k0 < d_state; k0 += DEPTH) {
     local_barrier();
-    FOR_PAIRS(e) {
-      PAIR_ALONG_K(e);
+    FOR_ALONG(e) {
+      PLACE_ALONG(e);
       const int n = k0 + kk, dim = p0 + i;
-      const int last = dim < at->a->head_dim ? d_state : 0;
-      const float s0 = n < last ? state[dim * d_state + n] : 0.0f,
-                  s1 = n + 1 < last ? state[dim * d_state + n + 1] : 0.0f;
-      put_a(m, PLANES_STORED, i, kk, element(at, u, i, n, d_state), element(at, u, i, n + 1, d_state));
-      put_b(m, PLANES_COMPUTED, i, kk, s0, s1);
+      put_along_a(m, PLANES_STORED, i, kk, load_along(at, u, i, n, d_state));
+      put_along_b(m, PLANES_COMPUTED, i, kk,
+                  floats_along(state + dim * d_state + n, dim < at->a->head_dim ? d_state - n : 0));
     }
     local_barrier();
     tile_add(sum, m, PLANES_STORED, PLANES_COMPUTED);
@@ -308,9 +374,19 @@ FUNCTION void square_put(square s, const tile *t) {
   const int item = tile_item();
   FOR_RESULTS(e) s[tile_row(item, e)][tile_column(item, e)] = tile_result(t, e);
 }
-static inline float square_row(square s, int row) {
+#define PARTS (TILE_ITEMS / TILE) /* of a row, each one work-item's */
+#define PART  (TILE / PARTS)
+/* The sum of row `item` of a tile that has been put there, in the first TILE work-items. `scratch`: TILE_ITEMS floats. */
+INLINE float square_row(square s, local float *scratch) {
+  const int item = tile_item(), row = item / PARTS, first = item % PARTS * PART;
   float sum = 0.0f;
-  for (int i = 0; i < TILE; i++) sum += s[row][i];
+  local_barrier();
+  for (int i = 0; i < PART; i++) sum += s[row][first + i];
+  scratch[item] = sum;
+  local_barrier();
+  sum = 0.0f;
+  if (item < TILE)
+    for (int i = 0; i < PARTS; i++) sum += scratch[item * PARTS + i];
   return sum;
 }
 static inline float square_column(square s, int column) {

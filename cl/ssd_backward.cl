@@ -31,9 +31,13 @@ INLINE void add_within(tile *sum, const place *at, const inputs *in, int p0, til
     local_barrier();
     FOR_PAIRS(e) {
       PAIR_ALONG_ROWS(e);
-      const int l = k0 + kk, dim = p0 + i;
+      const int l = k0 + kk;
       put_a(m, PLANES_COMPUTED, i, kk, decayed(at, between, l, i), decayed(at, between, l + 1, i));
-      put_b(m, PLANES_COMPUTED, i, kk, dy_of(at, in, l, dim), dy_of(at, in, l + 1, dim));
+    }
+    FOR_ACROSS(e) {
+      PLACE_ACROSS(e);
+      const int l = k0 + kk, dim = p0 + i;
+      put_across_b(m, PLANES_COMPUTED, i, kk, dy_across(at, in, l, dim), dy_across(at, in, l + 1, dim));
     }
     local_barrier();
     tile_add(sum, m, PLANES_COMPUTED, PLANES_COMPUTED);
@@ -60,12 +64,10 @@ FUNCTION void times_x(tile *product, const tile *t, const place *at, const input
 }
 
 /* The sum of row `item` of a tile, in the first TILE work-items: between barriers. */
-INLINE float row_of(square s, const tile *t) {
-  const int item = tile_item();
+INLINE float row_of(square s, const tile *t, tile_memory m) {
   local_barrier();
   square_put(s, t);
-  local_barrier();
-  return item < TILE ? square_row(s, item) : 0.0f;
+  return square_row(s, (local float *)m);
 }
 
 kernel TILE_GROUP void ssd_inner(const ssd_args a, global const x_t *x, global const x_t *B, global const float *D,
@@ -86,14 +88,14 @@ kernel TILE_GROUP void ssd_inner(const ssd_args a, global const x_t *x, global c
     tile sum, product;
     through_gradient(&sum, &at, &in, p0, m);
     times_x(&product, &sum, &at, &in, p0);
-    from += row_of(products, &product);
+    from += row_of(products, &product, m);
     add_within(&sum, &at, &in, p0, m);
     times_x(&product, &sum, &at, &in, p0);
-    inner += row_of(products, &product);
+    inner += row_of(products, &product, m);
     FOR_RESULTS(e)
     tile_result(&product, e) =
         input_gradient(&at, &in, dx, tile_result(&sum, e), tile_row(item, e), p0 + tile_column(item, e));
-    skip += row_of(products, &product);
+    skip += row_of(products, &product, m);
     if (a.flags & SSD_WIDE_D && item < TILE && p0 + item < a.head_dim)
       work[a.dD + (at.slot * a.heads + at.head) * a.head_dim + p0 + item] = square_column(products, item);
   }
@@ -103,10 +105,10 @@ kernel TILE_GROUP void ssd_inner(const ssd_args a, global const x_t *x, global c
     work[a.inner + steps_at(&at) + item] = inner;
   }
   local_barrier();
-  if (item < TILE) products[0][item] = skip;
+  if (item < TILE) products[item][0] = skip;
   local_barrier();
   if (item > 0 || a.flags & SSD_WIDE_D) return;
-  work[a.dD + at.slot * a.heads + at.head] = square_row(products, 0);
+  work[a.dD + at.slot * a.heads + at.head] = square_column(products, 0);
 }
 
 /* dy x^T of the steps of a piece. */
@@ -115,11 +117,10 @@ INLINE void outer(tile *sum, const place *at, const inputs *in, tile_memory m) {
   tile_clear(sum);
   for (int k0 = 0; k0 < at->a->head_dim; k0 += DEPTH) {
     local_barrier();
-    FOR_PAIRS(e) {
-      PAIR_ALONG_K(e);
-      const int dim = k0 + kk;
-      put_a(m, PLANES_COMPUTED, i, kk, dy_of(at, in, i, dim), dy_of(at, in, i, dim + 1));
-      put_b(m, PLANES_STORED, i, kk, x_of(at, in, i, dim), x_of(at, in, i, dim + 1));
+    FOR_ALONG(e) {
+      PLACE_ALONG(e);
+      put_along_a(m, PLANES_COMPUTED, i, kk, dy_along(at, in, i, k0 + kk));
+      put_along_b(m, PLANES_STORED, i, kk, load_along(at, &in->x, i, k0 + kk, at->a->head_dim));
     }
     local_barrier();
     tile_add(sum, m, PLANES_COMPUTED, PLANES_STORED);
@@ -191,20 +192,20 @@ kernel TILE_GROUP void ssd_crossing(const ssd_args a, global const x_t *x, globa
 }
 
 #ifdef SSD_OF_C
-#define OTHER_OF B_of
+#define OTHER B
 #else
-#define OTHER_OF C_of
+#define OTHER C
 #endif
 
 /* d x times the decay to the end (SSD_OF_C: dy times that from the begin). */
-FUNCTION float head_factor(const place *at, const inputs *in, int step, int dim) {
-  if (step >= at->p.steps) return 0.0f;
+FUNCTION along head_factor(const place *at, const inputs *in, int step, int dim) {
+  if (step >= at->p.steps) return (along)(0.0f);
 #ifdef SSD_OF_C
   const float weight = decay_from_begin(&at->k, step);
-  return weight == 0.0f ? 0.0f : weight * dy_of(at, in, step, dim);
+  return weight == 0.0f ? (along)(0.0f) : weight * dy_along(at, in, step, dim);
 #else
   const float weight = weight_to_end(&at->k, step);
-  return weight == 0.0f ? 0.0f : weight * x_of(at, in, step, dim);
+  return weight == 0.0f ? (along)(0.0f) : weight * load_along(at, &in->x, step, dim, at->a->head_dim);
 #endif
 }
 
@@ -219,16 +220,16 @@ INLINE void add_head(tile *sum, const place *at, const inputs *in, int n0, tile_
 #endif
   for (int k0 = 0; k0 < a->head_dim; k0 += DEPTH) {
     local_barrier();
-    FOR_PAIRS(e) {
-      PAIR_ALONG_K(e);
-      put_a(m, PLANES_COMPUTED, i, kk, head_factor(at, in, i, k0 + kk), head_factor(at, in, i, k0 + kk + 1));
+    FOR_ALONG(e) {
+      PLACE_ALONG(e);
+      put_along_a(m, PLANES_COMPUTED, i, kk, head_factor(at, in, i, k0 + kk));
     }
-    FOR_PAIRS(e) {
-      PAIR_ALONG_ROWS(e);
-      const int dim = k0 + kk, n = n0 + i, end = n < a->d_state ? a->head_dim : 0;
-      const float s0 = dim < end ? state[dim * a->d_state + n] : 0.0f;
-      const float s1 = dim + 1 < end ? state[(dim + 1) * a->d_state + n] : 0.0f;
-      put_b(m, PLANES_COMPUTED, i, kk, s0, s1);
+    FOR_ACROSS(e) {
+      PLACE_ACROSS(e);
+      const int dim = k0 + kk, n = n0 + i, left = a->d_state - n;
+      global const float *from = state + dim * a->d_state + n;
+      put_across_b(m, PLANES_COMPUTED, i, kk, floats_across(from, dim < a->head_dim ? left : 0),
+                   floats_across(from + a->d_state, dim + 1 < a->head_dim ? left : 0));
     }
     local_barrier();
     tile_add(sum, m, PLANES_COMPUTED, PLANES_COMPUTED);
@@ -254,9 +255,14 @@ INLINE void add_between(tile *sum, const place *at, const inputs *in, global con
     local_barrier();
     FOR_PAIRS(e) {
       PAIR_ALONG_ROWS(e);
-      const int step = k0 + kk, n = n0 + i;
+      const int step = k0 + kk;
       put_a(m, PLANES_COMPUTED, i, kk, turned(at, dbetween, i, step), turned(at, dbetween, i, step + 1));
-      put_b(m, PLANES_STORED, i, kk, OTHER_OF(at, in, step, n), OTHER_OF(at, in, step + 1, n));
+    }
+    FOR_ACROSS(e) {
+      PLACE_ACROSS(e);
+      const int step = k0 + kk, n = n0 + i, size = at->a->d_state;
+      put_across_b(m, PLANES_STORED, i, kk, load_across(at, &in->OTHER, step, n, size),
+                   load_across(at, &in->OTHER, step + 1, n, size));
     }
     local_barrier();
     tile_add(sum, m, PLANES_COMPUTED, PLANES_STORED);
@@ -293,62 +299,67 @@ kernel TILE_GROUP void ssd_inputs(const ssd_args a, global const x_t *x, global 
   }
 }
 
-/* What the walk over a piece's steps reads and writes besides the workspace. */
+/* What the walk over a piece's steps reads besides the workspace. */
 typedef struct step_data {
   global const x_t *dt;
   global const float *A, *bias;
-  global x_t *ddt;
 } step_data;
 
-/* ddt and the piece's sums, step by step; `whole`: what the decay of the whole piece gives. */
-static void walk_steps(const place *at, const step_data *data, float whole) {
+/* The gradients of a step's d A (gathered from all decays that it is in) and of its raw size. */
+static float2 step_gradient(const place *at, const step_data *data, int t, float rate, float gathered) {
   const ssd_args *a = at->a;
-  const long first = steps_at(at), slot_head = at->slot * a->heads + at->head;
-  global float *work = at->work;
   const float shift = a->flags & SSD_HAS_BIAS ? data->bias[a->bias.offset + at->head * a->bias.stride[0]] : 0.0f;
-  float rate = data->A[a->A.offset + at->head * a->A.stride[0]], sum = 0.0f, dA = 0.0f, dbias = 0.0f;
-  if (a->flags & SSD_A_LOG) rate = -exp(rate);
-  for (int t = 0; t < at->p.steps; t++) {
-    const float own = work[a->from + first + t];
-    work[a->crossing + first + t] += sum;
-    sum += own;
-  }
-  sum = whole;
-  for (int t = at->p.steps - 1; t >= 0; t--) {
-    const long step = at->p.begin + t;
-    sum += work[a->to + first + t];
-    float gradient = 0.0f;
-    if (!is_padding(&at->k, t)) {
-      const float raw = LOAD(X_TYPE, data->dt, view_at(&a->dt, at->p.batch, step, at->head, 0)) + shift;
-      const float d = a->flags & SSD_SOFTPLUS ? softplus(raw) : raw, gathered = work[a->crossing + first + t] + sum;
-      const int held = (a->flags & SSD_LIMITED) && (d < a->dt_min || d > a->dt_max);
-      if (!held) gradient = work[a->inner + first + t] + rate * gathered;
-      if ((a->flags & SSD_SOFTPLUS) && raw <= 20.0f) gradient *= sigmoid(raw);
-      dA += work[a->d + first + t] * gathered;
-      dbias += gradient;
-    }
-    if (a->flags & SSD_WANT_DDT) STORE(X_TYPE, data->ddt, view_at(&a->ddt, at->p.batch, step, at->head, 0), gradient);
-  }
-  work[a->dA + slot_head] = a->flags & SSD_A_LOG ? dA * rate : dA;
-  work[a->dbias + slot_head] = dbias;
+  if (is_padding(&at->k, t)) return (float2)(0.0f);
+  const float raw = LOAD(X_TYPE, data->dt, view_at(&a->dt, at->p.batch, at->p.begin + t, at->head, 0)) + shift;
+  const float d = a->flags & SSD_SOFTPLUS ? softplus(raw) : raw;
+  const int held = (a->flags & SSD_LIMITED) && (d < a->dt_min || d > a->dt_max);
+  float gradient = held ? 0.0f : at->work[a->inner + steps_at(at) + t] + rate * gathered;
+  if ((a->flags & SSD_SOFTPLUS) && raw <= 20.0f) gradient *= sigmoid(raw);
+  return (float2)(at->work[a->d + steps_at(at) + t] * gathered, gradient);
 }
 
 /* A work-group for each (slot, head). */
 kernel void ssd_steps_backward(const ssd_args a, global const x_t *dt, global const float *A,
                                global const float *bias, global const int *ends, global x_t *ddt, global float *work,
                                local float *scratch) {
+  local float from[TILE], to[TILE];
+  local float2 parts[TILE];
   const long matrix = (long)a.head_dim * a.d_state;
+  const int item = (int)get_local_id(0), items = (int)get_local_size(0);
   place at;
   place_of(&at, &a, ends, work, (long)get_group_id(0) / a.heads, (int)(get_group_id(0) % a.heads));
-  const long state = state_at(&a, at.slot, at.head);
-  float sum = 0.0f;
+  const long state = state_at(&a, at.slot, at.head), first = steps_at(&at);
+  float rate = A[a.A.offset + at.head * a.A.stride[0]], sum = 0.0f;
+  if (a.flags & SSD_A_LOG) rate = -exp(rate);
   if (at.p.steps > 0 && !restarts(&at.k))
-    for (long i = (long)get_local_id(0); i < matrix; i += (long)get_local_size(0))
-      sum += work[a.states + state + i] * work[a.dstates + state + i];
-  sum = work_group_sum(sum, scratch);
+    for (long i = item; i < matrix; i += items) sum += work[a.states + state + i] * work[a.dstates + state + i];
+  for (int t = item; t < at.p.steps; t += items) {
+    from[t] = work[a.from + first + t];
+    to[t] = work[a.to + first + t];
+  }
+  sum = work_group_sum(sum, scratch); /* and all steps are there */
   ANCHOR
-  if (get_local_id(0) > 0) return;
   const float decay = at.p.steps > 0 ? work[a.total + at.slot * a.heads + at.head] : 0.0f; /* below 0: restarts */
-  const step_data data = {dt, A, bias, ddt};
-  walk_steps(&at, &data, decay > 0.0f ? decay * sum : 0.0f);
+  if (item == 0) { /* sums before each step, and from the end to it: with what the decay of the whole piece gives */
+    float before = 0.0f, after = decay > 0.0f ? decay * sum : 0.0f;
+    for (int t = 0; t < at.p.steps; t++) {
+      const float own = from[t];
+      from[t] = before;
+      before += own;
+    }
+    for (int t = at.p.steps - 1; t >= 0; t--) to[t] = after += to[t];
+  }
+  local_barrier();
+  const step_data data = {dt, A, bias};
+  for (int t = item; t < at.p.steps; t += items) {
+    parts[t] = step_gradient(&at, &data, t, rate, work[a.crossing + first + t] + from[t] + to[t]);
+    if (a.flags & SSD_WANT_DDT)
+      STORE(X_TYPE, ddt, view_at(&a.ddt, at.p.batch, at.p.begin + t, at.head, 0), parts[t].y);
+  }
+  local_barrier();
+  if (item > 0) return;
+  float2 all = (float2)(0.0f);
+  for (int t = at.p.steps - 1; t >= 0; t--) all += parts[t];
+  work[a.dA + at.slot * a.heads + at.head] = a.flags & SSD_A_LOG ? all.x * rate : all.x;
+  work[a.dbias + at.slot * a.heads + at.head] = all.y;
 }

@@ -78,6 +78,27 @@ INLINE void put_b(tile_memory m, int planes, int row, int k, float x, float next
   put_planes(m + OPERAND_BYTES, planes, row, k, x, next);
 }
 
+/* The same of eight numbers from k on, and of numbers k and k + 1 of eight rows. */
+INLINE void put_eight(tile_memory operand, int planes, int row, int k, float8 x) {
+  float v[8] = {x.s0, x.s1, x.s2, x.s3, x.s4, x.s5, x.s6, x.s7};
+  local uint4 *at = (local uint4 *)operand + ((k >> 4) * TILE + row) * 2 + ((k >> 3 & 1) ^ (row >> 2 & 1));
+  UNROLL
+  for (int plane = 0; plane < planes; plane++) {
+    uint words[4];
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+      const uint low = take_plane(v + 2 * i), high = take_plane(v + 2 * i + 1);
+      words[i] = low | high << 16;
+    }
+    at[plane * (PLANE_BYTES / 16)] = (uint4)(words[0], words[1], words[2], words[3]);
+  }
+}
+INLINE void put_eight_rows(tile_memory operand, int planes, int row, int k, float8 x, float8 next) {
+  const float v[8] = {x.s0, x.s1, x.s2, x.s3, x.s4, x.s5, x.s6, x.s7},
+              n[8] = {next.s0, next.s1, next.s2, next.s3, next.s4, next.s5, next.s6, next.s7};
+  UNROLL
+  for (int i = 0; i < 8; i++) put_planes(operand, planes, row + i, k, v[i], n[i]);
+}
 /* Adds the products of the slices in local memory, the smallest first. */
 INLINE void tile_add(tile *t, tile_memory m, int a_planes, int b_planes) {
   const int item = tile_item();

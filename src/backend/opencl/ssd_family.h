@@ -17,6 +17,7 @@ typedef struct ssd_call {
   ssd_args segments; /* of the walk: cut into segments, not into pieces */
   bool segments_are_rows;
   const matmul_engine *engine; /* NULL: the plain form                        */
+  bool chunks;                 /* on an engine, rows are whole chunks (ssd_has_chunks) */
   int tile;                    /* results of a work-group: tile x tile        */
   size_t group[2];             /* its work-items                              */
   int64_t floats;              /* of workspace                                */
@@ -29,6 +30,10 @@ clm_status ssd_check(clm_context *, const char *op, const ssd_shape *, const clm
 
 /* What runs the products, for messages: an engine's name, or "plain". */
 const char *ssd_form(const ssd_call *);
+
+/* Whether rows are whole chunks of eight numbers, which loads of 16 bytes reach, and near enough to each other for 32
+ * bits. Also a tensor without a buffer. */
+bool ssd_has_chunks(const clm_tensor *);
 
 /* Cuts rows into chunks and these into equal pieces of at most `most` steps. */
 void ssd_cut(ssd_args *, const ssd_shape *, int64_t chunk, int64_t most);
@@ -69,7 +74,7 @@ typedef struct ssd_direction {
 /* ---- The forward of cl/ssd_walk.cl (ssd_walk.c) ---- */
 
 enum {
-  SSD_WALK_CHUNK = 1024, /* where the caller leaves it free */
+  SSD_WALK_CHUNK = 512, /* where the caller leaves it free */
   SSD_WALK_STEPS = 32,   /* of a piece, at most             */
 };
 

@@ -8,6 +8,7 @@
 enum {
   ENGINE_TILE = 64,         /* cl/tile_engine.h                   */
   ENGINE_LOCAL = 47 * 1024, /* bytes that its tiles take, at most */
+  CHUNK = 8,                /* numbers                            */
 };
 
 clm_status ssd_check(clm_context *ctx, const char *op, const ssd_shape *s, const clm_ssd_args *a) {
@@ -32,15 +33,25 @@ static bool is_near(const clm_tensor *t) {
   return reach < INT32_MAX;
 }
 
+bool ssd_has_chunks(const clm_tensor *t) {
+  if (!t->buffer) return true;
+  bool whole = t->offset % CHUNK == 0 && t->shape[3] % CHUNK == 0 && t->stride[3] == 1 && is_near(t);
+  for (int i = 0; i < 3; i++) whole = whole && t->stride[i] % CHUNK == 0;
+  return whole;
+}
+
 /* An engine multiplies by 0 what belongs to another sequence, and would not keep its NaN out: with seq_idx the plain
  * form runs. */
 static void choose_form(ssd_call *c, const clm_tensor *dout) {
-  const clm_tensor *sequences[] = {&c->a->x, &c->a->B, &c->a->C, &c->a->z, dout};
+  const clm_tensor *sequences[] = {&c->a->x, &c->a->B, &c->a->C, &c->a->z, dout ? dout : &c->a->x};
   const int side = opencl_tile_side(c->ctx, "CLM_SSD_SIDE");
-  bool fits = opencl_schedule_device(c->ctx)->local_memory_bytes >= ENGINE_LOCAL;
-  for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++)
-    fits = fits && (!sequences[i] || is_near(sequences[i]));
+  bool fits = opencl_schedule_device(c->ctx)->local_memory_bytes >= ENGINE_LOCAL, chunks = true;
+  for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) {
+    fits = fits && is_near(sequences[i]);
+    chunks = chunks && ssd_has_chunks(sequences[i]);
+  }
   if (fits && !c->a->seq_idx.buffer && !is_off("CLM_SSD_ENGINE")) c->engine = opencl_fragment_engine(c->ctx);
+  c->chunks = c->engine && chunks;
   c->tile = c->engine ? ENGINE_TILE : 4 * side;
   c->group[0] = (size_t)(c->engine ? c->engine->items : side);
   c->group[1] = (size_t)(c->engine ? 1 : side);
@@ -114,9 +125,11 @@ ssd_call ssd_call_of(clm_context *ctx, const ssd_shape *s, const clm_ssd_args *a
   g->sum = ssd_take(&c, steps);
   g->rest = ssd_take(&c, steps);
   g->total = ssd_take(&c, g->slots * s->n_heads);
-  snprintf(c.defines, sizeof c.defines, "-DSSD_SIDE=%d -DX_TYPE=%s%s%s%s%s", c.tile / 4, clm_dtype_name(s->dtype),
+  const bool ptx = c.engine && !c.engine->emulated && opencl_schedule_device(ctx)->ptx == PTX_BF16;
+  snprintf(c.defines, sizeof c.defines, "-DSSD_SIDE=%d -DX_TYPE=%s%s%s%s%s%s%s", c.tile / 4, clm_dtype_name(s->dtype),
            a->seq_idx.buffer ? " -DSSD_SEQ" : "", s->packed ? " -DSSD_PACKED" : "", c.engine ? " -DSSD_ENGINE" : "",
-           c.engine ? c.engine->defines : "");
+           c.engine ? c.engine->defines : "", c.chunks ? " -DSSD_CHUNKS" : "",
+           ptx ? " -DCLM_PTX -DCLM_PTX_BF16" : "");
   return c;
 }
 

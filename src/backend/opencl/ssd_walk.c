@@ -3,28 +3,16 @@
 #include "backend/opencl/ssd_family.h"
 #include "schedule/arith.h"
 #include <stdio.h>
-#include <stdlib.h>
 
 enum {
   WALK_ITEMS = 128, /* cl/ssd_walk.cl */
   WALK_DIMS = 64,
   WALK_STATES = 128, /* d_state, at most */
-  CHUNK_NUMBERS = 8, /* of bf16 in 16 bytes */
 };
 
-/* Whether 16-byte loads reach all of its rows, and 32 bits the steps of a piece. */
-static bool has_whole_chunks(const clm_tensor *t) {
-  bool whole = t->offset % CHUNK_NUMBERS == 0 && t->shape[3] % CHUNK_NUMBERS == 0 && t->stride[3] == 1 &&
-               llabs(t->stride[1]) < INT32_MAX / SSD_WALK_STEPS;
-  for (int i = 0; i < 3; i++) whole = whole && t->stride[i] % CHUNK_NUMBERS == 0;
-  return whole;
-}
-
 bool ssd_walks(const ssd_call *c) {
-  const clm_ssd_args *a = c->a;
   return c->engine && c->engine->chained && c->s->dtype == CLM_BF16 && c->s->d_state <= WALK_STATES &&
-         c->s->length < INT32_MAX && has_whole_chunks(&a->x) && has_whole_chunks(&a->B) && has_whole_chunks(&a->C) &&
-         has_whole_chunks(&a->out);
+         c->s->length < INT32_MAX && c->chunks && ssd_has_chunks(&c->a->out);
 }
 
 static int64_t work_groups(const ssd_call *c, int64_t segments) {
