@@ -75,7 +75,7 @@ typedef struct ssd_direction {
 
 enum {
   SSD_WALK_CHUNK = 512, /* where the caller leaves it free */
-  SSD_WALK_STEPS = 32,   /* of a piece, at most             */
+  SSD_WALK_STEPS = 32,  /* of a piece, at most             */
 };
 
 /* Whether it takes this call: pieces have been chosen to be of an engine. */
