@@ -1,6 +1,6 @@
 #ifndef UNROLL /* scan.h has its own */
-/* Arrays of registers need whole loops; an emulated engine has none, and compiles in a tenth of the time without. */
-#ifdef ENGINE_EMULATED
+/* Arrays of registers need whole loops; a CPU has none, and compiles in a tenth of the time without. */
+#if defined(ENGINE_EMULATED) || defined(NO_UNROLL)
 #define UNROLL
 #else
 #define UNROLL _Pragma("unroll")

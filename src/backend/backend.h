@@ -105,8 +105,10 @@ typedef struct backend {
   clm_status (*buffer_unmap)(clm_buffer *);
   void (*buffer_forget)(clm_buffer *); /* frees buffer->kept; NULL where nothing is kept */
 
-  /* Plans of operations, as core/op_plan.h says; NULL: it has none. plan_create sets plan->state. */
+  /* Plans of operations, as core/op_plan.h says; NULL: it has none. plan_create sets plan->state;
+   * plan_end comes after the last operation (NULL: nothing to do) and may say CLM_UNSUPPORTED, too. */
   clm_status (*plan_create)(op_plan *);
+  clm_status (*plan_end)(op_plan *);
   clm_status (*plan_run)(const op_plan *);
   void (*plan_destroy)(op_plan *);
 

@@ -26,8 +26,10 @@ clm_status op_plan_begin(clm_context *ctx, op_plan **plan) {
 }
 
 clm_status op_plan_end(op_plan **plan, clm_status recorded) {
-  (*plan)->context->plan = NULL;
-  (*plan)->context->calls = CALLS_RUN;
+  clm_context *ctx = (*plan)->context;
+  ctx->plan = NULL;
+  ctx->calls = CALLS_RUN;
+  if (!recorded && ctx->backend->plan_end) recorded = ctx->backend->plan_end(*plan);
   if (recorded) op_plan_drop(plan);
   return recorded;
 }

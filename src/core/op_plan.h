@@ -7,7 +7,8 @@
  *   op_plan_drop(&plan);
  *
  * A plan has the places of its operations' tensors, not their contents. Its owner drops it when one of their buffers
- * is destroyed or a tensor moves. What operations need as workspace belongs to the plan. */
+ * is destroyed or a tensor moves. What one operation writes only for the others of the plan may never reach memory.
+ * What operations need as workspace belongs to the plan. */
 #ifndef CLM_CORE_OP_PLAN_H
 #define CLM_CORE_OP_PLAN_H
 

@@ -92,15 +92,16 @@ static clm_status record_step(clm_model *m, const blocks_pass *pass) {
   clm_model_state *state = pass->state;
   op_plan_drop(&state->step);
   state->step_layout = m->act.layouts;
+  state->step_tried = true;
   TRY(op_plan_begin(m->context, &state->step));
   return op_plan_end(&state->step, run(m, pass, true));
 }
 
 clm_status blocks_step(clm_model *m, clm_model_state *state) {
   const blocks_pass pass = {.state = state};
-  const bool current = state->step && state->step_layout == m->act.layouts;
-  if (current || record_step(m, &pass) == CLM_OK) return op_plan_run(state->step);
-  return run(m, &pass, true); /* no plans here, or it says what is wrong */
+  const bool current = state->step_tried && state->step_layout == m->act.layouts;
+  if (!current) record_step(m, &pass);
+  return state->step ? op_plan_run(state->step) : run(m, &pass, true); /* no plans here, or it says what is wrong */
 }
 
 /* act.dx: from the gradient of act.x[number + 1] to that of act.x[number]. */

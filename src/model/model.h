@@ -44,6 +44,7 @@ struct clm_model_state {
   bool unfinished;       /* a call that ran from it failed part of the way               */
   op_plan *step;         /* the blocks' operations of a step, or NULL                    */
   uint64_t step_layout;  /* activations.layouts that they work in                        */
+  bool step_tried;       /* to record them there                                         */
 };
 
 /* CLM_INVALID_ARGUMENT and a message where the state is unfinished. */

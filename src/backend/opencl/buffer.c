@@ -57,10 +57,12 @@ clm_status opencl_buffer_write(clm_buffer *b, size_t offset, size_t bytes, const
 }
 
 clm_status opencl_buffer_read(clm_buffer *b, size_t offset, size_t bytes, void *destination) {
-  return opencl_check(b->context,
-                      clEnqueueReadBuffer(opencl_state_of(b->context)->queue, b->device, CL_TRUE, offset, bytes,
-                                          destination, 0, NULL, NULL),
-                      "reading a buffer");
+  TRY(opencl_step_ask(b->context));
+  TRY(opencl_check(b->context,
+                   clEnqueueReadBuffer(opencl_state_of(b->context)->queue, b->device, CL_TRUE, offset, bytes,
+                                       destination, 0, NULL, NULL),
+                   "reading a buffer"));
+  return opencl_step_answer(b->context);
 }
 
 clm_status opencl_buffer_map(clm_buffer *b, void **memory) {
@@ -69,10 +71,12 @@ clm_status opencl_buffer_map(clm_buffer *b, void **memory) {
     *memory = b->outside;
     return opencl_buffer_read(b, 0, b->bytes, b->outside);
   }
+  TRY(opencl_step_ask(b->context));
   void *mapped = clEnqueueMapBuffer(opencl_state_of(b->context)->queue, b->device, CL_TRUE,
                                     CL_MAP_READ | CL_MAP_WRITE, 0, b->bytes, 0, NULL, NULL, &error);
   if (error == CL_SUCCESS) *memory = b->host = mapped;
-  return opencl_check(b->context, error, "mapping a buffer");
+  TRY(opencl_check(b->context, error, "mapping a buffer"));
+  return opencl_step_answer(b->context);
 }
 
 clm_status opencl_buffer_unmap(clm_buffer *b) {

@@ -1,6 +1,7 @@
 /* Contexts on an OpenCL device: of our own making, or joined to a host program's objects. */
 #include "backend/opencl/matmul.h"
 #include "backend/opencl/opencl.h"
+#include "backend/opencl/step.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +39,10 @@ static const backend opencl_backend = {
     .buffer_map = opencl_buffer_map,
     .buffer_unmap = opencl_buffer_unmap,
     .buffer_forget = opencl_forget_panels,
+    .plan_create = opencl_plan_create,
+    .plan_end = opencl_plan_end,
+    .plan_run = opencl_plan_run,
+    .plan_destroy = opencl_plan_destroy,
     .profile_begin = opencl_profile_begin,
     .profile_end = opencl_profile_end,
     .limits = opencl_limits,
@@ -59,6 +64,7 @@ static clm_status begin(clm_context *ctx, const clm_context_options *options, co
   ctx->backend = &opencl_backend;
   ctx->ops = opencl_ops;
   ctx->supports = opencl_supports;
+  ctx->record = step_record_ops;
   return CLM_OK;
 }
 

@@ -47,6 +47,7 @@ static inline bool opencl_has_extension(const opencl_device *d, opencl_extension
 typedef struct opencl_quirks {
   bool may_have_ptx;           /* worth a probe: other compilers can abort on PTX */
   bool may_have_amdgcn;        /* the same of AMD's builtin functions             */
+  bool no_step_program;        /* the operations of a step run one by one         */
   int32_t subgroup;            /* 0: not known                                    */
   int32_t resident_work_items; /* per compute unit; 0: not known                  */
   const char *defines;         /* of every program                                */
@@ -119,6 +120,9 @@ typedef struct opencl_state {
   const struct matmul_engine *engine; /* what the probes found; NULL: none, or not yet asked             */
   const struct matmul_engine *fragment_engine; /* the same, for kernels that hold fragments themselves    */
   bool engine_asked, fragment_engine_asked;
+  const clm_buffer *step_memory; /* of the last step program since the host has waited, or NULL */
+  cl_int step_missed;            /* what opencl_step_ask was told                                */
+  bool step_lost;                /* a step's work-groups did not meet                            */
 } opencl_state;
 
 static inline opencl_state *opencl_state_of(const clm_context *ctx) { return ctx->state; }
@@ -142,6 +146,13 @@ clm_status opencl_event_mark(clm_context *);
 clm_status opencl_finish(clm_context *);
 clm_status opencl_profile_begin(clm_context *);
 clm_status opencl_profile_end(clm_context *, double *milliseconds);
+
+/* ---- step programs (step.c) ---- */
+
+/* Whether the work-groups of the steps so far have met: asked before the host waits for the stream (the answer comes
+ * with it), answered after. */
+clm_status opencl_step_ask(clm_context *);
+clm_status opencl_step_answer(clm_context *);
 
 /* ---- memory (buffer.c) ---- */
 

@@ -4,7 +4,9 @@
 #include "core/try.h"
 
 clm_status opencl_finish(clm_context *ctx) {
-  return opencl_check(ctx, clFinish(opencl_state_of(ctx)->queue), "waiting for the device");
+  TRY(opencl_step_ask(ctx));
+  TRY(opencl_check(ctx, clFinish(opencl_state_of(ctx)->queue), "waiting for the device"));
+  return opencl_step_answer(ctx);
 }
 
 static void forget(cl_event *event) {

@@ -34,7 +34,8 @@ static int32_t nvidia_resident(cl_device_id id) {
 opencl_quirks opencl_quirks_of(const opencl_device *d) {
   opencl_quirks q = {.defines = ""};
   if (strcmp(d->info.platform, "Portable Computing Language") == 0 && d->info.type == CLM_DEVICE_CPU)
-    q.defines = " -DCLM_ANCHOR"; /* cl/barrier.h says what for */
+    q.defines = " -DCLM_ANCHOR";                                          /* cl/barrier.h says what for */
+  if (strcmp(d->info.platform, "rusticl") == 0) q.no_step_program = true; /* 22.3: its sums of three rows are wrong */
   if (d->info.type == CLM_DEVICE_CPU) return q;
   if (opencl_has_extension(d, EXTENSION_NVIDIA_ATTRIBUTES)) {
     q.may_have_ptx = true;
