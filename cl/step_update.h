@@ -56,9 +56,10 @@ INLINE void step_update_stage(__local step_memory *m, __local const step_stage *
     for (int n0 = lane; n0 < p->d_state; n0 += HELD * lanes) {
       UNROLL
       for (int i = 0; i < HELD; i++) {
-        const int n = min(n0 + i * lanes, p->d_state - 1);
+        const int n = n0 + i * lanes;
+        if (n >= p->d_state || !own) continue;
         a[i] = A[n * p->A.stride[2]];
-        h[i] = own ? step_load(state + n * p->state.stride[3]) : 0.0f;
+        h[i] = step_load(state + n * p->state.stride[3]);
         b[i] = step_load(B + n * p->B.stride[2]);
         c[i] = step_load(C + n * p->C.stride[2]);
       }
@@ -70,8 +71,8 @@ INLINE void step_update_stage(__local step_memory *m, __local const step_stage *
       UNROLL
       for (int i = 0; i < HELD; i++) {
         const int n = n0 + i * lanes;
-        const float rate = p->flags & STEP_UPDATE_A_LOG ? -exp2_fast(LOG2_E * a[i]) : a[i];
         if (n >= p->d_state || !own) continue;
+        const float rate = p->flags & STEP_UPDATE_A_LOG ? -exp2_fast(LOG2_E * a[i]) : a[i];
         h[i] = exp2_fast(LOG2_E * dt * rate) * h[i] + dt * u * b[i];
         step_store(state + n * p->state.stride[3], h[i]);
         y = fma(h[i], c[i], y);
