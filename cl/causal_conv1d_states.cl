@@ -38,8 +38,9 @@ kernel void causal_conv1d_final(const conv_args a, global const x_t *restrict x,
   }
 }
 
-/* The gradient of the sum of step q of a row before SiLU; its inputs come from the row alone. */
-static inline float sum_gradient(const conv_row *r, const conv_filter *f, span s, long row, int q, int reach,
+/* The gradient of the sum of step q of a row before SiLU; its inputs come from the row alone. (An int that is negative
+ * and becomes a long is a large number to rusticl 22.3: q is a long.) */
+static inline float sum_gradient(const conv_row *r, const conv_filter *f, span s, long row, long q, int reach,
                                  global const x_t *dout) {
   float sum = f->bias;
   for (int k = 0; k < CONV_WIDTH; k++)
