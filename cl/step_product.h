@@ -7,17 +7,6 @@
 /* Pieces of a lane that are on their way at once, from before the work-groups meet. */
 enum { FLIGHT = sizeof(b_t) == 4 ? 3 : 5 };
 
-INLINE float step_dot(float sum, __local const float *x, float8 w) {
-  sum = fma(x[0], w.s0, sum);
-  sum = fma(x[1], w.s1, sum);
-  sum = fma(x[2], w.s2, sum);
-  sum = fma(x[3], w.s3, sum);
-  sum = fma(x[4], w.s4, sum);
-  sum = fma(x[5], w.s5, sum);
-  sum = fma(x[6], w.s6, sum);
-  return fma(x[7], w.s7, sum);
-}
-
 /* What the end of a column needs from memory: asked for before the sum is there. */
 #define TAPS 4 /* of a convolution, at most */
 typedef struct step_end {
@@ -165,7 +154,7 @@ INLINE void step_product_stage(__local step_memory *m, __local const step_stage 
       step_walk_on(&f->ahead, p);
       if (now.at < now.end) {
         UNROLL
-        for (int r = 0; r < STEP_ROWS; r++) sum[r] = step_dot(sum[r], m->x + r * k + now.at, piece);
+        for (int r = 0; r < STEP_ROWS; r++) sum[r] = add_products(sum[r], vload8(0, m->x + r * k + now.at), piece);
       }
       if (!step_walk_on(&w, p)) continue;
       left--;

@@ -4,14 +4,18 @@
 #include "backend/opencl/step.h"
 #include "core/arith.h"
 #include "core/try.h"
+#include "ops/view.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Columns times slices that keep a large device busy: 132 units of 16 lines, four times. */
-enum { UNITS = 8448, PIECE = 8 };
-
-enum { MAX_ROWS = 8, MAX_STEP_SIZES = 512, MAX_TAPS = 4 /* of cl/step_product.h */ };
+enum {
+  MAX_ROWS = 8,
+  MAX_STEP_SIZES = 512,
+  MAX_TAPS = 4, /* TAPS and PIECE of cl/step_product.h */
+  PIECE = 8,
+  UNITS = 8448 /* columns times slices that keep a large device busy: 132 units of 16 lines, four times */
+};
 
 /* ---- Tensors ---- */
 
@@ -41,11 +45,7 @@ static bool is_f32(const clm_tensor *t) { return !t->buffer || t->dtype == CLM_F
 
 /* Of (batch, steps, ...) with one step: (batch, ...). */
 static clm_tensor one_step(clm_tensor t) {
-  for (int i = 1; i + 1 < t.rank; i++) {
-    t.shape[i] = t.shape[i + 1];
-    t.stride[i] = t.stride[i + 1];
-  }
-  if (t.buffer) t.rank--;
+  if (t.buffer) view_take(&t, 1, 0);
   return t;
 }
 
@@ -224,13 +224,12 @@ static clm_status record_causal_conv1d_update(clm_context *ctx, const conv_updat
 
 /* ---- State updates ---- */
 
-/* Whether the stage before only makes the step sizes. */
+/* Whether the stage before only makes the step sizes, one for each channel. */
 static bool makes_step_sizes(const step_plan *p, const step_stage *last, const step_update *u) {
   const step_product *product = &last->product;
-  return last->parts == STEP_PRODUCT && product->k <= MAX_STEP_SIZES && !product->residual.at &&
-         product->n == u->heads * u->head_dim && product->out.at == u->delta.at &&
-         (p->rows == 1 || product->out.stride[0] == u->delta.stride[0]) &&
-         product->out.stride[1] == u->delta.stride[u->head_dim == 1 ? 1 : 2] && u->head_dim == 1;
+  return last->parts == STEP_PRODUCT && u->head_dim == 1 && product->n == u->heads && product->k <= MAX_STEP_SIZES &&
+         !product->residual.at && product->out.at == u->delta.at && product->out.stride[1] == u->delta.stride[1] &&
+         (p->rows == 1 || product->out.stride[0] == u->delta.stride[0]);
 }
 
 static clm_status record_selective_state_update(clm_context *ctx, const state_update_shape *s,
