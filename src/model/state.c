@@ -236,6 +236,7 @@ clm_status model_state_write_positions(clm_model_state *s, int64_t row, int64_t 
 /* The memory of `larger` in the place of the state's own, which is freed. */
 static void take_memory(clm_model_state *s, const clm_model_state *larger) {
   op_plan_drop(&s->step);
+  s->step_tried = false;
   release(s);
   s->buffer = larger->buffer;
   s->tensors = larger->tensors;
