@@ -169,7 +169,7 @@ static json_t *types_of(const clm_model_config *c) {
 }
 
 static json_t *write(const clm_model_config *c, clm_dtype dtype) {
-  const char *stored = dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
+  const char *stored = members_dtype(dtype);
   const double attention =
       c->attention_scale > 0 ? (double)c->attention_scale : 1 / sqrt((double)c->attention_head_dim);
   granite_sizes s;

@@ -35,7 +35,7 @@ static bool can_write(const clm_model_config *c) {
  * nothing is known of are null, or its generate() would stop at token 0, which may be an ordinary character; and a
  * rescale_prenorm_residual that is true makes transformers scale out_proj once more after loading it. */
 static json_t *write(const clm_model_config *c, clm_dtype dtype) {
-  const char *type = dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
+  const char *type = members_dtype(dtype);
   json_t *json =
       json_pack("{s:[s], s:s, s:s, s:b, s:b, s:b, s:s, s:f, s:I, s:s, s:b, s:n, s:n, s:n}", "architectures",
                 kinds[c->mixer_norm].architecture, "model_type", kinds[c->mixer_norm].type, "hidden_act", "silu",

@@ -109,7 +109,7 @@ bool hybrid_can_write(const clm_model_config *c, const char *const *mixers) {
 }
 
 json_t *hybrid_write(const clm_model_config *c, clm_dtype dtype, const char *architecture, const char *type) {
-  const char *stored = dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
+  const char *stored = members_dtype(dtype);
   char mlp[CONFIG_BLOCK];
   hybrid_sizes s;
   config_block(c, 1, mlp);

@@ -154,10 +154,7 @@ static json_t *write(const clm_model_config *c, clm_dtype dtype) {
                            (json_int_t)s.chosen, ATTENTION "_period", (json_int_t)s.attention.period,
                            ATTENTION "_offset", (json_int_t)s.attention.offset, EXPERT_LAYERS "_period",
                            (json_int_t)s.moe.period, EXPERT_LAYERS "_offset", (json_int_t)s.moe.offset, "dtype",
-                           dtype == CLM_F16    ? "float16"
-                           : dtype == CLM_BF16 ? "bfloat16"
-                                               : "float32",
-                           "use_cache", 1, "bos_token_id", "eos_token_id", "pad_token_id");
+                           members_dtype(dtype), "use_cache", 1, "bos_token_id", "eos_token_id", "pad_token_id");
   static const char *const others[] = {"mamba_d_head", "mamba_n_groups", "attention_bias"}; /* that Jamba lacks */
   if (!members_write(c, FORM_HYBRID, json) && !json_object_set_new(json, RANK, json_integer(c->dt_rank))) {
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) json_object_del(json, others[i]);

@@ -44,7 +44,7 @@ static bool can_write(const clm_model_config *c) {
 
 /* Special tokens and rescale_prenorm_residual as in huggingface.c. */
 static json_t *write(const clm_model_config *c, clm_dtype dtype) {
-  const char *type = dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
+  const char *type = members_dtype(dtype);
   json_t *json =
       json_pack("{s:[s], s:s, s:s, s:b, s:b, s:I, s:i, s:s, s:b, s:n, s:n, s:n}", "architectures",
                 "Mamba2ForCausalLM", "model_type", "mamba2", "hidden_act", "silu", "residual_in_fp32", 1,

@@ -253,6 +253,10 @@ int members_write(const clm_model_config *c, config_form f, json_t *json) {
   return failed;
 }
 
+const char *members_dtype(clm_dtype dtype) {
+  return dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
+}
+
 int members_write_limits(const clm_model_config *c, const char *key, json_t *json) {
   if (c->dt_limit_low == 0 && c->dt_limit_high == 0) return 0; /* every form's default */
   json_t *high =

@@ -32,6 +32,9 @@ clm_status members_read_limits(clm_context *context, const char *path, const jso
                                clm_model_config *config);
 int members_write_limits(const clm_model_config *config, const char *key, json_t *json); /* not 0: out of memory */
 
+/* What Hugging Face calls the storage of weights. */
+const char *members_dtype(clm_dtype dtype);
+
 /* All that the form has into `json`; not 0: out of memory. */
 int members_write(const clm_model_config *config, config_form form, json_t *json);
 

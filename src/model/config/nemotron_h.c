@@ -247,7 +247,7 @@ static json_t *types_in(const clm_model_config *c, const nemotron_sizes *s) {
 }
 
 static json_t *write(const clm_model_config *c, clm_dtype dtype) {
-  const char *stored = dtype == CLM_F16 ? "float16" : dtype == CLM_BF16 ? "bfloat16" : "float32";
+  const char *stored = members_dtype(dtype);
   nemotron_sizes s;
   all_sizes(c, &s);
   json_t *json =
