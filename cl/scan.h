@@ -21,8 +21,6 @@ typedef STORAGE(STORAGE_TYPE) storage_t;
 #endif
 
 #include "exponentials.h"
-#define sigmoid  fast_sigmoid
-#define softplus fast_softplus
 
 /* A tensor argument: the buffer, the offset of element 0 and one stride for each dimension, all in elements. */
 #define TENSOR(name)               global const storage_t *restrict name, long name##_offset

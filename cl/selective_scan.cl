@@ -264,7 +264,7 @@ UNROLL
     UNROLL for (int k = 0; k < ELEMENTS; k++) {                                                                       \
       const int c = ELEMENT_CHANNEL(k);                                                                               \
       float dt = value(delta_next[k]) + bias_held[HELD(k)];                                                           \
-      if (flags & SCAN_SOFTPLUS) dt = softplus(dt);                                                                   \
+      if (flags & SCAN_SOFTPLUS) dt = fast_softplus(dt);                                                                   \
       if (!WHOLE(at) && !COUNTS((at) + ELEMENT_STEP(k))) dt = 0.0f;                                                   \
       if (IN_TILE(k)) {                                                                                               \
         steps[buffer][ELEMENT_STEP(k)][c] = (float2)(DECAY_STEP(dt, k), dt * value(u_next[k]));                       \

@@ -320,7 +320,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
       z_raw[k] = value(z_next[k]);                                                                                    \
       dout_raw[k] = value(dout_next[k]);                                                                              \
       KEEP_GATE(k)                                                                                                    \
-      float dt = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];                                             \
+      float dt = (flags & SCAN_SOFTPLUS) ? fast_softplus(x_raw[k]) : x_raw[k];                                             \
       if (!WHOLE(from) && !COUNTS((from) + HELD_STEP(k))) dt = 0.0f;                                                  \
       if (!in_tile) continue;                                                                                         \
       dt_tile[at_tile] = DECAY_STEP(dt, k);                                                                           \
@@ -580,21 +580,21 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void selective_sc
         const int at_tile = c * TILE_PITCH + HELD_STEP(k);
         const float dy = dy_tile[at_tile], ddecay = sum_ddt * LN_2;
 #if SCAN_GATE
-        const float dt_own = (flags & SCAN_SOFTPLUS) ? softplus(x_raw[k]) : x_raw[k];
+        const float dt_own = (flags & SCAN_SOFTPLUS) ? fast_softplus(x_raw[k]) : x_raw[k];
         float grad = gate_raw[k] * ddecay + u_raw[k] * sum_gB;
         if (flags & SCAN_WANT_DGATE) store(dgate, AT(dgate, k), dt_own * ddecay);
 #else
         const float dt_own = dt_tile[at_tile];
         float grad = ddecay + u_raw[k] * sum_gB;
 #endif
-        if ((flags & SCAN_SOFTPLUS) && x_raw[k] <= 20.0f) grad *= sigmoid(x_raw[k]);
+        if ((flags & SCAN_SOFTPLUS) && x_raw[k] <= 20.0f) grad *= fast_sigmoid(x_raw[k]);
         sum_y += D_held * u_raw[k];
         dD_held += dy * u_raw[k];
         dbias_held += grad;
         if (flags & SCAN_WANT_DU) store(du, AT(du, k), D_held * dy + dt_own * sum_gB);
         if (flags & SCAN_WANT_DDELTA) store(ddelta, AT(ddelta, k), grad);
         if (WANTS_Y) {
-          const float open = sigmoid(z_raw[k]);
+          const float open = fast_sigmoid(z_raw[k]);
           if (flags & SCAN_WANT_DZ)
             store(dz, AT(dz, k), dout_raw[k] * sum_y * (open * (1.0f + z_raw[k] * (1.0f - open))));
           if (flags & SCAN_WANT_OUT)

@@ -126,7 +126,7 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
       FETCH(0)
 #endif
       float dt = delta_now[k] + bias_value, y = 0.0f;
-      if (FLAGS & UPDATE_SOFTPLUS) dt = softplus(dt);
+      if (FLAGS & UPDATE_SOFTPLUS) dt = fast_softplus(dt);
       UNROLL for (int j = 0; j < UPDATE_STATES; j++) {
         h[r][j] = times(decay_of(dt, rate[j]), h[r][j]) + dt * u_now[k] * B_now[k][j];
         y += real_part(times(h[r][j], C_now[k][j]));
@@ -147,7 +147,7 @@ selective_state_update(global STORAGE(S_TYPE) *state, long state_offset, STRIDES
 #endif
       if (own && lane == 0) {
         y = twice(y) + D_value * u_now[k];
-        if (FLAGS & UPDATE_HAS_Z) y *= z_now[k] * sigmoid(z_now[k]);
+        if (FLAGS & UPDATE_HAS_Z) y *= z_now[k] * fast_sigmoid(z_now[k]);
         STORE(X_TYPE, out, AT_STEP(out), row[r] < 0 ? 0.0f : y);
       }
     }

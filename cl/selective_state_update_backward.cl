@@ -117,7 +117,7 @@ INLINE void leave_starts(const owned *o, int blocks, block *k) {
     k->first = i * UPDATE_STEPS;
     for (int j = 0; j < UPDATE_STEPS; j++) {
       k->dt[j] = delta_of(o, k->first + j);
-      if (flags & UPDATE_SOFTPLUS) k->dt[j] = softplus(k->dt[j]);
+      if (flags & UPDATE_SOFTPLUS) k->dt[j] = fast_softplus(k->dt[j]);
       k->x[j] = u_of(o, k->first + j);
     }
     for (int n = 0; n < o->a->d_state; n++) {
@@ -139,8 +139,8 @@ INLINE void block_load(const owned *o, int first, block *k) {
     k->dt[i] = k->slope[i] = k->x[i] = k->dy[i] = k->y[i] = k->dx[i] = k->ddt[i] = 0.0f;
     if (o->there) {
       const float argument = delta_of(o, t);
-      k->dt[i] = a->flags & UPDATE_SOFTPLUS ? softplus(argument) : argument;
-      k->slope[i] = a->flags & UPDATE_SOFTPLUS && argument <= 20.0f ? sigmoid(argument) : 1.0f;
+      k->dt[i] = a->flags & UPDATE_SOFTPLUS ? fast_softplus(argument) : argument;
+      k->slope[i] = a->flags & UPDATE_SOFTPLUS && argument <= 20.0f ? fast_sigmoid(argument) : 1.0f;
       k->x[i] = u_of(o, t);
       k->dy[i] = LOAD(X_TYPE, o->dout, channel_at(&o->g->dout, &o->c, o->b, t));
       if (a->flags & UPDATE_HAS_Z) k->dy[i] *= swish(LOAD(Z_TYPE, o->in.z, channel_at(&a->z, &o->c, o->b, t)));
